@@ -1,0 +1,1 @@
+"""Backup, verification, restore and upgrade of a CKAN site's data."""

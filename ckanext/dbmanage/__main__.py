@@ -1,0 +1,44 @@
+"""`python -m ckanext.dbmanage -c ckan.ini VERB`: the commands without CKAN.
+
+`ckan` cannot start when its database is gone; this can, to bring it back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from types import SimpleNamespace
+
+import click
+
+from . import cli
+
+
+@click.group(help=__doc__)
+@click.option(
+    "-c", "--config", "ini", metavar="FILE", help="CKAN's configuration file."
+)
+@click.pass_context
+def main(ctx: click.Context, ini: str | None) -> None:
+    from ckan.cli import load_config
+    from ckan.config.environment import CONFIG_FROM_ENV_VARS
+    from ckan.exceptions import CkanConfigurationException
+
+    # the file's own loggers say on stderr what nobody asked for here
+    logging.disable(logging.INFO)
+    try:
+        settings = dict(load_config(ini))
+    except CkanConfigurationException as error:
+        raise click.ClickException(str(error).strip()) from error
+    # CKAN itself does this only when it starts: the environment wins
+    for option, variable in CONFIG_FROM_ENV_VARS.items():
+        if os.environ.get(variable):
+            settings[option] = os.environ[variable]
+    ctx.obj = SimpleNamespace(config=settings)
+
+
+for command in cli.COMMANDS:
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="python -m ckanext.dbmanage")

@@ -1,0 +1,389 @@
+"""The repository: a directory of backups, its lock, its journal, its signatures.
+
+    <repository>/20261123T045500Z/{manifest.json,SHA256SUMS,database.dump.zst,…}
+    <repository>/state/20261123T045500Z.json     what is learned of a backup later
+    <repository>/journal.jsonl                   what was done and what is half-way
+    <repository>/.20261123T045500Z.partial/      a backup that is not one yet
+    <repository>/.lock                           held by whoever is at work
+
+Backups are looked up among the names that are there; no id, manifest field or file
+name is ever made into a path. Knows nothing of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import Busy, DbmanageError, Refused
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+_ID = re.compile(r"\d{8}T\d{6}Z")
+_PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
+#: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
+_MAX_JSON = 64 << 20
+
+
+# ------------------------------------------------------------------------- files
+
+
+def create_file(path: Path) -> IO[bytes]:
+    """A new file, 0600 from its first byte whatever the umask. Raises FileExistsError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.fchmod(handle, 0o600)  # a umask may only have taken rights away
+    return os.fdopen(handle, "wb")
+
+
+def create_directory(path: Path) -> Path:
+    """A new directory, 0700 whatever the umask. Raises FileExistsError."""
+    path.mkdir(mode=0o700)
+    path.chmod(0o700)
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, 0600, on the disk when this returns."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    try:
+        with create_file(partial) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def regular_files(directory: Path) -> dict[str, os.DirEntry[str]]:
+    """What is in a directory, by name, links not followed."""
+    with os.scandir(directory) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a plain file: no link, no directory, no pipe."""
+    return stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
+
+
+# --------------------------------------------------------------------- signatures
+
+
+def dumped(document: Mapping[str, Any]) -> bytes:
+    """The one way a document of ours stands on the disk, so that each byte counts."""
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True)
+    return text.encode() + b"\n"
+
+
+def sign(document: Mapping[str, Any], secret: str, purpose: str) -> dict[str, Any]:
+    """The document with an `hmac` of the rest of it, by a key derived for the purpose."""
+    unsigned = {key: value for key, value in document.items() if key != "hmac"}
+    return unsigned | {"hmac": _signature(unsigned, secret, purpose)}
+
+
+def signed_by(document: Any, secrets: tuple[str, ...], purpose: str) -> bool:
+    """Whether one of the secrets signed the document."""
+    if not isinstance(document, dict) or not isinstance(document.get("hmac"), str):
+        return False
+    unsigned = {key: value for key, value in document.items() if key != "hmac"}
+    given = document["hmac"].encode()
+    return any(
+        hmac.compare_digest(given, _signature(unsigned, secret, purpose).encode())
+        for secret in secrets
+        if secret
+    )
+
+
+def _signature(document: Mapping[str, Any], secret: str, purpose: str) -> str:
+    key = hmac.digest(secret.encode(), f"ckanext-dbmanage {purpose}".encode(), "sha256")
+    return hmac.new(key, dumped(document), hashlib.sha256).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of ours, None when it is none. Raises OSError."""
+    with open(path, "rb") as file:
+        content = file.read(_MAX_JSON + 1)
+    try:
+        return json.loads(content) if len(content) <= _MAX_JSON else None
+    except (ValueError, RecursionError):
+        return None
+
+
+# ------------------------------------------------------------------------ backups
+
+
+class Backup:
+    """One backup: an immutable directory and what is known of it.
+
+    `manifest` is `{}` when the file cannot be read as one of ours; only `signed` says
+    that its fields are this site's own words.
+    """
+
+    def __init__(self, path: Path, secrets: tuple[str, ...], state: Path | None = None):
+        self.path = path
+        self._secrets = secrets
+        self._state = state
+        document = None
+        with suppress(OSError):
+            document = read_json(path / MANIFEST)
+        self.readable = isinstance(document, dict) and document.get("format") == FORMAT
+        self.manifest: dict[str, Any] = document if self.readable else {}  # type: ignore[assignment]
+        self.signed = self.readable and signed_by(document, secrets, "manifest")
+
+    @property
+    def id(self) -> str:
+        """The directory's name, which is the time it was begun."""
+        return self.path.name
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts it holds, `database` first."""
+        databases = self.manifest.get("databases")
+        return sorted(databases) if isinstance(databases, dict) else []
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on the disk."""
+        return sum(
+            entry.stat(follow_symlinks=False).st_size
+            for entry in regular_files(self.path).values()
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What was learned of it after it was made; `{}` when that is not ours."""
+        document = None
+        if self._state is not None:
+            with suppress(OSError):
+                document = read_json(self._state)
+        ours = signed_by(document, self._secrets, "state")
+        return document if ours and document["id"] == self.id else {}
+
+    def remember(self, **facts: Any) -> None:
+        """Adds to what is known of it. Without a place for that it does nothing."""
+        if self._state is None or not self._secrets:
+            return
+        if not self._state.parent.is_dir():
+            create_directory(self._state.parent)
+        document = self.state() | facts | {"id": self.id}
+        write_file(self._state, dumped(sign(document, self._secrets[0], "state")))
+
+    def describe(self) -> dict[str, Any]:
+        """The backup as `backups --json` prints it."""
+        known = self.state()
+        verified = known.get("verified") or {}
+        if not self.readable or verified.get("problems"):
+            state = "damaged"
+        elif not self.signed:
+            state = "foreign"
+        else:
+            state = "verified" if verified else "unverified"
+        return {
+            "id": self.id,
+            "path": str(self.path),
+            "state": state,
+            "verified": verified.get("time"),
+            "parts": self.parts,
+            "bytes": self.bytes,
+            "created": self.manifest.get("created"),
+            "seconds": self.manifest.get("seconds"),
+            "reason": self.manifest.get("reason"),
+            "note": self.manifest.get("note"),
+            "keep": bool(known.get("keep")),
+            "versions": self.manifest.get("versions"),
+            "problems": verified.get("problems") or [],
+        }
+
+
+class Repository:
+    """A directory of backups. Nothing is made on the disk before it is needed."""
+
+    def __init__(self, path: str, secrets: tuple[str, ...]) -> None:
+        self.path = Path(path)
+        self._secrets = secrets
+        self._journal = self.path / "journal.jsonl"
+
+    # -- reading
+
+    def backups(self) -> list[Backup]:
+        """The backups, the newest first."""
+        try:
+            names = regular_files(self.path)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DbmanageError(f"cannot read {self.path}: {error.strerror}") from error
+        return [
+            self._backup(name)
+            for name in sorted(names, reverse=True)
+            if _ID.fullmatch(name) and names[name].is_dir(follow_symlinks=False)
+        ]
+
+    def find(self, name: str) -> Backup:
+        """The backup of an id, or `latest` or `oldest`. Raises Refused."""
+        backups = self.backups()
+        if backups and name in ("latest", "oldest"):
+            return backups[0 if name == "latest" else -1]
+        for backup in backups:
+            if backup.id == name:
+                return backup
+        raise Refused(
+            f"no backup {name!r} in {self.path}: `ckan db backups` lists those there are"
+        )
+
+    def _backup(self, name: str) -> Backup:
+        return Backup(
+            self.path / name, self._secrets, self.path / "state" / f"{name}.json"
+        )
+
+    # -- writing
+
+    @contextmanager
+    def lock(self, operation: str) -> Iterator[None]:
+        """The one right to write here; it ends with the process. Raises Busy."""
+        try:
+            if not self.path.is_dir():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                create_directory(self.path)
+            handle = os.open(
+                self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise DbmanageError(
+                f"cannot write to the repository {self.path}: {error.strerror}"
+            ) from error
+        with os.fdopen(handle, "r+b") as file:
+            os.fchmod(handle, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = file.read(1000).decode("utf-8", "replace").strip()
+                raise Busy(
+                    f"the repository {self.path} is in use: "
+                    f"{holder or 'somebody who has only just begun'}; wait for its end"
+                ) from None
+            file.truncate(0)
+            file.write(
+                f"{operation}, process {os.getpid()} of {_who()}, "
+                f"since {now():%Y-%m-%d %H:%M:%S} UTC\n".encode()
+            )
+            file.flush()
+            self._sweep()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def _sweep(self) -> None:
+        # what stands here half-made has no living owner, for we hold the lock
+        for entry in regular_files(self.path).values():
+            if _PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+    @contextmanager
+    def partial(self, name: str) -> Iterator[Path]:
+        """A directory to work in, gone at the end of the block unless it was renamed."""
+        path = create_directory(self.path / f".{name}.partial")
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def new_id(self) -> str:
+        """An id that is not taken: the time in UTC, a second later if need be."""
+        time = now()
+        while True:
+            name = f"{time:%Y%m%dT%H%M%SZ}"
+            if not (self.path / name).exists():
+                return name
+            time += timedelta(seconds=1)
+
+    def add(self, partial: Path, name: str) -> Backup:
+        """Makes a backup out of a finished partial one, in one step."""
+        sync_directory(partial)
+        partial.rename(self.path / name)
+        sync_directory(self.path)
+        return self._backup(name)
+
+    # -- the journal
+
+    def record(self, operation: str, event: str, **facts: Any) -> None:
+        """Adds a line to the journal; it is on the disk when this returns."""
+        line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": _who(), "pid": os.getpid()}
+        line |= {"operation": operation, "event": event} | facts
+        handle = os.open(
+            self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        try:
+            size = os.fstat(handle).st_size
+            # a line cut short by a power cut must not swallow this one
+            torn = size and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, b"\n" * bool(torn) + json.dumps(line).encode() + b"\n")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def journal(self) -> list[dict[str, Any]]:
+        """The journal's lines, the oldest first; a torn one is left out."""
+        lines = []
+        with suppress(FileNotFoundError), open(self._journal, "rb") as file:
+            for line in file:
+                with suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict):
+                        lines.append(entry)
+        return lines
+
+    # -- markers: one file that says "this is still to be done"
+
+    def mark(self, name: str, wanted: bool) -> None:
+        """Sets or clears a marker."""
+        path = self.path / f".{name}"
+        if wanted:
+            write_file(path, b"")
+        else:
+            path.unlink(missing_ok=True)
+
+    def marked(self, name: str) -> bool:
+        """Whether a marker stands."""
+        return (self.path / f".{name}").exists()
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,30 @@
+"""The plugin: where CKAN meets the extension, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ckan.plugins as p
+import ckantoolkit as tk
+
+from . import cli, pool
+
+
+@tk.blanket.config_declarations
+class DbmanagePlugin(p.SingletonPlugin):
+    """Adds its commands to core's `ckan db`."""
+
+    p.implements(p.IConfigurer)
+    p.implements(p.IClick)
+
+    # IConfigurer
+
+    def update_config(self, config_: Any) -> None:
+        pool.listen()
+
+    # IClick
+
+    def get_commands(self) -> list[Any]:
+        # core would take a returned group for another command of the same name
+        cli.extend_core()
+        return []

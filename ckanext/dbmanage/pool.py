@@ -1,0 +1,41 @@
+"""What a process cached of a database, dropped when that database was replaced.
+
+After a switch the live name stands for another database, with other OIDs; CKAN's
+DataStore keeps type OIDs for the life of the process, and `datastore_search` would
+answer 500 for ever. Web processes, workers and the command line alike see the new OID
+on their next new connection. Needs no Redis and no restart.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+
+_seen: dict[str, int] = {}
+
+
+def listen() -> None:
+    """Starts to look at each new connection; a second call changes nothing."""
+    if not event.contains(Pool, "connect", _on_connect):
+        event.listen(Pool, "connect", _on_connect)
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    if not type(connection).__module__.startswith("psycopg2"):
+        return  # another extension's SQLite
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT datname, oid::bigint FROM pg_database WHERE datname = current_database()"
+        )
+        name, oid = cursor.fetchone()
+    connection.rollback()
+    key = f"{connection.info.host}:{connection.info.port}/{name}"
+    if _seen.setdefault(key, oid) != oid:
+        _seen[key] = oid
+        backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
+        if backend is not None:
+            backend._pg_types.clear()
+            backend._type_names.clear()
