@@ -1,0 +1,335 @@
+"""Real portals for the tests: own databases, own roles where needed, real commands.
+
+A portal is cloned from one that was made once a session by `ckan db init` and some
+SQL, so that each test may break its own. Commands run as their user runs them, in a
+process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from sqlalchemy.engine import URL, make_url
+
+from ckanext.dbmanage import config, upgrade
+from ckanext.dbmanage.engine import Site
+from ckanext.dbmanage.engine.repository import Repository
+
+DATASETS = 40
+DATASTORE_TABLES = 3
+SUPERUSER = make_url(os.environ["DBMANAGE_SUPERUSER_URL"])
+PASSWORD = os.environ["DBMANAGE_CKAN_PASSWORD"]
+READER = os.environ["DBMANAGE_READER_PASSWORD"]
+BIN = Path(sys.executable).parent
+PG_BIN = Path(os.environ["DBMANAGE_PG_BIN"])
+
+_ROWS = f"""
+INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
+  SELECT 'user-' || i, 'user-' || i, 'Us\u00e9r ' || i, 'u' || i || '@example.com', now(),
+         'active', i = 1 FROM generate_series(1, 5) i;
+INSERT INTO "group" (id, name, title, state, type, approval_status, is_organization, created)
+  VALUES ('org-1', 'org-1', 'An organization', 'active', 'organization', 'approved', true, now()),
+         ('group-1', 'group-1', 'A group', 'active', 'group', 'approved', false, now());
+INSERT INTO package (id, name, title, notes, state, type, owner_org, private,
+                     metadata_created, metadata_modified, creator_user_id)
+  SELECT 'id-' || i, 'dataset-' || i, E'Dataset \\t\u6771\u4eac ' || i, E'a\\nb\\\\.', 'active', 'dataset',
+         'org-1', i % 10 = 0, now(), now() - i * interval '1 hour', 'user-1'
+  FROM generate_series(1, {DATASETS}) i;
+INSERT INTO resource (id, package_id, url, format, state, name, description, position,
+                      created, metadata_modified, extras)
+  SELECT 'r-' || i, 'id-' || i, 'https://example.com/' || i, 'CSV', 'active', 'File', '', 0,
+         now(), now(), '{{}}' FROM generate_series(1, {DATASETS}) i;
+INSERT INTO tag (id, name) VALUES ('tag-1', 'air quality');
+INSERT INTO package_tag (id, package_id, tag_id, state)
+  SELECT 'pt-' || i, 'id-' || i, 'tag-1', 'active' FROM generate_series(1, {DATASETS}) i;
+INSERT INTO member (id, group_id, table_id, state, table_name, capacity)
+  SELECT 'm-' || i, 'org-1', 'id-' || i, 'active', 'package', 'organization'
+  FROM generate_series(1, {DATASETS}) i;
+"""
+
+
+def superuser(database: str = "postgres") -> Any:
+    """An autocommit connection of the superuser."""
+    connection = psycopg2.connect(
+        host="127.0.0.1",
+        port=SUPERUSER.port,
+        user=SUPERUSER.username,
+        password=SUPERUSER.password,
+        dbname=database,
+        connect_timeout=10,
+    )
+    connection.autocommit = True
+    return connection
+
+
+def query(statement: str, database: str = "postgres", *values: Any) -> list[tuple]:
+    with closing(superuser(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def databases(like: str = "dbm\\_%") -> set[str]:
+    return {r[0] for r in query("SELECT datname FROM pg_database WHERE datname LIKE %s", "postgres", like)}
+
+
+class Portal:
+    """A CKAN portal of its own; `options` are lines of its configuration."""
+
+    def __init__(
+        self, directory: Path, name: str, options: dict[str, str] | None = None
+    ) -> None:
+        self.directory = directory
+        self.names = {"database": f"ckan_{name}", "datastore": f"datastore_{name}"}
+        self.ini = directory / "ckan.ini"
+        self.storage = directory / "storage"
+        self.repository = self.storage / "dbmanage" / "backups"
+        self.options = {
+            "use": "egg:ckan",
+            "SECRET_KEY": "portal-secret-5fd1",
+            "beaker.session.secret": "portal-secret-5fd1",
+            "ckan.site_id": name,
+            "ckan.site_url": "http://portal.test",
+            "ckan.storage_path": str(self.storage),
+            "ckan.plugins": "dbmanage datastore activity",
+            "sqlalchemy.url": self.url("database"),
+            "ckan.datastore.write_url": self.url("datastore"),
+            "ckan.datastore.read_url": self.url("datastore", "datastore_default", READER),
+            "ckan.redis.url": f"redis://127.0.0.1:{os.environ['DBMANAGE_REDIS_PORT']}/2",
+            "solr_url": os.environ["CKAN_SOLR_URL"],
+            **(options or {}),
+        }
+        self.storage.mkdir(exist_ok=True)
+        self.write()
+
+    def url(
+        self, part: str, user: str = "ckan_default", password: str = PASSWORD
+    ) -> str:
+        url = URL.create(
+            "postgresql", user, password, "127.0.0.1", SUPERUSER.port, self.names[part]
+        )
+        return url.render_as_string(hide_password=False)
+
+    def write(self, **options: str) -> None:
+        """Writes the configuration file; an underscore in a name here is a dot."""
+        self.options |= options
+        lines = [f"{k} = {v.replace('%', '%%')}" for k, v in self.options.items()]
+        self.ini.write_text("[app:main]\n" + "\n".join(lines) + "\n")
+
+    # -- commands
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("CKAN_", "PG"))}
+        return clean | {"PYTHONWARNINGS": "ignore", "TZ": "UTC"}
+
+    def ckan(self, *arguments: str, code: int = 0, **options: Any) -> Any:
+        """`ckan -c ini …`; fails the test when it ends with another code."""
+        return self._run([str(BIN / "ckan"), "-c", str(self.ini), *arguments], code, options)
+
+    def db(self, *arguments: str, code: int = 0, **options: Any) -> Any:
+        """`ckan db …`"""
+        return self.ckan("db", *arguments, code=code, **options)
+
+    def module(self, *arguments: str, code: int = 0, **options: Any) -> Any:
+        """`python -m ckanext.dbmanage …`"""
+        return self._run([*self.module_command, *arguments], code, options)
+
+    @property
+    def module_command(self) -> list[str]:
+        return [sys.executable, "-m", "ckanext.dbmanage", "-c", str(self.ini)]
+
+    def _run(self, command: list[str], code: int, options: dict[str, Any]) -> Any:
+        options = {"stdin": subprocess.DEVNULL, "text": True} | options
+        environment = self.environment | options.pop("env", {})
+        done = subprocess.run(
+            command, capture_output=True, env=environment, timeout=600, **options
+        )
+        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen:
+        """A `python -m` command left running, leader of its own process group."""
+        return subprocess.Popen(
+            [*self.module_command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            text=True,
+            start_new_session=True,
+            **options,
+        )
+
+    def backup(self, *arguments: str) -> Path:
+        """Takes a backup; its directory."""
+        name = self.module("backup", *arguments).stdout.strip() if False else ""
+        name = self.db("backup", *arguments).stdout.strip()
+        return self.repository / name
+
+    def backups(self) -> list[dict[str, Any]]:
+        return json.loads(self.module("backups", "--json").stdout)
+
+    # -- what is in the databases
+
+    def sql(self, statement: str, part: str = "database") -> list[tuple]:
+        return query(statement, self.names[part])
+
+    def state(self) -> dict[str, Any]:
+        """All that is in the databases: a hash of each table's rows, order-free."""
+        found = {}
+        for part in self.names:
+            tables = self.sql(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", part
+            )
+            for (table,) in tables:
+                rows = self.sql(
+                    "SELECT count(*), coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
+                    f"::bit(32)::bigint), 0)::text FROM public.\"{table}\" t",
+                    part,
+                )
+                found[f"{part}:{table}"] = rows[0]
+        return found
+
+    def damage(self) -> None:
+        """What an operator does by mistake."""
+        self.sql("DELETE FROM resource; DELETE FROM package_tag; DELETE FROM member")
+        self.sql("DELETE FROM package WHERE name LIKE 'dataset-1%'")
+        (name,) = self.sql(
+            "SELECT tablename FROM pg_tables WHERE tablename LIKE '0000%' LIMIT 1", "datastore"
+        )
+        self.sql(f'DROP TABLE "{name[0]}" CASCADE', "datastore")
+
+    def oids(self) -> list[int]:
+        return [
+            r[0]
+            for r in query(
+                "SELECT oid::bigint FROM pg_database WHERE datname = ANY(%s) ORDER BY 1",
+                "postgres",
+                list(self.names.values()),
+            )
+        ]
+
+    # -- the engine in this process
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return self.options
+
+    def site(self) -> Site:
+        return config.site(
+            self.options, upgrade.installed_heads(self.options["ckan.plugins"].split())
+        )
+
+    def engine(self) -> tuple[Site, Repository]:
+        site = self.site()
+        return site, Repository(site.repository, site.secrets)
+
+    def drop(self) -> None:
+        names = set(self.names.values())
+        journal = self.repository / "journal.jsonl"
+        if journal.exists():
+            names |= {n for n in databases() if n.rsplit("_", 1)[0] in journal.read_text()}
+        for name in names:
+            query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def end_group(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
+    """Ends a command and all its children at once, as a power cut would."""
+    os.killpg(process.pid, number)
+    process.communicate()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    """The portal that others are cloned from: real schema, some rows of every kind."""
+    portal = Portal(tmp_path_factory.mktemp("template"), f"tpl{secrets.token_hex(3)}")
+    for name in portal.names.values():
+        query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+    portal.ckan("db", "init")
+    if b"2.10" in subprocess.run([BIN / "ckan", "--version"], capture_output=True).stdout:
+        portal.ckan("db", "upgrade", "-p", "activity")
+    portal.db("pending-migrations", "--apply")
+    script = portal.ckan("datastore", "set-permissions").stdout
+    lines = [line for line in script.splitlines() if not line.startswith("\\connect")]
+    query("\n".join(lines), portal.names["datastore"])
+    owned = psycopg2.connect(portal.url("database"))
+    with owned, owned.cursor() as cursor:
+        cursor.execute(_ROWS)
+    owned.close()
+    owned = psycopg2.connect(portal.url("datastore"))
+    with owned, owned.cursor() as cursor:
+        for number in range(DATASTORE_TABLES):
+            table = f"0000000{number}-0000-4000-8000-000000000000"
+            cursor.execute(
+                f'CREATE TABLE "{table}" (_id serial PRIMARY KEY, _full_text tsvector,'
+                ' "a b" text, "100%%" numeric, j json);'
+                f'INSERT INTO "{table}" ("a b", "100%%", j)'
+                " SELECT 'value ' || g, g / 3.0, json_build_object('k', g)"
+                " FROM generate_series(1, 50) g",
+                (),
+            )
+    owned.close()
+    query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)",
+        "postgres",
+        list(portal.names.values()),
+    )
+    yield portal
+    portal.drop()
+
+
+@pytest.fixture
+def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Portal]]:
+    """Makes portals; each is gone at the end of the test."""
+    made = []
+
+    def make(options: dict[str, str] | None = None, names: dict[str, str] | None = None) -> Portal:
+        name = secrets.token_hex(4)
+        directory = tmp_path / name
+        directory.mkdir()
+        portal = Portal(directory, name)
+        portal.names |= names or {}
+        portal.write(
+            **{
+                "sqlalchemy.url": portal.url("database"),
+                "ckan.datastore.write_url": portal.url("datastore"),
+                "ckan.datastore.read_url": portal.url("datastore", "datastore_default", READER),
+            }
+            | (options or {})
+        )
+        for part, own in portal.names.items():
+            origin = template.names[part]
+            query(f'CREATE DATABASE "{own}" OWNER ckan_default TEMPLATE "{origin}"')
+            if part == "datastore":
+                query(f'GRANT CONNECT ON DATABASE "{own}" TO datastore_default')
+        made.append(portal)
+        return portal
+
+    yield make
+    for portal in made:
+        portal.drop()
+
+
+@pytest.fixture
+def portal(make_portal: Callable[..., Portal]) -> Portal:
+    """A portal with datasets, a DataStore and an empty repository."""
+    return make_portal()
