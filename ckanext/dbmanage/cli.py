@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .talk import Talk, size
+
 if TYPE_CHECKING:
     from .engine import Site
     from .engine.repository import Backup, Repository
@@ -32,7 +34,7 @@ class Command(click.Command):
         from .engine.errors import DbmanageError
 
         try:
-            with _ended_by_sigterm():
+            with _ended_by_signals():
                 return super().invoke(ctx)
         except DbmanageError as error:
             raise click.ClickException(str(error)) from error
@@ -46,79 +48,22 @@ class Command(click.Command):
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def _ended_by_signals() -> Iterator[None]:
     # so that what is half-done is cleaned up, as for Ctrl-C
-    def end(*_: Any) -> NoReturn:
-        sys.exit(143)
+    def end(number: int, _: Any) -> NoReturn:
+        sys.exit(128 + number)
 
+    numbers = (signal.SIGTERM, signal.SIGHUP)
     try:
-        before = signal.signal(signal.SIGTERM, end)
+        before = [signal.signal(number, end) for number in numbers]
     except ValueError:  # not in the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class Talk:
-    """What a person is told while it goes on: on stderr, and only if they want it."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._phase = ""
-        self._bar: Any = None
-
-    def say(self, sentence: str) -> None:
-        """A sentence, unless `--quiet`."""
-        self.end()
-        if not self._quiet:
-            click.echo(sentence, err=True)
-
-    def warn(self, sentence: str) -> None:
-        """A sentence that is said even with `--quiet`."""
-        self.end()
-        click.secho(f"Warning: {sentence}", fg="yellow", err=True)
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        """Phase, bytes and time left on a terminal, the phases alone elsewhere."""
-        if self._quiet:
-            return
-        if phase != self._phase:
-            self.end()
-            self._phase = phase
-            if not sys.stderr.isatty():
-                click.echo(f"{phase} …", err=True)
-            elif total:
-                self._bar = click.progressbar(
-                    length=total, label=f"{phase:8}", file=sys.stderr, show_percent=True,
-                    item_show_func=lambda item: item and _size(item),
-                )  # fmt: skip
-            else:
-                click.echo(f"{phase} …", err=True)
-        if self._bar is not None:
-            # the sizes of tables are a guess at the size of their dump
-            step = min(done, self._bar.length) - self._bar.pos
-            self._bar.update(max(step, 0), done)
-
-    def end(self) -> None:
-        """Ends the line of a progress bar."""
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
-        self._phase = ""
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if value < 1000:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
-    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------ shared options
@@ -227,7 +172,7 @@ def backup(
         click.echo(json.dumps({key: about[key] for key in wanted}))
         return
     talk.say(
-        f"backed up {' and '.join(about['parts'])}: {_size(about['bytes'])} "
+        f"backed up {' and '.join(about['parts'])}: {size(about['bytes'])} "
         f"in {about['seconds']:.1f} s, verified, in {about['path']}"
     )
     click.echo(taken.id)
@@ -262,12 +207,15 @@ def _table(described: list[dict[str, Any]]) -> str:
             note = " ".join(filter(None, [f"({one['reason']})", note]))
         state = one["state"] + (" kept" if one["keep"] else "")
         rows.append(
-            (one["id"], state, _size(one["bytes"]), ",".join(one["parts"]), note)
+            (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
         "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]
+            [
+                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
+                row[4],
+            ]
         ).rstrip()
         for row in rows
     )
@@ -417,10 +365,11 @@ def _restore(
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:
-    shown = [("", "now", "then", "lost", "gained", "changed")]
-    for row in rows:
-        shown.append(tuple("" if row[k] is None else str(row[k]) for k in (
-            "kind", "now", "then", "lost", "gained", "changed")))  # fmt: skip
+    columns = ("kind", "now", "then", "lost", "gained", "changed")
+    shown = [("", *columns[1:])]
+    shown += [
+        tuple("" if row[c] is None else str(row[c]) for c in columns) for row in rows
+    ]
     width = max(len(row[0]) for row in shown)
     return "\n".join(
         row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
@@ -430,7 +379,7 @@ def _compared(rows: list[dict[str, Any]]) -> str:
 
 def _let_go() -> None:
     """Gives this process's own connections to the databases back."""
-    import ckan.model as model
+    from ckan import model
 
     model.Session.remove()
     if model.meta.engine is not None:
@@ -490,7 +439,8 @@ def _application(ctx: click.Context) -> Iterator[None]:
         from ckan.config.middleware import make_app
 
         try:
-            flask_app = make_app(_settings(ctx))._wsgi_app
+            made: Any = make_app(_settings(ctx))
+            flask_app = made._wsgi_app
         except Exception as error:
             raise DbmanageError(f"CKAN could not be started: {error}") from error
     with flask_app.test_request_context():
@@ -540,7 +490,23 @@ COMMANDS = (backup, backups, verify, restore, dump, load)
 
 def extend_core() -> None:
     """Puts the commands into core's own group; a second call changes nothing."""
-    from ckan.cli.db import db
+    from ckan.cli import db as core
 
     for command in COMMANDS:
-        db.add_command(command)
+        core.db.add_command(command)
+    core.db.add_command(_with_next_step(core.clean))
+
+
+def _with_next_step(clean: click.Command) -> click.Command:
+    """Core's `clean`, which then says how to get out of an empty database."""
+
+    @click.pass_context
+    def run(ctx: click.Context, /, **options: Any) -> None:
+        ctx.invoke(clean, **options)
+        click.echo(
+            "The database is empty. Next: `ckan db init` makes its tables, "
+            "`ckan db load FILE` or `ckan db restore ID` brings data back",
+            err=True,
+        )
+
+    return click.Command(clean.name, callback=run, params=clean.params, help=clean.help)

@@ -10,7 +10,7 @@ import ckantoolkit as tk
 from . import cli, pool
 
 
-@tk.blanket.config_declarations
+@tk.blanket.config_declarations  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin):
     """Adds its commands to core's `ckan db`."""
 

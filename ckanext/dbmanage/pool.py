@@ -28,7 +28,8 @@ def _on_connect(connection: Any, _record: object) -> None:
         return  # another extension's SQLite
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT datname, oid::bigint FROM pg_database WHERE datname = current_database()"
+            "SELECT datname, oid::bigint FROM pg_database"
+            " WHERE datname = current_database()"
         )
         name, oid = cursor.fetchone()
     connection.rollback()

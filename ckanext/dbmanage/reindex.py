@@ -32,10 +32,11 @@ class Indexed:
 
 
 def changed(progress: Progress = lambda *_: None) -> Indexed:
-    """Indexes the datasets whose time in the index is not the database's; removes orphans.
+    """Indexes the datasets whose time in the index is not the database's.
 
-    A dataset that Solr refuses is noted and never stops the others. Raises
-    DbmanageError when Solr cannot be reached.
+    Removes from the index what the database does not have. A dataset that Solr
+    refuses is noted and never stops the others. Raises DbmanageError when Solr cannot
+    be reached.
     """
     done = Indexed()
     try:
@@ -96,12 +97,10 @@ def _stored() -> Iterator[tuple[str, str]]:
     )
     hidden = bool(config.get("ckan.search.remove_deleted_packages"))
     after = ""
-    engine = model.Session.get_bind()
     while True:
-        with engine.connect() as connection:
-            rows = connection.execute(
-                query, {"after": after, "size": _BATCH, "hidden": hidden}
-            ).fetchall()
+        rows = model.Session.execute(
+            query, {"after": after, "size": _BATCH, "hidden": hidden}
+        ).fetchall()
         if not rows:
             return
         yield from ((row[0], row[1] or "") for row in rows)

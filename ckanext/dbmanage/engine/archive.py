@@ -33,7 +33,7 @@ _MAX_TEXT = 64 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of an archive: `statement` is the SQL that makes it, `copy` its COPY."""
+    """One object of an archive: `statement` makes it, `copy` is its COPY."""
 
     id: int
     kind: str
@@ -123,7 +123,8 @@ def contents(file: Any, name: str) -> Contents:
     for _ in range(7):  # when it was made
         reader.integer()
     database = reader.text() or ""
-    reader.text(), reader.text()  # versions of server and pg_dump
+    reader.text()  # the server's version
+    reader.text()  # pg_dump's
     count = reader.integer()
     found = [_entry(reader, version, offset_size) for _ in range(count)]
     return Contents(version, database, found)
@@ -132,7 +133,8 @@ def contents(file: Any, name: str) -> Contents:
 def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry:
     number = reader.integer()
     reader.integer()  # has data
-    reader.text(), reader.text()  # oids of catalogue and object
+    reader.text()  # oid of the catalogue
+    reader.text()  # of the object
     name, kind = reader.text(), reader.text()
     reader.integer()  # section
     statement = reader.text()
@@ -186,7 +188,7 @@ def read_to_end(file: Any, name: str, pg_bin: str) -> None:
                 while chunk:
                     out.write(chunk)
                     chunk = stream.read(_CHUNK)
-        except (OSError, zstandard.ZstdError) as error:
+        except Exception as error:  # it belongs into the other thread
             broken.append(error)
 
     # "-l" would pass a truncated archive: only reading all of it tells
@@ -200,8 +202,8 @@ def read_to_end(file: Any, name: str, pg_bin: str) -> None:
         finally:
             process.kill()
             feeder.join()
-    if broken:
-        raise broken[0]
+            if broken:
+                raise broken[0]
 
 
 def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path:
@@ -277,7 +279,7 @@ def refuse_other_formats(path: Path) -> None:
 
 
 def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
-    """Refuses the DataStore's archive for the main database, and the other way round."""
+    """Refuses the DataStore's archive for the main database, and the reverse."""
     main = {"package", "user"} <= found.tables()
     if part == "database" and not main:
         raise Refused(
@@ -300,11 +302,11 @@ _NEVER = re.compile(
     re.IGNORECASE,
 )
 _STARTS = re.compile(
-    r"(?:create|comment\s+on|grant|revoke|refresh\s+materialized\s+view|set\s+\w+\s*=|"
-    r"security\s+label|select\s+pg_catalog\.(?:setval|set_config|lo_create)\s*\(|"
-    r"alter\s+(?:table|sequence|view|materialized\s+view|index|type|domain|function|"
-    r"procedure|aggregate|schema|default\s+privileges|publication|policy|statistics|"
-    r"large\s+object|text\s+search|extension|event\s+trigger|collation))\b",
+    r"(?:create|comment\s+on|grant|revoke|refresh\s+materialized\s+view|"
+    r"security\s+label|alter\s+(?:table|sequence|view|materialized\s+view|index|type|"
+    r"domain|function|procedure|aggregate|schema|default\s+privileges|publication|"
+    r"policy|statistics|large\s+object|text\s+search|extension|collation))\b"
+    r"|set\s+\w+\s*=|select\s+pg_catalog\.(?:setval|set_config|lo_create)\s*\(",
     re.IGNORECASE,
 )
 _COPY = re.compile(
@@ -492,15 +494,7 @@ def _rows(path: Path, name: str, found: Contents, pg_bin: str) -> Iterator[_Line
     )
     reading = postgres.reading_tools(found.version, pg_bin)
     # the list on stdin: nothing to name, nothing to clean up
-    arguments = [
-        reading.path("pg_restore"),
-        "-a",
-        "-f",
-        "-",
-        "-L",
-        "/dev/stdin",
-        str(path),
-    ]
+    arguments = [reading.path("pg_restore"), "-a", "-f-", "-L/dev/stdin", str(path)]
     with postgres.running(arguments, stdin=-1, stdout=-1) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(f"{number};\n".encode())
@@ -513,7 +507,6 @@ def _rows(path: Path, name: str, found: Contents, pg_bin: str) -> Iterator[_Line
             raise ToolFailed(
                 f"pg_restore found no rows of table {name!r} in {path.name}"
             )
-        for _ in iter(lambda: process.stdout.read(_CHUNK), b""):
+        while process.stdout.read(_CHUNK):
             pass
-        process.stdin = None
         postgres.finish(process, f"reading table {name!r} of {path.name}")

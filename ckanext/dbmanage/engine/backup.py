@@ -8,12 +8,13 @@ repository; must not know how a backup is brought back.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,46 +153,51 @@ def _snapshot(database: Database) -> Iterator[_Source]:
         connection.close()
 
 
+class _Ended(DbmanageError):
+    """Ended because something beside it failed."""
+
+
+class _Together:
+    """Work side by side, its bytes counted together; a failure ends the rest."""
+
+    def __init__(self, phase: str, total: int, progress: Progress) -> None:
+        self._phase, self._total, self._progress = phase, total, progress
+        self._done, self._guard, self._stop = 0, threading.Lock(), threading.Event()
+
+    def count(self, size: int) -> None:
+        """To be told of bytes as they go by. Raises when the work is to end."""
+        if self._stop.is_set():
+            raise _Ended("ended because what ran beside it failed")
+        with self._guard:
+            self._done += size
+            self._progress(self._phase, self._done, self._total)
+
+    def run(self, tasks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """The tasks' results by their names. Raises what the first to fail raised."""
+        with ThreadPoolExecutor(max(1, len(tasks))) as pool:
+            futures = {name: pool.submit(task) for name, task in tasks.items()}
+            try:
+                for future in as_completed(futures.values()):
+                    future.result()
+            except BaseException:
+                self._stop.set()
+                postgres.end_programs()
+                raise
+        return {name: future.result() for name, future in futures.items()}
+
+
 def _dump_all(
     site: Site, sources: dict[str, _Source], partial: Path, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    total = sum(source.bytes for source in sources.values())
-    done = 0
-    stop = threading.Event()
-    guard = threading.Lock()
-
-    def wrote(count: int) -> None:
-        nonlocal done
-        if stop.is_set():
-            raise Refused("ended because the other database's dump failed")
-        with guard:
-            done += count
-            progress("dump", done, total)
-
-    def run(part: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        try:
-            return _dump(site, sources[part], partial / f"{part}.dump.zst", wrote)
-        except BaseException:
-            stop.set()
-            raise
-
-    with ThreadPoolExecutor(len(sources)) as pool:
-        running = {part: pool.submit(run, part) for part in sources}
-        try:
-            rows = {part: _count(source) for part, source in sources.items()}
-        except BaseException:
-            stop.set()
-            raise
-        failed = [f for f in running.values() if f.exception() is not None]
-        for future in sorted(failed, key=lambda f: isinstance(f.exception(), Refused)):
-            future.result()
-    described = {
-        part: {**future.result()[0], "rows": rows[part]}
-        for part, future in running.items()
-    }
-    contents = {
-        f"{part}.dump.zst": future.result()[1] for part, future in running.items()
-    }
+    work = _Together("dump", sum(s.bytes for s in sources.values()), progress)
+    tasks: dict[str, Callable[[], Any]] = {}
+    for part, source in sources.items():
+        file = partial / f"{part}.dump.zst"
+        tasks[part] = functools.partial(_dump, site, source, file, work.count)
+        tasks[f"rows of {part}"] = functools.partial(_count, source)
+    done = work.run(tasks)
+    described = {p: done[p][0] | {"rows": done[f"rows of {p}"]} for p in sources}
+    contents = {f"{part}.dump.zst": done[part][1] for part in sources}
     return described, contents
 
 
@@ -308,7 +314,8 @@ def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
             try:
                 (row,) = postgres.query(
                     connection,
-                    "SELECT oid::bigint FROM pg_database WHERE datname = current_database()",
+                    "SELECT oid::bigint FROM pg_database"
+                    " WHERE datname = current_database()",
                 )
             finally:
                 connection.close()
@@ -404,19 +411,16 @@ def problems_of(
     if SUMS in files and sums != _sums(manifest, written):
         problems.append(f"{SUMS}: was changed (it does not agree with the manifest)")
     readable = [n for n in contents if n in files and is_regular(files[n])]
-    total = sum(contents[name]["bytes"] for name in readable)
-    done = 0
-
-    def read(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("verify", done, total)
-
-    with ThreadPoolExecutor(max(len(readable), 1)) as pool:
-        checks = pool.map(
-            lambda name: _check(backup, name, site.pg_bin, structure, read), readable
-        )
-        return problems + [problem for found in checks for problem in found]
+    work = _Together("verify", sum(contents[n]["bytes"] for n in readable), progress)
+    found = work.run(
+        {
+            name: functools.partial(
+                _check, backup, name, site.pg_bin, structure, work.count
+            )
+            for name in readable
+        }
+    )
+    return problems + [problem for name in readable for problem in found[name]]
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
@@ -485,7 +489,9 @@ def _check(
             if structure:
                 try:
                     archive.read_to_end(tally, name, pg_bin)
-                except (ToolFailed, Damaged, zstandard.ZstdError) as error:
+                except _Ended:
+                    raise
+                except (DbmanageError, zstandard.ZstdError) as error:
                     problem = f"{name}: the archive cannot be read to its end: {error}"
             while tally.read(_CHUNK):
                 pass

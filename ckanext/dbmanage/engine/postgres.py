@@ -14,10 +14,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import Any
 
 import psycopg2
 import psycopg2.extensions
@@ -81,7 +81,7 @@ class Database:
         return _connect(self._arguments(self.url) | options, self.option)
 
     def maintenance(self, url: URL | None = None) -> Connection:
-        """An autocommit connection beside the database: to `postgres`, else `template1`.
+        """An autocommit connection beside it: to `postgres`, else `template1`.
 
         As the role of `url`, else of `admin_url`, else CKAN's own.
         """
@@ -150,7 +150,7 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
 
 @contextmanager
 def closing(connection: Connection) -> Iterator[Connection]:
-    """The connection, closed at the end (psycopg2's own `with` only ends transactions)."""
+    """Closes the connection (psycopg2's own `with` only ends transactions)."""
     try:
         yield connection
     finally:
@@ -212,7 +212,7 @@ class Tools:
         return os.path.join(self.directory, program)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def installed_tools(pg_bin: str = "") -> tuple[Tools, ...]:
     """Every version of pg_dump with its pg_restore, the newest first.
 
@@ -272,8 +272,8 @@ def restore_tools(archive: tuple[int, int], server: int, pg_bin: str = "") -> To
         raise Refused(
             f"the archive was written by pg_dump {oldest} or newer (archive version "
             f"{archive[0]}.{archive[1]}) and cannot be restored into a server of "
-            f"PostgreSQL {server}: dump it again with a pg_dump of version 16 or older, "
-            f"or restore into a server of PostgreSQL {oldest} or newer"
+            f"PostgreSQL {server}: dump it again with a pg_dump of version 16 or "
+            f"older, or restore into a server of PostgreSQL {oldest} or newer"
         )
     fitting = [t for t in tools if t.major >= oldest and (server > 16 or t.major <= 16)]
     if fitting:
@@ -313,6 +313,15 @@ def _no_tools(program: str, tools: Sequence[Tools], what: str, wanted: int) -> s
     return f"{program} {tools[0].major} {what}: {hint}"
 
 
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def end_programs() -> None:
+    """Ends all client programs of this process, and so the threads that wait."""
+    for process in list(_running):
+        process.kill()
+
+
 @contextmanager
 def running(
     arguments: Sequence[str], environment: dict[str, str] | None = None, **options: Any
@@ -322,14 +331,16 @@ def running(
     Its stderr is read whole by `finish`. Raises ToolFailed when it cannot be started.
     """
     try:
-        process = subprocess.Popen(
+        process: Any = subprocess.Popen(
             arguments, env=environment, stderr=subprocess.PIPE, **options
         )
     except OSError as error:
         raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from error
+    _running.add(process)
     try:
         yield process
     finally:
+        _running.discard(process)
         if process.poll() is None:
             process.kill()
         process.wait()
@@ -400,7 +411,7 @@ def count_rows(
 
 
 def migration_heads(connection: Connection) -> dict[str, list[str]]:
-    """Alembic revisions by version table: `alembic_version`, `activity_alembic_version`."""
+    """Alembic revisions by version table: `alembic_version` and the plugins'."""
     names = query(
         connection,
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -445,13 +456,15 @@ def lock_holder(connection: Connection, *words: str) -> str:
     rows = query(
         connection,
         "SELECT a.pid, a.client_addr, a.backend_start FROM pg_locks l"
-        " JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted"
+        " JOIN pg_stat_activity a USING (pid)"
+        " WHERE l.locktype = 'advisory' AND l.granted"
         " AND (l.classid::bigint << 32 | l.objid::bigint) = %s AND l.objsubid = 1",
         key,
     )
     return (
         ", ".join(
-            f"the server's process {pid}, from {address or 'a local socket'}, since {since:%F %T}"
+            f"the server's process {pid}, from {address or 'a local socket'}, "
+            f"since {since:%F %T}"
             for pid, address, since in rows
         )
         or "somebody who has just ended"

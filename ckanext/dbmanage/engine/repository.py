@@ -43,7 +43,7 @@ _MAX_JSON = 64 << 20
 
 
 def create_file(path: Path) -> IO[bytes]:
-    """A new file, 0600 from its first byte whatever the umask. Raises FileExistsError."""
+    """A new file, 0600 from its first byte whatever the umask."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.fchmod(handle, 0o600)  # a umask may only have taken rights away
     return os.fdopen(handle, "wb")
@@ -104,7 +104,7 @@ def dumped(document: Mapping[str, Any]) -> bytes:
 
 
 def sign(document: Mapping[str, Any], secret: str, purpose: str) -> dict[str, Any]:
-    """The document with an `hmac` of the rest of it, by a key derived for the purpose."""
+    """The document with an `hmac` of the rest, by a key derived for the purpose."""
     unsigned = {key: value for key, value in document.items() if key != "hmac"}
     return unsigned | {"hmac": _signature(unsigned, secret, purpose)}
 
@@ -183,8 +183,10 @@ class Backup:
         if self._state is not None:
             with suppress(OSError):
                 document = read_json(self._state)
-        ours = signed_by(document, self._secrets, "state")
-        return document if ours and document["id"] == self.id else {}
+        if not signed_by(document, self._secrets, "state"):
+            return {}
+        known: dict[str, Any] = document  # type: ignore[assignment]
+        return known if known.get("id") == self.id else {}
 
     def remember(self, **facts: Any) -> None:
         """Adds to what is known of it. Without a place for that it does nothing."""
@@ -255,7 +257,7 @@ class Repository:
             if backup.id == name:
                 return backup
         raise Refused(
-            f"no backup {name!r} in {self.path}: `ckan db backups` lists those there are"
+            f"no backup {name!r} in {self.path}: `ckan db backups` lists what is there"
         )
 
     def _backup(self, name: str) -> Backup:
@@ -309,7 +311,7 @@ class Repository:
 
     @contextmanager
     def partial(self, name: str) -> Iterator[Path]:
-        """A directory to work in, gone at the end of the block unless it was renamed."""
+        """A directory to work in, gone at the end unless it was renamed."""
         path = create_directory(self.path / f".{name}.partial")
         try:
             yield path

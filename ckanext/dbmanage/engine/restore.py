@@ -253,7 +253,7 @@ def restore(
                 )
                 for part in source.archives
             }
-            for part, scratch in scratches.items():
+            for scratch in scratches.values():
                 _load(site, repository, source, scratch, progress, warn)
             copies = {part: scratch.database for part, scratch in scratches.items()}
             prepare(copies)
@@ -262,15 +262,14 @@ def restore(
                 switch.copy_properties(scratch, warn)
             progress("switch", 0, 0)
             switch.switch(site, repository, operation, list(scratches.values()))
-        except psycopg2.Error as error:
-            repository.record(operation, "failed", error=str(error))
-            raise ToolFailed(
-                "the restore failed and the live databases are as they were: "
-                + " ".join(str(error).split())
-            ) from error
         except BaseException as error:
             with suppress(OSError):
-                repository.record(operation, "failed", error=str(error))
+                repository.record(operation, "failed", error=_told(error))
+            if isinstance(error, (psycopg2.Error, OSError)):
+                raise ToolFailed(
+                    "the restore failed and the live databases are as they were: "
+                    + _told(error)
+                ) from error
             raise
         repository.record(operation, "done")
         switch.drop_older(site, repository, operation, warn)
@@ -280,6 +279,12 @@ def restore(
         if scratch.pair.live_oid
     }
     return Restored(operation, list(scratches), replaced)
+
+
+def _told(error: BaseException) -> str:
+    filename = getattr(error, "filename", None)
+    where = f" ({filename})" if filename else ""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) + where
 
 
 def _load(
@@ -399,34 +404,33 @@ def _compare(
         archive.copy_tables(path, tables, site.pg_bin, cursor)
         rows = []
         for kind in kinds:
-            cursor.execute(
-                "SELECT to_regclass(%s) IS NOT NULL", [f'public."{kind.table}"']
-            )
-            here = (cursor.fetchone() or [False])[0]
-            cursor.execute(
-                "SELECT to_regclass(%s) IS NOT NULL", [f'pg_temp."{kind.table}"']
-            )
-            there = (cursor.fetchone() or [False])[0]
-            empty = "SELECT NULL::text AS id, NULL::text AS changed WHERE false"
-            columns = (
-                f"{kind.id}::text AS id, {kind.changed or 'NULL'}::text AS changed"
-            )
-            live = f'SELECT {columns} FROM public."{kind.table}" WHERE {kind.where}'
-            saved = f'SELECT {columns} FROM pg_temp."{kind.table}" WHERE {kind.where}'
-            cursor.execute(
-                f"WITH a AS ({live if here else empty}), b AS ({saved if there else empty})"
-                " SELECT count(a.id), count(b.id),"
-                " count(*) FILTER (WHERE b.id IS NULL),"
-                " count(*) FILTER (WHERE a.id IS NULL),"
-                " count(*) FILTER (WHERE a.changed IS DISTINCT FROM b.changed"
-                "                  AND a.id IS NOT NULL AND b.id IS NOT NULL)"
-                " FROM a FULL JOIN b ON a.id = b.id"
-            )
-            numbers = cursor.fetchone() or (0,) * 5
+            sets = {"a": _objects(cursor, kind, "public")}
+            sets["b"] = _objects(cursor, kind, "pg_temp")
+            cursor.execute(_DIFFERENCE.format(**sets))
             names = ("now", "then", "lost", "gained", "changed")
-            rows.append({"kind": kind.name, **dict(zip(names, numbers))})
+            numbers = cursor.fetchone() or ()
+            rows.append({"kind": kind.name} | dict(zip(names, numbers, strict=True)))
     connection.rollback()
     return rows
+
+
+_DIFFERENCE = """
+    WITH a AS ({a}), b AS ({b})
+    SELECT count(a.id), count(b.id),
+           count(*) FILTER (WHERE b.id IS NULL), count(*) FILTER (WHERE a.id IS NULL),
+           count(*) FILTER (WHERE a.changed IS DISTINCT FROM b.changed
+                            AND a.id IS NOT NULL AND b.id IS NOT NULL)
+    FROM a FULL JOIN b ON a.id = b.id"""
+
+
+def _objects(cursor: Any, kind: Kind, schema: str) -> str:
+    """SQL for a kind's ids and times in a schema; no rows without a table."""
+    cursor.execute("SELECT to_regclass(%s)", [f'{schema}."{kind.table}"'])
+    # all of it constants of records.py, nothing that a user or an archive says
+    columns = f"{kind.id}::text AS id, {kind.changed or 'NULL'}::text AS changed"
+    if cursor.fetchone() == (None,):
+        return "SELECT NULL::text AS id, NULL::text AS changed WHERE false"
+    return f'SELECT {columns} FROM {schema}."{kind.table}" WHERE {kind.where}'  # noqa: S608
 
 
 def _compare_tables(

@@ -58,7 +58,8 @@ class Pair:
 
     def comment(self, role: str) -> str:
         """The comment that makes the scratch or the undo database provably ours."""
-        return f"ckanext-dbmanage {role} database of site {self.site!r}, token {self.token}"
+        site = f"site {self.site!r}, token {self.token}"
+        return f"ckanext-dbmanage {role} database of {site}"
 
 
 @dataclass
@@ -117,7 +118,7 @@ def _create(
         live.name,
     )
     owner = rows[0][3] if rows else live.role
-    options = [sql.SQL("OWNER {}").format(sql.Identifier(owner))]
+    options: list[sql.Composable] = [sql.SQL("OWNER {}").format(sql.Identifier(owner))]
     template = site.scratch_template or "template0"
     options.append(sql.SQL("TEMPLATE {}").format(sql.Identifier(template)))
     if template == "template0":
@@ -367,7 +368,8 @@ def _rename(
                         refuse_foreign_sessions(site, connection, pair.live)
                     raise Refused(
                         "the switch did not get the databases for itself: "
-                        f"{' '.join(str(error).split())}; the live ones are as they were"
+                        f"{' '.join(str(error).split())}; "
+                        "the live ones are as they were"
                     ) from error
                 time.sleep(0.1 * attempt)
             except psycopg2.OperationalError:
@@ -423,7 +425,8 @@ def _ending_sessions(site: Site, names: list[str]) -> Iterator[None]:
     stop = threading.Event()
     statement = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = ANY(%s) AND usename = current_user AND pid <> pg_backend_pid()"
+        " WHERE datname = ANY(%s) AND usename = current_user"
+        " AND pid <> pg_backend_pid()"
     )
 
     def work(connection: Connection) -> None:
@@ -490,13 +493,14 @@ def _settle(
 
 def drop_older(site: Site, repository: Repository, operation: str, warn: Warn) -> None:
     """Drops the old databases that earlier switches kept: one way back is kept."""
-    for earlier, facts in _operations(repository).items():
+    operations = _operations(repository)
+    parts = operations[operation]["switched"]
+    for earlier, facts in operations.items():
         if earlier == operation:
             continue
         for pair in facts["switch"]:
-            if pair.undo in facts["dropped"] or pair.part not in (
-                facts["switched"] or ()
-            ):
+            kept = pair.part in (facts["switched"] or ()) and pair.part in parts
+            if not kept or pair.undo in facts["dropped"]:
                 continue
             try:
                 with closing(site.databases[pair.part].maintenance()) as connection:

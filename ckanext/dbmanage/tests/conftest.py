@@ -81,7 +81,12 @@ def query(statement: str, database: str = "postgres", *values: Any) -> list[tupl
 
 
 def databases(like: str = "dbm\\_%") -> set[str]:
-    return {r[0] for r in query("SELECT datname FROM pg_database WHERE datname LIKE %s", "postgres", like)}
+    return {
+        r[0]
+        for r in query(
+            "SELECT datname FROM pg_database WHERE datname LIKE %s", "postgres", like
+        )
+    }
 
 
 class Portal:
@@ -105,7 +110,9 @@ class Portal:
             "ckan.plugins": "dbmanage datastore activity",
             "sqlalchemy.url": self.url("database"),
             "ckan.datastore.write_url": self.url("datastore"),
-            "ckan.datastore.read_url": self.url("datastore", "datastore_default", READER),
+            "ckan.datastore.read_url": self.url(
+                "datastore", "datastore_default", READER
+            ),
             "ckan.redis.url": f"redis://127.0.0.1:{os.environ['DBMANAGE_REDIS_PORT']}/2",
             "solr_url": os.environ["CKAN_SOLR_URL"],
             **(options or {}),
@@ -131,12 +138,16 @@ class Portal:
 
     @property
     def environment(self) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("CKAN_", "PG"))}
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("CKAN_", "PG"))
+        }
         return clean | {"PYTHONWARNINGS": "ignore", "TZ": "UTC"}
 
     def ckan(self, *arguments: str, code: int = 0, **options: Any) -> Any:
         """`ckan -c ini …`; fails the test when it ends with another code."""
-        return self._run([str(BIN / "ckan"), "-c", str(self.ini), *arguments], code, options)
+        return self._run(
+            [str(BIN / "ckan"), "-c", str(self.ini), *arguments], code, options
+        )
 
     def db(self, *arguments: str, code: int = 0, **options: Any) -> Any:
         """`ckan db …`"""
@@ -156,7 +167,9 @@ class Portal:
         done = subprocess.run(
             command, capture_output=True, env=environment, timeout=600, **options
         )
-        assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == code, (
+            f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen:
@@ -174,8 +187,7 @@ class Portal:
 
     def backup(self, *arguments: str) -> Path:
         """Takes a backup; its directory."""
-        name = self.module("backup", *arguments).stdout.strip() if False else ""
-        name = self.db("backup", *arguments).stdout.strip()
+        name = self.module("backup", *arguments).stdout.strip()
         return self.repository / name
 
     def backups(self) -> list[dict[str, Any]]:
@@ -196,7 +208,7 @@ class Portal:
             for (table,) in tables:
                 rows = self.sql(
                     "SELECT count(*), coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
-                    f"::bit(32)::bigint), 0)::text FROM public.\"{table}\" t",
+                    f'::bit(32)::bigint), 0)::text FROM public."{table}" t',
                     part,
                 )
                 found[f"{part}:{table}"] = rows[0]
@@ -207,7 +219,8 @@ class Portal:
         self.sql("DELETE FROM resource; DELETE FROM package_tag; DELETE FROM member")
         self.sql("DELETE FROM package WHERE name LIKE 'dataset-1%'")
         (name,) = self.sql(
-            "SELECT tablename FROM pg_tables WHERE tablename LIKE '0000%' LIMIT 1", "datastore"
+            "SELECT tablename FROM pg_tables WHERE tablename LIKE '0000%' LIMIT 1",
+            "datastore",
         )
         self.sql(f'DROP TABLE "{name[0]}" CASCADE', "datastore")
 
@@ -240,7 +253,9 @@ class Portal:
         names = set(self.names.values())
         journal = self.repository / "journal.jsonl"
         if journal.exists():
-            names |= {n for n in databases() if n.rsplit("_", 1)[0] in journal.read_text()}
+            names |= {
+                n for n in databases() if n.rsplit("_", 1)[0] in journal.read_text()
+            }
         for name in names:
             query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
@@ -265,7 +280,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     for name in portal.names.values():
         query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
     portal.ckan("db", "init")
-    if b"2.10" in subprocess.run([BIN / "ckan", "--version"], capture_output=True).stdout:
+    if (
+        b"2.10"
+        in subprocess.run([BIN / "ckan", "--version"], capture_output=True).stdout
+    ):
         portal.ckan("db", "upgrade", "-p", "activity")
     portal.db("pending-migrations", "--apply")
     script = portal.ckan("datastore", "set-permissions").stdout
@@ -302,7 +320,9 @@ def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Port
     """Makes portals; each is gone at the end of the test."""
     made = []
 
-    def make(options: dict[str, str] | None = None, names: dict[str, str] | None = None) -> Portal:
+    def make(
+        options: dict[str, str] | None = None, names: dict[str, str] | None = None
+    ) -> Portal:
         name = secrets.token_hex(4)
         directory = tmp_path / name
         directory.mkdir()
@@ -312,7 +332,9 @@ def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Port
             **{
                 "sqlalchemy.url": portal.url("database"),
                 "ckan.datastore.write_url": portal.url("datastore"),
-                "ckan.datastore.read_url": portal.url("datastore", "datastore_default", READER),
+                "ckan.datastore.read_url": portal.url(
+                    "datastore", "datastore_default", READER
+                ),
             }
             | (options or {})
         )

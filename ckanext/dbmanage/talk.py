@@ -1,0 +1,73 @@
+"""What a person is told while a command runs: on stderr, and only if they want it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+
+class Talk:
+    """Sentences, warnings and progress of one command."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._phase = ""
+        self._bar: Any = None
+
+    def say(self, sentence: str) -> None:
+        """A sentence, unless `--quiet`."""
+        self.end()
+        if not self._quiet:
+            click.echo(sentence, err=True)
+
+    def warn(self, sentence: str) -> None:
+        """A sentence that is said even with `--quiet`."""
+        self.end()
+        click.secho(f"Warning: {sentence}", fg="yellow", err=True)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        """Phase, bytes and time left on a terminal, the phases alone elsewhere."""
+        if self._quiet:
+            return
+        if phase != self._phase:
+            self.end()
+            self._phase = phase
+            if not sys.stderr.isatty():
+                click.echo(f"{phase} …", err=True)
+            elif total:
+                self._bar = click.progressbar(
+                    length=total,
+                    label=f"{phase:8}",
+                    file=sys.stderr,
+                    item_show_func=_shown,
+                )
+            else:
+                click.echo(f"{phase} …", err=True)
+        if self._bar is not None:
+            # the sizes of tables are a guess at the size of their dump
+            step = min(done, self._bar.length) - self._bar.pos
+            self._bar.update(max(step, 0), done)
+
+    def end(self) -> None:
+        """Ends the line of a progress bar."""
+        if self._bar is not None:
+            self._bar.render_finish()
+            self._bar = None
+        self._phase = ""
+
+
+def _shown(count: Any) -> str:
+    return "" if count is None else size(count)
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: 52.4 MB."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("KB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
