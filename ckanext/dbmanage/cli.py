@@ -185,7 +185,7 @@ def backup(
 def backups(ctx: click.Context, id: str | None, as_json: bool) -> None:
     """List the backups, or show one: an ID, latest or oldest."""
     _, repository = _open(ctx, Talk(quiet=as_json))
-    found = [repository.find(id)] if id else repository.backups()
+    found = repository.backups() if id is None else [repository.find(id)]
     described = [one.describe() for one in found]
     if as_json:
         click.echo(json.dumps(described))
@@ -249,11 +249,12 @@ def verify(
     """Read every byte of a backup (the latest without ID) and name what was changed."""
     from .engine import backup as engine
 
-    if id and every:
+    if id is not None and every:
         raise click.UsageError("give an ID or --all")
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
-    found = repository.backups() if every else [repository.find(id or "latest")]
+    chosen = "latest" if id is None else id
+    found = repository.backups() if every else [repository.find(chosen)]
     results = []
     for one in found:
         problems = engine.verify(one, site, talk.progress)

@@ -30,6 +30,7 @@ from .repository import (
     FORMAT,
     MANIFEST,
     SUMS,
+    UNSIGNED,
     Backup,
     Repository,
     create_file,
@@ -395,15 +396,16 @@ def problems_of(
         line = f"{hashlib.sha256(written).hexdigest()}  {MANIFEST}\n".encode()
         if line not in sums:
             return [f"{MANIFEST}: was changed (its checksum is not the one in {SUMS})"]
-        if not foreign:
-            return [
-                f"{MANIFEST}: is not signed with this site's secret: another site's "
-                "backup, or a forged one, or SECRET_KEY was changed (then add the old "
-                "one to SECRET_KEY_FALLBACKS)"
-            ]
     contents = manifest["contents"]
     expected = {MANIFEST, SUMS, *contents}
-    problems = [f"{n!r}: does not belong here" for n in sorted(set(files) - expected)]
+    problems = []
+    if not backup.signed and not foreign:
+        problems.append(
+            f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's backup, or "
+            "a forged one, or SECRET_KEY was changed (then add the old one to "
+            "SECRET_KEY_FALLBACKS)"
+        )
+    problems += [f"{n!r}: does not belong here" for n in sorted(set(files) - expected)]
     problems += [f"{name}: is missing" for name in sorted(expected - set(files))]
     for name in sorted(expected & set(files)):
         if not is_regular(files[name]):

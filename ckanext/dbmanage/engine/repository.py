@@ -33,6 +33,8 @@ from .errors import Busy, DbmanageError, Refused
 FORMAT = 1
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+#: how the problem of a backup that is not this site's own begins
+UNSIGNED = "is not signed"
 _ID = re.compile(r"\d{8}T\d{6}Z")
 _PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
 #: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
@@ -201,7 +203,8 @@ class Backup:
         """The backup as `backups --json` prints it."""
         known = self.state()
         verified = known.get("verified") or {}
-        if not self.readable or verified.get("problems"):
+        problems = verified.get("problems") or []
+        if not self.readable or any(UNSIGNED not in problem for problem in problems):
             state = "damaged"
         elif not self.signed:
             state = "foreign"
@@ -220,7 +223,7 @@ class Backup:
             "note": self.manifest.get("note"),
             "keep": bool(known.get("keep")),
             "versions": self.manifest.get("versions"),
-            "problems": verified.get("problems") or [],
+            "problems": problems,
         }
 
 

@@ -22,7 +22,7 @@ from zstandard import ZstdError
 from . import Progress, Site, Warn, archive, backup, postgres, switch
 from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted
 from .postgres import Connection, Database, closing, query
-from .repository import Backup, Repository
+from .repository import UNSIGNED, Backup, Repository
 from .switch import Scratch
 
 #: given the scratch databases by part, makes of them what this site's CKAN needs
@@ -91,7 +91,7 @@ def open_source(
     Raises Refused, Untrusted, Damaged.
     """
     path = Path(name)
-    if "/" not in name and not path.exists():
+    if not name or ("/" not in name and not path.exists()):
         return _of_backup(site, repository.find(name), parts, trust, progress)
     if path.is_dir():
         if (path / "toc.dat").exists():
@@ -116,7 +116,7 @@ def _of_backup(
         # is read into the scratch database
         problems = backup.problems_of(found, site, progress, structure=False)
     if problems:
-        if found.readable and not found.signed and not trust:
+        if all(UNSIGNED in problem for problem in problems):
             raise Untrusted(f"{problems[0]}. {_TRUST}")
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in backup.PARTS if p in (parts or found.parts)]

@@ -60,6 +60,26 @@ INSERT INTO member (id, group_id, table_id, state, table_name, capacity)
 """
 
 
+#: CKAN 2.10 and 2.11 do not start without these
+_LOGGING = """
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(levelname)s %(name)s %(message)s
+"""
+
+
 def superuser(database: str = "postgres") -> Any:
     """An autocommit connection of the superuser."""
     connection = psycopg2.connect(
@@ -132,7 +152,7 @@ class Portal:
         """Writes the configuration file; an underscore in a name here is a dot."""
         self.options |= options
         lines = [f"{k} = {v.replace('%', '%%')}" for k, v in self.options.items()]
-        self.ini.write_text("[app:main]\n" + "\n".join(lines) + "\n")
+        self.ini.write_text("[app:main]\n" + "\n".join(lines) + _LOGGING)
 
     # -- commands
 
@@ -343,6 +363,9 @@ def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Port
             query(f'CREATE DATABASE "{own}" OWNER ckan_default TEMPLATE "{origin}"')
             if part == "datastore":
                 query(f'GRANT CONNECT ON DATABASE "{own}" TO datastore_default')
+        # the user that CKAN makes for itself when it starts
+        own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
+        portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
         made.append(portal)
         return portal
 
