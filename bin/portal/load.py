@@ -120,7 +120,7 @@ def resource(given: dict[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key in DERIVED_OF_RESOURCES or value in (None, "", [], {}):
             continue
-        if key.startswith("tracking_summary") or key.startswith("__") or not key:
+        if key.startswith(("tracking_summary", "__")) or not key:
             dropped[f"resource field {key!r}"] += 1
         else:
             made[key] = value
