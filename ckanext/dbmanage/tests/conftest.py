@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -173,7 +174,7 @@ class Portal:
         """`ckan db …`"""
         return self.ckan("db", *arguments, code=code, **options)
 
-    def module(self, *arguments: str, code: int = 0, **options: Any) -> Any:
+    def module(self, *arguments: str, code: int | None = 0, **options: Any) -> Any:
         """`python -m ckanext.dbmanage …`"""
         return self._run([*self.module_command, *arguments], code, options)
 
@@ -181,13 +182,15 @@ class Portal:
     def module_command(self) -> list[str]:
         return [sys.executable, "-m", "ckanext.dbmanage", "-c", str(self.ini)]
 
-    def _run(self, command: list[str], code: int, options: dict[str, Any]) -> Any:
+    def _run(
+        self, command: list[str], code: int | None, options: dict[str, Any]
+    ) -> Any:
         options = {"stdin": subprocess.DEVNULL, "text": True} | options
         environment = self.environment | options.pop("env", {})
         done = subprocess.run(
             command, capture_output=True, env=environment, timeout=600, **options
         )
-        assert done.returncode == code, (
+        assert code in (done.returncode, None), (
             f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         )
         return done
@@ -336,7 +339,26 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
 
 
 @pytest.fixture
-def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Portal]]:
+def role() -> Iterator[Callable[..., str]]:
+    """Makes roles with a password; each is gone at the end of the test."""
+    made = []
+
+    def make(name: str, options: str, password: str = "other") -> str:  # noqa: S107
+        made.append(f"{name}_{secrets.token_hex(3)}")
+        query(
+            f"CREATE ROLE {made[-1]} LOGIN {options} PASSWORD %s", "postgres", password
+        )
+        return made[-1]
+
+    yield make
+    for name in reversed(made):
+        query(f"DROP ROLE IF EXISTS {name}")
+
+
+@pytest.fixture
+def make_portal(
+    role: object, template: Portal, tmp_path: Path
+) -> Iterator[Callable[..., Portal]]:
     """Makes portals; each is gone at the end of the test."""
     made = []
 
@@ -378,3 +400,141 @@ def make_portal(template: Portal, tmp_path: Path) -> Iterator[Callable[..., Port
 def portal(make_portal: Callable[..., Portal]) -> Portal:
     """A portal with datasets, a DataStore and an empty repository."""
     return make_portal()
+
+
+# ------------------------------------------------------------- another PostgreSQL
+
+
+class Cluster:
+    """A PostgreSQL server of a test's own: another version, or one that may break."""
+
+    def __init__(self, directory: Path, bin: Path, *options: str) -> None:
+        self.bin, self.data, self.log = bin, directory / "data", directory / "log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.options = ["-p", str(self.port), "-k", "", *options]
+        self.process: subprocess.Popen | None = None
+        self._run(bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust",
+                  "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")  # fmt: skip
+        self.start()
+        self.sql("CREATE ROLE ckan_default LOGIN CREATEDB")
+        self.sql("CREATE ROLE datastore_default LOGIN")
+
+    @staticmethod
+    def _as_user(*command: object) -> list[str]:
+        # PostgreSQL refuses to run as root; here root has another number
+        other = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
+        return [*(other if os.getuid() == 0 else []), *map(str, command)]
+
+    def _run(self, *command: object) -> None:
+        subprocess.run(self._as_user(*command), check=True, capture_output=True)
+
+    def start(self) -> None:
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self._as_user(self.bin / "postgres", "-D", self.data, *self.options),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, (
+            self.log.read_text()
+        )
+        try:
+            self.connect().close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def stop(self, number: int = signal.SIGQUIT) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait()
+            self.process = None
+
+    def connect(self, database: str = "postgres", user: str = "postgres") -> Any:
+        connection = psycopg2.connect(
+            host="127.0.0.1", port=self.port, user=user, dbname=database
+        )
+        connection.autocommit = True
+        return connection
+
+    def sql(self, statement: str, database: str = "postgres") -> list[tuple]:
+        with (
+            closing(self.connect(database)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def url(self, name: str, user: str = "ckan_default") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{name}"
+
+    def copy(self, portal: Portal, part: str) -> None:
+        """Moves a portal's database here, by stock tools."""
+        name = portal.names[part]
+        self.sql(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+        dump = subprocess.run(
+            [PG_BIN / "pg_dump", "-Fc", "-d", portal.url(part)],
+            capture_output=True,
+            check=True,
+        )
+        subprocess.run(
+            [PG_BIN / "pg_restore", "-O", "-d", self.url(name)],
+            input=dump.stdout,
+            check=True,
+        )
+        option = {"database": "sqlalchemy.url", "datastore": "ckan.datastore.write_url"}
+        portal.write(**{option[part]: self.url(name)})
+        if part == "datastore":
+            portal.write(
+                **{"ckan.datastore.read_url": self.url(name, "datastore_default")}
+            )
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    made = []
+
+    def make(
+        *options: str, bin: Path = PG_BIN, directory: Path | None = None
+    ) -> Cluster:
+        if directory is None:
+            directory = tmp_path / f"cluster{len(made)}"
+            directory.mkdir()
+        made.append(Cluster(directory, bin, *options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes file systems of a given size, in memory; needs root, as CI has."""
+    made = []
+
+    def make(size: str) -> Path:
+        directory = tmp_path / f"disk{len(made)}"
+        directory.mkdir()
+        subprocess.run(
+            [
+                "mount",
+                "-t",
+                "tmpfs",
+                "-o",
+                f"size={size},mode=0700",
+                "tmpfs",
+                directory,
+            ],
+            check=True,
+        )
+        made.append(directory)
+        return directory
+
+    yield make
+    for directory in made:
+        subprocess.run(["umount", "-l", directory], check=True)

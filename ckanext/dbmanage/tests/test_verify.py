@@ -161,9 +161,7 @@ def test_another_site_s_backup_needs_trust(make_portal, portal: Portal) -> None:
 
 
 def test_an_older_secret_still_counts(portal: Portal, taken: Path) -> None:
-    portal.write(
-        SECRET_KEY="a new one", SECRET_KEY_FALLBACKS="portal-secret-5fd1"
-    )
+    portal.write(SECRET_KEY="a new one", SECRET_KEY_FALLBACKS="portal-secret-5fd1")
     assert portal.module("verify").stdout == f"{taken.name}  whole\n"
     portal.write(SECRET_KEY_FALLBACKS="")
     portal.module("verify", code=1)

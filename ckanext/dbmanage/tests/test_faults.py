@@ -1,0 +1,368 @@
+"""Broken on purpose: killed, cut off, out of room. Old or new, and nothing between."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from .conftest import (
+    Cluster,
+    Portal,
+    databases,
+    end_group,
+    query,
+    wait_until,
+)
+from .test_restore import refused
+
+TIMES = 14
+
+
+def whole(portal: Portal) -> None:
+    """Nothing half-made is listed, and the next commands work and clean up."""
+    for backup in portal.backups():
+        assert backup["state"] in ("verified", "unverified")
+        portal.module("verify", backup["id"])
+    path = portal.backup()
+    assert not [p.name for p in portal.repository.glob(".*.partial")]
+    journal = (portal.repository / "journal.jsonl").read_text()
+    assert not [n for n in databases() if n.endswith("_scratch") and n in journal]
+    portal.module("verify", path.name)
+
+
+def fill(portal: Portal, rows: int = 60_000) -> None:
+    """Makes dumping and loading take long enough to be interrupted."""
+    portal.sql(
+        "CREATE TABLE filler AS SELECT i, md5(i::text) || repeat(md5(i::text), 4) AS t"
+        f" FROM generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default"
+    )
+
+
+def how_long(portal: Portal, *arguments: str) -> float:
+    begun = time.monotonic()
+    portal.module(*arguments)
+    return time.monotonic() - begun
+
+
+def test_backup_killed_at_random_moments(portal: Portal) -> None:
+    fill(portal)
+    before = portal.state()
+    seconds = how_long(portal, "backup")
+    chance = random.Random(os.getpid())
+    for _ in range(TIMES):
+        process = portal.start("backup")
+        time.sleep(chance.uniform(0.3, 1) * seconds)
+        process.kill()  # alone: its children find out by themselves
+        process.communicate()
+    whole(portal)
+    assert portal.state() == before
+
+
+def test_restore_killed_at_random_moments(portal: Portal) -> None:
+    """Whenever it dies, the live databases are exactly the old or exactly the new."""
+    fill(portal)
+    portal.backup()
+    new = portal.state()
+    seconds = how_long(portal, "restore", "latest", "--yes", "--no-backup")
+    chance = random.Random(os.getpid())
+    ends = set()
+    for number in range(TIMES):
+        portal.sql("UPDATE package SET title = 'old' WHERE id = 'id-1'")
+        portal.sql(
+            'UPDATE "00000001-0000-4000-8000-000000000000" SET "a b" = \'old\'',
+            "datastore",
+        )
+        old = portal.state()
+        oldest = min(portal.backups(), key=lambda backup: backup["id"])["id"]
+        process = portal.start("restore", oldest, "--yes", "--no-backup")
+        time.sleep(chance.uniform(0.3, 1.1) * seconds)
+        if number % 2:
+            process.kill()
+            process.communicate()
+        else:
+            end_group(process)
+        time.sleep(0.3)  # the server may be at the last statement still
+        found = portal.state()
+        assert found in (old, new)
+        ends.add("old" if found == old else "new")
+    whole(portal)
+
+
+PHASES = ("unpack", "load", "check", "switch")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
+    fill(portal)
+    portal.backup()
+    new = portal.state()
+    portal.damage()
+    old = portal.state()
+    process = portal.start("restore", "latest", "--yes", "--no-backup")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(phase):
+            break
+    else:
+        pytest.fail(f"{phase} did not come")
+    end_group(process)
+    time.sleep(0.3)
+    assert portal.state() in (old, new)
+    whole(portal)
+    portal.module("restore", "oldest", "--yes", "--no-backup")
+    assert portal.state() == new
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [("backup", "pg_dump"), ("backup", "pg_restore"), ("restore", "pg_restore")],
+)
+def test_a_killed_child_is_a_failure_that_is_told(
+    portal: Portal, command: str, program: str
+) -> None:
+    fill(portal, 200_000)
+    if command == "restore":
+        portal.backup()
+    before = portal.state()
+    listed = [backup["id"] for backup in portal.backups()]
+    arguments = ["restore", "latest", "--yes"] if command == "restore" else ["backup"]
+    process = portal.start(*arguments)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while process.poll() is None and not killed:
+            for status in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    fields = status.read_text().rsplit(")", 1)
+                    name, parent = fields[0].split("(", 1)[1], fields[1].split()[1]
+                except OSError:
+                    continue
+                if name == program and int(parent) == process.pid:
+                    os.kill(int(status.parent.name), signal.SIGKILL)
+                    killed.append(1)
+                    return
+
+    watcher = threading.Thread(target=kill)
+    watcher.start()
+    _, said = process.communicate(timeout=120)
+    watcher.join()
+    assert killed and process.returncode == 1
+    assert program in said and "Traceback" not in said
+    assert portal.state() == before
+    assert [backup["id"] for backup in portal.backups()] == listed
+    assert not list(portal.repository.glob(".*.partial"))
+    whole(portal)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
+    fill(portal, 200_000)
+    taken = portal.backup()
+    before, left = portal.state(), databases()
+    for command in (["backup"], ["restore", "latest", "--yes"]):
+        process = portal.start(*command)
+        assert process.stderr is not None
+        phase = "load" if command[0] == "restore" else "dump"
+        for line in process.stderr:
+            if line.startswith(phase):
+                break
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode not in (0, None) and "Traceback" not in said
+        assert not list(portal.repository.glob(".*.partial"))
+        assert databases() == left
+        assert [backup["id"] for backup in portal.backups()] == [taken.name]
+    assert portal.state() == before
+
+
+def test_the_disk_of_the_repository_is_full(
+    portal: Portal, small_disk: Callable[[str], Path]
+) -> None:
+    fill(portal)
+    disk = small_disk("2m")
+    portal.write(**{"ckanext.dbmanage.repository": str(disk / "backups")})
+    done = portal.module("backup", code=1)
+    assert "No space left on device" in done.stderr and str(disk) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert portal.module("backups").stdout == ""
+    assert not list((disk / "backups").glob(".*.partial"))
+    done = portal.module("dump", str(disk / "x.dump"), code=1)
+    assert "No space left" in done.stderr
+    assert [f.name for f in disk.iterdir()] == ["backups"]
+    # room for the backup, none to unpack it
+    portal.write(**{"ckanext.dbmanage.repository": ""})
+    taken = portal.backup()
+    need = sum(f.stat().st_size for f in taken.iterdir())
+    disk = small_disk(str(need + 2_000_000))
+    portal.write(**{"ckanext.dbmanage.repository": str(disk / "backups")})
+    portal.backup()
+    assert "No space left on device" in refused(portal, "latest")
+    assert not list((disk / "backups").glob(".*.partial"))
+
+
+def test_the_disk_of_the_server_is_full(
+    portal: Portal,
+    make_cluster: Callable[..., Cluster],
+    small_disk: Callable[[str], Path],
+) -> None:
+    cluster = make_cluster(
+        "-c",
+        "max_wal_size=32MB",
+        "-c",
+        "min_wal_size=32MB",
+        directory=small_disk("190m"),
+    )
+    for part in portal.names:
+        cluster.copy(portal, part)
+    name = portal.names["database"]
+    with psycopg2.connect(portal.options["sqlalchemy.url"]) as connection:
+        connection.cursor().execute(
+            "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) FROM"
+            " generate_series(1, 40000) i"
+        )
+    connection.close()
+    portal.backup()
+    done = portal.module("restore", "latest", "--yes", code=1)
+    assert "No space left on device" in done.stderr, done.stderr
+    assert cluster.sql("SELECT count(*) FROM filler", name) == [(40000,)]
+    names = {row[0] for row in cluster.sql("SELECT datname FROM pg_database")}
+    assert not {n for n in names if n.startswith("dbm_")}
+
+
+def test_the_server_stops_in_the_middle(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = make_cluster()
+    for part in portal.names:
+        cluster.copy(portal, part)
+    name = portal.names["database"]
+    cluster.sql(
+        "CREATE TABLE filler AS SELECT i, repeat(md5(i::text), 9) AS t FROM"
+        " generate_series(1, 150000) i; ALTER TABLE filler OWNER TO ckan_default",
+        name,
+    )
+    portal.backup()
+    for command, phase in (
+        (["backup"], "dump"),
+        (["restore", "latest", "--yes"], "load"),
+    ):
+        process = portal.start(*command)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(phase):
+                break
+        cluster.stop()
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1 and said and "Traceback" not in said
+        cluster.start()
+        assert cluster.sql("SELECT count(*) FROM filler", name) == [(150000,)]
+        assert len(portal.backups()) == 1
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    names = {row[0] for row in cluster.sql("SELECT datname FROM pg_database")}
+    assert not {n for n in names if n.endswith("_scratch")}
+
+
+# --------------------------------------------------- the DataStore on another server
+
+
+def test_two_servers_switch_by_the_journal(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = make_cluster()
+    cluster.copy(portal, "datastore")
+    name = portal.names["datastore"]
+    portal.backup()
+    count = 'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"'
+    portal.sql("DELETE FROM resource")
+    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
+    portal.module("restore", "latest", "--yes")
+    assert cluster.sql(count, name) == [(50,)]
+    assert portal.sql("SELECT count(*) > 0 FROM resource") == [(True,)]
+
+
+def test_a_switch_over_two_servers_that_was_killed_is_completed(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> None:
+    """Killed between the DataStore's switch and the main one, as the journal says."""
+    import json
+
+    cluster = make_cluster()
+    cluster.copy(portal, "datastore")
+    name = portal.names["datastore"]
+    portal.backup()
+    portal.sql("DELETE FROM package_tag")
+    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
+    # a session that nobody but a superuser could end holds the main switch up
+    process = portal.start("restore", "latest", "--yes", "--no-backup")
+    journal = portal.repository / "journal.jsonl"
+    wait_until(lambda: journal.exists() and '"switch"' in journal.read_text(), 60)
+    pairs = next(
+        json.loads(line)["pairs"]
+        for line in journal.read_text().splitlines()
+        if '"event": "switch"' in line
+    )
+    main = next(pair for pair in pairs if pair["part"] == "database")
+    end_group(process)
+    time.sleep(0.5)
+    # whatever of the two was done, the next command settles both the same way
+    done = portal.module("backup")
+    live = query(
+        "SELECT oid::bigint FROM pg_database WHERE datname = %s",
+        "postgres",
+        main["live"],
+    )
+    rows = cluster.sql(
+        'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"', name
+    )
+    tags = portal.sql("SELECT count(*) FROM package_tag")
+    if live == [(main["scratch_oid"],)]:
+        assert rows == [(50,)] and tags[0][0] > 0, done.stderr
+    else:
+        assert rows == [(0,)] and tags == [(0,)], done.stderr
+
+
+def test_half_a_switch_over_two_servers_is_completed(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> None:
+    """Exactly half: the engine is stopped between the two renames."""
+    from ckanext.dbmanage.engine import restore, switch
+
+    cluster = make_cluster()
+    cluster.copy(portal, "datastore")
+    name = portal.names["datastore"]
+    portal.backup()
+    portal.sql("DELETE FROM package_tag")
+    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
+    script = (
+        "import os, sys\n"
+        "from ckanext.dbmanage.engine import switch\n"
+        "rename = switch._rename\n"
+        "def once(site, database, pairs, back=False):\n"
+        "    rename(site, database, pairs, back)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "switch._rename = once\n"
+        "from ckanext.dbmanage.__main__ import main\n"
+        "main()\n"
+    )
+    arguments = ["-c", str(portal.ini), "restore", "latest", "--yes", "--no-backup"]
+    killed = subprocess.run(
+        [portal.module_command[0], "-c", script, *arguments],
+        env=portal.environment, capture_output=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert killed.returncode == -9
+    count = 'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"'
+    assert cluster.sql(count, name) == [(50,)]
+    assert portal.sql("SELECT count(*) FROM package_tag") == [(0,)]
+    done = portal.module("backup")
+    assert "half-way has been completed" in done.stderr
+    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]
+    assert restore and switch
