@@ -29,7 +29,7 @@ def main(ctx: click.Context, ini: str | None) -> None:
     try:
         settings = dict(load_config(ini))
     except CkanConfigurationException as error:
-        raise click.ClickException(str(error).strip()) from error
+        raise click.UsageError(str(error).strip().removeprefix("ERROR: ")) from error
     # CKAN itself does this only when it starts: the environment wins
     for option, variable in CONFIG_FROM_ENV_VARS.items():
         if os.environ.get(variable):

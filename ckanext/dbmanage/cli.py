@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .engine import Site
     from .engine.repository import Backup, Repository
 
-_PARTS = ("database", "datastore", "files")
+#: uploads are not part of a backup yet
+_PARTS = ("database", "datastore")
 
 
 class Command(click.Command):
@@ -80,7 +81,7 @@ _only = click.option(
 )
 _one = click.option(
     "--only",
-    type=click.Choice(_PARTS[:2]),
+    type=click.Choice(_PARTS),
     default="database",
     metavar="PART",
     help="Which database: database (the default) or datastore.",
@@ -222,11 +223,17 @@ def _table(described: list[dict[str, Any]]) -> str:
 
 
 def _shown(one: Backup, about: dict[str, Any]) -> str:
-    lines = [
-        f"{key:9} {value}"
-        for key, value in about.items()
-        if value not in (None, [], "")
-    ]
+    plain = about | {
+        "bytes": size(about["bytes"]),
+        "parts": ", ".join(about["parts"]),
+        "versions": ", ".join(
+            f"{name} {' '.join(v) if isinstance(v, list) else v}"
+            for name, v in (about["versions"] or {}).items()
+        ),
+        "problems": "\n          ".join(about["problems"]),
+        "keep": "yes" if about["keep"] else "",
+    }
+    lines = [f"{key:9} {value}" for key, value in plain.items() if value]
     databases = one.manifest.get("databases") or {}
     for part, database in databases.items():
         rows = database.get("rows") or {}
@@ -261,16 +268,27 @@ def verify(
         talk.end()
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:
-            click.echo(f"{one.id}  {'damaged' if problems else 'whole'}")
+            click.echo(f"{one.id}  {_verdict(problems)}")
             for problem in problems:
                 click.echo(f"  {problem}")
     if as_json:
         click.echo(json.dumps(results))
-    broken = [result["id"] for result in results if result["problems"]]
+    broken = [r["id"] for r in results if _verdict(r["problems"]) == "damaged"]
     if broken:
         raise click.ClickException(
             f"damaged: {', '.join(broken)}; take a new backup with `ckan db backup`"
         )
+    if not all(result["ok"] for result in results):
+        raise click.ClickException("not all are this site's own; their bytes are whole")
+
+
+def _verdict(problems: list[str]) -> str:
+    from .engine.repository import UNSIGNED
+
+    if not problems:
+        return "whole"
+    own = [problem for problem in problems if UNSIGNED not in problem]
+    return "damaged" if own else "foreign"
 
 
 @click.command(cls=Command)
@@ -302,8 +320,6 @@ def restore(
     at once; the replaced databases are kept and backed up.
     """
     talk = Talk(quiet)
-    if "files" in only:
-        raise click.UsageError("this version's backups hold no files")
     _restore(ctx, talk, source, only, preview, trust, no_backup, yes)
 
 

@@ -55,7 +55,10 @@ def parts(config: Config) -> tuple[str, ...]:
 
 def jobs(config: Config) -> int:
     """How many tables a restore loads at the same time."""
-    return max(1, int(config.get(_PREFIX + "jobs") or 2))
+    value = _text(config, _PREFIX + "jobs") or "2"
+    if not value.isdecimal() or value == "0":
+        raise Refused(f"{_PREFIX}jobs is {value!r}, not a number from 1 on")
+    return int(value)
 
 
 def pg_bin(config: Config) -> str:

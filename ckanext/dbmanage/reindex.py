@@ -138,4 +138,5 @@ def _escaped(value: str) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) < 240 else words[:240].rsplit(" ", 1)[0] + " …"

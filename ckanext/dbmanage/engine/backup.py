@@ -80,7 +80,7 @@ def take(
     restore has just replaced. The caller holds the repository's lock.
     Raises Refused, ConnectionFailed, ToolFailed, Damaged; then nothing is left behind.
     """
-    begun = time.monotonic()
+    begun, created = time.monotonic(), now()
     chosen = databases or _chosen(site, parts)
     name = repository.new_id()
     try:
@@ -92,6 +92,7 @@ def take(
             described, contents = _dump_all(site, sources, partial, progress)
             taken = [source.taken for source in sources.values()]
             manifest = _manifest(site, name, reason, note) | {
+                "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
                 "databases": described,
                 "contents": contents,
                 "skew_seconds": round(max(taken) - min(taken), 6),
@@ -273,7 +274,6 @@ def _manifest(site: Site, name: str, reason: str, note: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "id": name,
-        "created": f"{now():%Y-%m-%dT%H:%M:%SZ}",
         "reason": reason,
         "note": note,
         "site": {"id": site.id, "url": site.url},
@@ -401,8 +401,8 @@ def problems_of(
     problems = []
     if not backup.signed and not foreign:
         problems.append(
-            f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's backup, or "
-            "a forged one, or SECRET_KEY was changed (then add the old one to "
+            f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's, or "
+            "forged, or SECRET_KEY was changed (then add the old one to "
             "SECRET_KEY_FALLBACKS)"
         )
     problems += [f"{n!r}: does not belong here" for n in sorted(set(files) - expected)]

@@ -50,6 +50,8 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
             to_stream(site, part, out, progress)
         return
     partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.partial")
+    if not path.parent.is_dir():
+        raise Refused(f"{path}: there is no directory {path.parent}")
     try:
         with create_file(partial) as out:
             to_stream(site, part, out, progress)

@@ -359,7 +359,8 @@ def finish(process: subprocess.Popen[bytes], doing: str) -> None:
     lines = [line for line in words.decode("utf-8", "replace").splitlines() if line]
     why = "\n  ".join(lines[-6:])
     if code < 0:
-        why = f"it was ended by signal {-code}\n  {why}" if why else f"signal {-code}"
+        program = os.path.basename(str(process.args[0]))  # type: ignore[index]
+        why = "\n  ".join(filter(None, [f"{program} was ended by signal {-code}", why]))
     raise ToolFailed(f"{doing} failed: {why or f'exit code {code}'}")
 
 

@@ -190,13 +190,23 @@ class Backup:
         known: dict[str, Any] = document  # type: ignore[assignment]
         return known if known.get("id") == self.id else {}
 
+    def _held(self) -> dict[str, Any]:
+        # signed with a secret that is not known any more: a hold must not be lost
+        document = None
+        if self._state is not None:
+            with suppress(OSError):
+                document = read_json(self._state)
+        held = isinstance(document, dict) and document.get("keep") is True
+        return {"keep": True} if held else {}
+
     def remember(self, **facts: Any) -> None:
         """Adds to what is known of it. Without a place for that it does nothing."""
         if self._state is None or not self._secrets:
             return
         if not self._state.parent.is_dir():
             create_directory(self._state.parent)
-        document = self.state() | facts | {"id": self.id}
+        document = self.state() or self._held()
+        document = document | facts | {"id": self.id}
         write_file(self._state, dumped(sign(document, self._secrets[0], "state")))
 
     def describe(self) -> dict[str, Any]:

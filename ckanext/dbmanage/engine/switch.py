@@ -113,16 +113,19 @@ def _create(
 ) -> Pair:
     rows = query(
         keeper,
-        "SELECT oid::bigint, to_jsonb(d), pg_encoding_to_char(encoding),"
-        " pg_get_userbyid(datdba) FROM pg_database d WHERE datname = %s",
+        "SELECT d.oid::bigint, to_jsonb(d), pg_get_userbyid(datdba), spcname"
+        " FROM pg_database d LEFT JOIN pg_tablespace t ON t.oid = dattablespace"
+        " AND has_tablespace_privilege(t.oid, 'CREATE') WHERE datname = %s",
         live.name,
     )
-    owner = rows[0][3] if rows else live.role
+    owner = rows[0][2] if rows else live.role
     options: list[sql.Composable] = [sql.SQL("OWNER {}").format(sql.Identifier(owner))]
     template = site.scratch_template or "template0"
     options.append(sql.SQL("TEMPLATE {}").format(sql.Identifier(template)))
     if template == "template0":
         options += _locale(keeper, rows[0][1] if rows else _noted_locale(of, pair.part))
+    if rows and rows[0][3]:
+        options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(rows[0][3])))
     # nobody can have put anything into it before it carries its comment
     options.append(sql.SQL("ALLOW_CONNECTIONS false"))
     statement = sql.SQL("CREATE DATABASE {} {}").format(
