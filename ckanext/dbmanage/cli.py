@@ -361,7 +361,8 @@ def _restore(
             f"Replace the live {' and '.join(source.archives)} by {source.name}?", yes
         )
         _let_go()
-        repository.mark("reindex", "database" in source.archives)
+        if "database" in source.archives:
+            repository.mark("reindex", True)
         restored = engine.restore(
             site,
             repository,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -317,16 +318,29 @@ def switch(
     pairs = {s.pair.part: s.pair for s in scratches}
     repository.record(operation, "switch", pairs=[asdict(p) for p in pairs.values()])
     done: list[Pair] = []
+    with _uninterrupted():
+        try:
+            for group in _groups(scratches):
+                _rename(site, group[0].live, [s.pair for s in group])
+                done += [s.pair for s in group]
+        except BaseException:
+            for pair in done:
+                _rename(site, site.databases[pair.part], [pair], back=True)
+            repository.record(operation, "switched", parts=[])
+            raise
+        repository.record(operation, "switched", parts=sorted(pairs))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C and the like wait: a switch takes a second, half of one is none."""
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    # threads that are started meanwhile inherit this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        for group in _groups(scratches):
-            _rename(site, group[0].live, [s.pair for s in group])
-            done += [s.pair for s in group]
-    except BaseException:
-        for pair in done:
-            _rename(site, site.databases[pair.part], [pair], back=True)
-        repository.record(operation, "switched", parts=[])
-        raise
-    repository.record(operation, "switched", parts=sorted(pairs))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _groups(scratches: list[Scratch]) -> list[list[Scratch]]:

@@ -26,6 +26,7 @@ from sqlalchemy.engine import URL, make_url
 
 from ckanext.dbmanage import config, upgrade
 from ckanext.dbmanage.engine import Site
+from ckanext.dbmanage.engine.postgres import quoted
 from ckanext.dbmanage.engine.repository import Repository
 
 DATASETS = 40
@@ -280,7 +281,7 @@ class Portal:
                 n for n in databases() if n.rsplit("_", 1)[0] in journal.read_text()
             }
         for name in names:
-            query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            query(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
@@ -382,9 +383,11 @@ def make_portal(
         )
         for part, own in portal.names.items():
             origin = template.names[part]
-            query(f'CREATE DATABASE "{own}" OWNER ckan_default TEMPLATE "{origin}"')
+            query(
+                f'CREATE DATABASE {quoted(own)} OWNER ckan_default TEMPLATE "{origin}"'
+            )
             if part == "datastore":
-                query(f'GRANT CONNECT ON DATABASE "{own}" TO datastore_default')
+                query(f"GRANT CONNECT ON DATABASE {quoted(own)} TO datastore_default")
         # the user that CKAN makes for itself when it starts
         own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
         portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
