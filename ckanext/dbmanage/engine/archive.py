@@ -25,7 +25,7 @@ from .errors import Damaged, Refused, ToolFailed
 from .postgres import Connection, Tools
 from .repository import create_file
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _MAGIC = b"PGDMP"
 #: of one text in the table of contents; a view of a million characters is none of ours
 _MAX_TEXT = 64 << 20

@@ -42,7 +42,7 @@ from .repository import (
 )
 
 PARTS = ("database", "datastore")
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 #: a content file's possible names by part; nothing a manifest says becomes a path
 _SUFFIXES = (".dump", ".dump.zst")
 

@@ -13,7 +13,7 @@ from .errors import Refused
 from .postgres import Database, closing
 from .repository import create_file, sync_directory
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:

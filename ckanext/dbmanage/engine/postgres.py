@@ -96,8 +96,11 @@ class Database:
         connection.autocommit = True
         return connection
 
-    def program(self) -> tuple[list[str], dict[str, str]]:
-        """`-d` for a client program, and the environment that holds the secrets."""
+    def program(self, settings: str = "") -> tuple[list[str], dict[str, str]]:
+        """`-d` for a client program, and the environment that holds the secrets.
+
+        `settings` of the session (`-c name=value`) count unless the URL has its own.
+        """
         arguments = self._arguments(self.url)
         if "sslpassword" in arguments:
             raise Refused(
@@ -109,6 +112,8 @@ class Database:
         for option, variable in _SECRET_OPTIONS.items():
             if option in arguments:
                 environment[variable] = str(arguments.pop(option))
+        if settings:
+            environment["PGOPTIONS"] = settings
         environment |= {"PGAPPNAME": "dbmanage", "LC_MESSAGES": "C", "LANGUAGE": "C"}
         return ["-d", psycopg2.extensions.make_dsn(**arguments)], environment
 

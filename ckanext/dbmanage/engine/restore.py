@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,9 +303,10 @@ def _load(
         with closing(scratch.database.connect()) as connection:
             tools = archive.tools(path, connection, site.pg_bin)
             chosen = archive.choose(archive.contents_of(path), connection, warn)
+            settings = _settings(connection)
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
-        target, environment = scratch.database.program()
+        target, environment = scratch.database.program(settings)
         arguments = [tools.path("pg_restore"), "-O", "-e", "-L", str(listed)]
         # one transaction stops a smuggled DROP DATABASE, but excludes parallel loading
         arguments += ["-j", str(site.jobs)] if source.signed else ["-1"]
@@ -315,13 +317,51 @@ def _load(
             postgres.finish(process, f"restoring {source.name} ({part}) into a copy")
 
 
+def _settings(connection: Connection) -> str:
+    """What makes a load faster, where the server knows it.
+
+    Commits need not wait for the disk: the switch's own commit does, after them all.
+    """
+    found = query(
+        connection,
+        "SELECT 'lz4' = ANY(enumvals) FROM pg_settings"
+        " WHERE name = 'default_toast_compression'",
+    )
+    lz4 = "-c default_toast_compression=lz4" if found == [(True,)] else ""
+    return f"-c synchronous_commit=off {lz4}"
+
+
+def _analyse(database: Database, jobs: int) -> None:
+    """Collects the planner's statistics, tables side by side, the largest first."""
+    with closing(database.connect()) as connection:
+        tables = query(
+            connection,
+            "SELECT format('%I.%I', nspname, relname) FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = relnamespace"
+            " WHERE relkind IN ('r', 'm', 'p') AND nspname !~ '^pg_'"
+            " AND nspname <> 'information_schema' ORDER BY pg_table_size(c.oid)",
+        )
+
+    def work() -> None:
+        with closing(database.connect()) as connection:
+            connection.autocommit = True
+            query(connection, "SET synchronous_commit = off")
+            while tables:
+                with suppress(IndexError):
+                    query(connection, f"ANALYZE {tables.pop()[0]}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(work) for _ in range(jobs)]:
+            done.result()
+
+
 def _check(
     site: Site, source: Source, part: str, copy: Database, progress: Progress
 ) -> None:
     progress("check", 0, 0)
+    _analyse(copy, site.jobs)
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        query(connection, "ANALYZE")
         _same_migrations(source.name, postgres.migration_heads(connection), part, site)
         expected = source.rows(part)
         if expected is None:

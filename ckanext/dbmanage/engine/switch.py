@@ -211,7 +211,9 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
             )
         if comment != pair.comment(role):
             return False
-        execute(connection, "DROP DATABASE {} WITH (FORCE)", name)
+        # not WITH (FORCE): that fails on an autovacuum worker, which a plain DROP ends
+        with _ending_sessions(site, [name]):
+            execute(connection, "DROP DATABASE {}", name)
         return True
     finally:
         postgres.unlock(connection, "ours", name)
