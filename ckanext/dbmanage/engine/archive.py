@@ -306,12 +306,13 @@ _STARTS = re.compile(
     r"security\s+label|alter\s+(?:table|sequence|view|materialized\s+view|index|type|"
     r"domain|function|procedure|aggregate|schema|default\s+privileges|publication|"
     r"policy|statistics|large\s+object|text\s+search|extension|collation))\b"
+    r"|select\s+\*\s+from\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\s*\("
     r"|set\s+\w+\s*=|select\s+pg_catalog\.(?:setval|set_config|lo_create)\s*\(",
     re.IGNORECASE,
 )
 _COPY = re.compile(
     r'COPY (?:"(?:[^"]|"")+"|[\w$]+)(?:\.(?:"(?:[^"]|"")+"|[\w$]+))? '
-    r'(?:\((?:"(?:[^"]|"")+"|[^()";])*\) )?FROM stdin;\s*'
+    r'(?:\((?:"(?:[^"]|"")+"|[^()";])*\))? ?FROM stdin;\s*'
 )
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _QUOTED = re.compile(
@@ -331,7 +332,7 @@ def refuse_odd(found: Contents, name: str) -> None:
     what that means. Raises Refused.
     """
     for entry in found.entries:
-        if entry.kind.startswith(_SKIPPED) or entry.kind == "DATABASE":
+        if entry.kind.startswith((*_SKIPPED, "DATABASE")):  # never restored
             continue
         odd = _odd(entry)
         if odd:

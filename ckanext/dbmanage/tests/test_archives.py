@@ -32,6 +32,12 @@ def superuser_dump(portal: Portal, file: Path, *options: str) -> Path:
 
 
 def test_a_plain_pg_dump_is_restored_with_trust(portal: Portal, tmp_path: Path) -> None:
+    # what pg_dump keeps of the database itself is in the archive, and not restored
+    name = portal.names["database"]
+    query(f"ALTER DATABASE \"{name}\" SET DateStyle = 'ISO, DMY'")
+    query(f"COMMENT ON DATABASE \"{name}\" IS 'the portal''s'")
+    query(f'GRANT CONNECT ON DATABASE "{name}" TO datastore_default')
+    portal.sql("CREATE TABLE nothing (); ALTER TABLE nothing OWNER TO ckan_default")
     file = superuser_dump(portal, tmp_path / "ckan.dump")
     before = portal.state()
     portal.damage()
