@@ -335,6 +335,7 @@ def _restore(
 ) -> None:
     from . import records, upgrade
     from .engine import restore as engine
+    from .engine.preview import preview as preview_of
 
     if not (preview or yes or sys.stdin.isatty()):
         _may_go_on("", yes)
@@ -352,7 +353,7 @@ def _restore(
         )
         if preview or not yes:
             talk.end()
-            rows = engine.preview(site, repository, source, records.KINDS)
+            rows = preview_of(site, repository, source, records.KINDS)
             click.echo(_compared(rows), err=not preview)
             if preview:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine.restore import Kind
+from .engine.preview import Kind
 
 #: for the preview of a restore; `is_organization` is a boolean here, its text there
 KINDS = (
