@@ -245,6 +245,7 @@ def test_a_foreign_session_is_named(portal: Portal) -> None:
 def test_names_that_look_like_ours_survive(portal: Portal) -> None:
     theirs = {"x_scratch", "dbm_0_undo", "dbm_00000000_undo", "dbm_00000000_scratch"}
     for name in theirs:
+        query(f'DROP DATABASE IF EXISTS "{name}"')  # of a run that was ended
         query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
     try:
         portal.backup()
@@ -277,7 +278,7 @@ def test_names_that_look_like_ours_survive(portal: Portal) -> None:
         assert portal.state() == before
     finally:
         for name in theirs:
-            query(f'DROP DATABASE "{name}"')
+            query(f'DROP DATABASE IF EXISTS "{name}"')
 
 
 def test_one_way_back_is_kept(portal: Portal) -> None:
