@@ -357,7 +357,7 @@ def _restore(
             click.echo(_compared(rows), err=not preview)
             if preview:
                 return
-        engine.plan(site, source)
+        engine.preflight(site, source)
         _may_go_on(
             f"Replace the live {' and '.join(source.archives)} by {source.name}?", yes
         )

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
@@ -57,15 +57,6 @@ class Source:
         if self.backup is None:
             return None
         return self.backup.manifest["databases"][part]["migrations"]
-
-
-@dataclass
-class Plan:
-    """A restore that passed every check that can be made without touching anything."""
-
-    source: Source
-    parts: list[str]
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -147,13 +138,12 @@ def _of_file(
     return Source(path.name, {part: path}, signed=False)
 
 
-# ------------------------------------------------------------------------ the plan
+# ------------------------------------------------------------------- the preflight
 
 
-def plan(site: Site, source: Source) -> Plan:
+def preflight(site: Site, source: Source) -> None:
     """Every check that can be made before anything is touched. Raises Refused."""
-    found = Plan(source, list(source.archives))
-    for part in found.parts:
+    for part in source.archives:
         if part not in site.databases:
             raise Refused(
                 f"{source.name} holds the DataStore, this site has none: enable the "
@@ -164,12 +154,25 @@ def plan(site: Site, source: Source) -> Plan:
             _may_create(connection, database)
             switch.refuse_foreign_sessions(site, connection, database.name)
             archive.tools(source.archives[part], connection, site.pg_bin)
+            if not source.signed:
+                _refuse_superuser(connection, database.role, source.name)
         held = archive.contents_of(source.archives[part])
         archive.refuse_wrong_part(held, part, source.name)
         if not source.signed:
             archive.refuse_odd(held, source.name)
         _same_migrations(source.name, source.migrations(part), part, site)
-    return found
+
+
+def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
+    if query(
+        connection, "SELECT 1 FROM pg_roles WHERE rolname = %s AND rolsuper", role
+    ):
+        raise Refused(
+            f"{name} carries no signature of this site, and CKAN's role {role!r} is a "
+            "superuser: the SQL in it could do anything to the server. Let CKAN "
+            "connect as a plain role, as its manual says: "
+            f"ALTER ROLE {postgres.quoted(role)} NOSUPERUSER CREATEDB;"
+        )
 
 
 def _may_create(connection: Connection, database: Database) -> None:
@@ -237,8 +240,8 @@ def restore(
 ) -> Restored:
     """Restores the source's parts and switches them in; the old databases stay.
 
-    The caller holds the repository's lock and has made the `plan`. Until the switch
-    nothing of the live databases is touched; a failure drops the scratch databases.
+    The caller holds the repository's lock and has made the `preflight`. Until the
+    switch nothing of the live databases is touched; a failure drops the scratch ones.
     Raises Refused, ConnectionFailed, ToolFailed, Damaged.
     """
     operation = secrets.token_hex(4)

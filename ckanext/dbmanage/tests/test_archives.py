@@ -152,6 +152,16 @@ def test_odd_functions_are_refused_by_name(
     assert "FUNCTION public.bad(" in refused(portal, str(file), "--trust")
 
 
+def test_nothing_unsigned_runs_as_a_superuser(
+    portal: Portal, tmp_path: Path, role: Callable[..., str]
+) -> None:
+    file = superuser_dump(portal, tmp_path / "ckan.dump")
+    root = role("dbm_root", "SUPERUSER")
+    portal.write(**{"sqlalchemy.url": portal.url("database", root, "other")})
+    said = refused(portal, str(file), "--trust")
+    assert "is a superuser" in said and f"ALTER ROLE {root} NOSUPERUSER" in said
+
+
 def smuggle(content: bytes, old: bytes, new: bytes) -> bytes:
     """The archive with one statement made longer by another, lengths put right."""
     at = content.index(old)
@@ -179,7 +189,7 @@ def test_smuggled_sql_is_refused_by_name(
     said = refused(portal, str(tmp_path / "evil.dump"), "--trust")
     assert "public.package" in said
     assert not query(
-        "SELECT FROM pg_db_role_setting WHERE setconfig::text LIKE '%%pwned%%'"
+        "SELECT 1 FROM pg_db_role_setting WHERE setconfig::text LIKE '%pwned%'"
     )
 
 
@@ -193,14 +203,14 @@ def test_what_hides_in_comments_and_quotes() -> None:
         return False
 
     for harmless in (
-        "CREATE TABLE t (a text DEFAULT 'x; DROP DATABASE y');\n",
+        "CREATE TABLE t (a text DEFAULT 'x; DROP TABLE y');\n",
         "CREATE TABLE t (a text);\n\n\nALTER TABLE ONLY public.t REPLICA IDENTITY FULL;\n",
-        "COMMENT ON TABLE t IS 'create; role';\n",
+        "COMMENT ON TABLE t IS 'drop; -- role /* $$';\n",
         "SET client_encoding = 'UTF8';\n",
         "SELECT pg_catalog.setval('public.s', 4, true);\n",
         "",
     ):
-        assert not odd(harmless) or "DROP DATABASE" in harmless or "role" in harmless
+        assert not odd(harmless), harmless
     for harmful in (
         "CREATE TABLE t (); ALTER/**/DATABASE x SET y = 1;",
         "CREATE TABLE t (); ALTER --\nDATABASE x SET y = 1;",

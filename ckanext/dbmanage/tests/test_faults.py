@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -137,22 +139,32 @@ def test_a_killed_child_is_a_failure_that_is_told(
     arguments = ["restore", "latest", "--yes"] if command == "restore" else ["backup"]
     process = portal.start(*arguments)
     killed: list[int] = []
+    # not the question for its version, nor one that has just ended
+    working = b"snapshot" if program == "pg_dump" else b"-"
+
+    def end(child: int) -> None:
+        entry = Path(f"/proc/{child}")
+        if (entry / "comm").read_text().strip() != program:
+            return
+        if working not in (entry / "cmdline").read_bytes():
+            return
+        os.kill(child, signal.SIGSTOP)
+        # one that stands still has not ended meanwhile
+        while (
+            state := (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+        ) != "T":
+            if state in "ZX":
+                return
+        os.kill(child, signal.SIGKILL)
+        killed.append(child)
 
     def kill() -> None:
         while process.poll() is None and not killed:
-            for status in Path("/proc").glob("[0-9]*/stat"):
-                try:
-                    fields = status.read_text().rsplit(")", 1)
-                    name, parent = fields[0].split("(", 1)[1], fields[1].split()[1]
-                except OSError:
-                    continue
-                # not the question for its version, nor one that has just ended
-                working = b"snapshot" if program == "pg_dump" else b"-"
-                working = working in (status.parent / "cmdline").read_bytes()
-                if name == program and int(parent) == process.pid and working:
-                    os.kill(int(status.parent.name), signal.SIGKILL)
-                    killed.append(1)
-                    return
+            for listed in Path(f"/proc/{process.pid}/task").glob("*/children"):
+                # a child, or a thread, that is gone before it is read
+                with suppress(OSError):
+                    for child in listed.read_text().split():
+                        end(int(child))
 
     watcher = threading.Thread(target=kill)
     watcher.start()
@@ -275,34 +287,36 @@ def test_the_server_stops_in_the_middle(
 # --------------------------------------------------- the DataStore on another server
 
 
-def test_two_servers_switch_by_the_journal(
+@pytest.fixture
+def rows_elsewhere(
     portal: Portal, make_cluster: Callable[..., Cluster]
-) -> None:
-    cluster = make_cluster()
+) -> Callable[[], int]:
+    """Counts a table of the portal's DataStore, which is on another server.
+
+    It was backed up with 50 rows, and has none now.
+    """
+    cluster, name = make_cluster(), portal.names["datastore"]
     cluster.copy(portal, "datastore")
-    name = portal.names["datastore"]
     portal.backup()
-    count = 'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"'
-    portal.sql("DELETE FROM resource")
-    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
+    table = '"00000001-0000-4000-8000-000000000000"'
+    cluster.sql(f"DELETE FROM {table}", name)
+    return lambda: cluster.sql(f"SELECT count(*) FROM {table}", name)[0][0]
+
+
+def test_two_servers_switch_by_the_journal(
+    portal: Portal, rows_elsewhere: Callable[[], int]
+) -> None:
+    portal.sql("DELETE FROM package_tag")
     portal.module("restore", "latest", "--yes")
-    assert cluster.sql(count, name) == [(50,)]
-    assert portal.sql("SELECT count(*) > 0 FROM resource") == [(True,)]
+    assert rows_elsewhere() == 50
+    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]
 
 
 def test_a_switch_over_two_servers_that_was_killed_is_completed(
-    portal: Portal, make_cluster: Callable[..., Cluster]
+    portal: Portal, rows_elsewhere: Callable[[], int]
 ) -> None:
-    """Killed between the DataStore's switch and the main one, as the journal says."""
-    import json
-
-    cluster = make_cluster()
-    cluster.copy(portal, "datastore")
-    name = portal.names["datastore"]
-    portal.backup()
+    """Killed at some moment after the journal says that it switches."""
     portal.sql("DELETE FROM package_tag")
-    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
-    # a session that nobody but a superuser could end holds the main switch up
     process = portal.start("restore", "latest", "--yes", "--no-backup")
     journal = portal.repository / "journal.jsonl"
     wait_until(lambda: journal.exists() and '"switch"' in journal.read_text(), 60)
@@ -321,28 +335,18 @@ def test_a_switch_over_two_servers_that_was_killed_is_completed(
         "postgres",
         main["live"],
     )
-    rows = cluster.sql(
-        'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"', name
-    )
     tags = portal.sql("SELECT count(*) FROM package_tag")
     if live == [(main["scratch_oid"],)]:
-        assert rows == [(50,)] and tags[0][0] > 0, done.stderr
+        assert rows_elsewhere() == 50 and tags[0][0] > 0, done.stderr
     else:
-        assert rows == [(0,)] and tags == [(0,)], done.stderr
+        assert rows_elsewhere() == 0 and tags == [(0,)], done.stderr
 
 
 def test_half_a_switch_over_two_servers_is_completed(
-    portal: Portal, make_cluster: Callable[..., Cluster]
+    portal: Portal, rows_elsewhere: Callable[[], int]
 ) -> None:
     """Exactly half: the engine is stopped between the two renames."""
-    from ckanext.dbmanage.engine import restore, switch
-
-    cluster = make_cluster()
-    cluster.copy(portal, "datastore")
-    name = portal.names["datastore"]
-    portal.backup()
     portal.sql("DELETE FROM package_tag")
-    cluster.sql('DELETE FROM "00000001-0000-4000-8000-000000000000"', name)
     script = (
         "import os, sys\n"
         "from ckanext.dbmanage.engine import switch\n"
@@ -360,10 +364,8 @@ def test_half_a_switch_over_two_servers_is_completed(
         env=portal.environment, capture_output=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert killed.returncode == -9
-    count = 'SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"'
-    assert cluster.sql(count, name) == [(50,)]
+    assert rows_elsewhere() == 50
     assert portal.sql("SELECT count(*) FROM package_tag") == [(0,)]
     done = portal.module("backup")
     assert "half-way has been completed" in done.stderr
     assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]
-    assert restore and switch
