@@ -8,10 +8,12 @@ it must not need an application, a database or loaded plugins.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,6 +24,15 @@ from .engine.errors import Refused
 from .engine.postgres import Database
 
 Config = Mapping[str, Any]
+
+
+class Migrations(NamedTuple):
+    """What the installed code of CKAN or a plugin knows of its schema's revisions."""
+
+    heads: frozenset[str]
+    revisions: frozenset[str]
+
+
 _PREFIX = "ckanext.dbmanage."
 
 
@@ -55,10 +66,7 @@ def parts(config: Config) -> tuple[str, ...]:
 
 def jobs(config: Config) -> int:
     """How many tables a restore loads at the same time."""
-    value = _text(config, _PREFIX + "jobs") or "2"
-    if not value.isdecimal() or value == "0":
-        raise Refused(f"{_PREFIX}jobs is {value!r}, not a number from 1 on")
-    return int(value)
+    return _number(config, _PREFIX + "jobs", 2, least=1)
 
 
 def pg_bin(config: Config) -> str:
@@ -97,7 +105,102 @@ def plugins(config: Config) -> list[str]:
     return value.split() if isinstance(value, str) else list(value)
 
 
-def site(config: Config, heads: Mapping[str, frozenset[str]] | None = None) -> Site:
+def uploads(config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The directories of the uploads by prefix, and the storages that are no directory.
+
+    The prefix is empty for `ckan.storage_path`, `@NAME` for a file storage of CKAN 2.12
+    on local disk beside it. The others, a sentence for each.
+    """
+    storage = _text(config, "ckan.storage_path")
+    found = {"": str(Path(storage).resolve())} if storage else {}
+    elsewhere = []
+    for name, (kind, path) in _storages(config).items():
+        if not path:
+            elsewhere.append(f"the storage {name!r} ({kind}) is on no local disk")
+        elif _upload_path(path, found) is None:
+            found[f"@{name}"] = path
+    return found, tuple(elsewhere)
+
+
+def upload_bases(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+    """Where an upload's path begins: by kind (`resource`, `group` …), and by storage.
+
+    What is on no local disk is left out. As `ckan.lib.files.collect_storages` does it.
+    """
+    directories, _ = uploads(config)
+    storages = _storages(config)
+    own = {"resource": "resources"} | {
+        kind: f"storage/uploads/{kind}" for kind in ("group", "user", "admin")
+    }
+    option = "ckan.files.default_storages."
+    default = storages.get(_text(config, f"{option}default") or "default")
+    bases = {}
+    for kind, below in own.items():
+        named = storages.get(_text(config, option + kind) or f"{kind}s")
+        root = directories.get("", "")
+        if named or default:
+            root = named[1] if named else default[1] if default else ""
+        base = root and _upload_path(
+            root if named else os.path.join(root, below), directories
+        )
+        if base:
+            bases[kind] = base
+    found = {n: _upload_path(path, directories) for n, (_, path) in storages.items()}
+    return bases, {name: base for name, base in found.items() if base}
+
+
+def _storages(config: Config) -> dict[str, tuple[str, str]]:
+    """CKAN 2.12's file storages: type, and directory where it is on local disk."""
+    found = {}
+    for option in sorted(config):
+        match = re.fullmatch(r"ckan\.files\.storage\.(\w+)\.type", option)
+        if match is not None:
+            name, kind = match[1], _text(config, option)
+            path = _text(config, f"ckan.files.storage.{name}.path")
+            local = path and kind in ("ckan:fs", "ckan:fs:public", "file_keeper:fs")
+            found[name] = kind, str(Path(path).resolve()) if local else ""
+    return found
+
+
+def _upload_path(path: str, directories: Mapping[str, str]) -> str | None:
+    """A directory as the beginning of an upload's path."""
+    for prefix, root in directories.items():
+        with suppress(ValueError):
+            rest = str(Path(path).relative_to(root))
+            return "/".join(filter(None, [prefix, rest if rest != "." else ""]))
+    return None
+
+
+def redis_url(config: Config) -> str:
+    """Redis, as CKAN itself finds it."""
+    return _text(config, "ckan.redis.url") or "redis://localhost:6379/0"
+
+
+def undo_days(config: Config) -> int:
+    """For how many days the databases and uploads that a switch replaced are kept."""
+    return _number(config, _PREFIX + "undo_days", 7)
+
+
+def retention(config: Config) -> dict[str, int]:
+    """How many backups are kept: `last`, `days`, `weeks`, `months`, at least `min`."""
+    return {
+        "last": _number(config, _PREFIX + "keep_last", 3),
+        "days": _number(config, _PREFIX + "keep_days", 7),
+        "weeks": _number(config, _PREFIX + "keep_weeks", 4),
+        "months": _number(config, _PREFIX + "keep_months", 6),
+        "min": _number(config, _PREFIX + "keep_min", 1, least=1),
+    }
+
+
+def health_paths(config: Config) -> frozenset[str]:
+    """The addresses that are answered with 200 while the site is away."""
+    value = config.get(_PREFIX + "health_paths")
+    if value is None:
+        return frozenset({"/api/action/status_show", "/api/3/action/status_show"})
+    return frozenset(value.split() if isinstance(value, str) else value)
+
+
+def site(config: Config, migrations: Mapping[str, Migrations] | None = None) -> Site:
     """The site, as the engine wants to know it. Raises Refused."""
     first = _text(config, "SECRET_KEY") or _text(config, "beaker.session.secret")
     older = config.get("SECRET_KEY_FALLBACKS") or []
@@ -105,6 +208,8 @@ def site(config: Config, heads: Mapping[str, frozenset[str]] | None = None) -> S
     if not first:
         raise Refused("neither SECRET_KEY nor beaker.session.secret is set")
     token = _text(config, "api_token.jwt.decode.secret") or f"string:{first}"
+    directories, elsewhere = uploads(config)
+    known = migrations or {}
     return Site(
         id=_text(config, "ckan.site_id") or "default",
         url=_text(config, "ckan.site_url"),
@@ -117,7 +222,11 @@ def site(config: Config, heads: Mapping[str, frozenset[str]] | None = None) -> S
             "dbmanage": _version("ckanext-dbmanage"),
             "plugins": plugins(config),
         },
-        heads=heads or {},
+        heads={table: each.heads for table, each in known.items()},
+        revisions={table: each.revisions for table, each in known.items()},
+        uploads=directories,
+        uploads_elsewhere=elsewhere,
+        redis_url=redis_url(config),
         pg_bin=pg_bin(config),
         jobs=jobs(config),
         scratch_template=scratch_template(config),
@@ -126,6 +235,14 @@ def site(config: Config, heads: Mapping[str, frozenset[str]] | None = None) -> S
 
 def _text(config: Config, option: str) -> str:
     return str(config.get(option) or "").strip()
+
+
+def _number(config: Config, option: str, default: int, least: int = 0) -> int:
+    value = config.get(option)
+    text = str(default if value in (None, "") else value).strip()
+    if not text.isdecimal() or int(text) < least:
+        raise Refused(f"{option} is {text!r}, not a number from {least} on")
+    return int(text)
 
 
 def _url(config: Config, option: str) -> URL | None:

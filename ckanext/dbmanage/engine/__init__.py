@@ -21,9 +21,13 @@ Warn = Callable[[str], None]
 class Site:
     """What the engine knows of a site.
 
-    `databases` by part (`database`, `datastore`); `secrets` are the site's effective
-    secret, then the older ones it still accepts, the first signs and all verify;
-    `heads` the alembic revisions of the installed code by version table.
+    `databases` by part (`database`, `datastore`); `uploads` the directories of the part
+    `files` by the prefix of their files' paths (empty for `ckan.storage_path`), and
+    `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
+    `named_uploads` SQL by table for the paths of the uploads that the database names;
+    `secrets` are the site's effective secret, then the older ones it still accepts,
+    the first signs and all verify; `heads` the alembic revisions of the installed code
+    by version table, `revisions` all that it knows, the older ones too.
     """
 
     id: str
@@ -34,6 +38,11 @@ class Site:
     token_secret: str = field(repr=False, default="")
     versions: Mapping[str, object] = field(default_factory=dict)
     heads: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    revisions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    uploads: Mapping[str, str] = field(default_factory=dict)
+    uploads_elsewhere: tuple[str, ...] = ()
+    named_uploads: Mapping[str, str] = field(default_factory=dict)
+    redis_url: str = field(repr=False, default="")
     pg_bin: str = ""
     jobs: int = 2
     scratch_template: str = ""

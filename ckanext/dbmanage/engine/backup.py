@@ -13,17 +13,17 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import psycopg2
 import zstandard
 
-from . import Progress, Site, archive, postgres
+from . import Progress, Site, Warn, archive, files, postgres
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .postgres import Connection, Database
 from .repository import (
@@ -41,7 +41,7 @@ from .repository import (
     sign,
 )
 
-PARTS = ("database", "datastore")
+PARTS = ("database", "datastore", "files")
 _CHUNK = 1 << 18
 #: a content file's possible names by part; nothing a manifest says becomes a path
 _SUFFIXES = (".dump", ".dump.zst")
@@ -63,46 +63,79 @@ class _Source:
         return sum(size for *_, size in self.tables)
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """What a switch put aside: databases by part, directories of uploads by prefix."""
+
+    databases: Mapping[str, Database]
+    inside: Mapping[str, str]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts there are."""
+        return (*self.databases, *(("files",) if self.inside else ()))
+
+
 def take(
     site: Site,
     repository: Repository,
     *,
     parts: tuple[str, ...] = (),
-    databases: dict[str, Database] | None = None,
+    replaced: Replaced | None = None,
     note: str = "",
     reason: str = "manual",
     keep: bool = False,
     progress: Progress = lambda *_: None,
+    warn: Warn = lambda _: None,
 ) -> Backup:
     """Takes a backup of `parts` (all when none is named) and returns it, verified.
 
-    `databases` are other databases to dump under the parts' names: the ones that a
-    restore has just replaced. The caller holds the repository's lock.
+    The databases are dumped first, then the uploads are read. With `replaced` what a
+    restore has just put aside. The caller holds the repository's lock.
     Raises Refused, ConnectionFailed, ToolFailed, Damaged; then nothing is left behind.
     """
     begun, created = time.monotonic(), now()
-    chosen = databases or _chosen(site, parts)
-    name = repository.new_id()
+    if replaced is None:
+        wanted = _chosen(site, parts)
+        chosen = {p: d for p, d in site.databases.items() if p in wanted}
+    else:
+        wanted, chosen = replaced.parts, dict(replaced.databases)
+    name = repository.new_id(warn)
     try:
-        with repository.partial(name) as partial, ExitStack() as stack:
+        with ExitStack() as stack:
+            partial = stack.enter_context(repository.partial(name))
+            staged = stack.enter_context(repository.partial(f"{name}objects"))
             sources = {
                 part: stack.enter_context(_snapshot(database))
                 for part, database in chosen.items()
             }
             described, contents = _dump_all(site, sources, partial, progress)
-            taken = [source.taken for source in sources.values()]
+            uploads: dict[str, Any] = {"included": False}
+            if "files" in wanted:
+                inside = replaced.inside if replaced else {}
+                taken = _take_uploads(
+                    site, repository, partial, staged, sources, inside, progress
+                )
+                uploads = {"included": True} | asdict(taken)
+                contents[files.LIST] = _measured(partial / files.LIST)
+            moments = [source.taken for source in sources.values()] or [0.0]
             manifest = _manifest(site, name, reason, note) | {
                 "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
                 "databases": described,
+                "files": uploads,
                 "contents": contents,
-                "skew_seconds": round(max(taken) - min(taken), 6),
+                "skew_seconds": round(max(moments) - min(moments), 6),
                 "seconds": round(time.monotonic() - begun, 3),
             }
             _write_manifest(partial, sign(manifest, site.secrets[0], "manifest"))
-            problems = problems_of(Backup(partial, site.secrets), site, progress)
+            problems = problems_of(
+                Backup(partial, site.secrets), site, progress, uploads=False
+            )
             if problems:
                 raise Damaged(f"what was just written for backup {name}", problems)
             with _unswitched(site, sources):
+                if "files" in wanted:
+                    files.add_objects(staged, repository.path / files.OBJECTS)
                 backup = repository.add(partial, name)
     except OSError as error:
         raise DbmanageError(
@@ -117,19 +150,70 @@ def take(
     backup.remember(
         verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}, keep=keep
     )
+    repository.record(name, "done", what="backup", reason=reason, bytes=backup.bytes)
+    for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
+        warn(sentence)
     return backup
 
 
-def _chosen(site: Site, parts: tuple[str, ...]) -> dict[str, Database]:
+def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
+    there = (*site.databases, *(("files",) if site.uploads else ()))
+    why = {
+        "datastore": "its ckan.datastore.write_url is not set or the plugin "
+        "`datastore` is not enabled",
+        "files": "its ckan.storage_path is not set",
+    }
     for part in parts:
-        if part not in site.databases:
-            raise Refused(
-                f"this site has no {part}: its ckan.datastore.write_url is not set or "
-                "the plugin `datastore` is not enabled"
-                if part == "datastore"
-                else f"there is no part {part!r}: choose from {', '.join(PARTS)}"
-            )
-    return {p: d for p, d in site.databases.items() if not parts or p in parts}
+        if part not in PARTS:
+            raise Refused(f"there is no part {part!r}: choose from {', '.join(PARTS)}")
+        if part not in there:
+            raise Refused(f"this site has no {part}: {why[part]}")
+    return tuple(part for part in there if not parts or part in parts)
+
+
+def _take_uploads(
+    site: Site,
+    repository: Repository,
+    partial: Path,
+    staged: Path,
+    sources: Mapping[str, _Source],
+    inside: Mapping[str, str],
+    progress: Progress,
+) -> files.Taken:
+    earlier = next((b for b in repository.backups() if _is_trusted_list(b)), None)
+    objects = repository.path / files.OBJECTS
+    named: Iterable[str] = ()
+    if "database" in sources:
+        named = postgres.texts(sources["database"].connection, site.named_uploads)
+    taken = files.take(
+        files.folders(site.uploads, repository.path),
+        objects,
+        partial / files.LIST,
+        staged,
+        inside=inside,
+        previous=earlier.path / files.LIST if earlier else None,
+        named=named,
+        progress=progress,
+        expected=earlier.files["bytes"] if earlier else 0,
+    )
+    taken.not_included += site.uploads_elsewhere
+    return taken
+
+
+def _is_trusted_list(backup: Backup) -> bool:
+    """Whether its list of uploads is what a manifest of this site says it is."""
+    about = backup.manifest.get("contents", {}).get(files.LIST)
+    with suppress(OSError):
+        return bool(backup.signed and about == _measured(backup.path / files.LIST))
+    return False
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        tally = _Tally(file, lambda _: None)
+        while tally.read(_CHUNK):
+            pass
+    return {"bytes": tally.size, "sha256": tally.digest.hexdigest()}
 
 
 @contextmanager
@@ -278,12 +362,12 @@ def _manifest(site: Site, name: str, reason: str, note: str) -> dict[str, Any]:
         "note": note,
         "site": {"id": site.id, "url": site.url},
         "versions": dict(site.versions),
-        "files": {"included": False},
-        "secrets": {"api_tokens": _fingerprint(site.token_secret)},
+        "secrets": {"api_tokens": fingerprint(site.token_secret)},
     }
 
 
-def _fingerprint(secret: str) -> str:
+def fingerprint(secret: str) -> str:
+    """What tells one secret from another without telling the secret."""
     # slow on purpose: a short secret must not be guessed from its fingerprint
     salt = b"ckanext-dbmanage fingerprint"
     return hashlib.pbkdf2_hmac("sha256", secret.encode(), salt, 100_000).hex()[:32]
@@ -374,15 +458,17 @@ def problems_of(
     *,
     foreign: bool = False,
     structure: bool = True,
+    uploads: bool = True,
 ) -> list[str]:
     """Reads every byte of a backup and names each file that is not what it was.
 
     Files against the manifest's sizes and checksums, the manifest against its
     signature (not with `foreign`), each archive to its end, its tables against the
-    manifest (neither without `structure`).
+    manifest (neither without `structure`), the content of each upload against its
+    checksum (not without `uploads`).
     """
     try:
-        files = regular_files(backup.path)
+        there = regular_files(backup.path)
         written = (backup.path / MANIFEST).read_bytes()
     except OSError as error:
         return [f"{Path(error.filename).name}: {error.strerror}"]
@@ -405,15 +491,17 @@ def problems_of(
             "forged, or SECRET_KEY was changed (then add the old one to "
             "SECRET_KEY_FALLBACKS)"
         )
-    problems += [f"{n!r}: does not belong here" for n in sorted(set(files) - expected)]
-    problems += [f"{name}: is missing" for name in sorted(expected - set(files))]
-    for name in sorted(expected & set(files)):
-        if not is_regular(files[name]):
+    problems += [f"{n!r}: does not belong here" for n in sorted(set(there) - expected)]
+    problems += [f"{name}: is missing" for name in sorted(expected - set(there))]
+    for name in sorted(expected & set(there)):
+        if not is_regular(there[name]):
             problems.append(f"{name}: is not a plain file")
-    if SUMS in files and sums != _sums(manifest, written):
+    if SUMS in there and sums != _sums(manifest, written):
         problems.append(f"{SUMS}: was changed (it does not agree with the manifest)")
-    readable = [n for n in contents if n in files and is_regular(files[n])]
-    work = _Together("verify", sum(contents[n]["bytes"] for n in readable), progress)
+    readable = [n for n in contents if n in there and is_regular(there[n])]
+    total = sum(contents[n]["bytes"] for n in readable)
+    total += backup.files.get("bytes", 0) if uploads else 0
+    work = _Together("verify", total, progress)
     found = work.run(
         {
             name: functools.partial(
@@ -422,17 +510,28 @@ def problems_of(
             for name in readable
         }
     )
-    return problems + [problem for name in readable for problem in found[name]]
+    problems += [problem for name in readable for problem in found[name]]
+    if uploads and files.LIST in readable and not found[files.LIST]:
+        listed = backup.path / files.LIST
+        problems += files.problems(listed, backup.objects, work.count)
+    return problems
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
     """Whether every field that is read later has its shape."""
     try:
-        allowed = {f"{part}{suffix}" for part in PARTS for suffix in _SUFFIXES}
+        archives = {
+            f"{part}{suffix}"
+            for part in ("database", "datastore")
+            for suffix in _SUFFIXES
+        }
         contents, databases = manifest["contents"], manifest["databases"]
+        uploads = manifest["files"]
+        held = set(contents) & archives
         return (
-            set(contents) <= allowed
-            and {name.split(".")[0] for name in contents} == set(databases)
+            set(contents) - archives == ({files.LIST} if uploads["included"] else set())
+            and {name.split(".")[0] for name in held} == set(databases)
+            and (not uploads["included"] or isinstance(uploads["bytes"], int))
             and all(
                 isinstance(about["bytes"], int) and isinstance(about["sha256"], str)
                 for about in contents.values()
@@ -454,7 +553,9 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 
 
 def content_file(backup: Backup, part: str) -> Path:
-    """The archive of a part. Raises Refused when the backup has none."""
+    """The archive or list of a part. Raises Refused when the backup has none."""
+    if part == "files" and part in backup.parts:
+        return backup.path / files.LIST
     names = [
         f"{part}{s}" for s in _SUFFIXES if f"{part}{s}" in backup.manifest["contents"]
     ]
@@ -488,7 +589,7 @@ def _check(
     try:
         with open(backup.path / name, "rb") as file:
             tally = _Tally(file, read)
-            if structure:
+            if structure and name != files.LIST:
                 try:
                     archive.read_to_end(tally, name, pg_bin)
                 except _Ended:
@@ -503,7 +604,7 @@ def _check(
         return [f"{name}: has {tally.size} bytes, not {about['bytes']}"]
     if tally.digest.hexdigest() != about["sha256"]:
         return [f"{name}: was changed (checksum)"]
-    if problem or not structure:
+    if problem or not structure or name == files.LIST:
         return [problem] if problem else []
     return _missing_tables(backup, name.split(".")[0], name)
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -414,6 +414,21 @@ def count_rows(
             counts[".".join(batch[number])] = rows
         query(connection, "COMMIT")
     return counts
+
+
+def texts(connection: Connection, statements: Mapping[str, str]) -> Iterator[str]:
+    """The first column of statements by the table each needs; in flat memory.
+
+    One whose table is not there gives nothing.
+    """
+    for table, statement in statements.items():
+        name = f'public."{table}"'
+        if query(connection, "SELECT to_regclass(%s)::text", name) == [(None,)]:
+            continue
+        with connection.cursor("dbmanage", withhold=connection.autocommit) as cursor:
+            cursor.execute(statement)
+            for (text,) in cursor:
+                yield text
 
 
 def migration_heads(connection: Connection) -> dict[str, list[str]]:

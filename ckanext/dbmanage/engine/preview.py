@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import Site, archive, postgres
+from . import Site, archive, files, postgres
 from .errors import ConnectionFailed
 from .postgres import Connection, Database
 from .repository import Repository
@@ -65,6 +65,9 @@ def preview(
             finally:
                 if connection is not None:
                     connection.close()
+    if source.uploads:
+        among = files.folders(site.uploads, repository.path)
+        found.append({"kind": "uploads"} | files.compare(among, source.uploads))
     return found
 
 

@@ -2,6 +2,7 @@
 
     <repository>/20261123T045500Z/{manifest.json,SHA256SUMS,database.dump.zst,…}
     <repository>/state/20261123T045500Z.json     what is learned of a backup later
+    <repository>/objects/ab/abcdef…              uploads, each content once
     <repository>/journal.jsonl                   what was done and what is half-way
     <repository>/.20261123T045500Z.partial/      a backup that is not one yet
     <repository>/.lock                           held by whoever is at work
@@ -22,7 +23,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -37,6 +38,7 @@ SUMS = "SHA256SUMS"
 UNSIGNED = "is not signed"
 _ID = re.compile(r"\d{8}T\d{6}Z")
 _PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
+_PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial")
 #: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
 _MAX_JSON = 64 << 20
 
@@ -146,11 +148,13 @@ class Backup:
     """One backup: an immutable directory and what is known of it.
 
     `manifest` is `{}` when the file cannot be read as one of ours; only `signed` says
-    that its fields are this site's own words.
+    that its fields are this site's own words. `objects` is where the contents of its
+    uploads lie, beside those of other backups.
     """
 
     def __init__(self, path: Path, secrets: tuple[str, ...], state: Path | None = None):
         self.path = path
+        self.objects = path.parent / "objects"
         self._secrets = secrets
         self._state = state
         document = None
@@ -167,17 +171,24 @@ class Backup:
 
     @property
     def parts(self) -> list[str]:
-        """The parts it holds, `database` first."""
+        """The parts it holds, `database` first, `files` last."""
         databases = self.manifest.get("databases")
-        return sorted(databases) if isinstance(databases, dict) else []
+        found = sorted(databases) if isinstance(databases, dict) else []
+        return [*found, "files"] if self.files.get("included") else found
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """What the manifest says of the uploads, `{}` when it says nothing."""
+        files = self.manifest.get("files")
+        return files if isinstance(files, dict) else {}
 
     @property
     def bytes(self) -> int:
-        """What it takes on the disk."""
-        return sum(
-            entry.stat(follow_symlinks=False).st_size
-            for entry in regular_files(self.path).values()
-        )
+        """What it holds: its own files, and its uploads (stored once over all)."""
+        own = regular_files(self.path).values()
+        size = sum(entry.stat(follow_symlinks=False).st_size for entry in own)
+        uploads = self.files.get("bytes", 0)
+        return size + (uploads if isinstance(uploads, int) else 0)
 
     def state(self) -> dict[str, Any]:
         """What was learned of it after it was made; `{}` when that is not ours."""
@@ -213,11 +224,14 @@ class Backup:
         """The backup as `backups --json` prints it."""
         known = self.state()
         verified = known.get("verified") or {}
+        proved = known.get("proved") or {}
         problems = verified.get("problems") or []
         if not self.readable or any(UNSIGNED not in problem for problem in problems):
             state = "damaged"
         elif not self.signed:
             state = "foreign"
+        elif proved and not proved.get("problems"):
+            state = "proven"
         else:
             state = "verified" if verified else "unverified"
         return {
@@ -225,6 +239,7 @@ class Backup:
             "path": str(self.path),
             "state": state,
             "verified": verified.get("time"),
+            "proved": proved.get("time"),
             "parts": self.parts,
             "bytes": self.bytes,
             "created": self.manifest.get("created"),
@@ -233,7 +248,8 @@ class Backup:
             "note": self.manifest.get("note"),
             "keep": bool(known.get("keep")),
             "versions": self.manifest.get("versions"),
-            "problems": problems,
+            "problems": problems or proved.get("problems") or [],
+            "files": self.files,
         }
 
 
@@ -284,9 +300,7 @@ class Repository:
     def lock(self, operation: str) -> Iterator[None]:
         """The one right to write here; it ends with the process. Raises Busy."""
         try:
-            if not self.path.is_dir():
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                create_directory(self.path)
+            self._make()
             handle = os.open(
                 self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
             )
@@ -316,11 +330,20 @@ class Repository:
             finally:
                 file.truncate(0)
 
+    def _make(self) -> None:
+        if not self.path.is_dir():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            create_directory(self.path)
+
     def _sweep(self) -> None:
         # what stands here half-made has no living owner, for we hold the lock
         for entry in regular_files(self.path).values():
             if _PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            for entry in regular_files(self.path / "state").values():
+                if _PARTIAL_STATE.fullmatch(entry.name) and is_regular(entry):
+                    Path(entry.path).unlink()
 
     @contextmanager
     def partial(self, name: str) -> Iterator[Path]:
@@ -331,14 +354,18 @@ class Repository:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def new_id(self) -> str:
-        """An id that is not taken: the time in UTC, a second later if need be."""
-        time = now()
-        while True:
-            name = f"{time:%Y%m%dT%H%M%SZ}"
-            if not (self.path / name).exists():
-                return name
-            time += timedelta(seconds=1)
+    def new_id(self, warn: Callable[[str], None] = lambda _: None) -> str:
+        """An id after all others: the time in UTC, or a second after the newest.
+
+        So that the newest backup stays the last by name though the clock is set back.
+        """
+        time, newest = now(), next((b.id for b in self.backups()), "")
+        if f"{time:%Y%m%dT%H%M%SZ}" > newest:
+            return f"{time:%Y%m%dT%H%M%SZ}"
+        after = datetime.strptime(f"{newest}+0000", "%Y%m%dT%H%M%SZ%z")
+        if after - time > timedelta(minutes=1):
+            warn(f"the clock stands before the newest backup, {newest}: is it right?")
+        return f"{after + timedelta(seconds=1):%Y%m%dT%H%M%SZ}"
 
     def add(self, partial: Path, name: str) -> Backup:
         """Makes a backup out of a finished partial one, in one step."""
@@ -353,6 +380,7 @@ class Repository:
         """Adds a line to the journal; it is on the disk when this returns."""
         line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": _who(), "pid": os.getpid()}
         line |= {"operation": operation, "event": event} | facts
+        self._make()
         handle = os.open(
             self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )

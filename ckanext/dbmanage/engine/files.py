@@ -1,0 +1,783 @@
+"""Uploads: the part `files` of a backup, and the folders that a switch renames.
+
+    <backup>/files.jsonl       a line for each upload, in the order of its path:
+                               {"path", "size", "mtime", "ctime_ns", "inode", "sha256"};
+                               {"path", "refused": why} for what is no plain file;
+                               last, {"path", "missing": true} for what the database
+                               names and the disk lacked
+    <repository>/objects/ab/abcdef…   each content once, over all backups
+
+A path begins with nothing for what is below `ckan.storage_path`, with `@NAME` for
+another storage. Restored uploads are laid down in `.dbm_<8 hex>_scratch` beside the
+live folders and change places with them by renames; the old ones stay in
+`.dbm_<8 hex>_undo`. Knows directories and the repository; neither PostgreSQL nor CKAN.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from . import Progress
+from .errors import Damaged, Refused
+from .repository import create_directory, create_file, sync_directory
+
+LIST = "files.jsonl"
+OBJECTS = "objects"
+#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
+_NOT_UPLOADS = {"dbmanage", "webassets", "lost+found"}
+_OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
+_TOKEN = ".dbmanage"  # noqa: S105
+_HASH = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1 << 20
+_MAX_LINE = 1 << 16
+_MAX_DEPTH = 64
+_ATTEMPTS = 5
+
+
+# ---------------------------------------------------------------- where uploads are
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A directory whose entries a switch renames; `prefix` begins their paths.
+
+    A storage's own directory, and each link or mount in it, whose entries are renamed
+    where they are: neither a mount nor the target of a link can change its place.
+    """
+
+    prefix: str
+    path: Path
+    skip: frozenset[str] = frozenset()
+
+    def joined(self, name: str) -> str:
+        """The path of one of its entries."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def names(self) -> list[str]:
+        """The names of its entries that are uploads: plain files and directories."""
+        with os.scandir(self.path) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name not in self.skip | {_TOKEN}
+                and not _OURS.fullmatch(entry.name)
+                and not entry.is_symlink()
+                and (entry.is_dir() or entry.is_file())
+            )
+
+
+def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
+    """The folders of a site's uploads (`Site.uploads`), links and mounts followed."""
+    found = []
+    for prefix, root in uploads.items():
+        path = Path(root)
+        if not path.is_dir():
+            continue
+        skip = set(_NOT_UPLOADS) if not prefix else set()
+        below = []
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                if entry.name in skip or _OURS.fullmatch(entry.name):
+                    continue
+                real = Path(entry.path).resolve()
+                # `@NAME/…` is the path of another storage's upload
+                taken = entry.name[0] == "@" and not prefix
+                if taken or real == repository or real in repository.parents:
+                    skip.add(entry.name)
+                elif entry.is_symlink():
+                    if real.is_dir() and real not in path.parents and real != path:
+                        below.append((entry.name, real))
+                elif entry.is_dir() and os.path.ismount(entry.path):
+                    below.append((entry.name, real))
+        skip |= {name for name, _ in below}
+        top = Folder(prefix, path, frozenset(skip))
+        found += [top, *(Folder(top.joined(name), real) for name, real in below)]
+    return found
+
+
+def _folder_of(path: str, among: list[Folder]) -> tuple[Folder, str]:
+    """The folder that a path belongs to, and the rest of the path. Raises Refused."""
+    fitting = [f for f in among if path.startswith(f"{f.prefix}/" if f.prefix else "")]
+    if path.startswith("@"):
+        fitting = [folder for folder in fitting if folder.prefix]
+    if not fitting:
+        raise Refused(
+            f"there is no place for {path!r}: the storage {path.split('/')[0]!r} "
+            "(without a name: ckan.storage_path) is not configured here"
+        )
+    best = max(fitting, key=lambda folder: len(folder.prefix))
+    return best, path[len(best.prefix) :].lstrip("/")
+
+
+# ------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An entry of the disk: not opened yet, so it may be gone or another by now."""
+
+    path: str
+    directory: int
+    name: str
+
+
+def _walk(among: list[Folder], inside: Mapping[str, str]) -> Iterator[_Found]:
+    """All that is below the folders and no directory, in the order of the paths.
+
+    `inside` names the directories in the folders that are meant instead, by prefix.
+    """
+    handles = {}
+    try:
+        units = []
+        for folder in among:
+            base = folder.path / inside.get(folder.prefix, "")
+            if not base.is_dir():
+                continue
+            handles[folder] = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            for name in os.listdir(base):
+                if name in folder.skip | {_TOKEN} or _OURS.fullmatch(name):
+                    continue
+                units.append((folder.joined(name).split("/"), folder, name))
+        for parts, folder, name in sorted(units, key=lambda unit: unit[0]):
+            yield from _below(handles[folder], name, "/".join(parts), 0)
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def _below(directory: int, name: str, path: str, depth: int) -> Iterator[_Found]:
+    # never through a link: what was a directory a moment ago may be one now
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(name, flags, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
+            error.filename = path
+            raise
+        yield _Found(path, directory, name)
+        return
+    if depth > _MAX_DEPTH:
+        os.close(handle)
+        raise Refused(f"the uploads lie deeper than {_MAX_DEPTH} directories: {path}")
+    try:
+        for child in sorted(os.listdir(handle)):
+            yield from _below(handle, child, f"{path}/{child}", depth + 1)
+    finally:
+        os.close(handle)
+
+
+def _facts(path: str, status: os.stat_result) -> dict[str, Any]:
+    return {
+        "path": path,
+        "size": status.st_size,
+        "mtime": status.st_mtime,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(facts).encode() + b"\n"
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a list of uploads, each checked: it may be hostile.
+
+    Paths are relative, without `..` and in strictly ascending order, so that none
+    comes twice. Raises Damaged.
+    """
+    before: list[str] = []
+    with open(path, "rb") as file:
+        for number in range(1, 1 << 62):
+            raw = file.readline(_MAX_LINE)
+            if not raw:
+                return
+            facts: dict[str, Any] = {}
+            try:
+                facts = json.loads(raw) if raw.endswith(b"\n") else {}
+                problem = _problem(facts)
+            except (ValueError, RecursionError):
+                problem = "is not JSON"
+            if not problem and facts.get("missing") is None:
+                parts = facts["path"].split("/")
+                if parts <= before or parts[: len(before)] == before != []:
+                    problem = "is not after the path before it"
+                before = parts
+            if problem:
+                raise Damaged(LIST, [f"{LIST}: line {number} {problem}"])
+            yield facts
+
+
+def _problem(facts: Any) -> str:
+    if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
+        return "names no path"
+    path: str = facts["path"]
+    parts = path.split("/")
+    if not safe(path) or (parts[0] in _NOT_UPLOADS):
+        return f"names {path[:200]!r}, which is no path of an upload"
+    if "missing" in facts or "refused" in facts:
+        return ""
+    for key in ("size", "ctime_ns", "inode"):
+        if type(facts.get(key)) is not int or facts[key] < 0:
+            return f"has no {key}"
+    if not isinstance(facts.get("mtime"), (int, float)):
+        return "has no mtime"
+    found = facts.get("sha256")
+    if not isinstance(found, str) or not _HASH.fullmatch(found):
+        return "has no sha256"
+    return ""
+
+
+def safe(path: str) -> bool:
+    """Whether it is a relative path of plain names."""
+    parts = path.split("/")
+    return (
+        0 < len(os.fsencode(path)) < 4000
+        and "\0" not in path
+        and not any(
+            part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts
+        )
+        and not _OURS.fullmatch(parts[0])
+    )
+
+
+def object_path(objects: Path, digest: str) -> Path:
+    """Where a content lies; `digest` is 64 hex digits, `lines` has looked."""
+    return objects / digest[:2] / digest
+
+
+# ------------------------------------------------------------------------- backup
+
+
+@dataclass
+class Taken:
+    """What became of the uploads; the manifest's `files` holds it.
+
+    `read` counts the files that were not the same as in the backup before; `examples`
+    are sentences about a few of the missing and refused ones.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    read: int = 0
+    missing: int = 0
+    refused: int = 0
+    examples: list[str] = field(default_factory=list)
+    not_included: list[str] = field(default_factory=list)
+
+    def odd(self, path: str, why: str) -> None:
+        """Notes something to be told, a few of them by name."""
+        if len(self.examples) < 10:
+            self.examples.append(f"{path!r} {why}")
+
+
+def take(
+    among: list[Folder],
+    objects: Path,
+    listed: Path,
+    staged: Path,
+    *,
+    inside: Mapping[str, str] | None = None,
+    previous: Path | None = None,
+    named: Iterable[str] = (),
+    progress: Progress = lambda *_: None,
+    expected: int = 0,
+) -> Taken:
+    """Writes the list of uploads, and the contents that are new to `staged`.
+
+    What has the path, size, times and inode of a line of `previous`, a list that can be
+    trusted, is not read again. `inside` are the folders' directories that hold the
+    uploads where they are not the live ones; `named` the paths that the database knows.
+    `add_objects` makes the new contents the repository's. Raises OSError, Damaged.
+    """
+    taken = Taken()
+    with create_file(listed) as out, ExitStack() as stack:
+        earlier = _Previous(previous, stack)
+        for found in _walk(among, inside or {}):
+            line = earlier.unchanged(found, objects)
+            if line is None:
+                try:
+                    facts = _read(found, objects, staged)
+                except FileNotFoundError:
+                    continue  # deleted meanwhile; missing if the database names it
+                line = _line(facts)
+                if "refused" in facts:
+                    taken.refused += 1
+                    taken.odd(found.path, f"is {facts['refused']}: not included")
+                    out.write(line)
+                    continue
+                taken.read += 1
+                taken.bytes += facts["size"]
+            else:
+                taken.bytes += earlier.size
+            taken.count += 1
+            out.write(line)
+            if not taken.count % 100:
+                progress("uploads", taken.bytes, expected)
+        for path in named:
+            if safe(path) and not _there(path, among, inside or {}):
+                taken.missing += 1
+                taken.odd(path, "is named by the database, but the disk lacks it")
+                out.write(_line({"path": path, "missing": True}))
+        out.flush()
+        os.fsync(out.fileno())
+    _reread(staged)
+    return taken
+
+
+class _Previous:
+    """The lines of an earlier list, met in the order of the paths."""
+
+    def __init__(self, path: Path | None, stack: ExitStack) -> None:
+        self._file = path and stack.enter_context(open(path, "rb"))  # noqa: SIM115
+        self._line, self._path, self.size = b"", [""], 0
+        self._next()
+
+    def _next(self) -> None:
+        self._line = self._file.readline() if self._file else b""
+        if not self._line or b'"missing": true}' in self._line[-18:]:
+            self._file, self._path = None, []
+            return
+        self._path = json.loads(self._line)["path"].split("/")
+
+    def unchanged(self, found: _Found, objects: Path) -> bytes | None:
+        """The earlier line of a file that is the same, and whose content is there."""
+        wanted = found.path.split("/")
+        while self._path and self._path < wanted:
+            self._next()
+        if self._path != wanted:
+            return None
+        with suppress(OSError, AttributeError):
+            now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
+            head = _line(_facts(found.path, now))[:-2] + b', "sha256": "'
+            digest = self._line[len(head) : len(head) + 64].decode("ascii", "replace")
+            if (
+                stat.S_ISREG(now.st_mode)
+                and self._line.startswith(head)
+                and _HASH.fullmatch(digest)
+                and object_path(objects, digest).stat().st_size == now.st_size
+            ):
+                self.size = now.st_size
+                return self._line
+        return None
+
+
+def _read(found: _Found, objects: Path, staged: Path) -> dict[str, Any]:
+    """Reads a file until it holds still; stores its content where it is new."""
+    for attempt in range(_ATTEMPTS):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            handle = os.open(found.name, flags, dir_fd=found.directory)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                kind = "a link" if error.errno == errno.ELOOP else "a socket"
+                return {"path": found.path, "refused": kind}
+            error.filename = found.path
+            raise
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            before = os.fstat(handle)
+            if not stat.S_ISREG(before.st_mode):
+                return {"path": found.path, "refused": "no plain file"}
+            digest = _store(file, objects, staged)
+            after = os.fstat(handle)
+        facts = _facts(found.path, after)
+        if digest[1] == after.st_size and _facts(found.path, before) == facts:
+            return facts | {"sha256": digest[0]}
+        time.sleep(0.05 * attempt)
+    return {"path": found.path, "refused": "changed whenever it was read"}
+
+
+def _store(file: IO[bytes], objects: Path, staged: Path) -> tuple[str, int]:
+    partial = staged / "partial"
+    partial.unlink(missing_ok=True)
+    digest, size = hashlib.sha256(), 0
+    chunk = file.read(_CHUNK)
+    with create_file(partial) as out:
+        while chunk:
+            digest.update(chunk)
+            size += out.write(chunk)
+            chunk = file.read(_CHUNK)
+    name = digest.hexdigest()
+    for place in (objects, staged):
+        with suppress(OSError):
+            if object_path(place, name).stat().st_size == size:
+                return name, size
+    kept = object_path(staged, name)
+    if not kept.parent.is_dir():
+        create_directory(kept.parent)
+    partial.rename(kept)
+    return name, size
+
+
+def _there(path: str, among: list[Folder], inside: Mapping[str, str]) -> bool:
+    try:
+        folder, rest = _folder_of(path, among)
+        place = folder.path / inside.get(folder.prefix, "") / rest
+        return stat.S_ISREG(place.lstat().st_mode)
+    except (OSError, Refused):
+        return False
+
+
+def _reread(staged: Path) -> None:
+    """What was just stored is read back from the disk. Raises Damaged."""
+    (staged / "partial").unlink(missing_ok=True)
+    os.sync()  # thousands of files: once for all of them
+    for directory in staged.iterdir():
+        for stored in directory.iterdir():
+            if _digest(stored) != stored.name:
+                raise Damaged("what was just written", [f"upload {stored.name}"])
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def add_objects(staged: Path, objects: Path) -> None:
+    """Moves the new contents to the repository's objects.
+
+    To be done before the backup gets its name: an object too many is no harm.
+    """
+    if not objects.is_dir():
+        create_directory(objects)
+    for directory in staged.iterdir():
+        target = objects / directory.name
+        if not target.is_dir():
+            create_directory(target)
+        for stored in directory.iterdir():
+            stored.rename(target / stored.name)
+        sync_directory(target)
+    sync_directory(objects)
+
+
+# -------------------------------------------------------------------------- checks
+
+
+def problems(
+    listed: Path, objects: Path, read: Callable[[int], None] = lambda _: None
+) -> Iterator[str]:
+    """What is wrong with a list of uploads and their contents; every byte is read."""
+    try:
+        for facts in lines(listed):
+            if "sha256" not in facts:
+                continue
+            place = object_path(objects, facts["sha256"])
+            if not (wrong := _wrong(place, facts["size"])):
+                with suppress(OSError):
+                    changed = _digest(place) != place.name
+                    wrong = f"its content {place.name} was changed" if changed else ""
+            read(facts["size"])
+            if wrong:
+                yield f"upload {facts['path']!r}: {wrong}"
+    except Damaged as error:
+        yield from error.problems
+
+
+def _wrong(place: Path, size: int) -> str:
+    """What is wrong with a content at first sight, without reading it."""
+    try:
+        status = place.lstat()
+    except OSError as error:
+        return f"its content {place.name}: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"its content {place.name} is not a plain file"
+    if status.st_size != size:
+        return f"its content {place.name} has {status.st_size} bytes, not {size}"
+    return ""
+
+
+def compare(among: list[Folder], listed: Path) -> dict[str, int]:
+    """`{now, then, lost, gained, changed}`: the uploads on the disk and in a list."""
+    counts = {"now": 0, "then": 0, "lost": 0, "gained": 0, "changed": 0}
+    then = (facts for facts in lines(listed) if "sha256" in facts)
+    other = next(then, None)
+    for found in _walk(among, {}):
+        try:
+            now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(now.st_mode):
+            continue
+        counts["now"] += 1
+        here = found.path.split("/")
+        while other and other["path"].split("/") < here:
+            counts["then"] += 1
+            counts["gained"] += 1
+            other = next(then, None)
+        if other and other["path"] == found.path:
+            counts["then"] += 1
+            same = (now.st_size, now.st_mtime) == (other["size"], other["mtime"])
+            counts["changed"] += not same
+            other = next(then, None)
+        else:
+            counts["lost"] += 1
+    while other:
+        counts["then"] += 1
+        counts["gained"] += 1
+        other = next(then, None)
+    return counts
+
+
+def fetch(listed: Path, objects: Path, path: str, out: IO[bytes]) -> int:
+    """Writes one upload's content to a file, its checksum looked at first.
+
+    Returns its size. Raises Refused when the list has no such path, Damaged.
+    """
+    for facts in lines(listed):
+        if facts["path"] == path and "sha256" in facts:
+            place = object_path(objects, facts["sha256"])
+            if _digest(place) != facts["sha256"]:
+                raise Damaged("the upload", [f"{path!r}: content {place.name}"])
+            with open(place, "rb") as file:
+                shutil.copyfileobj(file, out, _CHUNK)
+            return facts["size"]
+    raise Refused(f"the backup holds no upload {path!r}: {LIST} lists what it holds")
+
+
+# ------------------------------------------------------------------------- restore
+
+
+@dataclass(frozen=True)
+class Move:
+    """One folder's change of place: `old` entries go away, `new` ones come.
+
+    `scratch` and `undo` are names of directories in `path`, which carry the token of
+    the journal while they are there.
+    """
+
+    path: str
+    prefix: str
+    scratch: str
+    undo: str
+    token: str
+    old: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+
+def moves(among: list[Folder], name: str, token: str) -> list[Move]:
+    """What a restore makes in each folder; `name` is the operation's 8 hex digits."""
+    names = f".dbm_{name}_scratch", f".dbm_{name}_undo"
+    return [Move(str(f.path), f.prefix, *names, token) for f in among]
+
+
+def room(listed: Path, objects: Path, among: list[Folder]) -> None:
+    """Looks at every line, and at the room for them. Raises Refused, Damaged."""
+    needed: dict[Folder, int] = {}
+    for facts in lines(listed):
+        if "sha256" in facts:
+            folder, _ = _folder_of(facts["path"], among)
+            needed[folder] = needed.get(folder, 0) + facts["size"]
+            if wrong := _wrong(object_path(objects, facts["sha256"]), facts["size"]):
+                raise Damaged("the backup", [f"upload {facts['path']!r}: {wrong}"])
+    for folder in among:
+        for mount in _mounts():
+            above = mount.parents
+            if folder.path in above and mount != folder.path:
+                unit = folder.path / mount.relative_to(folder.path).parts[0]
+                if unit.name in folder.names():
+                    raise Refused(
+                        f"{mount} is a mount inside {unit}, which would have to be "
+                        "renamed: mount it elsewhere, or restore with --only database"
+                    )
+        if not os.access(folder.path, os.W_OK | os.X_OK):
+            raise Refused(
+                f"{folder.path} may not be written to by this user: the uploads are "
+                "laid down beside the live ones. Run this as CKAN's user"
+            )
+    devices: dict[int, tuple[Path, int]] = {}
+    for folder, size in needed.items():
+        device = folder.path.stat().st_dev
+        devices[device] = (folder.path, devices.get(device, (folder.path, 0))[1] + size)
+    for path, size in devices.values():
+        free = shutil.disk_usage(path).free
+        if free < size:
+            raise Refused(
+                f"the uploads need {size} bytes beside the live ones in {path}, and "
+                f"{free} are free: make room, or restore with --only database"
+            )
+
+
+def _mounts() -> list[Path]:
+    found = []
+    with suppress(OSError), open("/proc/self/mountinfo") as file:
+        for line in file:
+            octal = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split()[4])
+            found.append(Path(octal))
+    return found
+
+
+def stage(
+    listed: Path,
+    objects: Path,
+    among: list[Folder],
+    planned: list[Move],
+    progress: Progress = lambda *_: None,
+    expected: int = 0,
+) -> None:
+    """Lays the uploads down beside the live ones, each checked as it is copied.
+
+    With the rights and the owner of what they will replace. Raises Damaged, OSError.
+    """
+    scratch = {}
+    for folder, move in zip(among, planned, strict=True):
+        scratch[folder] = _make(Path(move.path) / move.scratch, move.token)
+        for name in folder.names():
+            if (folder.path / name).is_dir():  # CKAN expects it, even when it is empty
+                _directory(scratch[folder] / name, folder.path / name)
+    done = 0
+    for facts in lines(listed):
+        if "sha256" not in facts:
+            continue
+        folder, rest = _folder_of(facts["path"], among)
+        target = scratch[folder] / rest
+        like = folder.path / Path(rest).parts[0]
+        _parents(target.parent, scratch[folder], like if like.is_dir() else folder.path)
+        _copy(object_path(objects, facts["sha256"]), target, facts)
+        done += facts["size"]
+        progress("uploads", done, expected)
+    os.sync()
+
+
+def _parents(directory: Path, top: Path, like: Path) -> None:
+    if directory == top or directory.is_dir():
+        return
+    _parents(directory.parent, top, like)
+    _directory(directory, like)
+
+
+def _directory(path: Path, like: Path) -> None:
+    path.mkdir(mode=0o700)
+    status = like.stat()
+    _own(path, status)
+    path.chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+
+
+def _own(path: Path, like: os.stat_result) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid)
+
+
+def _copy(place: Path, target: Path, facts: Mapping[str, Any]) -> None:
+    digest, size = hashlib.sha256(), 0
+    source = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(source, "rb", buffering=0) as file, create_file(target) as out:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += out.write(chunk)
+    if digest.hexdigest() != facts["sha256"] or size != facts["size"]:
+        what = f"upload {facts['path']!r}: its content {place.name} was changed"
+        raise Damaged("the backup", [what])
+    parent = target.parent.stat()
+    _own(target, parent)
+    target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)
+    os.utime(target, (facts["mtime"], facts["mtime"]))
+
+
+def _make(path: Path, token: str) -> Path:
+    """A directory of ours, which carries the token."""
+    with suppress(FileExistsError):
+        create_directory(path)
+    with suppress(FileExistsError), create_file(path / _TOKEN) as file:
+        file.write(token.encode())
+    return path
+
+
+def is_ours(path: Path, token: str) -> bool:
+    """Whether a directory was made by us and carries the journal's token."""
+    if not _OURS.fullmatch(path.name) or path.is_symlink():
+        return False
+    with suppress(OSError):
+        return (path / _TOKEN).read_text() == token
+    return False
+
+
+def discard(path: Path, token: str) -> bool:
+    """Removes a directory that is provably ours; says whether it is gone.
+
+    The token goes last, so that a removal that was cut short can go on.
+    """
+    if not path.exists():
+        return True
+    if not is_ours(path, token):
+        return False
+    for entry in path.iterdir():
+        if entry.name != _TOKEN:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    (path / _TOKEN).unlink()
+    path.rmdir()
+    return True
+
+
+# ---------------------------------------------------------------------- the switch
+
+
+def planned(move: Move, folder: Folder) -> Move:
+    """The move with the names that are there now."""
+    new = [n for n in os.listdir(Path(move.path) / move.scratch) if n != _TOKEN]
+    return replace(move, old=folder.names(), new=sorted(new))
+
+
+def began(move: Move) -> bool:
+    """Whether anything of the move was done."""
+    return (Path(move.path) / move.undo).exists()
+
+
+def forward(move: Move) -> None:
+    """Puts the new entries in the old ones' place; what is done already stays done."""
+    live = Path(move.path)
+    scratch = live / move.scratch
+    undo = _make(live / move.undo, move.token)
+    for name in move.old:
+        if not _exists(undo / name) and (
+            name not in move.new or _exists(scratch / name)
+        ):
+            (live / name).rename(undo / name)
+    for name in move.new:
+        if _exists(scratch / name):
+            (scratch / name).rename(live / name)
+    _synced(live, scratch, undo)
+    discard(scratch, move.token)
+
+
+def back(move: Move) -> None:
+    """The reverse of `forward`, from wherever it had come to."""
+    live = Path(move.path)
+    scratch = _make(live / move.scratch, move.token)
+    undo = live / move.undo
+    for name in move.new:
+        if not _exists(scratch / name):
+            (live / name).rename(scratch / name)
+    for name in move.old:
+        if _exists(undo / name):
+            (undo / name).rename(live / name)
+    _synced(live, scratch, undo)
+    if undo.exists():
+        discard(undo, move.token)
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _synced(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            sync_directory(path)
