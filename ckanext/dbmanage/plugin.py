@@ -7,15 +7,16 @@ from typing import Any
 import ckan.plugins as p
 import ckantoolkit as tk
 
-from . import cli, pool
+from . import cli, middleware, pool
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin):
-    """Adds its commands to core's `ckan db`."""
+    """Adds its commands to core's `ckan db`, and maintenance to the site."""
 
     p.implements(p.IConfigurer)
     p.implements(p.IClick)
+    p.implements(p.IMiddleware, inherit=True)
 
     # IConfigurer
 
@@ -28,3 +29,10 @@ class DbmanagePlugin(p.SingletonPlugin):
         # core would take a returned group for another command of the same name
         cli.extend_core()
         return []
+
+    # IMiddleware
+
+    def make_middleware(self, app: Any, config: Any) -> Any:
+        # core wants the Flask application itself back
+        app.wsgi_app = middleware.MaintenanceMiddleware(app.wsgi_app, config)
+        return app

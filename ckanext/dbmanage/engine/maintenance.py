@@ -1,0 +1,170 @@
+"""Maintenance: a key in Redis that every web process of the site reads.
+
+It names its owner and expires by itself: renewed while a restore lives, for a set time
+when it was set by hand. Redis that does not answer hinders nothing. Must not know what
+is done meanwhile, nor how visitors are told.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from typing import Any
+
+import redis
+from sqlalchemy.engine import URL
+
+from .errors import DbmanageError
+
+READ_ONLY, AWAY = "read-only", "away"
+#: seconds that the key outlives a process that was killed
+_TTL = 12
+_RENEW = 3.0
+_RENEW_OURS = """
+local now = redis.call('GET', KEYS[1])
+if now and cjson.decode(now)['token'] == ARGV[1] then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 0"""
+_DELETE_OURS = """
+local now = redis.call('GET', KEYS[1])
+if now and cjson.decode(now)['token'] == ARGV[1] then
+  return redis.call('DEL', KEYS[1]) end
+return 0"""
+
+
+def key_of(database_url: URL) -> str:
+    """The key of a site: sites share a Redis, and often the name `default`."""
+    words = database_url.render_as_string(hide_password=True)
+    digest = hashlib.sha256(words.encode()).hexdigest()
+    return f"dbmanage:{digest[:16]}:maintenance"
+
+
+class Maintenance:
+    """The maintenance of one site."""
+
+    def __init__(self, redis_url: str, database_url: URL) -> None:
+        self.key = key_of(database_url)
+        # a client connects at its first command
+        self._redis: Any = redis.Redis.from_url(
+            redis_url, socket_timeout=1, socket_connect_timeout=1
+        )
+
+    def status(self) -> dict[str, Any] | None:
+        """`{level, owner, reason, reference, since, seconds_left}`, None when off.
+
+        Raises DbmanageError when Redis does not answer.
+        """
+        with _answering():
+            found, left = self._redis.get(self.key), self._redis.pttl(self.key)
+        if found is None:
+            return None
+        known = json.loads(found)
+        known.pop("token", None)
+        return known | {"seconds_left": round(max(left, 0) / 1000, 1)}
+
+    def on(
+        self, level: str, seconds: float, reason: str = "by hand", reference: str = ""
+    ) -> None:
+        """Sets a level for some seconds. Raises DbmanageError."""
+        with _answering():
+            value = _value(level, reason, reference, "")
+            self._redis.set(self.key, json.dumps(value), px=int(seconds * 1000))
+
+    def off(self) -> bool:
+        """Ends it, whoever set it; says whether it was on. Raises DbmanageError."""
+        with _answering():
+            return bool(self._redis.delete(self.key))
+
+    @contextmanager
+    def held(
+        self, reason: str, reference: str, warn: Callable[[str], None]
+    ) -> Iterator[Callable[[str], None]]:
+        """Hands out a function that sets the level, which lasts as long as the block.
+
+        What an operator had set before comes back afterwards, with the time it had
+        left; *away* is never weakened. Redis that does not answer is told once.
+        """
+        token, stop = secrets.token_hex(8), threading.Event()
+        value = _value("", reason, reference, token)
+        earlier: dict[str, Any] = {}
+        told = False
+
+        def to(level: str) -> None:
+            nonlocal told
+            try:
+                before = self._redis.get(self.key)
+                if before is not None and json.loads(before)["token"] != token:
+                    left = max(self._redis.pttl(self.key), 1)
+                    ends = datetime.now(timezone.utc).timestamp() + left / 1000
+                    earlier.update(value=before, ends=ends)
+                if earlier and json.loads(earlier["value"])["level"] == AWAY:
+                    level = AWAY
+                new = json.dumps(value | {"level": level})
+                self._redis.set(self.key, new, px=_TTL * 1000)
+            except redis.RedisError as error:
+                if not told:
+                    warn(
+                        "Redis does not answer, so that visitors cannot be told of the "
+                        f"switch and may see errors for a moment: {_said(error)}"
+                    )
+                told = True
+
+        def renew() -> None:
+            while not stop.wait(_RENEW):
+                with suppress(redis.RedisError):
+                    self._redis.eval(_RENEW_OURS, 1, self.key, token, _TTL * 1000)
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield to
+        finally:
+            stop.set()
+            thread.join()
+            with suppress(redis.RedisError):
+                if self._redis.eval(_DELETE_OURS, 1, self.key, token) and earlier:
+                    left = earlier["ends"] - datetime.now(timezone.utc).timestamp()
+                    if left > 0:
+                        self._redis.set(
+                            self.key, earlier["value"], px=max(int(left * 1000), 1)
+                        )
+            self._redis.close()
+
+
+def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return {
+        "level": level,
+        "owner": f"{user}@{socket.gethostname()}, process {os.getpid()}",
+        "reason": reason,
+        "reference": reference,
+        "since": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+        "token": token,
+    }
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except redis.RedisError as error:
+        raise DbmanageError(
+            f"Redis does not answer ({_said(error)}): is it up, and is ckan.redis.url "
+            "right?"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    # a server's words on a wrong password may hold a part of the address
+    return type(error).__name__

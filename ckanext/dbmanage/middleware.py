@@ -1,0 +1,226 @@
+"""Maintenance for visitors: one look into Redis a request, and a calm page.
+
+Stands before Flask, so that a page is answered while the database is away. Redis that
+does not answer lets everything through. Needs no application context.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+from jinja2 import Environment, FileSystemLoader
+
+from . import config
+from .engine.maintenance import AWAY, key_of
+
+Start = Callable[..., Any]
+
+#: seconds until the next try, told to browsers and clients
+_RETRY = {AWAY: "20", "read-only": "5"}
+#: what core's own plugins read by POST
+_READING = re.compile(r"/datatables/(ajax|filtered-download)/")
+_ACTION = re.compile(r"/api/(?:3/)?action/([A-Za-z0-9_]+)/?")
+#: for how long a Redis that did not answer is not asked again
+_REST = 1.0
+
+
+class MaintenanceMiddleware:
+    """A WSGI application that asks for the site's maintenance before another one."""
+
+    def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+        self._app = app
+        self._settings = settings
+        self._key = key_of(config.databases(settings)["database"].url)
+        self._health = config.health_paths(settings)
+        self._client: Any = None
+        self._process = 0
+        self._asleep = 0.0
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Start
+    ) -> Iterable[bytes]:
+        found = self._look()
+        if found is None:
+            return self._app(environ, start_response)
+        return self._answer(json.loads(found), environ, start_response)
+
+    def _look(self) -> bytes | None:
+        if self._process != os.getpid():  # a connection does not survive a fork
+            self._process = os.getpid()
+            self._client = redis.Redis.from_url(
+                config.redis_url(self._settings),
+                socket_timeout=0.25,
+                socket_connect_timeout=0.25,
+            )
+        if self._asleep and time.monotonic() < self._asleep:
+            return None
+        try:
+            found = self._client.get(self._key)
+        except redis.RedisError:
+            self._asleep = time.monotonic() + _REST
+            return None
+        self._asleep = 0.0
+        return found
+
+    def _answer(
+        self, known: Mapping[str, str], environ: dict[str, Any], start_response: Start
+    ) -> Iterable[bytes]:
+        level, method = known.get("level", AWAY), environ["REQUEST_METHOD"]
+        language, path = self._place(environ)
+        if level == AWAY and path in self._health:
+            body = b'{"success": true, "result": {"maintenance": "away"}}'
+            return _sent(start_response, "200 OK", "application/json", body, method)
+        if level != AWAY and _reads(method, path):
+            return self._app(environ, start_response)
+        headers = [("Retry-After", _RETRY.get(level, "20"))]
+        status = "503 Service Unavailable"
+        if path.startswith("/api/"):
+            message = "The site is away for a moment" if level == AWAY else (
+                "Saving waits for a moment, nothing was changed"
+            )  # fmt: skip
+            error = {
+                "__type": "Service Unavailable",
+                "message": f"{message}: try again",
+            }
+            body = json.dumps({"success": False, "error": error}).encode()
+            return _sent(
+                start_response, status, "application/json", body, method, headers
+            )
+        page, policy = _page(
+            self._settings, dict(known), language, method not in ("GET", "HEAD")
+        )
+        headers.append(("Content-Security-Policy", policy))
+        kind = "text/html; charset=utf-8"
+        return _sent(start_response, status, kind, page, method, headers)
+
+    def _place(self, environ: Mapping[str, Any]) -> tuple[str, str]:
+        """The language that the visitor wants, and the path without its prefixes."""
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        root = str(self._settings.get("ckan.root_path") or "")
+        before, _, after = root.partition("/{{LANG}}")
+        match = re.match(
+            f"{re.escape(before)}(?:/([a-z]{{2,3}}(?:_[A-Za-z@]+)?))?{re.escape(after)}"
+            "(?=/|$)",
+            path,
+        )
+        wanted = []
+        if match and match[1] in (None, *_offered(self._settings)):
+            path = path[match.end() :] or "/"
+            wanted += [match[1]] if match[1] else []
+        for each in environ.get("HTTP_ACCEPT_LANGUAGE", "").split(","):
+            wanted.append(each.split(";")[0].strip())
+        wanted += [str(self._settings.get("ckan.locale_default") or ""), "en"]
+        offered = set(_texts(self._settings))
+        for each in wanted:
+            short = re.split("[-_]", each)[0].lower()
+            if short in offered:
+                return short, path
+        return next(iter(offered)), path
+
+
+def _reads(method: str, path: str) -> bool:
+    """Whether a request only reads: API actions that are `side_effect_free` do."""
+    if method in ("GET", "HEAD", "OPTIONS") or _READING.match(path):
+        return True
+    action = _ACTION.fullmatch(path)
+    if method != "POST" or action is None:
+        return False
+    from ckan.logic import get_action
+
+    try:
+        return bool(getattr(get_action(action[1]), "side_effect_free", False))
+    except KeyError:
+        return True  # core answers that there is none
+
+
+def _sent(
+    start_response: Start,
+    status: str,
+    kind: str,
+    body: bytes,
+    method: str,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Iterable[bytes]:
+    start_response(
+        status,
+        [
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            *headers,
+        ],
+    )
+    return [b"" if method == "HEAD" else body]
+
+
+# ------------------------------------------------------------------------- the page
+
+
+@cache
+def _templates() -> Environment:
+    directory = Path(__file__).parent / "templates" / "dbmanage"
+    return Environment(loader=FileSystemLoader(directory), autoescape=True)
+
+
+@cache
+def _all_texts() -> dict[str, dict[str, str]]:
+    directory = Path(__file__).parent / "templates" / "dbmanage"
+    return json.loads((directory / "maintenance.json").read_text("utf-8"))
+
+
+def _offered(settings: Mapping[str, Any]) -> set[str]:
+    value = settings.get("ckan.locales_offered") or []
+    offered = value.split() if isinstance(value, str) else list(value)
+    default = settings.get("ckan.locale_default")
+    return {*offered, *([default] if default else [])} if offered else set(_all_texts())
+
+
+def _texts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The page's words by language, of the languages that the site offers."""
+    offered = {re.split("[-_]", locale)[0] for locale in _offered(settings)}
+    every = _all_texts()
+    return {k: v for k, v in every.items() if k in offered} or {"en": every["en"]}
+
+
+def _page(
+    settings: Mapping[str, Any], known: dict[str, str], language: str, posted: bool
+) -> tuple[bytes, str]:
+    """The page and its Content-Security-Policy."""
+    template = _templates().get_template("maintenance.html")
+    texts = _texts(settings)
+    since = known.get("since", "")
+    page = template.render(
+        site=str(settings.get("ckan.site_title") or "CKAN"),
+        texts=texts,
+        t=texts[language],
+        language=language,
+        directions={
+            k: "rtl" if k in ("ar", "fa", "he", "ur") else "ltr" for k in texts
+        },
+        level=known.get("level"),
+        reason=known.get("reason"),
+        began=since[11:16],
+        reference=known.get("reference") or "",
+        posted=posted,
+    )
+    sources = []
+    for tag in ("style", "script"):
+        blocks = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [hashlib.sha256(block.encode()).digest() for block in blocks]
+        hashes = [f"'sha256-{base64.b64encode(d).decode()}'" for d in digests]
+        sources.append(f"{tag}-src {' '.join(hashes)}")
+    policy = (
+        f"default-src 'none'; img-src data:; connect-src 'self'; {'; '.join(sources)}"
+    )
+    return page.encode(), policy

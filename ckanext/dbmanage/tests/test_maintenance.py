@@ -1,0 +1,301 @@
+"""Maintenance: visitors are told calmly, and nothing gets stuck."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+from sqlalchemy.engine import make_url
+
+from ckanext.dbmanage.engine.maintenance import AWAY, READ_ONLY, Maintenance
+from ckanext.dbmanage.middleware import MaintenanceMiddleware
+
+from .conftest import Portal, Web, query, superuser, wait_until
+
+
+def keeper(portal: Portal) -> Maintenance:
+    return Maintenance(
+        portal.options["ckan.redis.url"], make_url(portal.options["sqlalchemy.url"])
+    )
+
+
+@contextmanager
+def moved_away(portal: Portal) -> Iterator[None]:
+    """The portal's database is not there, as for a moment of each switch."""
+    name = portal.names["database"]
+    query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+        "postgres",
+        name,
+    )
+    query(f'ALTER DATABASE "{name}" RENAME TO "{name}_moved"')
+    try:
+        yield
+    finally:
+        query(f'ALTER DATABASE "{name}_moved" RENAME TO "{name}"')
+
+
+@pytest.mark.smoke
+def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> None:
+    portal.write(**{"ckan.site_title": "Riverland <script>alert(1)</script>"})
+    web = serve(portal)
+    # ------------------------------------------------------------------ read-only
+    portal.module("maintenance", "on", "--read-only")
+    assert web.ask("/dataset/").status == 200
+    search = web.ask("/api/3/action/package_search", "POST", {"rows": 0})
+    assert search.status == 200 and search.json["success"]
+    saving = web.ask("/api/action/package_create", "POST", {"name": "x"})
+    assert saving.status == 503 and saving.json["success"] is False
+    assert saving.json["error"]["__type"] == "Service Unavailable"
+    assert saving.headers["Retry-After"]
+    assert web.ask("/api/3/action/nosuch", "POST", {}).status in (400, 404)
+    form = web.ask("/user/login", "POST", "login=x", Accept_Language="de")
+    assert form.status == 503 and "Was Sie eben abgeschickt haben" in form.body
+    assert 'id="post" hidden' not in form.body
+    # ----------------------------------------------------------------------- away
+    portal.module("maintenance", "on")
+    with moved_away(portal):
+        page = web.ask("/dataset/")
+        assert page.status == 503 and page.headers["Retry-After"] == "20"
+        assert page.headers["Cache-Control"] == "no-store"
+        assert "text/html" in page.headers["Content-Type"]
+        assert "Back in a moment" in page.body and 'id="post" hidden' in page.body
+        assert "<script>alert" not in page.body and "Riverland &lt;script" in page.body
+        # nothing is loaded from anywhere, and nothing else may run
+        loaded = re.findall(r'(?:src|href)="([^"]*)"', page.body)
+        assert all(address.startswith("data:") for address in loaded)
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        german = web.ask("/de/dataset/")
+        assert 'lang="de"' in german.body and "Gleich wieder da" in german.body
+        arabic = web.ask("/dataset/", Accept_Language="ar-EG,ar;q=0.9")
+        assert 'dir="rtl"' in arabic.body
+        for path in ("/api/3/action/package_search", "/de/api/action/package_list"):
+            answer = web.ask(path)
+            assert answer.status == 503 and answer.json["success"] is False
+        head = web.ask("/", "HEAD")
+        assert (head.status, head.body) == (503, "")
+        health = web.ask("/api/3/action/status_show")
+        assert health.status == 200 and health.json["result"] == {"maintenance": "away"}
+    assert "away: by hand, by " in portal.module("maintenance", "status").stdout
+    portal.module("maintenance", "off")
+    assert web.ask("/dataset/").status == 200
+    assert "off" in portal.module("maintenance", "status").stdout
+
+
+def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> None:
+    web = serve(portal)
+    portal.module("maintenance", "on", "--for", "3s")
+    assert web.ask("/").status == 503
+    wait_until(lambda: web.ask("/").status == 200, 6)
+    done = portal.module("maintenance", "on", "--for", "soon", code=2)
+    assert "30m" in done.stderr
+    journal = (portal.repository / "journal.jsonl").read_text()
+    assert "maintenance away" in journal
+
+
+_HOLDER = """
+import sys, time
+from sqlalchemy.engine import make_url
+from ckanext.dbmanage.engine.maintenance import AWAY, Maintenance
+with Maintenance(sys.argv[1], make_url(sys.argv[2])).held("restore", "r", print) as to:
+    to(AWAY)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_key_outlives_its_owner_by_seconds_only(portal: Portal) -> None:
+    asked = keeper(portal)
+    for number, seconds in ((signal.SIGTERM, 14), (signal.SIGKILL, 14)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _HOLDER, portal.options["ckan.redis.url"],
+             portal.options["sqlalchemy.url"]],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        time.sleep(5)  # it was renewed meanwhile
+        status = asked.status()
+        assert status is not None and status["seconds_left"] > 8
+        assert f"process {process.pid}" in status["owner"]
+        process.send_signal(number)
+        process.communicate()
+        wait_until(lambda: asked.status() is None, seconds)
+
+
+def test_whose_key_it_is(portal: Portal) -> None:
+    one, told = keeper(portal), []
+    one.on(READ_ONLY, 100)
+    with one.held("restore", "reference", told.append) as to:
+        assert (one.status() or {})["level"] == READ_ONLY
+        to(READ_ONLY)
+        to(AWAY)
+        assert (one.status() or {})["reason"] == "restore"
+    # the operator's own comes back, with the time it had left
+    status = one.status() or {}
+    assert status["reason"] == "by hand" and 90 < status["seconds_left"] <= 100
+    one.on(AWAY, 100)
+    with one.held("restore", "", told.append) as to:
+        to(READ_ONLY)
+        assert (one.status() or {})["level"] == AWAY
+    with one.held("restore", "", told.append) as to:
+        to(AWAY)
+        one.on(AWAY, 50, "somebody else")
+    assert (one.status() or {})["reason"] == "somebody else"
+    assert one.off() and not one.off() and not told
+
+
+def test_portals_that_share_a_redis_do_not_mix(
+    make_portal: Callable[..., Portal], serve: Callable[[Portal], Web]
+) -> None:
+    one, two = make_portal(), make_portal()
+    web = serve(two)
+    one.module("maintenance", "on")
+    assert web.ask("/").status == 200
+    assert "off" in two.module("maintenance", "status").stdout
+    one.module("maintenance", "off")
+
+
+def application(environ: dict, start_response: Callable) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"through"]
+
+
+def timed(middleware: MaintenanceMiddleware) -> float:
+    begun = time.monotonic()
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SCRIPT_NAME": ""}
+    assert middleware(environ, lambda *_: None) == [b"through"]
+    return time.monotonic() - begun
+
+
+def test_redis_down_lets_everything_through(portal: Portal) -> None:
+    with socket.socket() as listening:  # one that never answers
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        hanging = f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
+        for url in ("redis://:s3cret-pw@127.0.0.1:9/0", hanging):
+            options = portal.options | {"ckan.redis.url": url}
+            middleware = MaintenanceMiddleware(application, options)
+            assert timed(middleware) < 0.5
+            assert timed(middleware) < 0.05  # it is left alone for a second
+    portal.backup()
+    before = portal.state()
+    portal.damage()
+    portal.write(**{"ckan.redis.url": "redis://:s3cret-pw@127.0.0.1:9/0"})
+    done = portal.module("restore", "latest", "--yes", "--no-backup")
+    assert "Redis does not answer" in done.stderr
+    assert portal.state() == before
+    for command in (["status"], ["on"]):
+        done = portal.module("maintenance", *command, code=1)
+        assert "Redis does not answer" in done.stderr and "s3cret" not in done.stderr
+    assert "Redis does not answer" in portal.module("doctor", code=1).stdout
+
+
+# ------------------------------------------------------------ a switch under traffic
+
+
+def test_visitors_of_a_restore_and_an_undo(
+    portal: Portal, serve: Callable[[Portal], Web]
+) -> None:
+    """No error page for anybody: pages, the API and the DataStore answer or wait."""
+    portal.sql(
+        "UPDATE resource SET id = '00000001-0000-4000-8000-000000000000',"
+        " extras = '{\"datastore_active\": true}' WHERE id = 'r-1'"
+    )
+    web = serve(portal)
+    portal.backup()
+    search = "/api/3/action/datastore_search?resource_id="
+    paths = [
+        "/dataset/dataset-2",
+        f"{search}00000001-0000-4000-8000-000000000000",
+        "/api/3/action/package_show?id=dataset-3",
+    ]
+    for path in paths:
+        assert web.ask(path).status == 200
+    answers: list[tuple[float, str, int, str]] = []
+    script = (
+        "import http.client, json, sys, time\n"
+        "paths, port = json.loads(sys.argv[1]), int(sys.argv[2])\n"
+        "while True:\n"
+        " for path in paths:\n"
+        "  c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)\n"
+        "  c.request('GET', path); a = c.getresponse(); b = a.read().decode()\n"
+        "  print(json.dumps([time.time(), path, a.status, b[:200]]), flush=True)\n"
+        "  c.close(); time.sleep(0.02)\n"
+    )
+    visitors = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, json.dumps(paths), str(web.port)],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    try:
+        time.sleep(1)
+        for command in (
+            ["restore", "latest", "--yes", "--no-backup"],
+            ["undo", "--yes"],
+            ["undo", "--yes"],
+        ):
+            portal.module(*command)
+            time.sleep(1)
+    finally:
+        for visitor in visitors:
+            visitor.terminate()
+            out, _ = visitor.communicate()
+            answers += [json.loads(each) for each in out.splitlines()]
+    statuses = {each[2] for each in answers}
+    assert statuses <= {200, 503}, [a for a in answers if a[2] not in (200, 503)][:3]
+    assert 503 in statuses  # the switch was seen
+    for path in paths:
+        assert [a for a in answers if a[1] == path][-1][2] == 200
+
+
+def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> None:
+    portal.backup()
+    idle = superuser(portal.names["database"])
+    idle.close()
+    process = portal.start("restore", "latest", "--yes", "--no-backup")
+    assert process.stderr is not None
+    said = ""
+    for each in process.stderr:
+        said += each
+        if each.startswith("load"):
+            break
+    import psycopg2
+
+    writer = psycopg2.connect(portal.url("database"), application_name="a-harvester")
+    with writer.cursor() as cursor:
+        cursor.execute("UPDATE package SET title = 'late' WHERE id = 'id-1'")
+        writer.commit()
+        cursor.execute("SELECT 1")  # idle in transaction: it never ends by itself
+    said += process.communicate(timeout=120)[1]
+    writer.close()
+    assert process.returncode == 0, said
+    assert "application 'a-harvester'" in said and "ended" in said
+    assert "1 rows of database: public.package were written" in said
+    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") != [("late",)]
+    portal.module("undo", "--yes")
+    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") == [("late",)]
+
+
+def test_the_key_s_name_holds_no_secret(portal: Portal) -> None:
+    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
+    try:
+        keeper(portal).on(AWAY, 5)
+        for key in client.scan_iter("dbmanage:*"):
+            kept = f"{key} {client.get(key)}"
+            assert os.environ["DBMANAGE_CKAN_PASSWORD"] not in kept
+            assert portal.names["database"] not in kept
+    finally:
+        keeper(portal).off()
+        client.close()
