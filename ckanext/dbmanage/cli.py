@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from .engine import Site
     from .engine.repository import Backup, Repository
 
-#: uploads are not part of a backup yet
-_PARTS = ("database", "datastore")
+_PARTS = ("database", "datastore", "files")
 
 
 class Command(click.Command):
@@ -77,11 +78,11 @@ _only = click.option(
     type=click.Choice(_PARTS),
     multiple=True,
     metavar="PART",
-    help="Only this part: database or datastore; may be repeated.",
+    help="Only this part: database, datastore or files; may be repeated.",
 )
 _one = click.option(
     "--only",
-    type=click.Choice(_PARTS),
+    type=click.Choice(_PARTS[:2]),
     default="database",
     metavar="PART",
     help="Which database: database (the default) or datastore.",
@@ -89,7 +90,7 @@ _one = click.option(
 _no_backup = click.option(
     "--no-backup",
     is_flag=True,
-    help="Do not back up the replaced databases afterwards.",
+    help="Do not back up what was replaced afterwards.",
 )
 
 
@@ -104,12 +105,13 @@ def _open(
     ctx: click.Context, talk: Talk, heads: bool = False
 ) -> tuple[Site, Repository]:
     """The site and its repository; brings the index up to date where that is owed."""
-    from . import config, upgrade
+    from . import config, records, upgrade
     from .engine.repository import Repository
 
     settings = _settings(ctx)
-    plugins = config.plugins(settings)
-    site = config.site(settings, upgrade.installed_heads(plugins) if heads else None)
+    known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
+    named = records.named_uploads(*config.upload_bases(settings))
+    site = replace(config.site(settings, known), named_uploads=named)
     repository = Repository(site.repository, site.secrets)
     if "flask_app" in ctx.meta and repository.marked("reindex"):
         _reindex(ctx, repository, talk)
@@ -164,8 +166,9 @@ def backup(
     with repository.lock("backup"):
         _tidy(site, repository, talk)
         taken = engine.take(
-            site, repository, parts=parts, note=note, keep=keep, progress=talk.progress
-        )
+            site, repository, parts=parts, note=note, keep=keep,
+            progress=talk.progress, warn=talk.warn,
+        )  # fmt: skip
     talk.end()
     about = taken.describe()
     if as_json:
@@ -181,11 +184,29 @@ def backup(
 
 @click.command(cls=Command)
 @click.argument("id", required=False)
+@click.option("--fetch", metavar="PATH", help="Write this upload of the backup.")
+@click.option(
+    "-O", "--output", type=click.Path(), help="Where to; standard output without it."
+)
 @_json
 @click.pass_context
-def backups(ctx: click.Context, id: str | None, as_json: bool) -> None:
-    """List the backups, or show one: an ID, latest or oldest."""
-    _, repository = _open(ctx, Talk(quiet=as_json))
+def backups(
+    ctx: click.Context,
+    id: str | None,
+    fetch: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """List the backups, or show one: an ID, latest or oldest.
+
+    With --fetch one upload comes out of it, by its path as files.jsonl has it.
+    """
+    _, repository = _open(ctx, Talk(quiet=as_json or fetch is not None))
+    if fetch is not None:
+        if id is None:
+            raise click.UsageError("--fetch needs the ID of a backup")
+        _fetch(repository.find(id), fetch, output)
+        return
     found = repository.backups() if id is None else [repository.find(id)]
     described = [one.describe() for one in found]
     if as_json:
@@ -200,13 +221,38 @@ def backups(ctx: click.Context, id: str | None, as_json: bool) -> None:
         click.echo(_table(described))
 
 
+def _fetch(found: Backup, path: str, output: str | None) -> None:
+    from .engine import files
+    from .engine.backup import content_file
+    from .engine.repository import create_file
+
+    listed = content_file(found, "files")
+    if output is None:
+        if sys.stdout.isatty():
+            raise click.UsageError(
+                "an upload is not for a terminal: give -O, or a pipe"
+            )
+        files.fetch(listed, found.objects, path, sys.stdout.buffer)
+        return
+    partial = Path(f"{output}.partial")
+    try:
+        with create_file(partial) as file:
+            files.fetch(listed, found.objects, path, file)
+        partial.rename(output)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def _table(described: list[dict[str, Any]]) -> str:
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
     for one in described:
         note = " ".join(str(one["note"] or "").split())
         if one["reason"] not in (None, "manual"):
             note = " ".join(filter(None, [f"({one['reason']})", note]))
-        state = one["state"] + (" kept" if one["keep"] else "")
+        when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
+        state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
+        state += ", kept" if one["keep"] else ""
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
@@ -232,6 +278,7 @@ def _shown(one: Backup, about: dict[str, Any]) -> str:
         ),
         "problems": "\n          ".join(about["problems"]),
         "keep": "yes" if about["keep"] else "",
+        "files": _uploads(about["files"]),
     }
     lines = [f"{key:9} {value}" for key, value in plain.items() if value]
     databases = one.manifest.get("databases") or {}
@@ -244,36 +291,68 @@ def _shown(one: Backup, about: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _uploads(about: dict[str, Any]) -> str:
+    if not about.get("included"):
+        return ""
+    said = f"{about['count']} uploads, {size(about['bytes'])}"
+    for what in ("missing", "refused"):
+        said += f", {about[what]} {what}" if about[what] else ""
+    lines = [*about.get("examples", ()), *about.get("not_included", ())]
+    return "\n          ".join([said, *lines])
+
+
 @click.command(cls=Command)
 @click.argument("id", required=False)
 @click.option("--all", "every", is_flag=True, help="Every backup.")
+@click.option(
+    "--prove", is_flag=True, help="Also restore it beside the live site, and look."
+)
 @_json
 @_quiet
 @click.pass_context
 def verify(
-    ctx: click.Context, id: str | None, every: bool, as_json: bool, quiet: bool
+    ctx: click.Context,
+    id: str | None,
+    every: bool,
+    prove: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Read every byte of a backup (the latest without ID) and name what was changed."""
+    """Read every byte of a backup (the latest without ID) and name what was changed.
+
+    With --prove it is restored into scratch databases, migrated to the installed CKAN,
+    counted, read through CKAN, and dropped; an evidence page tells what was seen.
+    """
     from .engine import backup as engine
 
     if id is not None and every:
         raise click.UsageError("give an ID or --all")
     talk = Talk(quiet or as_json)
-    site, repository = _open(ctx, talk)
+    site, repository = _open(ctx, talk, heads=prove)
     chosen = "latest" if id is None else id
     found = repository.backups() if every else [repository.find(chosen)]
     results = []
     for one in found:
-        problems = engine.verify(one, site, talk.progress)
+        if prove:
+            problems = _prove(ctx, site, repository, one, talk)
+        else:
+            problems = engine.verify(one, site, talk.progress)
         talk.end()
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:
-            click.echo(f"{one.id}  {_verdict(problems)}")
+            click.echo(f"{one.id}  {_verdict(problems, prove)}")
             for problem in problems:
                 click.echo(f"  {problem}")
     if as_json:
         click.echo(json.dumps(results))
-    broken = [r["id"] for r in results if _verdict(r["problems"]) == "damaged"]
+    verdicts = {r["id"]: _verdict(r["problems"], prove) for r in results}
+    unproven = [name for name, verdict in verdicts.items() if verdict == "not proven"]
+    if unproven:
+        raise click.ClickException(
+            f"not proven: {', '.join(unproven)}; the problems stand above and in "
+            f"{repository.path / 'state'}"
+        )
+    broken = [name for name, verdict in verdicts.items() if verdict == "damaged"]
     if broken:
         raise click.ClickException(
             f"damaged: {', '.join(broken)}; take a new backup with `ckan db backup`"
@@ -282,9 +361,33 @@ def verify(
         raise click.ClickException("not all are this site's own; their bytes are whole")
 
 
-def _verdict(problems: list[str]) -> str:
+def _prove(
+    ctx: click.Context, site: Site, repository: Repository, found: Backup, talk: Talk
+) -> list[str]:
+    from . import upgrade
+    from .engine import proof
+
+    settings = _settings(ctx)
+    with repository.lock("proof"):
+        _tidy(site, repository, talk)
+        record = proof.prove(
+            site,
+            repository,
+            found,
+            prepare=upgrade.prepare(settings),
+            read=upgrade.sample(settings),
+            progress=talk.progress,
+            warn=talk.warn,
+        )
+    talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
+    return record["problems"]
+
+
+def _verdict(problems: list[str], prove: bool) -> str:
     from .engine.repository import UNSIGNED
 
+    if prove:
+        return "not proven" if problems else "proven"
     if not problems:
         return "whole"
     own = [problem for problem in problems if UNSIGNED not in problem]
@@ -316,8 +419,8 @@ def restore(
 ) -> None:
     """Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump -Fc.
 
-    It goes into a copy beside the live databases, is checked there, and is switched in
-    at once; the replaced databases are kept and backed up.
+    It goes into a copy beside what is live, is checked there, and is switched in at
+    once; what was replaced is kept for `ckan db undo`, and backed up.
     """
     talk = Talk(quiet)
     _restore(ctx, talk, source, only, preview, trust, no_backup, yes)
@@ -351,15 +454,17 @@ def _restore(
             trust=trust or preview,
             progress=talk.progress,
         )
+        for sentence in engine.differences(site, source):
+            talk.warn(sentence)
         if preview or not yes:
             talk.end()
             rows = preview_of(site, repository, source, records.KINDS)
             click.echo(_compared(rows), err=not preview)
             if preview:
                 return
-        engine.preflight(site, source)
+        engine.preflight(site, repository, source)
         _may_go_on(
-            f"Replace the live {' and '.join(source.archives)} by {source.name}?", yes
+            f"Replace the live {' and '.join(source.parts)} by {source.name}?", yes
         )
         _let_go()
         if "database" in source.archives:
@@ -372,15 +477,56 @@ def _restore(
             progress=talk.progress,
             warn=talk.warn,
         )
-        _let_go()
-        talk.end()
-        if repository.marked("reindex"):
-            _reindex(ctx, repository, talk)
-        if restored.replaced and not no_backup:
+        _switched(ctx, site, repository, restored, talk)
+        if restored.replaced.parts and not no_backup:
             _back_up_replaced(site, repository, restored, talk, source.name)
     click.echo(f"restored {' and '.join(restored.parts)} from {source.name}")
-    for part, database in restored.replaced.items():
-        talk.say(f"the replaced {part} is kept as the database {database.name}")
+    if restored.replaced.parts:
+        talk.say(
+            f"what it replaced is kept: {_kept(restored)}; `ckan db undo` goes back"
+        )
+
+
+def _switched(
+    ctx: click.Context, site: Site, repository: Repository, restored: Any, talk: Talk
+) -> None:
+    """What is to be done after each switch."""
+    _let_go()
+    talk.end()
+    for table, rows in sorted(restored.written.items()):
+        talk.warn(
+            f"{rows} rows of {table} were written while the switch was prepared: they "
+            "are in what was replaced, not in what is live"
+        )
+    if repository.marked("reindex"):
+        _reindex(ctx, repository, talk)
+
+
+def _kept(restored: Any) -> str:
+    names = [database.name for database in restored.replaced.databases.values()]
+    return " and ".join([*names, *sorted(set(restored.replaced.inside.values()))])
+
+
+@click.command(cls=Command)
+@_yes
+@_quiet
+@click.pass_context
+def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
+    """Switch back what the last restore replaced; a second undo takes that back."""
+    from .engine import restore as engine
+
+    if not (yes or sys.stdin.isatty()):
+        _may_go_on("", yes)
+    talk = Talk(quiet)
+    site, repository = _open(ctx, talk)
+    with repository.lock("undo"):
+        _may_go_on("Switch back to the state before the last restore?", yes)
+        _let_go()
+        repository.mark("reindex", True)
+        undone = engine.undo(site, repository, progress=talk.progress, warn=talk.warn)
+        click.echo(f"undone: {' and '.join(undone.parts)} as before")
+        talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
+        _switched(ctx, site, repository, undone, talk)
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:
@@ -418,13 +564,13 @@ def _back_up_replaced(
         taken = engine.take(
             site,
             repository,
-            databases=restored.replaced,
+            replaced=restored.replaced,
             reason=f"before restore of {name}",
             progress=talk.progress,
         )
         talk.say(f"the replaced state is backup {taken.id}")
     except DbmanageError as error:
-        talk.warn(f"the replaced databases are kept, but were not backed up: {error}")
+        talk.warn(f"what was replaced is kept, but was not backed up: {error}")
 
 
 def _reindex(ctx: click.Context, repository: Repository, talk: Talk) -> None:
@@ -504,7 +650,186 @@ def load(
     _restore(ctx, Talk(quiet), file, (only,), False, True, no_backup, yes)
 
 
-COMMANDS = (backup, backups, verify, restore, dump, load)
+@click.command(cls=Command)
+@click.argument("id")
+@click.option("--release", is_flag=True, help="Give it back to retention.")
+@click.pass_context
+def keep(ctx: click.Context, id: str, release: bool) -> None:
+    """Hold a backup, whatever retention says."""
+    _, repository = _open(ctx, Talk(quiet=False))
+    with repository.lock("keep"):
+        found = repository.find(id)
+        found.remember(keep=not release)
+        repository.record(found.id, "done", what="release" if release else "keep")
+    click.echo(f"{found.id}  {'released' if release else 'kept'}")
+
+
+@click.command(cls=Command)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
+@_json
+@_quiet
+@click.pass_context
+def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    """Forget backups by the rules of retention, with the reason for each.
+
+    Then what no backup names any more, and what a restore replaced and `undo` would
+    bring back, once it is older than `ckanext.dbmanage.undo_days`.
+    """
+    from . import config
+    from .engine import backup as locks
+    from .engine import retention, switch
+
+    talk = Talk(quiet or as_json)
+    site, repository = _open(ctx, talk)
+    settings = _settings(ctx)
+    with repository.lock("prune"):
+        decisions = retention.decide(repository.backups(), config.retention(settings))
+        if dry_run:
+            forgotten = {d.backup.id for d in decisions if d.forget}
+            objects = retention.unnamed_objects(repository, forgotten)
+        else:
+            objects = retention.prune(repository, decisions, talk.progress).objects
+        with locks.live_lock(site):
+            if not dry_run:
+                switch.recover(site, repository, talk.warn)
+            outlived = switch.outlived(repository, config.undo_days(settings))
+            dropped = switch.drop_replaced(
+                site, repository, outlived, talk.warn, dry_run
+            )
+        if not dry_run:
+            repository.record(
+                "prune", "done", what="prune", dropped=dropped,
+                forgotten=[d.backup.id for d in decisions if d.forget],
+            )  # fmt: skip
+    talk.end()
+    if objects.problem:
+        talk.warn(objects.problem)
+    if as_json:
+        document = {
+            "backups": [
+                {"id": d.backup.id, "forget": d.forget, "reason": d.reason}
+                for d in decisions
+            ],
+            "objects": objects.count,
+            "bytes": objects.bytes,
+            "dropped": dropped,
+        }
+        click.echo(json.dumps(document))
+        return
+    for decision in decisions:
+        verb = "forget" if decision.forget else "keep"
+        click.echo(f"{decision.backup.id}  {verb:6}  {decision.reason}")
+    for name in dropped:
+        click.echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
+    click.echo(
+        f"{'would free' if dry_run else 'freed'} {objects.count} contents of uploads, "
+        f"{size(objects.bytes)}"
+    )
+
+
+_DURATION = {"s": 1, "m": 60, "h": 3600}
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: str) -> int:
+    unit = _DURATION.get(value[-1:])
+    if unit is None or not value[:-1].isdecimal() or int(value[:-1]) == 0:
+        raise click.BadParameter("a time such as 90s, 30m or 2h")
+    return int(value[:-1]) * unit
+
+
+@click.command(cls=Command)
+@click.argument("what", type=click.Choice(["on", "off", "status"]))
+@click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
+@click.option(
+    "--for",
+    "seconds",
+    default="30m",
+    callback=_seconds,
+    metavar="TIME",
+    help="It ends by itself after this time, 30m when none is given.",
+)
+@_json
+@click.pass_context
+def maintenance(
+    ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
+) -> None:
+    """Take the site away for visitors (503 and a calm page), or end it, or ask."""
+    from .engine.maintenance import AWAY, READ_ONLY, Maintenance
+
+    site, repository = _open(ctx, Talk(quiet=as_json))
+    keeper = Maintenance(site.redis_url, site.databases["database"].url)
+    if what == "on":
+        level = READ_ONLY if read_only else AWAY
+        keeper.on(level, seconds)
+        repository.record("maintenance", "done", what=f"maintenance {level}")
+    elif what == "off" and keeper.off():
+        repository.record("maintenance", "done", what="maintenance off")
+    status = keeper.status()
+    if as_json:
+        click.echo(json.dumps(status or {"level": "off"}))
+    elif status is None:
+        click.echo("off: the site is open")
+    else:
+        click.echo(
+            f"{status['level']}: {status['reason']}, by {status['owner']} since "
+            f"{status['since']}, ends by itself in {status['seconds_left']:.0f} s"
+        )
+
+
+@click.command(cls=Command)
+@click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
+@_json
+@click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
+@click.pass_context
+def doctor(ctx: click.Context, fix: bool, as_json: bool, nagios: bool) -> None:
+    """Check everything that a restore will need; each problem with what mends it."""
+    from . import config, records
+    from .engine import doctor as engine
+    from .engine.repository import Repository
+
+    talk = Talk(quiet=as_json or nagios)
+    settings = _settings(ctx)
+    if fix:
+        site, repository = _open(ctx, talk)
+        with repository.lock("doctor"):
+            _tidy(site, repository, talk)
+            if repository.marked("reindex"):
+                _reindex(ctx, repository, talk)
+    else:
+        named = records.named_uploads(*config.upload_bases(settings))
+        site = replace(config.site(settings), named_uploads=named)
+        repository = Repository(site.repository, site.secrets)
+    found = engine.examine(site, repository)
+    problems = [each for each in found if each.state == engine.PROBLEM]
+    hints = [each for each in found if each.state == engine.HINT]
+    if nagios:
+        state = "CRITICAL" if problems else "WARNING" if hints else "OK"
+        said = "; ".join(f"{each.name}: {each.text}" for each in problems or hints)
+        click.echo(f"DBMANAGE {state} - {said or f'{len(found)} checks'}")
+        sys.exit({"CRITICAL": 2, "WARNING": 1, "OK": 0}[state])
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found]))
+    else:
+        width = max(len(each.name) for each in found)
+        for each in found:
+            click.echo(f"{each.state:8} {each.name:{width}}  {each.text}")
+    if problems:
+        sys.exit(1)
+
+
+COMMANDS = (
+    backup,
+    backups,
+    verify,
+    restore,
+    undo,
+    dump,
+    load,
+    keep,
+    prune,
+    maintenance,
+    doctor,
+)
 
 
 def extend_core() -> None:

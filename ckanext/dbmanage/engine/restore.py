@@ -10,37 +10,47 @@ done with its help is handed in as `prepare`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
 from zstandard import ZstdError
 
-from . import Progress, Site, Warn, archive, backup, postgres, switch
+from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
+from .backup import Replaced
 from .errors import Damaged, Refused, ToolFailed, Untrusted
+from .files import Move
 from .postgres import Connection, Database, closing, query
 from .repository import UNSIGNED, Backup, Repository
-from .switch import Scratch
+from .switch import Pair, Scratch
 
-#: given the scratch databases by part, makes of them what this site's CKAN needs
-Prepare = Callable[[Mapping[str, Database]], None]
+#: given the scratch databases by part and the version tables that are older than the
+#: installed code, makes of them what this site's CKAN needs
+Prepare = Callable[[Mapping[str, Database], list[str]], None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be restored: an archive for each part, and what is known of them.
+    """What is to be restored: an archive for each database, and what is known of them.
 
-    `backup` is None for a bare archive. `signed`: a manifest of this site vouches for
-    every byte; anything else is hostile until somebody says `--trust`.
+    `backup` is None for a bare archive; `uploads` the list of its uploads when they are
+    to be restored. `signed`: a manifest of this site vouches for every byte; anything
+    else is hostile until somebody says `--trust`.
     """
 
     name: str
     archives: Mapping[str, Path]
     signed: bool
     backup: Backup | None = None
+    uploads: Path | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that it brings."""
+        return [*self.archives, *(["files"] if self.uploads else [])]
 
     def rows(self, part: str) -> dict[str, int] | None:
         """The manifest's exact row counts, None when nobody counted."""
@@ -61,11 +71,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did: `replaced` are the old databases by part."""
+    """What a restore or an undo did.
+
+    `written` counts the rows by `part: table` that were written to the live databases
+    after the copy was begun: they are in the replaced ones.
+    """
 
     operation: str
     parts: list[str]
-    replaced: dict[str, Database]
+    replaced: Replaced
+    written: Mapping[str, int]
 
 
 def open_source(
@@ -91,6 +106,8 @@ def open_source(
                 "file with `pg_dump -Fc`"
             )
         found = Backup(path.resolve(), site.secrets)
+        if not found.objects.is_dir():  # it alone was copied
+            found.objects = repository.path / files.OBJECTS
         return _of_backup(site, found, parts, trust, progress)
     if not path.exists():
         raise Refused(f"there is neither a backup nor a file {name!r}")
@@ -104,15 +121,18 @@ def _of_backup(
         problems = backup.problems_of(found, site, progress, foreign=True)
     else:
         # a signed checksum vouches for every byte; that it can be read shows when it
-        # is read into the scratch database
-        problems = backup.problems_of(found, site, progress, structure=False)
+        # is read into the scratch database, and an upload's when it is copied
+        problems = backup.problems_of(
+            found, site, progress, structure=False, uploads=False
+        )
     if problems:
         if all(UNSIGNED in problem for problem in problems):
             raise Untrusted(f"{problems[0]}. {_TRUST}")
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in backup.PARTS if p in (parts or found.parts)]
     archives = {part: backup.content_file(found, part) for part in chosen}
-    return Source(f"backup {found.id}", archives, found.signed, found)
+    uploads = archives.pop("files", None)
+    return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
 
 _TRUST = (
@@ -125,8 +145,8 @@ def _of_file(
     site: Site, path: Path, parts: tuple[str, ...], trust: bool, progress: Progress
 ) -> Source:
     part = parts[0] if parts else "database"
-    if len(parts) > 1:
-        raise Refused("a file holds one database: give --only once")
+    if len(parts) > 1 or part == "files":
+        raise Refused("a file holds one database: give --only database or datastore")
     archive.refuse_other_formats(path)
     if not trust:
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
@@ -141,8 +161,19 @@ def _of_file(
 # ------------------------------------------------------------------- the preflight
 
 
-def preflight(site: Site, source: Source) -> None:
+def preflight(site: Site, repository: Repository, source: Source) -> None:
     """Every check that can be made before anything is touched. Raises Refused."""
+    if source.uploads:
+        if not site.uploads:
+            raise Refused(
+                f"{source.name} holds uploads, this site has no ckan.storage_path: set "
+                "it, or restore the rest with `--only database --only datastore`"
+            )
+        for directory in site.uploads.values():
+            Path(directory).mkdir(parents=True, exist_ok=True)
+        assert source.backup is not None
+        among = files.folders(site.uploads, repository.path)
+        files.room(source.uploads, source.backup.objects, among)
     for part in source.archives:
         if part not in site.databases:
             raise Refused(
@@ -151,8 +182,8 @@ def preflight(site: Site, source: Source) -> None:
             )
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
-            _may_create(connection, database)
-            switch.refuse_foreign_sessions(site, connection, database.name)
+            may_create(connection, database)
+            sessions.refuse_foreign(site, connection, database.name)
             archive.tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
                 _refuse_superuser(connection, database.role, source.name)
@@ -160,7 +191,41 @@ def preflight(site: Site, source: Source) -> None:
         archive.refuse_wrong_part(held, part, source.name)
         if not source.signed:
             archive.refuse_odd(held, source.name)
-        _same_migrations(source.name, source.migrations(part), part, site)
+    migrations = source.migrations("database") if "database" in source.archives else {}
+    if migrations is not None and "database" in source.archives:
+        outdated(source.name, migrations, site)
+
+
+def differences(site: Site, source: Source) -> Iterator[str]:
+    """What will be another than now besides the data, a sentence for each."""
+    if source.backup is None:
+        return
+    manifest = source.backup.manifest
+    known = manifest.get("secrets")
+    print_ = known.get("api_tokens") if isinstance(known, dict) else None
+    if "database" in source.archives and print_ != backup.fingerprint(
+        site.token_secret
+    ):
+        yield (
+            "API tokens in it were made with another secret than this site has and "
+            "will not work: set the SECRET_KEY (or api_token.jwt.* options) that it "
+            "was made with, or have its users make new tokens"
+        )
+    other = manifest.get("site")
+    if source.signed or not isinstance(other, dict):
+        return
+    for what, there, here in (
+        ("site id", other.get("id"), site.id),
+        ("site URL", other.get("url"), site.url),
+    ):
+        if there != here:
+            yield (
+                f"it is of another site: {what} {there!r}, here {here!r}; addresses in "
+                "its data stay as they are"
+            )
+    there = source.backup.files.get("included") and source.uploads
+    if there:
+        yield f"its uploads will be put into {', '.join(site.uploads.values())}"
 
 
 def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
@@ -175,7 +240,8 @@ def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
         )
 
 
-def _may_create(connection: Connection, database: Database) -> None:
+def may_create(connection: Connection, database: Database) -> None:
+    """Refuses where no copy could be made beside the live database and switched."""
     role, may, superuser = query(
         connection,
         "SELECT rolname, rolcreatedb OR rolsuper, rolsuper FROM pg_roles"
@@ -203,27 +269,34 @@ def _may_create(connection: Connection, database: Database) -> None:
         )
 
 
-def _same_migrations(
-    name: str, migrations: Mapping[str, list[str]] | None, part: str, site: Site
-) -> None:
-    if part != "database" or migrations is None or not site.heads:
-        return
-    for table in sorted(set(migrations) | set(site.heads)):
+def outdated(name: str, migrations: Mapping[str, list[str]], site: Site) -> list[str]:
+    """The version tables whose migrations the installed code has yet to run.
+
+    Raises Refused for a schema that the installed code does not know.
+    """
+    older = []
+    for table in sorted(set(migrations) | set(site.heads)) if site.heads else ():
         there = set(migrations.get(table, ()))
         here = site.heads.get(table)
         owner = table.removesuffix("alembic_version").rstrip("_") or "CKAN"
-        if here is None and there:
+        if here is None:
+            if there:
+                raise Refused(
+                    f"{name} holds migrations of the plugin {owner!r}, which is not "
+                    "enabled here: enable it (and install it), then restore"
+                )
+        elif owner == "CKAN" and not there:
+            raise Refused(f"{name} holds no tables of CKAN that this version knows of")
+        elif not there <= site.revisions[table]:
             raise Refused(
-                f"{name} holds migrations of the plugin {owner!r}, which is not "
-                "enabled here: enable it (and install it), then restore"
+                f"{name} was made with a newer version of {owner}'s schema "
+                f"({', '.join(sorted(there - site.revisions[table]))}) than the "
+                f"installed one ({', '.join(sorted(here))}): install the version of "
+                f"{owner} that it was made with, then restore"
             )
-        if here is not None and there != here:
-            raise Refused(
-                f"{name} was made with another version of {owner}'s schema "
-                f"({', '.join(sorted(there)) or 'none'}) than the installed one "
-                f"({', '.join(sorted(here)) or 'none'}): install the version of "
-                f"{owner} that it was made with, restore, then upgrade"
-            )
+        elif there != here:
+            older.append(table)
+    return older
 
 
 # --------------------------------------------------------------------- the restore
@@ -234,54 +307,174 @@ def restore(
     repository: Repository,
     source: Source,
     *,
-    prepare: Prepare = lambda _: None,
+    prepare: Prepare = lambda *_: None,
     progress: Progress = lambda *_: None,
     warn: Warn = lambda _: None,
 ) -> Restored:
-    """Restores the source's parts and switches them in; the old databases stay.
+    """Restores the source's parts and switches them in; the old ones stay for `undo`.
 
     The caller holds the repository's lock and has made the `preflight`. Until the
-    switch nothing of the live databases is touched; a failure drops the scratch ones.
+    switch nothing that is live is touched; a failure drops what was made beside it.
     Raises Refused, ConnectionFailed, ToolFailed, Damaged.
     """
-    operation = secrets.token_hex(4)
-    with ExitStack() as stack:
-        stack.enter_context(backup.live_lock(site))
-        switch.recover(site, repository, warn)
-        repository.record(operation, "begin", what="restore", source=source.name)
-        try:
-            scratches = {
-                part: stack.enter_context(
-                    switch.scratch(site, repository, operation, part, source.backup)
-                )
-                for part in source.archives
-            }
+    with _journalled(site, repository, "restore", source.name, warn) as operation:
+        before = _written(site, source.archives)
+        with (
+            copies(
+                site, repository, source, operation, prepare, progress, warn
+            ) as scratches,
+            ExitStack() as stack,
+        ):
+            among = files.folders(site.uploads, repository.path)
+            laid: list[Move] = []
+            if source.uploads and source.backup:
+                laid = stack.enter_context(switch.staged(repository, operation, among))
+                objects, size = source.backup.objects, source.backup.files["bytes"]
+                files.stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
-                _load(site, repository, source, scratch, progress, warn)
-            copies = {part: scratch.database for part, scratch in scratches.items()}
-            prepare(copies)
-            for part, scratch in scratches.items():
-                _check(site, source, part, scratch.database, progress)
                 switch.copy_properties(scratch, warn)
-            progress("switch", 0, 0)
-            switch.switch(site, repository, operation, list(scratches.values()))
+            pairs = [scratch.pair for scratch in scratches.values()]
+
+            def moves() -> list[Move]:
+                return [files.planned(*each) for each in zip(laid, among, strict=False)]
+
+            _switch(site, repository, operation, pairs, moves, progress, warn)
+        return _done(site, repository, operation, pairs, laid, before, warn)
+
+
+def undo(
+    site: Site,
+    repository: Repository,
+    *,
+    progress: Progress = lambda *_: None,
+    warn: Warn = lambda _: None,
+) -> Restored:
+    """Switches back what the last restore or undo replaced; can itself be undone.
+
+    The caller holds the repository's lock. Raises Refused, ConnectionFailed,
+    ToolFailed.
+    """
+    with _journalled(site, repository, "undo", "the last switch", warn) as operation:
+        pairs, moves = switch.undoable(site, repository)
+        before = _written(site, [pair.part for pair in pairs])
+        _switch(site, repository, operation, pairs, lambda: moves, progress, warn)
+        return _done(site, repository, operation, pairs, moves, before, warn)
+
+
+@contextmanager
+def _journalled(
+    site: Site, repository: Repository, what: str, source: str, warn: Warn
+) -> Iterator[str]:
+    """The live database's lock, and the journal's lines for an operation."""
+    operation = secrets.token_hex(4)
+    with backup.live_lock(site):
+        switch.recover(site, repository, warn)
+        repository.record(operation, "begin", what=what, source=source)
+        try:
+            yield operation
         except BaseException as error:
             with suppress(OSError):
-                repository.record(operation, "failed", error=_told(error))
+                repository.record(operation, "failed", what=what, error=_told(error))
             if isinstance(error, (psycopg2.Error, OSError)):
                 raise ToolFailed(
-                    "the restore failed and the live databases are as they were: "
+                    f"the {what} failed and all that is live is as it was: "
                     + _told(error)
                 ) from error
             raise
-        repository.record(operation, "done")
+        repository.record(operation, "done", what=what)
         switch.drop_older(site, repository, operation, warn)
-    replaced = {
-        part: site.databases[part].named(scratch.pair.undo)
-        for part, scratch in scratches.items()
-        if scratch.pair.live_oid
+
+
+def _switch(
+    site: Site,
+    repository: Repository,
+    operation: str,
+    pairs: list[Pair],
+    moves: Callable[[], list[Move]],
+    progress: Progress,
+    warn: Warn,
+) -> None:
+    progress("switch", 0, 0)
+    with sessions.away(site, "restore", f"restore-{operation}", warn):
+        switch.switch(site, repository, operation, pairs, moves())
+
+
+def _written(site: Site, parts: Iterable[str]) -> dict[str, dict[str, int]]:
+    return {part: sessions.written(site.databases[part]) for part in parts}
+
+
+def _done(
+    site: Site,
+    repository: Repository,
+    operation: str,
+    pairs: list[Pair],
+    moves: list[Move],
+    before: Mapping[str, Mapping[str, int]],
+    warn: Warn,
+) -> Restored:
+    databases = {
+        pair.part: site.databases[pair.part].named(pair.undo)
+        for pair in pairs
+        if pair.live_oid
     }
-    return Restored(operation, list(scratches), replaced)
+    written = {}
+    for part, database in databases.items():
+        # every session of before has ended, and so has told all it wrote
+        for table, rows in sessions.written(database).items():
+            if rows > before[part].get(table, 0):
+                written[f"{part}: {table}"] = rows - before[part].get(table, 0)
+    inside = {move.prefix: move.undo for move in moves}
+    parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
+    return Restored(operation, parts, Replaced(databases, inside), written)
+
+
+@contextmanager
+def copies(
+    site: Site,
+    repository: Repository,
+    source: Source,
+    operation: str,
+    prepare: Prepare,
+    progress: Progress,
+    warn: Warn,
+) -> Iterator[dict[str, Scratch]]:
+    """Scratch databases with the source's data, migrated and checked.
+
+    They are gone at the end unless they were switched in. Raises Damaged, Refused.
+    """
+    with ExitStack() as stack:
+        scratches = {
+            part: stack.enter_context(
+                switch.scratch(site, repository, operation, part, source.backup)
+            )
+            for part in source.archives
+        }
+        for part, scratch in scratches.items():
+            _load(site, repository, source, scratch, progress, warn)
+            progress("check", 0, 0)
+            _compare_rows(source, part, scratch.database)
+        older = _outdated(site, source, scratches)
+        if older:
+            progress("migrate", 0, 0)
+        prepare({part: scratch.database for part, scratch in scratches.items()}, older)
+        # a migration's exit code alone says little
+        if older and (wrong := _outdated(site, source, scratches)):
+            raise ToolFailed(
+                f"the copy of {source.name} was migrated, but {', '.join(wrong)} is "
+                "still not what the installed code expects; nothing was switched"
+            )
+        for scratch in scratches.values():
+            _analyse(scratch.database, site.jobs)
+        yield scratches
+
+
+def _outdated(
+    site: Site, source: Source, scratches: Mapping[str, Scratch]
+) -> list[str]:
+    if "database" not in scratches:
+        return []
+    with closing(scratches["database"].database.connect()) as connection:
+        return outdated(source.name, postgres.migration_heads(connection), site)
 
 
 def _told(error: BaseException) -> str:
@@ -357,20 +550,14 @@ def _analyse(database: Database, jobs: int) -> None:
             done.result()
 
 
-def _check(
-    site: Site, source: Source, part: str, copy: Database, progress: Progress
-) -> None:
-    progress("check", 0, 0)
-    _analyse(copy, site.jobs)
+def _compare_rows(source: Source, part: str, copy: Database) -> None:
+    expected = source.rows(part)
+    if expected is None:
+        return
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        _same_migrations(source.name, postgres.migration_heads(connection), part, site)
-        expected = source.rows(part)
-        if expected is None:
-            return
         names = [(schema, table) for schema, table, *_ in postgres.tables(connection)]
         counted = postgres.count_rows(connection, names)
-    # what `prepare` adds, such as the DataStore's own tables, is no loss
     wrong = [
         f"table {table}: {counted.get(table, 'none')} rows, the manifest says {rows}"
         for table, rows in sorted(expected.items())

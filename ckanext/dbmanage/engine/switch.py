@@ -12,21 +12,23 @@ from __future__ import annotations
 import re
 import secrets
 import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
-from . import Site, Warn, postgres
-from .errors import ConnectionFailed, DbmanageError, Refused
+from . import Site, Warn, files, postgres, sessions
+from .errors import DbmanageError, Refused
+from .files import Folder, Move
 from .postgres import Connection, Database, closing, execute, query
-from .repository import Backup, Repository
+from .repository import Backup, Repository, now
 
 _NAME = re.compile(r"dbm_[0-9a-f]{8}_(scratch|undo)")
 _ATTEMPTS = 8
@@ -57,10 +59,10 @@ class Pair:
     live_oid: int = 0
     scratch_oid: int = 0
 
-    def comment(self, role: str) -> str:
+    @property
+    def comment(self) -> str:
         """The comment that makes the scratch or the undo database provably ours."""
-        site = f"site {self.site!r}, token {self.token}"
-        return f"ckanext-dbmanage {role} database of {site}"
+        return f"ckanext-dbmanage, site {self.site!r}, token {self.token}"
 
 
 @dataclass
@@ -134,7 +136,7 @@ def _create(
     )
     query(keeper, statement)
     execute(keeper, "COMMENT ON DATABASE {} IS {comment}", pair.scratch,
-            comment=pair.comment("scratch"))  # fmt: skip
+            comment=pair.comment)  # fmt: skip
     execute(keeper, "ALTER DATABASE {} ALLOW_CONNECTIONS true", pair.scratch)
     known = {field.name: getattr(pair, field.name) for field in fields(pair)}
     return Pair(
@@ -205,54 +207,18 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
             return True
         comment, connectable = rows[0]
         if comment is None and not connectable and role == "scratch":
-            comment = pair.comment(role)
+            comment = pair.comment
             execute(
                 connection, "COMMENT ON DATABASE {} IS {comment}", name, comment=comment
             )
-        if comment != pair.comment(role):
+        if comment != pair.comment:
             return False
         # not WITH (FORCE): that fails on an autovacuum worker, which a plain DROP ends
-        with _ending_sessions(site, [name]):
+        with sessions.ending(site, [name]):
             execute(connection, "DROP DATABASE {}", name)
         return True
     finally:
         postgres.unlock(connection, "ours", name)
-
-
-# ------------------------------------------------------------- foreign sessions
-
-
-def refuse_foreign_sessions(site: Site, connection: Connection, name: str) -> None:
-    """Refuses while a role that is not the site's has a session in the database.
-
-    Nobody but a superuser could end it, and the switch would hang on it.
-    """
-    sessions = query(
-        connection,
-        "SELECT pid, usename, application_name FROM pg_stat_activity"
-        " WHERE datname = %s AND usename IS NOT NULL AND usename <> ALL(%s)",
-        name,
-        sorted(_roles(site)),
-    )
-    if sessions:
-        who = "; ".join(
-            f"process {pid}, role {role!r}, application {application!r}"
-            for pid, role, application in sessions
-        )
-        raise Refused(
-            f"somebody else is connected to the database {name!r}: {who}. "
-            "End these sessions, then try again"
-        )
-
-
-def _urls(site: Site) -> list[tuple[Database, Any]]:
-    found = [(database, database.url) for database in site.databases.values()]
-    found += [(d, d.read_url) for d in site.databases.values() if d.read_url]
-    return found
-
-
-def _roles(site: Site) -> set[str]:
-    return {database.role_of(url) for database, url in _urls(site)}
 
 
 # ---------------------------------------------------------------------- the switch
@@ -307,30 +273,50 @@ FROM pg_database WHERE datname = %(live)s"""
 
 
 def switch(
-    site: Site, repository: Repository, operation: str, scratches: list[Scratch]
+    site: Site,
+    repository: Repository,
+    operation: str,
+    pairs: list[Pair],
+    moves: list[Move],
 ) -> None:
-    """Renames live to undo and scratch to live, all parts in one transaction.
+    """Renames live to undo and scratch to live: all databases at once, and uploads.
 
-    Where the parts are on different servers or of owners that no one role may rename,
-    the DataStore goes first and the journal carries the rest: the next command
-    completes it, and a failure here turns it back.
+    The uploads' folders are renamed right before the databases' commit, which decides:
+    a failure before it turns them back, and so does the next command when this one is
+    killed. Where the databases are on different servers or of owners that no one role
+    may rename, the DataStore goes first and the journal carries the rest.
     """
-    for scratch_ in scratches:
-        refuse_foreign_sessions(site, scratch_.keeper, scratch_.pair.live)
-    pairs = {s.pair.part: s.pair for s in scratches}
-    repository.record(operation, "switch", pairs=[asdict(p) for p in pairs.values()])
+    groups = _groups(site, pairs)
+    facts = {"pairs": [asdict(p) for p in pairs], "moves": [asdict(m) for m in moves]}
+    repository.record(operation, "switch", **facts)
     done: list[Pair] = []
     with _uninterrupted():
         try:
-            for group in _groups(scratches):
-                _rename(site, group[0].live, [s.pair for s in group])
-                done += [s.pair for s in group]
+            for group in groups[:-1]:
+                _rename(site, site.databases[group[0].part], group)
+                done += group
+            if not groups:
+                _forward(moves)
+            for group in groups[-1:]:
+                _rename(site, site.databases[group[0].part], group, moves=moves)
+                done += group
         except BaseException:
             for pair in done:
                 _rename(site, site.databases[pair.part], [pair], back=True)
+            for move in moves:
+                files.back(move)
             repository.record(operation, "switched", parts=[])
             raise
-        repository.record(operation, "switched", parts=sorted(pairs))
+        repository.record(operation, "switched", parts=_parts(pairs, moves))
+
+
+def _forward(moves: Iterable[Move]) -> None:
+    for move in moves:
+        files.forward(move)
+
+
+def _parts(pairs: list[Pair], moves: list[Move]) -> list[str]:
+    return sorted({*(pair.part for pair in pairs), *(["files"] if moves else [])})
 
 
 @contextmanager
@@ -345,18 +331,26 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _groups(scratches: list[Scratch]) -> list[list[Scratch]]:
+def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
     """What one transaction can rename together, the DataStore before the main one."""
-    first, *others = scratches
-    together = [
-        other
-        for other in others
-        if postgres.server_identity(other.keeper)
-        == postgres.server_identity(first.keeper)
-        and _may_rename(first.keeper, other.pair)
-    ]
-    alone = [[other] for other in others if other not in together]
-    return [*alone, [first, *together]]
+    if not pairs:
+        return []
+    with ExitStack() as stack:
+        servers = {}
+        for pair in pairs:
+            connection = site.databases[pair.part].maintenance()
+            servers[pair.part] = stack.enter_context(closing(connection))
+            sessions.refuse_foreign(site, connection, pair.live)
+        first, *others = pairs
+        own = servers[first.part]
+        identity = postgres.server_identity(own)
+        together = [
+            other
+            for other in others
+            if postgres.server_identity(servers[other.part]) == identity
+            and _may_rename(own, other)
+        ]
+    return [*([other] for other in others if other not in together), [first, *together]]
 
 
 def _may_rename(connection: Connection, pair: Pair) -> bool:
@@ -370,21 +364,28 @@ def _may_rename(connection: Connection, pair: Pair) -> bool:
 
 
 def _rename(
-    site: Site, database: Database, pairs: list[Pair], back: bool = False
+    site: Site,
+    database: Database,
+    pairs: list[Pair],
+    back: bool = False,
+    moves: Iterable[Move] = (),
 ) -> None:
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
-    with closing(database.maintenance()) as connection, _ending_sessions(site, names):
+    with closing(database.maintenance()) as connection, sessions.ending(site, names):
         query(connection, f"SET statement_timeout = '{_TIMEOUT}'")
         query(connection, "SET client_connection_check_interval = '500ms'")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 _rename_once(connection, pairs, back)
+                # nobody can connect meanwhile
+                _forward(moves)
+                query(connection, "COMMIT")
                 return
             except _IN_USE as error:
                 query(connection, "ROLLBACK")
                 if attempt == _ATTEMPTS:
                     for pair in pairs:
-                        refuse_foreign_sessions(site, connection, pair.live)
+                        sessions.refuse_foreign(site, connection, pair.live)
                     raise Refused(
                         "the switch did not get the databases for itself: "
                         f"{' '.join(str(error).split())}; "
@@ -421,9 +422,8 @@ def _rename_once(connection: Connection, pairs: list[Pair], back: bool) -> None:
                 connection, "SELECT shobj_description(%s::oid, 'pg_database')", oids[0]
             )
             execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
-            role = "scratch" if back else "undo"
             execute(connection, "COMMENT ON DATABASE {} IS {comment}", first,
-                    comment=pair.comment(role))  # fmt: skip
+                    comment=pair.comment)  # fmt: skip
         if oids[1]:
             execute(connection, "ALTER DATABASE {} RENAME TO {}", second, pair.live)
             query(
@@ -432,47 +432,91 @@ def _rename_once(connection: Connection, pairs: list[Pair], back: bool) -> None:
                     sql.Identifier(pair.live), sql.Literal(comment)
                 ),
             )
-    query(connection, "COMMIT")
-
-
-@contextmanager
-def _ending_sessions(site: Site, names: list[str]) -> Iterator[None]:
-    """Ends the sessions of the site's own roles in these databases, again and again.
-
-    Each role ends its own: that needs no more right than to connect.
-    """
-    stop = threading.Event()
-    statement = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = ANY(%s) AND usename = current_user"
-        " AND pid <> pg_backend_pid()"
-    )
-
-    def work(connection: Connection) -> None:
-        with suppress(psycopg2.Error):
-            while not stop.wait(0.01):
-                query(connection, statement, names)
-
-    with ExitStack() as stack:
-        threads = []
-        for database, url in _urls(site):
-            # a role that may not even connect here has no way to be in the way
-            with suppress(ConnectionFailed):
-                connection = stack.enter_context(closing(database.maintenance(url)))
-                threads.append(threading.Thread(target=work, args=(connection,)))
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
 
 
 def switched(connection: Connection, pair: Pair) -> bool:
     """Whether the copy is the live database now."""
     return bool(pair.scratch_oid) and _oid(connection, pair.live) == pair.scratch_oid
+
+
+# ------------------------------------------------------------------------- uploads
+
+
+@contextmanager
+def staged(
+    repository: Repository, operation: str, among: list[Folder]
+) -> Iterator[list[Move]]:
+    """Where uploads may be laid down; gone at the end what was not switched in."""
+    moves = files.moves(among, secrets.token_hex(4), secrets.token_hex(16))
+    repository.record(operation, "stage", moves=[asdict(move) for move in moves])
+    try:
+        yield moves
+    finally:
+        with suppress(OSError):
+            _discard(repository, operation, moves)
+
+
+def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
+    for move in moves:
+        scratch = Path(move.path) / move.scratch
+        if files.discard(scratch, move.token):
+            repository.record(operation, "drop", folder=str(scratch))
+
+
+# ---------------------------------------------------------------------------- undo
+
+
+def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
+    """What takes the last switch back: databases, uploads. Raises Refused."""
+    operations = _operations(repository)
+    last = next((o for o in reversed(operations.values()) if o["switched"]), None)
+    if last is None:
+        raise Refused(
+            f"there is nothing to undo: the journal in {repository.path} knows of no "
+            "restore"
+        )
+    pairs = []
+    for pair in last["switch"]:
+        if pair.part not in last["switched"]:
+            continue
+        if pair.part not in site.databases or not pair.live_oid:
+            raise Refused(f"there was no {pair.part} before the last restore")
+        with closing(site.databases[pair.part].maintenance()) as connection:
+            found = query(
+                connection,
+                "SELECT oid::bigint, shobj_description(oid, 'pg_database')"
+                " FROM pg_database WHERE datname = %s",
+                pair.undo,
+            )
+        if found != [(pair.live_oid, pair.comment)]:
+            raise Refused(
+                f"the database {pair.undo!r} with the state before is not there any "
+                "more: it was dropped, or renamed by hand; the backup that the restore "
+                "took afterwards holds the same"
+            )
+        pairs.append(
+            replace(
+                pair,
+                scratch=pair.undo,
+                undo=f"dbm_{secrets.token_hex(4)}_undo",
+                live_oid=pair.scratch_oid,
+                scratch_oid=pair.live_oid,
+            )
+        )
+    name = secrets.token_hex(4)
+    folders = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
+    moves = []
+    for move in last["moves"] if "files" in last["switched"] else ():
+        if not files.is_ours(Path(move.path) / move.undo, move.token):
+            raise Refused(
+                f"the uploads before the last restore are not in {move.path}/"
+                f"{move.undo} any more; the backup that it took afterwards holds them"
+            )
+        if move.path not in folders:
+            raise Refused(f"{move.path} holds no uploads of this site any more")
+        other = replace(move, scratch=move.undo, undo=f".dbm_{name}_undo")
+        moves.append(files.planned(other, folders[move.path]))
+    return pairs, moves
 
 
 # --------------------------------------------------------------- what was left over
@@ -485,7 +529,7 @@ def recover(site: Site, repository: Repository, warn: Warn) -> None:
     """
     operations = _operations(repository)
     for operation, facts in operations.items():
-        if facts["switch"] and facts["switched"] is None:
+        if (facts["switch"] or facts["moves"]) and facts["switched"] is None:
             _settle(site, repository, operation, facts, warn)
         for pair in facts["created"]:
             if pair.scratch in facts["dropped"] or pair.part not in site.databases:
@@ -493,6 +537,9 @@ def recover(site: Site, repository: Repository, warn: Warn) -> None:
             with closing(site.databases[pair.part].maintenance()) as connection:
                 if _drop(site, connection, pair, "scratch"):
                     repository.record(operation, "drop", database=pair.scratch)
+        for move in facts["staged"]:
+            if str(Path(move.path) / move.scratch) not in facts["dropped"]:
+                _discard(repository, operation, [move])
 
 
 def _settle(
@@ -502,50 +549,122 @@ def _settle(
     for pair in facts["switch"]:
         with closing(site.databases[pair.part].maintenance()) as connection:
             (new if switched(connection, pair) else old).append(pair)
-    for pair in old if new else ():
+    # uploads alone: they had passed their checks; else the databases decide
+    on = bool(new) or not facts["switch"]
+    for move in facts["moves"]:
+        if on:
+            files.forward(move)
+        elif files.began(move):
+            files.back(move)
+            warn(f"the uploads in {move.path} are as before the restore that was ended")
+    if on and (old or facts["moves"]):
         # half of a switch over two servers: both copies had passed their checks
-        _rename(site, site.databases[pair.part], [pair])
-        warn(f"the switch of {pair.live!r} that was half-way has been completed")
-        new.append(pair)
-    repository.record(operation, "switched", parts=sorted(pair.part for pair in new))
+        for pair in old:
+            _rename(site, site.databases[pair.part], [pair])
+        what = [repr(pair.live) for pair in old] + [m.path for m in facts["moves"]]
+        warn(f"the switch of {', '.join(what)} that was half-way has been completed")
+        new += old
+    parts = _parts(new, facts["moves"]) if on else []
+    repository.record(operation, "switched", parts=parts)
 
 
 def drop_older(site: Site, repository: Repository, operation: str, warn: Warn) -> None:
-    """Drops the old databases that earlier switches kept: one way back is kept."""
+    """Drops what earlier switches put aside of the same parts: one way back is kept."""
     operations = _operations(repository)
     parts = operations[operation]["switched"]
-    for earlier, facts in operations.items():
-        if earlier == operation:
-            continue
+    others = {name: parts for name in operations if name != operation}
+    drop_replaced(site, repository, others, warn)
+
+
+def outlived(repository: Repository, days: int) -> dict[str, list[str]]:
+    """The parts by operation whose way back is older than `days`."""
+    limit = f"{now() - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        name: facts["switched"]
+        for name, facts in _operations(repository).items()
+        if facts["switched"] and facts["time"] < limit
+    }
+
+
+def drop_replaced(
+    site: Site,
+    repository: Repository,
+    parts: Mapping[str, Iterable[str]],
+    warn: Warn,
+    dry_run: bool = False,
+) -> list[str]:
+    """Drops the old databases and uploads of switches; their names.
+
+    `parts` by operation say which. What is not provably ours stays.
+    """
+    gone = []
+    operations = _operations(repository)
+    for operation, wanted in parts.items():
+        facts = operations[operation]
+        kept = set(wanted) & set(facts["switched"] or ())
         for pair in facts["switch"]:
-            kept = pair.part in (facts["switched"] or ()) and pair.part in parts
-            if not kept or pair.undo in facts["dropped"]:
+            if pair.part not in kept or pair.undo in facts["dropped"]:
                 continue
             try:
                 with closing(site.databases[pair.part].maintenance()) as connection:
-                    if _drop(site, connection, pair, "undo"):
-                        repository.record(earlier, "drop", database=pair.undo)
+                    there = bool(_oid(connection, pair.undo))
+                    if dry_run:
+                        gone += [pair.undo] if there else []
+                    elif _drop(site, connection, pair, "undo"):
+                        repository.record(operation, "drop", database=pair.undo)
+                        gone += [pair.undo] if there else []
             except (psycopg2.Error, DbmanageError, KeyError) as error:
                 warn(f"the old database {pair.undo!r} stays for now: {error}")
+        for move in facts["moves"] if "files" in kept else ():
+            undo = Path(move.path) / move.undo
+            there = undo.exists()
+            if str(undo) in facts["dropped"]:
+                continue
+            try:
+                if dry_run or files.discard(undo, move.token):
+                    gone += [str(undo)] if there else []
+                    if not dry_run:
+                        repository.record(operation, "drop", folder=str(undo))
+            except OSError as error:
+                warn(f"the old uploads {undo} stay for now: {error.strerror}")
+    return gone
+
+
+def half_way(repository: Repository) -> list[str]:
+    """The operations whose switch was begun and neither finished nor turned back."""
+    return [
+        name
+        for name, facts in _operations(repository).items()
+        if (facts["switch"] or facts["moves"]) and facts["switched"] is None
+    ]
 
 
 def _operations(repository: Repository) -> dict[str, dict[str, Any]]:
-    """The journal by operation: databases created, dropped, to switch, switched."""
+    """The journal by operation: created, staged, dropped, to switch, switched."""
     found: dict[str, dict[str, Any]] = {}
     for line in repository.journal():
-        facts = found.setdefault(
-            str(line.get("operation")),
-            {"created": [], "dropped": set(), "switch": [], "switched": None},
-        )
         event = line.get("event")
-        if event == "create":
-            facts["created"] += _pairs([line["pair"]])
-        elif event == "drop":
-            facts["dropped"].add(line["database"])
-        elif event == "switch":
-            facts["switch"] = _pairs(line["pairs"])
-        elif event == "switched":
-            facts["switched"] = line["parts"]
+        name = str(line.get("operation"))
+        if event not in ("create", "stage", "drop", "switch", "switched"):
+            continue
+        facts = found.setdefault(
+            name,
+            {"created": [], "staged": [], "dropped": set(), "switched": None}
+            | {"switch": [], "moves": [], "time": ""},
+        )
+        # a line that is none of ours, or of another version
+        with suppress(KeyError, TypeError):
+            if event == "create":
+                facts["created"] += _pairs([line["pair"]])
+            elif event == "stage":
+                facts["staged"] = [Move(**move) for move in line["moves"]]
+            elif event == "drop":
+                facts["dropped"].add(line.get("database") or line.get("folder"))
+            elif event == "switch":
+                facts["switch"] = _pairs(line["pairs"])
+                facts["moves"] = [Move(**move) for move in line.get("moves", ())]
+            else:
+                facts["switched"], facts["time"] = line["parts"], line.get("time", "")
     return found
 
 

@@ -7,6 +7,8 @@ process of their own.
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
 import secrets
@@ -31,13 +33,14 @@ from ckanext.dbmanage.engine.repository import Repository
 
 DATASETS = 40
 DATASTORE_TABLES = 3
+UPLOADS = 5
 SUPERUSER = make_url(os.environ["DBMANAGE_SUPERUSER_URL"])
 PASSWORD = os.environ["DBMANAGE_CKAN_PASSWORD"]
 READER = os.environ["DBMANAGE_READER_PASSWORD"]
 BIN = Path(sys.executable).parent
 PG_BIN = Path(os.environ["DBMANAGE_PG_BIN"])
 
-_ROWS = f"""
+ROWS = f"""
 INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
   SELECT 'user-' || i, 'user-' || i, 'Us\u00e9r ' || i, 'u' || i || '@example.com', now(),
          'active', i = 1 FROM generate_series(1, 5) i;
@@ -53,6 +56,11 @@ INSERT INTO resource (id, package_id, url, format, state, name, description, pos
                       created, metadata_modified, extras)
   SELECT 'r-' || i, 'id-' || i, 'https://example.com/' || i, 'CSV', 'active', 'File', '', 0,
          now(), now(), '{{}}' FROM generate_series(1, {DATASETS}) i;
+INSERT INTO resource (id, package_id, url, url_type, format, state, name, description, position,
+                      created, metadata_modified, extras)
+  SELECT 'upload-' || i, 'id-' || i, 'table.csv', 'upload', 'CSV', 'active', 'Upload', '', 1,
+         now(), now(), '{{}}' FROM generate_series(1, {UPLOADS}) i;
+UPDATE "group" SET image_url = 'logo 東.png' WHERE id = 'org-1';
 INSERT INTO tag (id, name) VALUES ('tag-1', 'air quality');
 INSERT INTO package_tag (id, package_id, tag_id, state)
   SELECT 'pt-' || i, 'id-' || i, 'tag-1', 'active' FROM generate_series(1, {DATASETS}) i;
@@ -223,8 +231,8 @@ class Portal:
         return query(statement, self.names[part])
 
     def state(self) -> dict[str, Any]:
-        """All that is in the databases: a hash of each table's rows, order-free."""
-        found = {}
+        """All there is: a hash of each table's rows, order-free, and the uploads."""
+        found: dict[str, Any] = {"uploads": self.uploads()}
         for part in self.names:
             tables = self.sql(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", part
@@ -238,8 +246,35 @@ class Portal:
                 found[f"{part}:{table}"] = rows[0]
         return found
 
+    def uploads(self) -> dict[str, str]:
+        """The uploads on the disk: a checksum by path."""
+        return {
+            str(path.relative_to(self.storage)): hashlib.sha256(
+                path.read_bytes()
+            ).hexdigest()
+            for path in sorted(self.storage.rglob("*"))
+            if path.is_file()
+            and not path.relative_to(self.storage).parts[0].startswith(".dbm_")
+            and path.relative_to(self.storage).parts[0] not in ("dbmanage", "webassets")
+        }
+
+    def fill_uploads(self) -> None:
+        """What CKAN has written for the rows of the template."""
+        for number in range(1, UPLOADS + 1):
+            path = self.storage / "resources" / "upl" / "oad" / f"-{number}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"a,b\n1,2\n" * number)
+        path = self.storage / "storage" / "uploads" / "group" / "logo 東.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"\x89PNG")
+
     def damage(self) -> None:
         """What an operator does by mistake."""
+        upload = self.storage / "resources" / "upl" / "oad"
+        (upload / "-1").unlink(missing_ok=True)
+        if upload.exists():
+            (upload / "-2").write_bytes(b"overwritten")
+            (upload / "new").write_bytes(b"new")
         self.sql("DELETE FROM resource; DELETE FROM package_tag; DELETE FROM member")
         self.sql("DELETE FROM package WHERE name LIKE 'dataset-1%'")
         (name,) = self.sql(
@@ -266,7 +301,8 @@ class Portal:
 
     def site(self) -> Site:
         return config.site(
-            self.options, upgrade.installed_heads(self.options["ckan.plugins"].split())
+            self.options,
+            upgrade.installed_migrations(self.options["ckan.plugins"].split()),
         )
 
     def engine(self) -> tuple[Site, Repository]:
@@ -315,7 +351,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     query("\n".join(lines), portal.names["datastore"])
     owned = psycopg2.connect(portal.url("database"))
     with owned, owned.cursor() as cursor:
-        cursor.execute(_ROWS)
+        cursor.execute(ROWS)
     owned.close()
     owned = psycopg2.connect(portal.url("datastore"))
     with owned, owned.cursor() as cursor:
@@ -391,6 +427,7 @@ def make_portal(
         # the user that CKAN makes for itself when it starts
         own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
         portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
+        portal.fill_uploads()
         made.append(portal)
         return portal
 
@@ -541,3 +578,69 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield make
     for directory in made:
         subprocess.run(["umount", "-l", directory], check=True)
+
+
+# ------------------------------------------------------------------ a running site
+
+
+class Answer:
+    """What a visitor got: status, headers, body; redirects are not followed."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers = answer.status, answer.headers
+        self.body = answer.read().decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Web:
+    """A CKAN web process of a portal."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.log = portal.directory / "web.log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                 "-p", str(self.port), "-r", "-t"],
+                env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, **headers: str
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with closing(connection):
+            headers = {k.replace("_", "-"): v for k, v in headers.items()}
+            if isinstance(body, dict):
+                body = json.dumps(body)
+                headers["Content-Type"] = "application/json"
+            connection.request(method, path, body, headers)
+            return Answer(connection.getresponse())
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return self.ask("/api/3/action/status_show").status == 200
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Portal], Web]]:
+    """Starts web processes of portals; each ends with the test."""
+    made = []
+
+    def start(portal: Portal) -> Web:
+        made.append(Web(portal))
+        wait_until(made[-1].up, 90)
+        return made[-1]
+
+    yield start
+    for web in made:
+        web.process.terminate()
+        web.process.wait()

@@ -22,7 +22,7 @@ def test_backup_prints_its_id_alone(portal: Portal) -> None:
     assert listed["id"] == name
     assert listed["state"] == "verified"
     assert listed["note"] == "before the harvest"
-    assert listed["parts"] == ["database", "datastore"]
+    assert listed["parts"] == ["database", "datastore", "files"]
 
 
 def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:

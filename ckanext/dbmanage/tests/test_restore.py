@@ -18,6 +18,7 @@ from .conftest import (
     PASSWORD,
     PG_BIN,
     SUPERUSER,
+    UPLOADS,
     Portal,
     databases,
     query,
@@ -126,14 +127,21 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
         " VALUES ('org-2', 'org-2', 'New', 'active', 'organization', true, 'approved')"
     )
     portal.sql('CREATE TABLE "new-table" (a int)', "datastore")
+    uploads = portal.storage / "resources" / "upl" / "oad"
+    (uploads / "-1").unlink()
+    (uploads / "-2").unlink()
+    (uploads / "-3").write_bytes(b"changed")
+    (uploads / "new").write_bytes(b"new")
     before = portal.state()
     done = portal.module("restore", "latest", "--preview")
     rows = {line[:16].strip(): line[16:].split() for line in done.stdout.splitlines()}
     assert rows[""] == ["now", "then", "lost", "gained", "changed"]
     assert rows["datasets"] == [str(DATASETS - 1), str(DATASETS), "0", "1", "1"]
-    assert rows["resources"] == [str(DATASETS - 2), str(DATASETS), "0", "2", "0"]
+    resources = DATASETS + UPLOADS
+    assert rows["resources"] == [str(resources - 2), str(resources), "0", "2", "0"]
     assert rows["organizations"] == ["2", "1", "1", "0", "0"]
     assert rows["DataStore tables"] == ["4", "3", "1", "0"]
+    assert rows["uploads"] == [str(UPLOADS), str(UPLOADS + 1), "1", "2", "1"]
     assert portal.state() == before
 
 
@@ -492,7 +500,7 @@ def test_a_served_repository_is_refused(portal: Portal, tmp_path: Path) -> None:
     link.symlink_to(portal.storage / "storage")
     for place in (
         portal.storage / "storage" / "uploads" / "backups",
-        portal.storage / "resources",
+        portal.storage / "resources" / "backups",
         public / "backups",
         link / "x",
     ):

@@ -15,7 +15,15 @@ from ckanext.dbmanage.engine.repository import Backup, dumped
 
 from .conftest import Portal
 
-FILES = ["SHA256SUMS", "database.dump.zst", "datastore.dump.zst", "manifest.json"]
+FILES = sorted(
+    [
+        "files.jsonl",
+        "SHA256SUMS",
+        "database.dump.zst",
+        "datastore.dump.zst",
+        "manifest.json",
+    ]
+)
 
 
 @pytest.fixture

@@ -1,0 +1,222 @@
+"""Checks: what is well, what is not, and the command that mends it.
+
+A check is a function of the site and its repository that gives findings; one that
+fails is itself a problem. Nothing is changed here. Must not know CKAN.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import psycopg2
+
+from . import Site, files, postgres, restore, switch
+from .errors import DbmanageError
+from .maintenance import Maintenance
+from .postgres import closing
+from .repository import Repository, now
+
+OK, HINT, PROBLEM = "ok", "hint", "problem"
+#: a backup a night, and one that failed is seen the next morning
+_FRESH, _STALE = timedelta(hours=26), timedelta(days=7)
+_PROVEN = timedelta(days=31)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: its name, `ok`, `hint` or `problem`, and a sentence."""
+
+    name: str
+    state: str
+    text: str
+
+
+Check = Callable[[Site, Repository], Iterator[tuple[str, str]]]
+
+
+def examine(site: Site, repository: Repository) -> list[Finding]:
+    """All checks' findings."""
+    found = []
+    for name, check in CHECKS.items():
+        try:
+            found += [Finding(name, *finding) for finding in check(site, repository)]
+        except (DbmanageError, psycopg2.Error, OSError) as error:
+            found.append(Finding(name, PROBLEM, " ".join(str(error).split())))
+    return found
+
+
+def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    for part, database in site.databases.items():
+        with closing(database.connect()) as connection:
+            major = postgres.server_major(connection)
+        yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
+
+
+def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    for database in site.databases.values():
+        with closing(database.maintenance()) as connection:
+            restore.may_create(connection, database)
+    yield OK, "copies can be made beside the live databases"
+
+
+def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    for database in site.databases.values():
+        with closing(database.connect()) as connection:
+            major = postgres.server_major(connection)
+        tools = postgres.dump_tools(major, site.pg_bin)
+        yield OK, f"pg_dump {tools.major} serves PostgreSQL {major}"
+
+
+def _repository(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    path = repository.path
+    if not path.is_dir():
+        yield HINT, f"{path} is made by the first `ckan db backup`"
+        return
+    if not os.access(path, os.W_OK | os.X_OK):
+        yield PROBLEM, f"{path} may not be written to by this user: chown it to CKAN's"
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield PROBLEM, f"{path} may be read by others: chmod 700 {path}"
+    free = shutil.disk_usage(path).free
+    newest = next(iter(repository.backups()), None)
+    needed = (newest.bytes - newest.files.get("bytes", 0)) * 3 if newest else 0
+    if free < needed:
+        yield PROBLEM, f"{free} bytes are free in {path}: too few for a backup more"
+    elif not mode & 0o077:
+        yield OK, f"{path} can be written to, {free // 1_000_000} MB are free"
+
+
+def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    described = [backup.describe() for backup in repository.backups()]
+    good = [d for d in described if d["state"] in ("verified", "proven")]
+    for each in described:
+        if each["state"] == "damaged":
+            yield (
+                PROBLEM,
+                f"backup {each['id']} is damaged: `ckan db verify {each['id']}`",
+            )
+    if not good:
+        yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
+        return
+    age = _age(good[0]["created"])
+    state = OK if age < _FRESH else HINT if age < _STALE else PROBLEM
+    text = f"the newest verified backup is {_told(age)} old"
+    yield (
+        state,
+        text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
+    )
+    if datetime.strptime(good[0]["id"], "%Y%m%dT%H%M%SZ") > now().replace(tzinfo=None):
+        yield (
+            PROBLEM,
+            f"the newest backup {good[0]['id']} is of the future: set the clock",
+        )
+
+
+def _proof(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    described = [backup.describe() for backup in repository.backups()]
+    proven = [d for d in described if d["state"] == "proven"]
+    if not proven:
+        yield HINT, "no backup was proven yet: `ckan db verify --prove`"
+        return
+    age = _age(proven[0]["proved"])
+    text = f"backup {proven[0]['id']} was proven {_told(age)} ago"
+    yield (OK, text) if age < _PROVEN else (HINT, f"{text}: `ckan db verify --prove`")
+
+
+def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    half = switch.half_way(repository)
+    if half:
+        yield (
+            PROBLEM,
+            f"the switch of operation {half[-1]} is half-way: `ckan db doctor --fix` "
+            "finishes it or turns it back",
+        )
+    else:
+        yield OK, "no restore is half-way"
+    if repository.marked("reindex"):
+        yield (
+            PROBLEM,
+            "the search index still shows the state before a restore: `ckan db doctor "
+            "--fix`, or `ckan search-index rebuild`",
+        )
+
+
+def _maintenance(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    keeper = Maintenance(site.redis_url, site.databases["database"].url)
+    status = keeper.status()
+    if status is None:
+        yield OK, "the site is open"
+        return
+    yield (
+        HINT,
+        f"the site is {status['level']} ({status['reason']}), by {status['owner']} "
+        f"since {status['since']}, for {status['seconds_left']:.0f} s more: "
+        "`ckan db maintenance off` ends it",
+    )
+
+
+def _plugin(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    plugins = site.versions.get("plugins")
+    if isinstance(plugins, list) and "dbmanage" in plugins:
+        yield OK, "the plugin is enabled"
+    else:
+        yield (
+            PROBLEM,
+            "dbmanage is not in ckan.plugins: visitors see no maintenance page",
+        )
+
+
+def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    for sentence in site.uploads_elsewhere:
+        yield HINT, f"{sentence}: it is in no backup"
+    for folder in files.folders(site.uploads, repository.path):
+        if not os.access(folder.path, os.W_OK | os.X_OK):
+            yield PROBLEM, f"{folder.path} may not be written to by this user"
+        else:
+            yield OK, f"uploads in {folder.path}"
+    for directory in site.uploads.values():
+        if not Path(directory).is_dir():
+            yield HINT, f"{directory} is not there yet"
+    newest = next((b for b in repository.backups() if b.files.get("included")), None)
+    about = newest.files if newest else {}
+    if about.get("missing"):
+        yield (
+            HINT,
+            f"{about['missing']} uploads that the database names were not on the disk "
+            f"at the last backup: {'; '.join(about['examples'][:3])}",
+        )
+    if about.get("refused"):
+        yield HINT, f"{about['refused']} links or special files are in no backup"
+
+
+CHECKS: dict[str, Check] = {
+    "databases": _databases,
+    "rights": _rights,
+    "programs": _programs,
+    "plugin": _plugin,
+    "repository": _repository,
+    "backups": _backups,
+    "proof": _proof,
+    "uploads": _uploads,
+    "switch": _switch,
+    "maintenance": _maintenance,
+}
+
+
+def _age(time: str | None) -> timedelta:
+    if not time:
+        return timedelta.max
+    known = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    return now() - known
+
+
+def _told(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

@@ -1,0 +1,160 @@
+"""Who is connected to the live databases: wait for them, name them, end them.
+
+Each of the site's roles looks after its own sessions: that needs no more right than to
+connect. Must not know archives, uploads or CKAN.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import psycopg2
+
+from . import Site, Warn
+from .errors import ConnectionFailed, Refused
+from .maintenance import AWAY, READ_ONLY, Maintenance
+from .postgres import Connection, Database, closing, query
+
+#: seconds that reading goes on while long transactions come to their end
+_PATIENCE = 10.0
+#: seconds that visitors wait for requests that are still at work
+_DRAIN = 5.0
+#: a request that was let in before the key was set may not have begun its transaction
+_CALM = 5
+_PAUSE = 0.05
+
+
+def refuse_foreign(site: Site, connection: Connection, name: str) -> None:
+    """Refuses while a role that is not the site's has a session in the database.
+
+    Nobody but a superuser could end it, and the switch would hang on it.
+    """
+    sessions = query(
+        connection,
+        "SELECT pid, usename, application_name FROM pg_stat_activity"
+        " WHERE datname = %s AND usename IS NOT NULL AND usename <> ALL(%s)",
+        name,
+        sorted({database.role_of(url) for database, url in _urls(site)}),
+    )
+    if sessions:
+        who = "; ".join(
+            f"process {pid}, role {role!r}, application {application!r}"
+            for pid, role, application in sessions
+        )
+        raise Refused(
+            f"somebody else is connected to the database {name!r}: {who}. "
+            "End these sessions, then try again"
+        )
+
+
+def _urls(site: Site) -> list[tuple[Database, Any]]:
+    found = [(database, database.url) for database in site.databases.values()]
+    found += [(d, d.read_url) for d in site.databases.values() if d.read_url]
+    return found
+
+
+def _connections(site: Site, stack: ExitStack) -> list[Connection]:
+    found = []
+    for database, url in _urls(site):
+        # a role that may not even connect here has no way to be in the way
+        with suppress(ConnectionFailed):
+            found.append(stack.enter_context(closing(database.maintenance(url))))
+    return found
+
+
+@contextmanager
+def ending(site: Site, names: list[str]) -> Iterator[None]:
+    """Ends the sessions of the site's own roles in these databases, again and again."""
+    stop = threading.Event()
+    statement = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = ANY(%s) AND usename = current_user"
+        " AND pid <> pg_backend_pid()"
+    )
+
+    def work(connection: Connection) -> None:
+        with suppress(psycopg2.Error):
+            while not stop.wait(0.01):
+                query(connection, statement, names)
+
+    with ExitStack() as stack:
+        threads = [
+            threading.Thread(target=work, args=(connection,))
+            for connection in _connections(site, stack)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+@contextmanager
+def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
+    """The site read-only, then away, and nobody at work in its databases.
+
+    Reading goes on while long transactions come to their end; visitors wait only for
+    the requests that are under way then. What does not end in time is named: workers
+    and commands do not look at the maintenance key.
+    """
+    names = [database.name for database in site.databases.values()]
+    keeper = Maintenance(site.redis_url, site.databases["database"].url)
+    with ExitStack() as stack:
+        connections = _connections(site, stack)
+        to = stack.enter_context(keeper.held(reason, reference, warn))
+        to(READ_ONLY)
+        _wait(connections, names, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
+        to(AWAY)
+        for who in _wait(connections, names, "state <> 'idle'", _CALM, _DRAIN):
+            warn(f"still at work in the live databases, and ended: {who}")
+        yield
+
+
+def _wait(
+    connections: list[Connection], names: list[str], what: str, calm: int, limit: float
+) -> list[str]:
+    """Waits until nobody was there `calm` times in a row; who is there in the end."""
+    statement = (
+        "SELECT pid, usename, application_name, client_addr::text"  # noqa: S608
+        " FROM pg_stat_activity WHERE datname = ANY(%s) AND usename = current_user"
+        f" AND pid <> pg_backend_pid() AND {what}"
+    )
+    end, quiet = time.monotonic() + limit, 0
+    while True:
+        there = [row for c in connections for row in query(c, statement, names)]
+        quiet = 0 if there else quiet + 1
+        if quiet >= calm or time.monotonic() > end:
+            return sorted(
+                {
+                    f"process {pid}, role {role!r}, application {application!r}, "
+                    f"from {address or 'a local socket'}"
+                    for pid, role, application, address in there
+                }
+            )
+        time.sleep(_PAUSE)
+
+
+def written(database: Database) -> dict[str, int]:
+    """How many rows were ever inserted, changed and deleted, by `schema.table`.
+
+    Empty when there is no such database.
+    """
+    try:
+        connection = database.connect()
+    except ConnectionFailed:
+        return {}
+    with closing(connection):
+        return dict(
+            query(
+                connection,
+                "SELECT schemaname || '.' || relname, n_tup_ins + n_tup_upd + n_tup_del"
+                " FROM pg_stat_user_tables WHERE schemaname !~ '^pg_'",
+            )
+        )

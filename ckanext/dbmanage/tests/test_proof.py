@@ -1,0 +1,347 @@
+"""A backup is proven by restoring it; a restore is undone; an old one is migrated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from ckanext.dbmanage.engine.repository import dumped, sign
+
+from .conftest import DATASETS, ROWS, UPLOADS, Portal, databases, query
+from .test_restore import refused
+
+
+def signed(portal: Portal, path: Path) -> None:
+    """Signs a backup whose list of uploads was changed, as the site itself would."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    content = (path / "files.jsonl").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["contents"]["files.jsonl"] = {"bytes": len(content), "sha256": digest}
+    written = dumped(sign(manifest, portal.options["SECRET_KEY"], "manifest"))
+    (path / "manifest.json").write_bytes(written)
+    names = sorted([*manifest["contents"], "manifest.json"])
+    sums = [hashlib.sha256((path / n).read_bytes()).hexdigest() for n in names]
+    (path / "SHA256SUMS").write_text(
+        "".join(f"{s}  {n}\n" for s, n in zip(sums, names, strict=True))
+    )
+
+
+# ----------------------------------------------------------------------------- proof
+
+
+@pytest.mark.smoke
+def test_a_backup_is_proven(portal: Portal) -> None:
+    path = portal.backup()
+    before, left = portal.state(), databases()
+    done = portal.module("verify", "latest", "--prove")
+    assert done.stdout == f"{path.name}  proven\n"
+    assert portal.state() == before and databases() == left
+    (listed,) = portal.backups()
+    assert listed["state"] == "proven" and listed["proved"]
+    assert re.search(rf"{path.name}  proven 20\d\d-", portal.module("backups").stdout)
+    state = json.loads((portal.repository / "state" / f"{path.name}.json").read_text())
+    assert state["proved"]["read"] == {
+        "datasets": DATASETS, "organizations": 1, "users": 6,
+    }  # fmt: skip
+    assert state["proved"]["uploads"] == {"named": UPLOADS + 1, "missing_before": 0}
+    page = (portal.repository / "state" / f"{path.name}.html").read_text()
+    assert (
+        "Proven" in page
+        and "public.package" in page
+        and portal.options["SECRET_KEY"] not in page
+    )
+    assert "journal" not in page
+    assert '"what": "proof"' in (portal.repository / "journal.jsonl").read_text()
+    # a byte that changes later takes it back
+    (path / "database.dump.zst").write_bytes(b"")
+    portal.module("verify", "latest", code=1)
+    assert portal.backups()[0]["state"] == "damaged"
+
+
+def test_an_upload_that_is_not_in_the_backup_fails_the_proof(portal: Portal) -> None:
+    upload = portal.storage / "resources" / "upl" / "oad" / "-1"
+    content = upload.read_bytes()
+    upload.unlink()  # missing at backup time: told, and no failure
+    portal.backup()
+    done = portal.module("verify", "--prove")
+    assert "proven" in done.stdout
+    record = json.loads(next((portal.repository / "state").glob("*.json")).read_text())[
+        "proved"
+    ]
+    assert record["uploads"]["missing_before"] == 1
+    upload.write_bytes(content)
+    # signed, but the list lacks one though the database names it: only a proof can know
+    path = portal.backup()
+
+    lines = (path / "files.jsonl").read_bytes().splitlines(keepends=True)
+    (path / "files.jsonl").write_bytes(b"".join(lines[1:]))
+    signed(portal, path)
+    done = portal.module("verify", "latest", "--prove", code=1)
+    assert (
+        "'resources/upl/oad/-1' is named by the database and is not in" in done.stdout
+    )
+    assert portal.backups()[0]["state"] != "proven"
+
+
+def test_what_ckan_cannot_read_fails_the_proof(portal: Portal) -> None:
+    portal.sql(
+        "UPDATE package SET type = NULL, metadata_created = NULL WHERE id = 'id-7'"
+    )
+    portal.sql("UPDATE resource SET extras = 'no json' WHERE package_id = 'id-7'")
+    portal.backup()
+    done = portal.module("verify", "--prove", code=1)
+    assert "CKAN cannot read datasets id-7" in done.stdout
+    assert not [n for n in databases() if n.endswith("_scratch")]
+
+
+def test_a_proof_touches_no_live_service(portal: Portal) -> None:
+    """With every live address wrong but the databases' own it goes on."""
+    portal.backup()
+    portal.write(solr_url="http://127.0.0.1:9/solr/none")
+    before, oids = portal.state(), portal.oids()
+    portal.module("verify", "--prove")
+    assert (portal.state(), portal.oids()) == (before, oids)
+
+
+# ------------------------------------------------------------------------------ undo
+
+
+@pytest.mark.smoke
+def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
+    before = portal.state()
+    portal.backup()
+    portal.damage()
+    damaged = portal.state()
+    assert "nothing to undo" in portal.module("undo", "--yes", code=1).stderr
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    for wanted in (damaged, before, damaged):
+        done = portal.module("undo", "--yes")
+        assert portal.state() == wanted
+        assert "undone: database and datastore and files as before" in done.stdout
+    # one generation, however often
+    journal = (portal.repository / "journal.jsonl").read_text()
+    ours = [name for name in databases() if name in journal]
+    assert len(ours) == 2 and all(name.endswith("_undo") for name in ours)
+    assert len(list(portal.storage.glob(".dbm_*"))) == 1
+    assert "--yes" in portal.module("undo", code=2).stderr
+
+
+def test_what_undo_would_need_is_gone(portal: Portal) -> None:
+    portal.backup()
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    portal.write(**{"ckanext.dbmanage.undo_days": "0"})
+    time.sleep(1.1)
+    done = portal.module("prune", "--dry-run")
+    assert "would be dropped: too old to undo" in done.stdout
+    assert len(list(portal.storage.glob(".dbm_*_undo"))) == 1
+    portal.module("prune")
+    assert not list(portal.storage.glob(".dbm_*"))
+    journal = (portal.repository / "journal.jsonl").read_text()
+    assert not [name for name in databases() if name in journal]
+    done = portal.module("undo", "--yes", code=1)
+    assert "not there any more" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
+    portal.backup()
+    for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
+        (portal.storage / name).mkdir()
+        (portal.storage / name / "theirs").write_text("theirs")
+    with (portal.repository / "journal.jsonl").open("a") as journal:
+        move = {"path": str(portal.storage), "prefix": "", "token": "t", "old": [], "new": [],
+                "scratch": ".dbm_11111111_scratch", "undo": ".dbm_00000000_undo"}  # fmt: skip
+        for event in (
+            {"event": "stage", "moves": [move]},
+            {"event": "switch", "pairs": [], "moves": [move]},
+            {"event": "switched", "parts": ["files"], "time": "2001-01-01T00:00:00Z"},
+            {"event": "switched"},
+            {"event": "create", "pair": {"part": "database"}},
+        ):
+            journal.write(json.dumps({"operation": "forged"} | event) + "\n")
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    portal.module("prune")
+    for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
+        assert (portal.storage / name / "theirs").read_text() == "theirs"
+
+
+# -------------------------------------------------------------------- older and newer
+
+
+@pytest.fixture
+def older(portal: Portal) -> Portal:
+    """A portal that CKAN 2.11 made, and a backup that it took."""
+    import ckan
+
+    other = Path(sys.prefix).parent / "venv-2.11" / "bin"
+    if not ckan.__version__.startswith("2.12"):
+        pytest.skip("older than what? this is the test of the newest")
+    name = portal.names["database"]
+    query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+    portal.write(solr_url=f"{os.environ['CKAN_SOLR_URL']}_211")
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [other / program, *arguments],
+            env=portal.environment,
+            check=True,
+            capture_output=True,
+        )
+
+    run("ckan", "-c", str(portal.ini), "db", "init")
+    run("ckan", "-c", str(portal.ini), "db", "upgrade", "-p", "activity")
+    with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
+        owned.cursor().execute(ROWS)
+    run("python", "-m", "ckanext.dbmanage", "-c", str(portal.ini), "backup")
+    portal.write(solr_url=os.environ["CKAN_SOLR_URL"])
+    return portal
+
+
+def test_an_older_backup_is_migrated_in_the_copy(older: Portal) -> None:
+    old = older.sql("SELECT version_num FROM alembic_version")
+    older.module("verify", "latest", "--prove")
+    assert older.sql("SELECT version_num FROM alembic_version") == old
+    done = older.module("restore", "latest", "--yes", "--no-backup")
+    assert "migrate" in done.stderr
+    assert older.sql("SELECT version_num FROM alembic_version") != old
+    assert older.sql("SELECT count(*) FROM package") == [(DATASETS,)]
+    assert "up to date" in older.ckan("db", "check").stdout
+    assert older.module("doctor").returncode == 0
+
+
+def test_a_migration_that_fails_leaves_everything(older: Portal) -> None:
+    # one of the measured blockers: two users, one address but for its case
+    older.sql("UPDATE \"user\" SET email = 'A@x.org' WHERE name = 'user-1'")
+    older.sql("UPDATE \"user\" SET email = 'a@x.org' WHERE name = 'user-2'")
+    older.module("backup")
+    said = refused(older, "latest")
+    assert "CKAN failed on the copy" in said and "is duplicated" in said
+
+
+def test_a_newer_backup_is_refused_with_what_to_install(portal: Portal) -> None:
+    portal.sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    portal.backup()
+    assert "newer version of CKAN's schema (ffffffffffff)" in refused(portal, "latest")
+    portal.sql("DELETE FROM alembic_version")
+    portal.backup()
+    assert "no tables of CKAN" in refused(portal, "latest")
+
+
+def test_another_secret_is_told_before_the_switch(portal: Portal) -> None:
+    portal.backup()
+    portal.write(
+        **{
+            "SECRET_KEY": "another-secret-77",
+            "beaker.session.secret": "another-secret-77",
+            "SECRET_KEY_FALLBACKS": "portal-secret-5fd1",
+        }
+    )
+    done = portal.module("restore", "latest", "--yes", "--no-backup")
+    warning = done.stderr.index("API tokens in it were made with another secret")
+    assert warning < done.stderr.index("switch")
+    assert "another-secret" not in done.stderr
+
+
+def test_another_site_s_backup_says_what_changes(
+    make_portal: Callable[..., Portal],
+) -> None:
+    one, two = make_portal(), make_portal({"ckan.site_url": "http://two.test"})
+    path = one.backup()
+    two.write(
+        **{"SECRET_KEY": "two-secret-99", "beaker.session.secret": "two-secret-99"}
+    )
+    said = refused(two, str(path))
+    assert "--trust" in said
+    done = two.module("restore", str(path), "--trust", "--yes", "--no-backup")
+    assert "site URL 'http://portal.test', here 'http://two.test'" in done.stderr
+    assert f"will be put into {two.storage}" in done.stderr
+    assert two.uploads() == one.uploads()
+
+
+# ------------------------------------------------------------------------- the doctor
+
+
+def test_the_doctor(portal: Portal) -> None:
+    done = portal.module("doctor", code=1)
+    assert re.search(r"problem +backups +there is no verified backup", done.stdout)
+    portal.backup()
+    done = portal.module("doctor")
+    assert "problem" not in done.stdout and "`ckan db verify --prove`" in done.stdout
+    found = json.loads(portal.module("doctor", "--json").stdout)
+    assert {"name", "state", "text"} == set(found[0])
+    done = portal.module("doctor", "--nagios", code=1)
+    assert done.stdout.startswith("DBMANAGE WARNING - proof: ")
+    portal.module("verify", "--prove")
+    assert portal.module("doctor", "--nagios").stdout.startswith("DBMANAGE OK")
+    portal.module("maintenance", "on")
+    assert "`ckan db maintenance off`" in portal.module("doctor").stdout
+    portal.module("maintenance", "off")
+    portal.write(**{"ckan.plugins": "datastore activity"})
+    assert "dbmanage is not in ckan.plugins" in portal.module("doctor", code=1).stdout
+    portal.write(**{"sqlalchemy.url": portal.url("database", password="wr0ng")})
+    done = portal.module("doctor", code=1)
+    assert "authentication failed" in done.stdout and "wr0ng" not in done.stdout
+
+
+def test_solr_down_all_the_while_is_caught_up_by_the_doctor(portal: Portal) -> None:
+    portal.backup()
+    solr = portal.options["solr_url"]
+    portal.damage()
+    portal.write(solr_url="http://127.0.0.1:9/solr/none")
+    done = portal.module("restore", "latest", "--yes", "--no-backup")
+    assert "Warning" in done.stderr
+    assert (
+        "still shows the state before a restore"
+        in portal.module("doctor", code=1).stdout
+    )
+    portal.write(solr_url=solr)
+    assert f"{DATASETS} datasets indexed" in portal.db("doctor", "--fix").stderr
+    assert "search index" not in portal.module("doctor").stdout
+
+
+def test_the_clock_set_back(portal: Portal) -> None:
+    """Ids go up whatever the clock says: the newest backup is the last."""
+    path = portal.backup()
+    future = path.with_name("20991231T235959Z")
+    path.rename(future)
+    done = portal.module("backup")
+    assert done.stdout.strip() == "21000101T000000Z"
+    assert "the clock stands before the newest backup" in done.stderr
+    assert portal.backups()[0]["id"] == "21000101T000000Z"
+    assert "of the future" in portal.module("doctor", code=1).stdout
+
+
+def test_two_hosts_with_one_repository(
+    make_portal: Callable[..., Portal], tmp_path: Path
+) -> None:
+    """One at a time; contents are shared; each knows its own backups."""
+    place = str(tmp_path / "shared")
+    one = make_portal({"ckanext.dbmanage.repository": place})
+    two = make_portal({"ckanext.dbmanage.repository": place, "SECRET_KEY": "two-99"})
+    busy = one.start("backup")
+    states = set()
+    while busy.poll() is None:
+        done = two.module("backup", code=None)
+        states.add(done.returncode)
+        if done.returncode:
+            assert "is in use: backup, process " in done.stderr
+    assert busy.wait() == 0
+    busy.communicate()
+    two.module("backup")
+    contents = [p for p in (tmp_path / "shared" / "objects").rglob("*") if p.is_file()]
+    assert len(contents) == UPLOADS + 1
+    by_state = {b["state"] for b in json.loads(one.module("backups", "--json").stdout)}
+    assert by_state == {"verified", "foreign"}
+    one.module("prune")  # another site's are left alone, and so are their contents
+    two.module("verify", "latest")
