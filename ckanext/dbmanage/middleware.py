@@ -113,7 +113,9 @@ class MaintenanceMiddleware:
             "(?=/|$)",
             path,
         )
-        wanted = []
+        # CKAN 2.10 and 2.11 take the language off the path before us
+        given = environ.get("CKAN_LANG_IS_DEFAULT") is False
+        wanted = [str(environ.get("CKAN_LANG"))] if given else []
         if match and match[1] in (None, *_offered(self._settings)):
             path = path[match.end() :] or "/"
             wanted += [match[1]] if match[1] else []

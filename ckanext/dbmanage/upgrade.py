@@ -115,6 +115,25 @@ def sample(
     return read
 
 
+#: CKAN 2.10 and 2.11 do not start without these
+_LOGGING = """
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = ERROR
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(levelname)s %(message)s
+"""
+
 #: nothing listens there: a copy's CKAN must not touch a live service
 _CLOSED = "127.0.0.1:9"
 
@@ -154,6 +173,7 @@ def isolated(
         ini.write_text(
             f"[app:main]\nuse = config:{os.path.abspath(settings['__file__'])}\n"
             f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
+            + _LOGGING
         )
         done = subprocess.run(
             [sys.executable, "-c", code, "-c", str(ini), *arguments],

@@ -102,6 +102,8 @@ def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
                 PROBLEM,
                 f"backup {each['id']} is damaged: `ckan db verify {each['id']}`",
             )
+    if sum(d["state"] == "unverified" for d in described) > len(good):
+        yield HINT, "most backups were never read again: `ckan db verify --all`"
     if not good:
         yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
         return

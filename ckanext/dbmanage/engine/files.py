@@ -189,7 +189,13 @@ def _facts(path: str, status: os.stat_result) -> dict[str, Any]:
 
 
 def _line(facts: Mapping[str, Any]) -> bytes:
-    return json.dumps(facts).encode() + b"\n"
+    # names byte by byte as on the disk, so that `sed` and `cp` can do with them
+    text = json.dumps(facts, ensure_ascii=False)
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _facts_of(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8", "surrogateescape"))
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -206,7 +212,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 return
             facts: dict[str, Any] = {}
             try:
-                facts = json.loads(raw) if raw.endswith(b"\n") else {}
+                facts = _facts_of(raw) if raw.endswith(b"\n") else {}
                 problem = _problem(facts)
             except (ValueError, RecursionError):
                 problem = "is not JSON"
@@ -350,7 +356,7 @@ class _Previous:
         if not self._line or b'"missing": true}' in self._line[-18:]:
             self._file, self._path = None, []
             return
-        self._path = json.loads(self._line)["path"].split("/")
+        self._path = _facts_of(self._line)["path"].split("/")
 
     def unchanged(self, found: _Found, objects: Path) -> bytes | None:
         """The earlier line of a file that is the same, and whose content is there."""

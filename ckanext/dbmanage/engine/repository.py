@@ -134,9 +134,10 @@ def _signature(document: Mapping[str, Any], secret: str, purpose: str) -> str:
 def read_json(path: Path) -> Any:
     """A JSON file of ours, None when it is none. Raises OSError."""
     with open(path, "rb") as file:
-        content = file.read(_MAX_JSON + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(size) if size <= _MAX_JSON else b""
     try:
-        return json.loads(content) if len(content) <= _MAX_JSON else None
+        return json.loads(content)
     except (ValueError, RecursionError):
         return None
 
@@ -362,7 +363,13 @@ class Repository:
         time, newest = now(), next((b.id for b in self.backups()), "")
         if f"{time:%Y%m%dT%H%M%SZ}" > newest:
             return f"{time:%Y%m%dT%H%M%SZ}"
-        after = datetime.strptime(f"{newest}+0000", "%Y%m%dT%H%M%SZ%z")
+        try:
+            after = datetime.strptime(f"{newest}+0000", "%Y%m%dT%H%M%SZ%z")
+        except ValueError:
+            raise Refused(
+                f"{self.path / newest} has the name of a backup, but of no time: move "
+                "it elsewhere"
+            ) from None
         if after - time > timedelta(minutes=1):
             warn(f"the clock stands before the newest backup, {newest}: is it right?")
         return f"{after + timedelta(seconds=1):%Y%m%dT%H%M%SZ}"

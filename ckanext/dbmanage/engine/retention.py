@@ -380,7 +380,7 @@ def _list_size(backup: Backup) -> int:
 def _hash_in(line: bytes, place: str) -> bytes | None:
     facts: Any = None
     with suppress(ValueError, RecursionError):
-        facts = json.loads(line)
+        facts = json.loads(line.decode("utf-8", "surrogateescape"))
     if not isinstance(facts, dict):
         raise _Unknown(f"{place} is not a JSON object")
     if "sha256" not in facts:

@@ -474,7 +474,10 @@ def test_memory_does_not_grow_with_the_lists(
         (b"not JSON\n", "files.jsonl: line 1 is not a JSON object"),
         (b"[1]\n", "files.jsonl: line 1 is not a JSON object"),
         (b'{"path": "a", "sha256": "../x"}\n', "files.jsonl: line 1 has no sha256"),
-        (b'{"path": "' + b"a" * 70_000 + b'"}', "files.jsonl: line 1 is not a JSON object"),
+        (
+            b'{"path": "' + b"a" * 70_000 + b'"}',
+            "files.jsonl: line 1 is not a JSON object",
+        ),
         (b'{"path": "a"}\n', "files.jsonl: was changed (checksum)"),
         (b"", "files.jsonl: was changed (checksum)"),
         ("missing", "files.jsonl: is missing"),
