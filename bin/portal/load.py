@@ -8,7 +8,9 @@ not keep. Prints nothing else. For an empty portal; what is there already stays.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import logging
 import re
@@ -166,6 +168,19 @@ def table(datasets: list[dict[str, Any]], of: str) -> dict[str, Any]:
     }
 
 
+def upload(made: dict[str, Any]) -> dict[str, Any]:
+    """The same table as an uploaded file."""
+    from werkzeug.datastructures import FileStorage
+
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(field["id"] for field in made["fields"])
+    writer.writerows(row.values() for row in made["records"])
+    file = FileStorage(io.BytesIO(out.getvalue().encode()), "resources.csv")
+    name = f"{made['resource']['name']}, as a file"
+    return made["resource"] | {"name": name, "upload": file}
+
+
 def load(password: Path) -> None:
     """Makes users, organizations, groups, datasets and DataStore tables.
 
@@ -229,7 +244,9 @@ def load(password: Path) -> None:
         by_portal, key=lambda p: -sum(len(d["resources"]) for d in by_portal[p])
     )
     for portal in largest[:TABLES]:
-        act("datastore_create", table(by_portal[portal], portal))
+        made = table(by_portal[portal], portal)
+        act("datastore_create", made)
+        act("resource_create", upload(made))
     search.commit()
 
 

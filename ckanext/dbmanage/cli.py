@@ -11,7 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -337,6 +337,9 @@ def verify(
             problems = _prove(ctx, site, repository, one, talk)
         else:
             problems = engine.verify(one, site, talk.progress)
+            with suppress(OSError):  # a repository may be there to be read only
+                facts = {"what": "verify", "problems": len(problems)}
+                repository.record(one.id, "done", **facts)
         talk.end()
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:

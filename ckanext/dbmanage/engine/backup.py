@@ -137,16 +137,12 @@ def take(
                 if "files" in wanted:
                     files.add_objects(staged, repository.path / files.OBJECTS)
                 backup = repository.add(partial, name)
-    except OSError as error:
-        raise DbmanageError(
-            f"cannot write the backup to {repository.path}: {error.strerror or error}; "
-            "nothing of it was kept"
-        ) from error
-    except psycopg2.Error as error:
-        raise ToolFailed(
-            "the connection to the database broke during the backup; nothing of it was "
-            f"kept: {' '.join(str(error).split())}"
-        ) from error
+    except BaseException as error:
+        with suppress(OSError):
+            told = " ".join(str(error).split()) or type(error).__name__
+            repository.record(name, "failed", what="backup", error=told)
+        as_told = _as_told(error, repository)
+        raise as_told from (None if as_told is error else error)
     backup.remember(
         verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}, keep=keep
     )
@@ -154,6 +150,20 @@ def take(
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
         warn(sentence)
     return backup
+
+
+def _as_told(error: BaseException, repository: Repository) -> BaseException:
+    if isinstance(error, OSError):
+        return DbmanageError(
+            f"cannot write the backup to {repository.path}: {error.strerror or error}; "
+            "nothing of it was kept"
+        )
+    if isinstance(error, psycopg2.Error):
+        return ToolFailed(
+            "the connection to the database broke during the backup; nothing of it was "
+            f"kept: {' '.join(str(error).split())}"
+        )
+    return error
 
 
 def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ import pytest
 import ckanext.dbmanage
 from ckanext.dbmanage import cli, config
 
-from .conftest import PG_BIN, Portal, query
-
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent
 DOCS = ROOT / "docs"
@@ -108,6 +106,11 @@ def test_option_defaults() -> None:
     assert config.jobs({}) == 2
     assert config.pg_bin({}) == ""
     assert config.scratch_template({}) == "template0"
+    assert config.undo_days({}) == 7
+    assert config.retention({}) == {
+        "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
+    }  # fmt: skip
+    assert "/api/action/status_show" in config.health_paths({})
 
 
 def test_every_option_is_declared_and_documented() -> None:
@@ -128,31 +131,6 @@ def test_every_command_and_option_is_documented() -> None:
         for parameter in command.params:
             assert parameter.opts[0] in text or parameter.param_type_name == "argument"
     subprocess.run([sys.executable, DOCS / "generate", "--check"], check=True)
-
-
-def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> None:
-    """The manual's own commands, run as they stand there."""
-    path = portal.backup()
-    page = (DOCS / "recovery.rst").read_text()
-    (block,) = re.findall(r"\.\. code-block:: sh\n\n((?:    .*\n|\n)+)", page)
-    url = portal.site().databases["database"].url
-    script = "\n".join(line[4:] for line in block.splitlines())
-    environment = portal.environment | {
-        "BACKUP": str(path), "WORK": str(tmp_path), "PGHOST": url.host, "PGPORT": str(url.port),
-        "PGUSER": url.username, "PGPASSWORD": url.password,
-        "PATH": f"{PG_BIN}:{os.environ['PATH']}",
-    }  # fmt: skip
-    try:
-        done = subprocess.run(
-            ["sh", "-eu", "-c", script], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        state = portal.state()
-        portal.names = {"database": "recovered", "datastore": "recovered_datastore"}
-        assert portal.state() == state
-    finally:
-        for name in ("recovered", "recovered_datastore"):
-            query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.mark.timeout(1200)

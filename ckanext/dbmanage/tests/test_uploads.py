@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine import files
 from ckanext.dbmanage.engine.errors import Damaged, Refused
+from ckanext.dbmanage.engine.maintenance import Maintenance
 from ckanext.dbmanage.engine.repository import dumped, sign
 
-from .conftest import UPLOADS, Portal, end_group, query, wait_until
+from .conftest import UPLOADS, Portal, end_group, wait_until
 from .test_restore import refused
 
 LAST = "resources/upl/oad/-5"
@@ -401,32 +403,42 @@ def test_a_million_lines_take_no_memory(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------- kills
 
 
-def test_a_switch_that_was_killed_among_the_renames(portal: Portal) -> None:
-    """Databases and uploads agree afterwards, or the next command sees to it."""
+@pytest.mark.parametrize("sign", ["switch", "undo directory"])
+def test_killed_between_flag_and_flag_off(portal: Portal, sign: str) -> None:
+    """Databases, uploads and flag agree afterwards, or the next command sees to it."""
     before = portal.state()
     portal.backup()
     portal.damage()
     damaged = portal.state()
-    for moment in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04):
+    keeper = Maintenance(
+        portal.options["ckan.redis.url"], make_url(portal.options["sqlalchemy.url"])
+    )
+    # read-only, draining, away, the renames, the commit, flag off: and the moment
+    # that the first folder moves, to within a thousandth of a second
+    moments = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+    if sign != "switch":
+        moments = (0.0, 0.0, 0.001, 0.002, 0.004, 0.008)
+    undo: set[Path] = set()
+    for moment in moments:
         process = portal.start("restore", "latest", "--yes", "--no-backup")
-        wait_until(
-            lambda p=process: (
-                p.poll() is not None or list(portal.storage.glob(".dbm_*_undo"))
-            )
-        )
+        assert process.stderr is not None
+        if sign == "switch":
+            for said in process.stderr:
+                if said.startswith("switch"):
+                    break
+        else:
+            while process.poll() is None and not (
+                set(portal.storage.glob(".dbm_*_undo")) - undo
+            ):
+                pass
         time.sleep(moment)
         end_group(process)
-        wait_until(
-            lambda: (
-                not query(
-                    "SELECT FROM pg_stat_activity WHERE application_name = 'dbmanage'"
-                    " AND datname = 'postgres' AND query LIKE '%%RENAME%%'"
-                    " AND state <> 'idle'"
-                )
-            )
-        )
-        portal.module("prune")  # any command that looks after what was left
-        assert portal.state() in (before, damaged)
+        time.sleep(0.3)  # the server may be at the last statement still
+        done = portal.module("prune")  # any command that looks after what was left
+        assert portal.state() in (before, damaged), done.stderr
+        assert "half-way" not in portal.module("doctor").stdout
         if portal.state() == before:
             portal.module("undo", "--yes")
         assert portal.state() == damaged
+        undo = set(portal.storage.glob(".dbm_*_undo"))
+    wait_until(lambda: keeper.status() is None, 13)

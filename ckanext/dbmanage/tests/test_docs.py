@@ -1,0 +1,109 @@
+"""The manual's own commands, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import ckanext.dbmanage
+
+from .conftest import BIN, PG_BIN, Portal, query
+
+DOCS = Path(ckanext.dbmanage.__file__).parent.parent.parent / "docs"
+
+
+def commands(page: str) -> list[str]:
+    """The blocks of shell commands of a page."""
+    text = (DOCS / page).read_text()
+    blocks = re.findall(
+        r"( *)\.\. code-block:: sh\n\n((?:\1    ?.*\n|\n)+?)(?=\n*\1\S|\n*\S|\Z)", text
+    )
+    assert blocks
+    return [textwrap.dedent(block) for _, block in blocks]
+
+
+def run(portal: Portal, script: str, **variables: str) -> str:
+    environment = portal.environment | {"CKAN_INI": str(portal.ini)} | variables
+    environment["PATH"] = f"{BIN}:{PG_BIN}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-eu", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_restore(portal: Portal) -> None:
+    before = portal.state()
+    portal.backup()
+    portal.damage()
+    restore, maintenance = commands("restore.rst")
+    assert "lost" in run(portal, restore)
+    assert portal.state() == before
+    assert "read-only: by hand" in run(portal, maintenance)
+
+
+def test_undo(portal: Portal) -> None:
+    before = portal.state()
+    portal.backup()
+    portal.damage()
+    damaged = portal.state()
+    there_and_back, again = commands("undo.rst")
+    run(portal, there_and_back)
+    assert portal.state() == damaged
+    run(portal, again)
+    assert portal.state() == before
+
+
+def test_prove(portal: Portal) -> None:
+    (block,) = commands("prove.rst")
+    assert "proven" in run(portal, block)
+
+
+def test_disaster_recovery(portal: Portal, tmp_path: Path) -> None:
+    """Neither databases nor uploads nor an index: only the copy and the configuration."""
+    before = portal.state()
+    portal.backup()
+    copy = tmp_path / "copy"
+    shutil.copytree(portal.repository, copy)
+    for name in portal.names.values():
+        query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    shutil.rmtree(portal.storage)
+    blocks = commands("disaster.rst")
+    assert len(blocks) == 3
+    for block in blocks:
+        run(portal, block, COPY=str(copy), STORAGE=str(portal.storage))
+    assert portal.state() == before
+
+
+def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> None:
+    path = portal.backup()
+    (block,) = commands("recovery.rst")
+    url = portal.site().databases["database"].url
+    storage = tmp_path / "storage"
+    try:
+        run(
+            portal,
+            block,
+            BACKUP=str(path),
+            WORK=str(tmp_path),
+            STORAGE=str(storage),
+            PGHOST=str(url.host),
+            PGPORT=str(url.port),
+            PGUSER=str(url.username),
+            PGPASSWORD=str(url.password),
+        )
+        state = portal.state()
+        portal.names = {"database": "recovered", "datastore": "recovered_datastore"}
+        portal.storage = storage
+        assert portal.state() == state
+    finally:
+        for name in ("recovered", "recovered_datastore"):
+            query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
