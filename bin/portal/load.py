@@ -245,8 +245,9 @@ def load(password: Path) -> None:
     )
     for portal in largest[:TABLES]:
         made = table(by_portal[portal], portal)
-        act("datastore_create", made)
-        act("resource_create", upload(made))
+        file = upload(made)
+        act("datastore_create", made)  # takes what it is given apart
+        act("resource_create", file)
     search.commit()
 
 

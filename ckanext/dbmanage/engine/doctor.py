@@ -66,9 +66,11 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
 
 
 def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    majors = set()
     for database in site.databases.values():
         with closing(database.connect()) as connection:
-            major = postgres.server_major(connection)
+            majors.add(postgres.server_major(connection))
+    for major in sorted(majors):
         tools = postgres.dump_tools(major, site.pg_bin)
         yield OK, f"pg_dump {tools.major} serves PostgreSQL {major}"
 
@@ -186,8 +188,13 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     for directory in site.uploads.values():
         if not Path(directory).is_dir():
             yield HINT, f"{directory} is not there yet"
-    newest = next((b for b in repository.backups() if b.files.get("included")), None)
-    about = newest.files if newest else {}
+    taken = (
+        backup.files
+        for backup in repository.backups()
+        # not the ones of what a restore replaced
+        if backup.signed and backup.manifest.get("reason") == "manual"
+    )
+    about = next((files for files in taken if files.get("included")), {})
     if about.get("missing"):
         yield (
             HINT,

@@ -36,7 +36,7 @@ from .repository import create_directory, create_file, sync_directory
 LIST = "files.jsonl"
 OBJECTS = "objects"
 #: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
-_NOT_UPLOADS = {"dbmanage", "webassets", "lost+found"}
+_NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
 _OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
 _TOKEN = ".dbmanage"  # noqa: S105
 _HASH = re.compile(r"[0-9a-f]{64}")

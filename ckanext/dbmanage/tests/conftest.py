@@ -255,7 +255,8 @@ class Portal:
             for path in sorted(self.storage.rglob("*"))
             if path.is_file()
             and not path.relative_to(self.storage).parts[0].startswith(".dbm_")
-            and path.relative_to(self.storage).parts[0] not in ("dbmanage", "webassets")
+            and path.relative_to(self.storage).parts[0]
+            not in ("dbmanage", "webassets", "i18n")
         }
 
     def fill_uploads(self) -> None:
