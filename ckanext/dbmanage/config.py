@@ -171,6 +171,16 @@ def _upload_path(path: str, directories: Mapping[str, str]) -> str | None:
     return None
 
 
+def locales(config: Config) -> list[str]:
+    """The languages that the site offers, none when it offers all there are."""
+    value = config.get("ckan.locales_offered") or []
+    offered = value.split() if isinstance(value, str) else list(value)
+    default = _text(config, "ckan.locale_default")
+    return list(
+        dict.fromkeys([*offered, *([default] if default else [])] if offered else [])
+    )
+
+
 def redis_url(config: Config) -> str:
     """Redis, as CKAN itself finds it."""
     return _text(config, "ckan.redis.url") or "redis://localhost:6379/0"

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ class MaintenanceMiddleware:
         self._settings = settings
         self._key = key_of(config.databases(settings)["database"].url)
         self._health = config.health_paths(settings)
+        offered = sorted(
+            map(re.escape, config.locales(settings)), key=len, reverse=True
+        )
+        self._locales = "|".join(offered) or r"(?!api\b)[a-z]{2,3}(?:[_@][A-Za-z_@]+)?"
         self._client: Any = None
         self._process = 0
         self._asleep = 0.0
@@ -50,9 +55,13 @@ class MaintenanceMiddleware:
         self, environ: dict[str, Any], start_response: Start
     ) -> Iterable[bytes]:
         found = self._look()
-        if found is None:
+        known: Any = None
+        if found is not None:
+            with suppress(ValueError):
+                known = json.loads(found)
+        if not isinstance(known, dict):  # what is not ours is to lock nobody out
             return self._app(environ, start_response)
-        return self._answer(json.loads(found), environ, start_response)
+        return self._answer(known, environ, start_response)
 
     def _look(self) -> bytes | None:
         if self._process != os.getpid():  # a connection does not survive a fork
@@ -109,14 +118,12 @@ class MaintenanceMiddleware:
         root = str(self._settings.get("ckan.root_path") or "")
         before, _, after = root.partition("/{{LANG}}")
         match = re.match(
-            f"{re.escape(before)}(?:/([a-z]{{2,3}}(?:_[A-Za-z@]+)?))?{re.escape(after)}"
-            "(?=/|$)",
-            path,
+            f"{re.escape(before)}(?:/({self._locales}))?{re.escape(after)}(?=/|$)", path
         )
         # CKAN 2.10 and 2.11 take the language off the path before us
         given = environ.get("CKAN_LANG_IS_DEFAULT") is False
         wanted = [str(environ.get("CKAN_LANG"))] if given else []
-        if match and match[1] in (None, *_offered(self._settings)):
+        if match:
             path = path[match.end() :] or "/"
             wanted += [match[1]] if match[1] else []
         for each in environ.get("HTTP_ACCEPT_LANGUAGE", "").split(","):
@@ -181,18 +188,13 @@ def _all_texts() -> dict[str, dict[str, str]]:
     return json.loads((directory / "maintenance.json").read_text("utf-8"))
 
 
-def _offered(settings: Mapping[str, Any]) -> set[str]:
-    value = settings.get("ckan.locales_offered") or []
-    offered = value.split() if isinstance(value, str) else list(value)
-    default = settings.get("ckan.locale_default")
-    return {*offered, *([default] if default else [])} if offered else set(_all_texts())
-
-
 def _texts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """The page's words by language, of the languages that the site offers."""
-    offered = {re.split("[-_]", locale)[0] for locale in _offered(settings)}
     every = _all_texts()
-    return {k: v for k, v in every.items() if k in offered} or {"en": every["en"]}
+    offered = {re.split("[-_]", each)[0] for each in config.locales(settings)}
+    return {k: v for k, v in every.items() if k in offered or not offered} or {
+        "en": every["en"]
+    }
 
 
 def _page(

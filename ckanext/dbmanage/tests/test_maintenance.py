@@ -200,6 +200,37 @@ def test_redis_down_lets_everything_through(portal: Portal) -> None:
     assert "Redis does not answer" in portal.module("doctor", code=1).stdout
 
 
+@pytest.mark.parametrize(
+    ("options", "path", "language", "inner"),
+    [
+        ({}, "/api/3/action/x", "en", "/api/3/action/x"),
+        ({}, "/fr/api/3/action/x", "fr", "/api/3/action/x"),
+        ({}, "/nl/dataset", "en", "/dataset"),
+        ({}, "/pt_BR/api/x", "en", "/api/x"),
+        ({"ckan.locales_offered": "en es"}, "/de/dataset", "en", "/de/dataset"),
+        ({"ckan.locales_offered": ["en", "es"]}, "/es", "es", "/"),
+        ({"ckan.locale_default": "de"}, "/dataset", "de", "/dataset"),
+        ({"ckan.root_path": "/data/{{LANG}}"}, "/data/de/api/x", "de", "/api/x"),
+        ({"ckan.root_path": "/data/{{LANG}}"}, "/data/api/x", "en", "/api/x"),
+        ({"ckan.root_path": "/{{LANG}}/data"}, "/es/data/api/x", "es", "/api/x"),
+    ],
+)
+def test_where_a_request_goes(
+    portal: Portal, options: dict, path: str, language: str, inner: str
+) -> None:
+    middleware = MaintenanceMiddleware(application, portal.options | options)
+    assert middleware._place({"PATH_INFO": path}) == (language, inner)
+
+
+def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
+    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
+    for value in ("nonsense", "[]", "7"):
+        client.set(keeper(portal).key, value, ex=5)
+        assert timed(MaintenanceMiddleware(application, portal.options)) < 1
+    client.delete(keeper(portal).key)
+    client.close()
+
+
 # ------------------------------------------------------------ a switch under traffic
 
 

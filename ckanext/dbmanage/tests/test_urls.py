@@ -103,4 +103,4 @@ def test_the_password_may_come_from_the_environment(portal: Portal) -> None:
     portal.write(**{"sqlalchemy.url": str(url), "ckan.plugins": "dbmanage activity"})
     portal.module("backup", env={"PGPASSWORD": PASSWORD})
     with closing(psycopg2.connect(portal.url("database"))):
-        assert portal.backups()[0]["parts"] == ["database"]
+        assert portal.backups()[0]["parts"] == ["database", "files"]
