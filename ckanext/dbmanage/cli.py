@@ -278,7 +278,7 @@ def _shown(one: Backup, about: dict[str, Any]) -> str:
         ),
         "problems": "\n          ".join(about["problems"]),
         "keep": "yes" if about["keep"] else "",
-        "files": _uploads(about["files"]),
+        "files": _uploads(about["files"]) if one.signed else "",
     }
     lines = [f"{key:9} {value}" for key, value in plain.items() if value]
     databases = one.manifest.get("databases") or {}

@@ -44,6 +44,8 @@ _CHUNK = 1 << 20
 _MAX_LINE = 1 << 16
 _MAX_DEPTH = 64
 _ATTEMPTS = 5
+#: two changes within this many ns may bear the same time
+_TICK = 20_000_000
 
 
 # ---------------------------------------------------------------- where uploads are
@@ -97,7 +99,7 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
                 if taken or real == repository or real in repository.parents:
                     skip.add(entry.name)
                 elif entry.is_symlink():
-                    if real.is_dir() and real not in path.parents and real != path:
+                    if _may_follow(real, path):
                         below.append((entry.name, real))
                 elif entry.is_dir() and os.path.ismount(entry.path):
                     below.append((entry.name, real))
@@ -105,6 +107,16 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
         top = Folder(prefix, path, frozenset(skip))
         found += [top, *(Folder(top.joined(name), real) for name, real in below)]
     return found
+
+
+def _may_follow(target: Path, storage: Path) -> bool:
+    """Whether a link in a storage leads to more of it, and not to what is another's.
+
+    Whoever may make links there must not make root rename what belongs to others.
+    """
+    if not target.is_dir() or target == storage or target in storage.parents:
+        return False
+    return target.stat().st_uid == storage.stat().st_uid
 
 
 def _folder_of(path: str, among: list[Folder]) -> tuple[Folder, str]:
@@ -163,8 +175,12 @@ def _below(directory: int, name: str, path: str, depth: int) -> Iterator[_Found]
     try:
         handle = os.open(name, flags, dir_fd=directory)
     except OSError as error:
+        if isinstance(error, PermissionError):
+            raise Refused(
+                f"the directory {path!r} of the uploads may not be read by this user: "
+                "run this as CKAN's user, or give it back to that user"
+            ) from error
         if error.errno not in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
-            error.filename = path
             raise
         yield _Found(path, directory, name)
         return
@@ -236,7 +252,7 @@ def _problem(facts: Any) -> str:
     if "missing" in facts or "refused" in facts:
         return ""
     for key in ("size", "ctime_ns", "inode"):
-        if type(facts.get(key)) is not int or facts[key] < 0:
+        if type(facts.get(key)) is not int or facts["size"] < 0:
             return f"has no {key}"
     if not isinstance(facts.get("mtime"), (int, float)):
         return "has no mtime"
@@ -312,6 +328,10 @@ def take(
     with create_file(listed) as out, ExitStack() as stack:
         earlier = _Previous(previous, stack)
         for found in _walk(among, inside or {}):
+            if not safe(found.path):
+                taken.refused += 1
+                taken.odd(f"{found.path[:80]}…", "is too long a path: not included")
+                continue
             line = earlier.unchanged(found, objects)
             if line is None:
                 try:
@@ -390,12 +410,18 @@ def _read(found: _Found, objects: Path, staged: Path) -> dict[str, Any]:
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 kind = "a link" if error.errno == errno.ELOOP else "a socket"
                 return {"path": found.path, "refused": kind}
-            error.filename = found.path
+            if isinstance(error, PermissionError):
+                raise Refused(
+                    f"the upload {found.path!r} may not be read by this user: run this "
+                    "as CKAN's user, or give it back to that user"
+                ) from error
             raise
         with os.fdopen(handle, "rb", buffering=0) as file:
             before = os.fstat(handle)
             if not stat.S_ISREG(before.st_mode):
                 return {"path": found.path, "refused": "no plain file"}
+            if time.time_ns() - before.st_ctime_ns < _TICK:
+                time.sleep(_TICK / 1e9)
             digest = _store(file, objects, staged)
             after = os.fstat(handle)
         facts = _facts(found.path, after)
@@ -418,7 +444,8 @@ def _store(file: IO[bytes], objects: Path, staged: Path) -> tuple[str, int]:
     name = digest.hexdigest()
     for place in (objects, staged):
         with suppress(OSError):
-            if object_path(place, name).stat().st_size == size:
+            # one that was changed on the disk is written anew
+            if _digest(object_path(place, name)) == name:
                 return name, size
     kept = object_path(staged, name)
     if not kept.parent.is_dir():
@@ -691,7 +718,8 @@ def _copy(place: Path, target: Path, facts: Mapping[str, Any]) -> None:
     parent = target.parent.stat()
     _own(target, parent)
     target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)
-    os.utime(target, (facts["mtime"], facts["mtime"]))
+    with suppress(ValueError, OverflowError):  # a time that is none
+        os.utime(target, (facts["mtime"], facts["mtime"]))
 
 
 def _make(path: Path, token: str) -> Path:

@@ -81,6 +81,13 @@ def test_a_content_that_is_gone_is_stored_again(portal: Portal) -> None:
     portal.backup()
     assert len(objects(portal)) == UPLOADS + 1
     portal.module("verify", "latest")
+    # and one that was changed, as soon as its upload is read again
+    content = max(objects(portal), key=lambda p: p.stat().st_size)
+    content.write_bytes(b"X" * content.stat().st_size)
+    portal.module("verify", "latest", code=1)
+    (portal.storage / LAST).touch()
+    portal.backup()
+    portal.module("verify", "latest")
 
 
 def test_links_special_files_and_missing_uploads_are_named(portal: Portal) -> None:
@@ -259,6 +266,21 @@ def test_a_mount_and_a_link_stay_where_they_are(portal: Portal, small_disk) -> N
         assert (portal.storage / "storage").is_symlink()
     finally:
         subprocess.run(["umount", portal.storage / "resources"], check=True)
+
+
+def test_a_link_to_what_is_another_s_is_not_followed(portal: Portal) -> None:
+    """CKAN's user must not be able to make root rename what is not CKAN's."""
+    other = portal.directory / "other"
+    other.mkdir()
+    (other / "secret").write_text("secret")
+    os.chown(portal.storage, 1234, 1234)
+    (portal.storage / "link").symlink_to(other)
+    done = portal.module("backup")
+    assert "'link' is a link: not included" in done.stderr
+    portal.module("restore", "latest", "--only", "files", "--yes", "--no-backup")
+    assert sorted(other.iterdir()) == [other / "secret"]
+    assert (portal.storage / "resources").stat().st_uid == 0
+    assert (portal.storage / "link").is_symlink()
 
 
 def test_a_changed_content_is_found_before_anything_is_touched(portal: Portal) -> None:
