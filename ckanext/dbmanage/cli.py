@@ -247,9 +247,9 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 def _table(described: list[dict[str, Any]]) -> str:
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
     for one in described:
-        note = " ".join(str(one["note"] or "").split())
+        note = _printable(one["note"])
         if one["reason"] not in (None, "manual"):
-            note = " ".join(filter(None, [f"({one['reason']})", note]))
+            note = " ".join(filter(None, [f"({_printable(one['reason'])})", note]))
         when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
         state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
         state += ", kept" if one["keep"] else ""
@@ -268,20 +268,33 @@ def _table(described: list[dict[str, Any]]) -> str:
     )
 
 
+def _printable(text: object) -> str:
+    """A text on one line; another site's must not move a terminal's cursor."""
+    words = " ".join(str(text or "").split())
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
 def _shown(one: Backup, about: dict[str, Any]) -> str:
     plain = about | {
         "bytes": size(about["bytes"]),
-        "parts": ", ".join(about["parts"]),
-        "versions": ", ".join(
-            f"{name} {' '.join(v) if isinstance(v, list) else v}"
-            for name, v in (about["versions"] or {}).items()
-        ),
+        "parts": _printable(", ".join(about["parts"])),
+        "note": _printable(about["note"]),
+        "reason": _printable(about["reason"]),
+        "created": _printable(about["created"]),
+        "seconds": _printable(about["seconds"]),
         "problems": "\n          ".join(about["problems"]),
         "keep": "yes" if about["keep"] else "",
-        "files": _uploads(about["files"]) if one.signed else "",
+        "versions": "",
+        "files": "",
     }
+    if one.signed:  # else nobody knows what these fields hold
+        plain["files"] = _uploads(about["files"])
+        plain["versions"] = ", ".join(
+            f"{name} {' '.join(v) if isinstance(v, list) else v}"
+            for name, v in (about["versions"] or {}).items()
+        )
     lines = [f"{key:9} {value}" for key, value in plain.items() if value]
-    databases = one.manifest.get("databases") or {}
+    databases = one.manifest["databases"] if one.signed else {}
     for part, database in databases.items():
         rows = database.get("rows") or {}
         lines.append(f"{part}: {len(rows)} tables, {sum(rows.values())} rows")
@@ -764,9 +777,12 @@ def maintenance(
     if what == "on":
         level = READ_ONLY if read_only else AWAY
         keeper.on(level, seconds)
-        repository.record("maintenance", "done", what=f"maintenance {level}")
+        what = f"maintenance {level}"
     elif what == "off" and keeper.off():
-        repository.record("maintenance", "done", what="maintenance off")
+        what = "maintenance off"
+    if " " in what:
+        with suppress(OSError):  # it is done, whether or not it can be written down
+            repository.record("maintenance", "done", what=what)
     status = keeper.status()
     if as_json:
         click.echo(json.dumps(status or {"level": "off"}))
@@ -786,23 +802,24 @@ def maintenance(
 @click.pass_context
 def doctor(ctx: click.Context, fix: bool, as_json: bool, nagios: bool) -> None:
     """Check everything that a restore will need; each problem with what mends it."""
-    from . import config, records
+    from . import config
     from .engine import doctor as engine
+    from .engine.errors import DbmanageError
     from .engine.repository import Repository
 
     talk = Talk(quiet=as_json or nagios)
     settings = _settings(ctx)
-    if fix:
-        site, repository = _open(ctx, talk)
-        with repository.lock("doctor"):
-            _tidy(site, repository, talk)
-            if repository.marked("reindex"):
-                _reindex(ctx, repository, talk)
-    else:
-        named = records.named_uploads(*config.upload_bases(settings))
-        site = replace(config.site(settings), named_uploads=named)
-        repository = Repository(site.repository, site.secrets)
-    found = engine.examine(site, repository)
+    try:
+        if fix:
+            site, repository = _open(ctx, talk)
+            with repository.lock("doctor"):
+                _tidy(site, repository, talk)
+                if repository.marked("reindex"):
+                    _reindex(ctx, repository, talk)
+        site = config.site(settings)
+        found = engine.examine(site, Repository(site.repository, site.secrets))
+    except (DbmanageError, OSError) as error:
+        found = [engine.Finding("configuration", engine.PROBLEM, str(error))]
     problems = [each for each in found if each.state == engine.PROBLEM]
     hints = [each for each in found if each.state == engine.HINT]
     if nagios:

@@ -13,7 +13,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ import redis
 from jinja2 import Environment, FileSystemLoader
 
 from . import config
-from .engine.maintenance import AWAY, key_of
+from .engine.maintenance import AWAY, READ_ONLY, key_of, understood
 
 Start = Callable[..., Any]
 
 #: seconds until the next try, told to browsers and clients
-_RETRY = {AWAY: "20", "read-only": "5"}
+_RETRY = {AWAY: "20", READ_ONLY: "5"}
 #: what core's own plugins read by POST
 _READING = re.compile(r"/datatables/(ajax|filtered-download)/")
 _ACTION = re.compile(r"/api/(?:3/)?action/([A-Za-z0-9_]+)/?")
@@ -55,43 +54,41 @@ class MaintenanceMiddleware:
         self, environ: dict[str, Any], start_response: Start
     ) -> Iterable[bytes]:
         found = self._look()
-        known: Any = None
-        if found is not None:
-            with suppress(ValueError):
-                known = json.loads(found)
-        if not isinstance(known, dict):  # what is not ours is to lock nobody out
+        known = None if found is None else understood(found)
+        if known is None:
             return self._app(environ, start_response)
         return self._answer(known, environ, start_response)
 
     def _look(self) -> bytes | None:
-        if self._process != os.getpid():  # a connection does not survive a fork
-            self._process = os.getpid()
-            self._client = redis.Redis.from_url(
-                config.redis_url(self._settings),
-                socket_timeout=0.25,
-                socket_connect_timeout=0.25,
-            )
         if self._asleep and time.monotonic() < self._asleep:
             return None
         try:
+            if self._process != os.getpid():  # a connection does not survive a fork
+                self._client = redis.Redis.from_url(
+                    config.redis_url(self._settings),
+                    socket_timeout=0.25,
+                    socket_connect_timeout=0.25,
+                )
+                # after the client: another thread may be asking already
+                self._process = os.getpid()
             found = self._client.get(self._key)
-        except redis.RedisError:
+        except (redis.RedisError, ValueError):  # ValueError: the URL is none
             self._asleep = time.monotonic() + _REST
             return None
         self._asleep = 0.0
         return found
 
     def _answer(
-        self, known: Mapping[str, str], environ: dict[str, Any], start_response: Start
+        self, known: Mapping[str, Any], environ: dict[str, Any], start_response: Start
     ) -> Iterable[bytes]:
-        level, method = known.get("level", AWAY), environ["REQUEST_METHOD"]
+        level, method = known["level"], environ["REQUEST_METHOD"]
         language, path = self._place(environ)
         if level == AWAY and path in self._health:
             body = b'{"success": true, "result": {"maintenance": "away"}}'
             return _sent(start_response, "200 OK", "application/json", body, method)
         if level != AWAY and _reads(method, path):
             return self._app(environ, start_response)
-        headers = [("Retry-After", _RETRY.get(level, "20"))]
+        headers = [("Retry-After", _RETRY[level])]
         status = "503 Service Unavailable"
         if path.startswith("/api/"):
             message = "The site is away for a moment" if level == AWAY else (
@@ -106,7 +103,7 @@ class MaintenanceMiddleware:
                 start_response, status, "application/json", body, method, headers
             )
         page, policy = _page(
-            self._settings, dict(known), language, method not in ("GET", "HEAD")
+            self._settings, known, language, method not in ("GET", "HEAD")
         )
         headers.append(("Content-Security-Policy", policy))
         kind = "text/html; charset=utf-8"
@@ -114,12 +111,14 @@ class MaintenanceMiddleware:
 
     def _place(self, environ: Mapping[str, Any]) -> tuple[str, str]:
         """The language that the visitor wants, and the path without its prefixes."""
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        # what CKAN itself routes on; a proxy may have taken ckan.root_path off already
+        path = environ.get("PATH_INFO", "")
         root = str(self._settings.get("ckan.root_path") or "")
-        before, _, after = root.partition("/{{LANG}}")
-        match = re.match(
-            f"{re.escape(before)}(?:/({self._locales}))?{re.escape(after)}(?=/|$)", path
+        before, _, after = map(re.escape, root.partition("/{{LANG}}"))
+        match = root and re.match(
+            f"{before}(?:/({self._locales}))?{after}(?=/|$)", path
         )
+        match = match or re.match(f"(?:/({self._locales}))?(?=/|$)", path)
         # CKAN 2.10 and 2.11 take the language off the path before us
         given = environ.get("CKAN_LANG_IS_DEFAULT") is False
         wanted = [str(environ.get("CKAN_LANG"))] if given else []
@@ -139,10 +138,13 @@ class MaintenanceMiddleware:
 
 def _reads(method: str, path: str) -> bool:
     """Whether a request only reads: API actions that are `side_effect_free` do."""
-    if method in ("GET", "HEAD", "OPTIONS") or _READING.match(path):
-        return True
     action = _ACTION.fullmatch(path)
-    if method != "POST" or action is None:
+    # CKAN refuses a saving action by GET, but not by HEAD
+    if method in ("GET", "OPTIONS") or (method == "HEAD" and action is None):
+        return True
+    if _READING.match(path):
+        return True
+    if method not in ("POST", "HEAD") or action is None:
         return False
     from ckan.logic import get_action
 
@@ -198,12 +200,11 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _page(
-    settings: Mapping[str, Any], known: dict[str, str], language: str, posted: bool
+    settings: Mapping[str, Any], known: Mapping[str, Any], language: str, posted: bool
 ) -> tuple[bytes, str]:
     """The page and its Content-Security-Policy."""
     template = _templates().get_template("maintenance.html")
     texts = _texts(settings)
-    since = known.get("since", "")
     page = template.render(
         site=str(settings.get("ckan.site_title") or "CKAN"),
         texts=texts,
@@ -212,9 +213,9 @@ def _page(
         directions={
             k: "rtl" if k in ("ar", "fa", "he", "ur") else "ltr" for k in texts
         },
-        level=known.get("level"),
+        level=known["level"],
         reason=known.get("reason"),
-        began=since[11:16],
+        began=str(known.get("since") or "")[11:16],
         reference=known.get("reference") or "",
         posted=posted,
     )

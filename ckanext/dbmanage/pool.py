@@ -9,12 +9,14 @@ on their next new connection. Needs no Redis and no restart.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 _seen: dict[str, int] = {}
+_guard = threading.Lock()
 
 
 def listen() -> None:
@@ -34,9 +36,11 @@ def _on_connect(connection: Any, _record: object) -> None:
         name, oid = cursor.fetchone()
     connection.rollback()
     key = f"{connection.info.host}:{connection.info.port}/{name}"
-    if _seen.setdefault(key, oid) != oid:
-        _seen[key] = oid
-        backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
-        if backend is not None:
-            backend._pg_types.clear()
-            backend._type_names.clear()
+    # nobody gets a connection to the new database before the old one is forgotten
+    with _guard:
+        if _seen.setdefault(key, oid) != oid:
+            backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
+            if backend is not None:
+                backend._pg_types.clear()
+                backend._type_names.clear()
+            _seen[key] = oid

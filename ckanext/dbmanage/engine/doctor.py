@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import psycopg2
-
 from . import Site, files, postgres, restore, switch
-from .errors import DbmanageError
 from .maintenance import Maintenance
 from .postgres import closing
 from .repository import Repository, now
@@ -46,7 +43,7 @@ def examine(site: Site, repository: Repository) -> list[Finding]:
     for name, check in CHECKS.items():
         try:
             found += [Finding(name, *finding) for finding in check(site, repository)]
-        except (DbmanageError, psycopg2.Error, OSError) as error:
+        except Exception as error:  # a check that fails is itself a problem
             found.append(Finding(name, PROBLEM, " ".join(str(error).split())))
     return found
 
@@ -87,7 +84,7 @@ def _repository(site: Site, repository: Repository) -> Iterator[tuple[str, str]]
     if mode & 0o077:
         yield PROBLEM, f"{path} may be read by others: chmod 700 {path}"
     free = shutil.disk_usage(path).free
-    newest = next(iter(repository.backups()), None)
+    newest = next((b for b in repository.backups() if b.signed), None)
     needed = (newest.bytes - newest.files.get("bytes", 0)) * 3 if newest else 0
     if free < needed:
         yield PROBLEM, f"{free} bytes are free in {path}: too few for a backup more"

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 import redis
@@ -33,9 +34,12 @@ local now = redis.call('GET', KEYS[1])
 if now and cjson.decode(now)['token'] == ARGV[1] then
   return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0"""
-_DELETE_OURS = """
+#: what was there before comes back in the same step: nobody slips through between
+_END_OURS = """
 local now = redis.call('GET', KEYS[1])
 if now and cjson.decode(now)['token'] == ARGV[1] then
+  if tonumber(ARGV[3]) > 0 then
+    return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
   return redis.call('DEL', KEYS[1]) end
 return 0"""
 
@@ -47,15 +51,31 @@ def key_of(database_url: URL) -> str:
     return f"dbmanage:{digest[:16]}:maintenance"
 
 
+def understood(found: bytes | None) -> dict[str, Any] | None:
+    """What the key says, None for a value that is not ours: it locks nobody out."""
+    with suppress(ValueError):
+        known = json.loads(found or b"null")
+        if isinstance(known, dict) and known.get("level") in (READ_ONLY, AWAY):
+            return known
+    return None
+
+
 class Maintenance:
     """The maintenance of one site."""
 
     def __init__(self, redis_url: str, database_url: URL) -> None:
         self.key = key_of(database_url)
-        # a client connects at its first command
-        self._redis: Any = redis.Redis.from_url(
-            redis_url, socket_timeout=1, socket_connect_timeout=1
-        )
+        self._url = redis_url
+
+    @cached_property
+    def _redis(self) -> Any:
+        """The client, which connects at its first command."""
+        try:
+            return redis.Redis.from_url(
+                self._url, socket_timeout=1, socket_connect_timeout=1
+            )
+        except ValueError:  # its message holds pieces of the URL, so of the password
+            raise redis.ConnectionError("not a URL of Redis") from None
 
     def status(self) -> dict[str, Any] | None:
         """`{level, owner, reason, reference, since, seconds_left}`, None when off.
@@ -64,9 +84,9 @@ class Maintenance:
         """
         with _answering():
             found, left = self._redis.get(self.key), self._redis.pttl(self.key)
-        if found is None:
+        known = understood(found)
+        if known is None:
             return None
-        known = json.loads(found)
         known.pop("token", None)
         return known | {"seconds_left": round(max(left, 0) / 1000, 1)}
 
@@ -101,11 +121,13 @@ class Maintenance:
             nonlocal told
             try:
                 before = self._redis.get(self.key)
-                if before is not None and json.loads(before)["token"] != token:
+                known = understood(before)
+                # only an operator's own has no token: what a killed restore left goes
+                if known is not None and not known.get("token"):
                     left = max(self._redis.pttl(self.key), 1)
                     ends = datetime.now(timezone.utc).timestamp() + left / 1000
-                    earlier.update(value=before, ends=ends)
-                if earlier and json.loads(earlier["value"])["level"] == AWAY:
+                    earlier.update(value=before, level=known["level"], ends=ends)
+                if earlier.get("level") == AWAY:
                     level = AWAY
                 new = json.dumps(value | {"level": level})
                 self._redis.set(self.key, new, px=_TTL * 1000)
@@ -129,14 +151,13 @@ class Maintenance:
         finally:
             stop.set()
             thread.join()
+            left = earlier.get("ends", 0) - datetime.now(timezone.utc).timestamp()
             with suppress(redis.RedisError):
-                if self._redis.eval(_DELETE_OURS, 1, self.key, token) and earlier:
-                    left = earlier["ends"] - datetime.now(timezone.utc).timestamp()
-                    if left > 0:
-                        self._redis.set(
-                            self.key, earlier["value"], px=max(int(left * 1000), 1)
-                        )
-            self._redis.close()
+                self._redis.eval(
+                    _END_OURS, 1, self.key, token,
+                    earlier.get("value", ""), max(int(left * 1000), 0),
+                )  # fmt: skip
+                self._redis.close()
 
 
 def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any]:

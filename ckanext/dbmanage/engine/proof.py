@@ -139,7 +139,8 @@ def _uploads(
     lost = query(
         connection,
         "SELECT path, count(*) OVER () FROM named"
-        " WHERE path NOT IN (SELECT path FROM held) ORDER BY path LIMIT %s",
+        " WHERE NOT EXISTS (SELECT FROM held WHERE held.path = named.path)"
+        " ORDER BY path LIMIT %s",
         _SHOWN,
     )
     record["uploads"] = {"named": named, "missing_before": missing}

@@ -118,12 +118,15 @@ def signed_by(document: Any, secrets: tuple[str, ...], purpose: str) -> bool:
     if not isinstance(document, dict) or not isinstance(document.get("hmac"), str):
         return False
     unsigned = {key: value for key, value in document.items() if key != "hmac"}
-    given = document["hmac"].encode()
-    return any(
-        hmac.compare_digest(given, _signature(unsigned, secret, purpose).encode())
-        for secret in secrets
-        if secret
-    )
+    try:
+        given = document["hmac"].encode()
+        return any(
+            hmac.compare_digest(given, _signature(unsigned, secret, purpose).encode())
+            for secret in secrets
+            if secret
+        )
+    except (RecursionError, ValueError):  # nested too deep, or no text
+        return False
 
 
 def _signature(document: Mapping[str, Any], secret: str, purpose: str) -> str:

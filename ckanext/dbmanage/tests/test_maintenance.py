@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
+from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.maintenance import AWAY, READ_ONLY, Maintenance
 from ckanext.dbmanage.middleware import MaintenanceMiddleware
 
@@ -58,6 +60,8 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
     assert saving.status == 503 and saving.json["success"] is False
     assert saving.json["error"]["__type"] == "Service Unavailable"
     assert saving.headers["Retry-After"]
+    body = {"name": "x"}  # core refuses it by GET, but not by HEAD
+    assert web.ask("/api/3/action/package_create", "HEAD", body).status == 503
     assert web.ask("/api/3/action/nosuch", "POST", {}).status in (400, 404)
     form = web.ask("/user/login", "POST", "login=x", Accept_Language="de")
     assert form.status == 503 and "Was Sie eben abgeschickt haben" in form.body
@@ -152,6 +156,14 @@ def test_whose_key_it_is(portal: Portal) -> None:
         one.on(AWAY, 50, "somebody else")
     assert (one.status() or {})["reason"] == "somebody else"
     assert one.off() and not one.off() and not told
+    # what a killed restore left neither decides nor comes back
+    left = json.dumps({"level": AWAY, "token": "of another", "reason": "killed"})
+    with redis.Redis.from_url(portal.options["ckan.redis.url"]) as client:
+        client.set(one.key, left, ex=60)
+    with one.held("restore", "", told.append) as to:
+        to(READ_ONLY)
+        assert (one.status() or {})["level"] == READ_ONLY
+    assert one.status() is None
 
 
 def test_portals_that_share_a_redis_do_not_mix(
@@ -212,6 +224,7 @@ def test_redis_down_lets_everything_through(portal: Portal) -> None:
         ({"ckan.locale_default": "de"}, "/dataset", "de", "/dataset"),
         ({"ckan.root_path": "/data/{{LANG}}"}, "/data/de/api/x", "de", "/api/x"),
         ({"ckan.root_path": "/data/{{LANG}}"}, "/data/api/x", "en", "/api/x"),
+        ({"ckan.root_path": "/data/{{LANG}}"}, "/de/api/x", "de", "/api/x"),
         ({"ckan.root_path": "/{{LANG}}/data"}, "/es/data/api/x", "es", "/api/x"),
     ],
 )
@@ -219,16 +232,113 @@ def test_where_a_request_goes(
     portal: Portal, options: dict, path: str, language: str, inner: str
 ) -> None:
     middleware = MaintenanceMiddleware(application, portal.options | options)
-    assert middleware._place({"PATH_INFO": path}) == (language, inner)
+    environ = {"PATH_INFO": path, "SCRIPT_NAME": "/mounted"}
+    assert middleware._place(environ) == (language, inner)
 
 
 def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
     client = redis.Redis.from_url(portal.options["ckan.redis.url"])
-    for value in ("nonsense", "[]", "7"):
-        client.set(keeper(portal).key, value, ex=5)
+    one, told = keeper(portal), []
+    for value in ("nonsense", "[]", "7", "{}", '{"level": "gone"}', b"\xff"):
+        client.set(one.key, value, ex=5)
         assert timed(MaintenanceMiddleware(application, portal.options)) < 1
-    client.delete(keeper(portal).key)
+        assert one.status() is None
+    with one.held("restore", "", told.append) as to:
+        to(AWAY)
+        assert (one.status() or {})["reason"] == "restore"
+    assert one.status() is None and not told
+    client.set(one.key, '{"level": "away", "since": 5}', ex=5)
+    assert page_of(portal)[0] == "503 Service Unavailable"
+    client.delete(one.key)
     client.close()
+
+
+def page_of(portal: Portal) -> tuple[str, str]:
+    """The middleware's own answer: status and body."""
+    told: list[str] = []
+    body = MaintenanceMiddleware(application, portal.options)(
+        {"REQUEST_METHOD": "GET", "PATH_INFO": "/"},
+        lambda status, headers: told.append(status),
+    )
+    return told[0], b"".join(body).decode()
+
+
+def test_the_page_says_why_and_since_when(portal: Portal) -> None:
+    one = keeper(portal)
+    portal.options["ckan.locales_offered"] = "en de"
+    for reason, said in (
+        ("restore", "saved copy. The site is away for less than a minute."),
+        ("upgrade", "being upgraded. The site is away for a few minutes."),
+    ):
+        one.on(AWAY, 5, reason, "reference-7")
+        body = page_of(portal)[1]
+        assert said in body and "<bdi>reference-7</bdi>" in body
+        since = (one.status() or {})["since"]
+        assert f"Began at {since[11:16]}" in body
+        # only what the site offers is written in
+        assert "Deutsch" in body and "Espa" not in body
+    one.off()
+
+
+def test_the_first_requests_may_come_together(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None finds a client that another is still making."""
+    make = redis.Redis.from_url
+
+    def slowly(*arguments: object, **options: object) -> object:
+        time.sleep(0.05)
+        return make(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(redis.Redis, "from_url", slowly)
+    middleware, answers = MaintenanceMiddleware(application, portal.options), []
+    threads = [
+        threading.Thread(target=lambda: answers.append(timed(middleware)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 4
+
+
+def test_one_question_a_request(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    execute = redis.Redis.execute_command
+
+    def counted(self: redis.Redis, *arguments: object, **options: object) -> object:
+        asked.append(arguments)
+        return execute(self, *arguments, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", counted)
+    middleware = MaintenanceMiddleware(application, portal.options)
+    for _ in range(3):
+        timed(middleware)
+    assert asked == [("GET", keeper(portal).key)] * 3
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:s3cr#et@127.0.0.1:6379/0", "redis://:s3cr/et@h:1/0", "s3cr://h"]
+)
+def test_an_address_that_is_none_is_a_redis_that_does_not_answer(
+    portal: Portal, url: str
+) -> None:
+    """What redis-py says of it holds pieces of the password."""
+    options = portal.options | {"ckan.redis.url": url}
+    middleware, told = MaintenanceMiddleware(application, options), []
+    for _ in range(2):
+        assert timed(middleware) < 0.5
+    one = Maintenance(url, make_url(options["sqlalchemy.url"]))
+    with pytest.raises(DbmanageError) as raised:
+        one.status()
+    with one.held("restore", "", told.append) as to:
+        to(READ_ONLY)
+        to(AWAY)
+    assert len(told) == 1 and "Redis does not answer" in told[0]
+    assert "s3cr" not in f"{raised.value}{told}"
 
 
 # ------------------------------------------------------------ a switch under traffic

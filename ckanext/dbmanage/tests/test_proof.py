@@ -100,9 +100,10 @@ def test_what_ckan_cannot_read_fails_the_proof(portal: Portal) -> None:
     )
     portal.sql("UPDATE resource SET extras = 'no json' WHERE package_id = 'id-7'")
     portal.backup()
+    left = databases()
     done = portal.module("verify", "--prove", code=1)
     assert "CKAN cannot read datasets id-7" in done.stdout
-    assert not [n for n in databases() if n.endswith("_scratch")]
+    assert databases() == left
 
 
 def test_a_proof_touches_no_live_service(portal: Portal) -> None:
@@ -112,6 +113,29 @@ def test_a_proof_touches_no_live_service(portal: Portal) -> None:
     before, oids = portal.state(), portal.oids()
     portal.module("verify", "--prove")
     assert (portal.state(), portal.oids()) == (before, oids)
+
+
+def test_the_main_database_alone_is_proven(portal: Portal) -> None:
+    """Without its DataStore, which CKAN would otherwise not start without."""
+    portal.module("backup", "--only", "database")
+    assert "proven" in portal.module("verify", "latest", "--prove").stdout
+    assert portal.backups()[0]["state"] == "proven"
+
+
+def test_what_another_site_wrote_breaks_no_listing(portal: Portal) -> None:
+    path = portal.backup()
+    for manifest in (
+        {"format": 1, "files": {"bytes": "x", "included": True}, "versions": [1]},
+        {"format": 1, "databases": {"database": []}, "note": "a\x1b[2Jb"},
+    ):
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        for arguments in (["backups"], ["backups", "latest"], ["backups", "--json"]):
+            assert "\x1b" not in portal.module(*arguments).stdout
+        done = portal.module("doctor", code=1)
+        assert "Traceback" not in done.stderr and "there is no verified" in done.stdout
+    deep = '{"format": 1, "hmac": "x", "a": ' + "[" * 990 + "]" * 990 + "}"
+    (path / "manifest.json").write_text(deep)
+    portal.module("backups")
 
 
 # ------------------------------------------------------------------------------ undo
@@ -292,6 +316,11 @@ def test_the_doctor(portal: Portal) -> None:
     portal.write(**{"sqlalchemy.url": portal.url("database", password="wr0ng")})
     done = portal.module("doctor", code=1)
     assert "authentication failed" in done.stdout and "wr0ng" not in done.stdout
+    portal.write(**{"ckanext.dbmanage.jobs": "many"})
+    done = portal.module("doctor", "--nagios", code=2)
+    assert done.stdout.startswith("DBMANAGE CRITICAL - configuration: ")
+    (found,) = json.loads(portal.module("doctor", "--json", code=1).stdout)
+    assert found["name"] == "configuration" and "many" in found["text"]
 
 
 def test_solr_down_all_the_while_is_caught_up_by_the_doctor(portal: Portal) -> None:
