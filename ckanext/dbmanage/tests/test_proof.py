@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ import pytest
 
 from ckanext.dbmanage.engine.repository import dumped, sign
 
-from .conftest import DATASETS, ROWS, UPLOADS, Portal, databases, query
+from .conftest import DATASETS, ROWS, UPLOADS, Portal, databases, query, wait_until
+from .test_faults import fill
 from .test_restore import refused
 
 
@@ -358,15 +360,16 @@ def test_two_hosts_with_one_repository(
     place = str(tmp_path / "shared")
     one = make_portal({"ckanext.dbmanage.repository": place})
     two = make_portal({"ckanext.dbmanage.repository": place, "SECRET_KEY": "two-99"})
+    fill(one, 100_000)
     busy = one.start("backup")
-    states = set()
-    while busy.poll() is None:
-        done = two.module("backup", code=None)
-        states.add(done.returncode)
-        if done.returncode:
-            assert "is in use: backup, process " in done.stderr
-    assert busy.wait() == 0
-    busy.communicate()
+    lock = Path(place) / ".lock"
+    wait_until(lambda: lock.exists() and f"process {busy.pid} " in lock.read_text())
+    os.kill(busy.pid, signal.SIGSTOP)
+    done = two.module("backup", code=1)
+    assert f"is in use: backup, process {busy.pid} of " in done.stderr
+    os.kill(busy.pid, signal.SIGCONT)
+    _, said = busy.communicate(timeout=120)
+    assert busy.returncode == 0, said
     two.module("backup")
     contents = [p for p in (tmp_path / "shared" / "objects").rglob("*") if p.is_file()]
     assert len(contents) == UPLOADS + 1
