@@ -708,7 +708,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         with locks.live_lock(site):
             if not dry_run:
                 switch.recover(site, repository, talk.warn)
-            outlived = switch.outlived(repository, config.undo_days(settings))
+            outlived = switch.outlived(site, repository, config.undo_days(settings))
             dropped = switch.drop_replaced(
                 site, repository, outlived, talk.warn, dry_run
             )

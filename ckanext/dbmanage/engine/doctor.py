@@ -132,7 +132,7 @@ def _proof(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
 
 
 def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
-    half = switch.half_way(repository)
+    half = switch.half_way(site, repository)
     if half:
         yield (
             PROBLEM,

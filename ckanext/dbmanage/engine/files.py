@@ -31,7 +31,7 @@ from typing import IO, Any
 
 from . import Progress
 from .errors import Damaged, Refused
-from .repository import create_directory, create_file, sync_directory
+from .repository import create_directory, create_file, sync_directory, write_file
 
 LIST = "files.jsonl"
 OBJECTS = "objects"
@@ -82,12 +82,14 @@ class Folder:
 
 def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
     """The folders of a site's uploads (`Site.uploads`), links and mounts followed."""
-    found = []
+    found: list[Folder] = []
+    mounts = set(_mounts())
+    roots = [Path(root) for root in uploads.values()]
     for prefix, root in uploads.items():
         path = Path(root)
         if not path.is_dir():
             continue
-        skip = set(_NOT_UPLOADS) if not prefix else set()
+        skip = set(_NOT_UPLOADS) if not prefix else {"lost+found"}
         below = []
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
@@ -99,22 +101,31 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
                 if taken or real == repository or real in repository.parents:
                     skip.add(entry.name)
                 elif entry.is_symlink():
-                    if _may_follow(real, path):
+                    others = [*roots, repository, *(f.path for f in found)]
+                    others += [target for _, target in below]
+                    if _may_follow(Path(entry.path), real, path, others):
                         below.append((entry.name, real))
-                elif entry.is_dir() and os.path.ismount(entry.path):
+                elif Path(entry.path) in mounts:
                     below.append((entry.name, real))
         skip |= {name for name, _ in below}
         top = Folder(prefix, path, frozenset(skip))
-        found += [top, *(Folder(top.joined(name), real) for name, real in below)]
+        own = frozenset({"lost+found"})
+        found += [top, *(Folder(top.joined(name), real, own) for name, real in below)]
     return found
 
 
-def _may_follow(target: Path, storage: Path) -> bool:
-    """Whether a link in a storage leads to more of it, and not to what is another's.
+def _may_follow(link: Path, target: Path, storage: Path, others: list[Path]) -> bool:
+    """Whether a link in a storage leads to more of it, apart from all the rest.
 
-    Whoever may make links there must not make root rename what belongs to others.
+    Whoever may make links there must not make root rename what belongs to others, and
+    nothing may be renamed as a part of two folders.
     """
-    if not target.is_dir() or target == storage or target in storage.parents:
+    if not target.is_dir() or link.lstat().st_uid not in (0, os.geteuid()):
+        return False
+    if any(
+        target == other or target in other.parents or other in target.parents
+        for other in others
+    ):
         return False
     return target.stat().st_uid == storage.stat().st_uid
 
@@ -232,7 +243,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
                 problem = _problem(facts)
             except (ValueError, RecursionError):
                 problem = "is not JSON"
-            if not problem and facts.get("missing") is None:
+            if not problem and ("sha256" in facts or "refused" in facts):
                 parts = facts["path"].split("/")
                 if parts <= before or parts[: len(before)] == before != []:
                     problem = "is not after the path before it"
@@ -249,7 +260,7 @@ def _problem(facts: Any) -> str:
     parts = path.split("/")
     if not safe(path) or (parts[0] in _NOT_UPLOADS):
         return f"names {path[:200]!r}, which is no path of an upload"
-    if "missing" in facts or "refused" in facts:
+    if "sha256" not in facts and ("missing" in facts or "refused" in facts):
         return ""
     for key in ("size", "ctime_ns", "inode"):
         if type(facts.get(key)) is not int or facts["size"] < 0:
@@ -602,6 +613,15 @@ class Move:
     new: list[str] = field(default_factory=list)
 
 
+def sound(move: Move, among: Mapping[str, Folder]) -> bool:
+    """Whether a move of the journal is one of these folders, by plain names only."""
+    return (
+        move.path in among
+        and bool(_OURS.fullmatch(move.scratch) and _OURS.fullmatch(move.undo))
+        and all(safe(name) and "/" not in name for name in (*move.old, *move.new))
+    )
+
+
 def moves(among: list[Folder], name: str, token: str) -> list[Move]:
     """What a restore makes in each folder; `name` is the operation's 8 hex digits."""
     names = f".dbm_{name}_scratch", f".dbm_{name}_undo"
@@ -723,11 +743,14 @@ def _copy(place: Path, target: Path, facts: Mapping[str, Any]) -> None:
 
 
 def _make(path: Path, token: str) -> Path:
-    """A directory of ours, which carries the token."""
+    """A directory of ours, which carries the token. Raises Refused."""
     with suppress(FileExistsError):
         create_directory(path)
-    with suppress(FileExistsError), create_file(path / _TOKEN) as file:
-        file.write(token.encode())
+    # one that a kill left without its token is empty
+    if not path.is_symlink() and not set(os.listdir(path)) - {_TOKEN}:
+        write_file(path / _TOKEN, token.encode())
+    if not is_ours(path, token):
+        raise Refused(f"{path} is not ours: somebody else has made it; remove it")
     return path
 
 
@@ -748,6 +771,11 @@ def discard(path: Path, token: str) -> bool:
     if not path.exists():
         return True
     if not is_ours(path, token):
+        # what a kill left before its token was written
+        with suppress(OSError):
+            if _OURS.fullmatch(path.name) and not path.is_symlink():
+                path.rmdir()
+                return True
         return False
     for entry in path.iterdir():
         if entry.name != _TOKEN:
@@ -779,13 +807,13 @@ def forward(move: Move) -> None:
     live = Path(move.path)
     scratch = live / move.scratch
     undo = _make(live / move.undo, move.token)
+    new = set(move.new)
     for name in move.old:
-        if not _exists(undo / name) and (
-            name not in move.new or _exists(scratch / name)
-        ):
+        if not _exists(undo / name) and (name not in new or _exists(scratch / name)):
             (live / name).rename(undo / name)
     for name in move.new:
         if _exists(scratch / name):
+            _aside(live / name)
             (scratch / name).rename(live / name)
     _synced(live, scratch, undo)
     discard(scratch, move.token)
@@ -797,14 +825,25 @@ def back(move: Move) -> None:
     scratch = _make(live / move.scratch, move.token)
     undo = live / move.undo
     for name in move.new:
-        if not _exists(scratch / name):
+        if not _exists(scratch / name) and _exists(live / name):
             (live / name).rename(scratch / name)
     for name in move.old:
         if _exists(undo / name):
+            _aside(live / name)
             (undo / name).rename(live / name)
     _synced(live, scratch, undo)
     if undo.exists():
         discard(undo, move.token)
+
+
+def _aside(path: Path) -> None:
+    """Makes room for a rename, where CKAN has made an entry anew after a kill."""
+    number = 1
+    while _exists(path):
+        other = path.with_name(f"{path.name}.aside-{number}")
+        if not _exists(other):
+            path.rename(other)
+        number += 1
 
 
 def _exists(path: Path) -> bool:

@@ -13,6 +13,7 @@ name is ever made into a path. Knows nothing of PostgreSQL.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import hashlib
@@ -398,7 +399,9 @@ class Repository:
             size = os.fstat(handle).st_size
             # a line cut short by a power cut must not swallow this one
             torn = size and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, b"\n" * bool(torn) + json.dumps(line).encode() + b"\n")
+            whole = b"\n" * bool(torn) + json.dumps(line).encode() + b"\n"
+            if os.write(handle, whole) != len(whole):  # cut short: the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._journal)
             os.fsync(handle)
         finally:
             os.close(handle)

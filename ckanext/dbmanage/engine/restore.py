@@ -21,7 +21,7 @@ from zstandard import ZstdError
 
 from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
 from .backup import Replaced
-from .errors import Damaged, Refused, ToolFailed, Untrusted
+from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted
 from .files import Move
 from .postgres import Connection, Database, closing, query
 from .repository import UNSIGNED, Backup, Repository
@@ -328,17 +328,15 @@ def restore(
             among = files.folders(site.uploads, repository.path)
             laid: list[Move] = []
             if source.uploads and source.backup:
-                laid = stack.enter_context(switch.staged(repository, operation, among))
+                laid = stack.enter_context(
+                    switch.staged(site, repository, operation, among)
+                )
                 objects, size = source.backup.objects, source.backup.files["bytes"]
                 files.stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
                 switch.copy_properties(scratch, warn)
             pairs = [scratch.pair for scratch in scratches.values()]
-
-            def moves() -> list[Move]:
-                return [files.planned(*each) for each in zip(laid, among, strict=False)]
-
-            _switch(site, repository, operation, pairs, moves, progress, warn)
+            _switch(site, repository, operation, pairs, laid, progress, warn)
         return _done(site, repository, operation, pairs, laid, before, warn)
 
 
@@ -357,7 +355,7 @@ def undo(
     with _journalled(site, repository, "undo", "the last switch", warn) as operation:
         pairs, moves = switch.undoable(site, repository)
         before = _written(site, [pair.part for pair in pairs])
-        _switch(site, repository, operation, pairs, lambda: moves, progress, warn)
+        _switch(site, repository, operation, pairs, moves, progress, warn)
         return _done(site, repository, operation, pairs, moves, before, warn)
 
 
@@ -390,13 +388,14 @@ def _switch(
     repository: Repository,
     operation: str,
     pairs: list[Pair],
-    moves: Callable[[], list[Move]],
+    moves: list[Move],
     progress: Progress,
     warn: Warn,
 ) -> None:
     progress("switch", 0, 0)
     with sessions.away(site, "restore", f"restore-{operation}", warn):
-        switch.switch(site, repository, operation, pairs, moves())
+        planned = switch.planned(site, repository, moves)
+        switch.switch(site, repository, operation, pairs, planned)
 
 
 def _written(site: Site, parts: Iterable[str]) -> dict[str, dict[str, int]]:
@@ -419,8 +418,11 @@ def _done(
     }
     written = {}
     for part, database in databases.items():
+        after: dict[str, int] = {}
         # every session of before has ended, and so has told all it wrote
-        for table, rows in sessions.written(database).items():
+        with suppress(psycopg2.Error, ConnectionFailed):  # the switch is done
+            after = sessions.written(database)
+        for table, rows in after.items():
             if rows > before[part].get(table, 0):
                 written[f"{part}: {table}"] = rows - before[part].get(table, 0)
     inside = {move.prefix: move.undo for move in moves}

@@ -106,9 +106,10 @@ def scratch(
             # (and when this fails, the next command does it)
             with suppress(psycopg2.Error, DbmanageError, OSError):
                 keeper.close()
-                with closing(live.maintenance()) as connection:
-                    if _drop(site, connection, pair, "scratch"):
-                        repository.record(operation, "drop", database=pair.scratch)
+                if operation not in half_way(site, repository):  # else it is needed
+                    with closing(live.maintenance()) as connection:
+                        if _drop(site, connection, pair, "scratch"):
+                            repository.record(operation, "drop", database=pair.scratch)
 
 
 def _create(
@@ -289,25 +290,33 @@ def switch(
     groups = _groups(site, pairs)
     facts = {"pairs": [asdict(p) for p in pairs], "moves": [asdict(m) for m in moves]}
     repository.record(operation, "switch", **facts)
-    done: list[Pair] = []
     with _uninterrupted():
         try:
             for group in groups[:-1]:
                 _rename(site, site.databases[group[0].part], group)
-                done += group
             if not groups:
                 _forward(moves)
             for group in groups[-1:]:
                 _rename(site, site.databases[group[0].part], group, moves=moves)
-                done += group
         except BaseException:
-            for pair in done:
-                _rename(site, site.databases[pair.part], [pair], back=True)
-            for move in moves:
-                files.back(move)
-            repository.record(operation, "switched", parts=[])
-            raise
-        repository.record(operation, "switched", parts=_parts(pairs, moves))
+            # what the servers say counts, not what was heard of it; when they cannot
+            # be asked nothing is turned back, and the next command settles it
+            new = [pair for pair in pairs if _is_switched(site, pair)]
+            if not new or len(new) < len(pairs):
+                for pair in new:
+                    _rename(site, site.databases[pair.part], [pair], back=True)
+                for move in moves:
+                    files.back(move)
+                repository.record(operation, "switched", parts=[])
+                raise
+            _forward(moves)
+        with suppress(OSError):  # then the next command finds that it is done
+            repository.record(operation, "switched", parts=_parts(pairs, moves))
+
+
+def _is_switched(site: Site, pair: Pair) -> bool:
+    with closing(site.databases[pair.part].maintenance()) as connection:
+        return switched(connection, pair)
 
 
 def _forward(moves: Iterable[Move]) -> None:
@@ -321,14 +330,24 @@ def _parts(pairs: list[Pair], moves: list[Move]) -> list[str]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C and the like wait: a switch takes a second, half of one is none."""
-    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    # threads that are started meanwhile inherit this
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    """Lets Ctrl-C and the like wait: a switch takes a second, half of one is none.
+
+    By handlers, for other threads would take a signal that is only masked here.
+    """
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, lambda n, _: came.append(n))
+    except ValueError:  # not in the main thread: no signal comes here
+        pass
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
@@ -444,7 +463,7 @@ def switched(connection: Connection, pair: Pair) -> bool:
 
 @contextmanager
 def staged(
-    repository: Repository, operation: str, among: list[Folder]
+    site: Site, repository: Repository, operation: str, among: list[Folder]
 ) -> Iterator[list[Move]]:
     """Where uploads may be laid down; gone at the end what was not switched in."""
     moves = files.moves(among, secrets.token_hex(4), secrets.token_hex(16))
@@ -453,7 +472,8 @@ def staged(
         yield moves
     finally:
         with suppress(OSError):
-            _discard(repository, operation, moves)
+            if operation not in half_way(site, repository):  # else recover needs them
+                _discard(repository, operation, moves)
 
 
 def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
@@ -468,12 +488,21 @@ def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
 
 def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
     """What takes the last switch back: databases, uploads. Raises Refused."""
-    operations = _operations(repository)
-    last = next((o for o in reversed(operations.values()) if o["switched"]), None)
+    operations = _operations(site, repository)
+    done = [
+        o for o in operations.values() if o["switched"] and (o["switch"] or o["moves"])
+    ]
+    last = done[-1] if done else None
     if last is None:
         raise Refused(
             f"there is nothing to undo: the journal in {repository.path} knows of no "
             "restore"
+        )
+    if last["foreign"]:
+        raise Refused(
+            "the last restore switched databases or folders that are not this site's "
+            "any more: it cannot be undone as a whole; the backup that it took "
+            "afterwards holds what it replaced"
         )
     pairs = []
     for pair in last["switch"]:
@@ -504,7 +533,6 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
             )
         )
     name = secrets.token_hex(4)
-    folders = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
     moves = []
     for move in last["moves"] if "files" in last["switched"] else ():
         if not files.is_ours(Path(move.path) / move.undo, move.token):
@@ -512,11 +540,14 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
                 f"the uploads before the last restore are not in {move.path}/"
                 f"{move.undo} any more; the backup that it took afterwards holds them"
             )
-        if move.path not in folders:
-            raise Refused(f"{move.path} holds no uploads of this site any more")
-        other = replace(move, scratch=move.undo, undo=f".dbm_{name}_undo")
-        moves.append(files.planned(other, folders[move.path]))
+        moves.append(replace(move, scratch=move.undo, undo=f".dbm_{name}_undo"))
     return pairs, moves
+
+
+def planned(site: Site, repository: Repository, moves: list[Move]) -> list[Move]:
+    """The moves with the names that are there now."""
+    folders = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
+    return [files.planned(move, folders[move.path]) for move in moves]
 
 
 # --------------------------------------------------------------- what was left over
@@ -527,7 +558,7 @@ def recover(site: Site, repository: Repository, warn: Warn) -> None:
 
     The caller holds the repository's lock and the live database's.
     """
-    operations = _operations(repository)
+    operations = _operations(site, repository)
     for operation, facts in operations.items():
         if (facts["switch"] or facts["moves"]) and facts["switched"] is None:
             _settle(site, repository, operation, facts, warn)
@@ -550,7 +581,8 @@ def _settle(
         with closing(site.databases[pair.part].maintenance()) as connection:
             (new if switched(connection, pair) else old).append(pair)
     # uploads alone: they had passed their checks; else the databases decide
-    on = bool(new) or not facts["switch"]
+    alone = not facts["switch"] and any(map(files.began, facts["moves"]))
+    on = bool(new) or alone
     for move in facts["moves"]:
         if on:
             files.forward(move)
@@ -570,18 +602,18 @@ def _settle(
 
 def drop_older(site: Site, repository: Repository, operation: str, warn: Warn) -> None:
     """Drops what earlier switches put aside of the same parts: one way back is kept."""
-    operations = _operations(repository)
-    parts = operations[operation]["switched"]
+    operations = _operations(site, repository)
+    parts = operations[operation]["switched"] or ()
     others = {name: parts for name in operations if name != operation}
     drop_replaced(site, repository, others, warn)
 
 
-def outlived(repository: Repository, days: int) -> dict[str, list[str]]:
+def outlived(site: Site, repository: Repository, days: int) -> dict[str, list[str]]:
     """The parts by operation whose way back is older than `days`."""
     limit = f"{now() - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
     return {
         name: facts["switched"]
-        for name, facts in _operations(repository).items()
+        for name, facts in _operations(site, repository).items()
         if facts["switched"] and facts["time"] < limit
     }
 
@@ -598,7 +630,7 @@ def drop_replaced(
     `parts` by operation say which. What is not provably ours stays.
     """
     gone = []
-    operations = _operations(repository)
+    operations = _operations(site, repository)
     for operation, wanted in parts.items():
         facts = operations[operation]
         kept = set(wanted) & set(facts["switched"] or ())
@@ -630,17 +662,22 @@ def drop_replaced(
     return gone
 
 
-def half_way(repository: Repository) -> list[str]:
+def half_way(site: Site, repository: Repository) -> list[str]:
     """The operations whose switch was begun and neither finished nor turned back."""
     return [
         name
-        for name, facts in _operations(repository).items()
+        for name, facts in _operations(site, repository).items()
         if (facts["switch"] or facts["moves"]) and facts["switched"] is None
     ]
 
 
-def _operations(repository: Repository) -> dict[str, dict[str, Any]]:
-    """The journal by operation: created, staged, dropped, to switch, switched."""
+def _operations(site: Site, repository: Repository) -> dict[str, dict[str, Any]]:
+    """The journal by operation: created, staged, dropped, to switch, switched.
+
+    Only of this site's own databases and folders: a repository may be shared, or a
+    copy of another's. `foreign` says that something was left out.
+    """
+    among = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
     found: dict[str, dict[str, Any]] = {}
     for line in repository.journal():
         event = line.get("event")
@@ -650,19 +687,25 @@ def _operations(repository: Repository) -> dict[str, dict[str, Any]]:
         facts = found.setdefault(
             name,
             {"created": [], "staged": [], "dropped": set(), "switched": None}
+            | {"foreign": False}
             | {"switch": [], "moves": [], "time": ""},
         )
         # a line that is none of ours, or of another version
         with suppress(KeyError, TypeError):
             if event == "create":
-                facts["created"] += _pairs([line["pair"]])
+                facts["created"] += _own(site, _pairs([line["pair"]]))
             elif event == "stage":
-                facts["staged"] = [Move(**move) for move in line["moves"]]
+                staged = [Move(**move) for move in line["moves"]]
+                facts["staged"] = [m for m in staged if files.sound(m, among)]
             elif event == "drop":
                 facts["dropped"].add(line.get("database") or line.get("folder"))
             elif event == "switch":
-                facts["switch"] = _pairs(line["pairs"])
-                facts["moves"] = [Move(**move) for move in line.get("moves", ())]
+                pairs = _pairs(line["pairs"])
+                moves = [Move(**move) for move in line.get("moves", ())]
+                facts["switch"] = _own(site, pairs)
+                facts["moves"] = [m for m in moves if files.sound(m, among)]
+                left = len(facts["switch"]) + len(facts["moves"])
+                facts["foreign"] = left < len(pairs) + len(moves)
             else:
                 facts["switched"], facts["time"] = line["parts"], line.get("time", "")
     return found
@@ -670,3 +713,9 @@ def _operations(repository: Repository) -> dict[str, dict[str, Any]]:
 
 def _pairs(lines: Iterable[dict[str, Any]]) -> list[Pair]:
     return [Pair(**line) for line in lines]
+
+
+def _own(site: Site, pairs: list[Pair]) -> list[Pair]:
+    """The pairs that are of this site's databases."""
+    names = {part: database.name for part, database in site.databases.items()}
+    return [p for p in pairs if p.site == site.id and names.get(p.part) == p.live]
