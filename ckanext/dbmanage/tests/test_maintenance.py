@@ -98,9 +98,9 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
 
 def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> None:
     web = serve(portal)
-    portal.module("maintenance", "on", "--for", "3s")
+    portal.module("maintenance", "on", "--for", "8s")
     assert web.ask("/").status == 503
-    wait_until(lambda: web.ask("/").status == 200, 6)
+    wait_until(lambda: web.ask("/").status == 200, 12)
     done = portal.module("maintenance", "on", "--for", "soon", code=2)
     assert "30m" in done.stderr
     journal = (portal.repository / "journal.jsonl").read_text()
