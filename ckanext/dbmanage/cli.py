@@ -94,7 +94,8 @@ _no_backup = click.option(
 )
 
 
-def _settings(ctx: click.Context) -> Any:
+def settings_of(ctx: click.Context) -> Any:
+    """CKAN's configuration, or what `python -m` has read of it."""
     given = getattr(ctx.find_root().obj, "config", None)
     if given is None:
         from ckan.common import config as given
@@ -108,7 +109,7 @@ def _open(
     from . import config, records, upgrade
     from .engine.repository import Repository
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
     named = records.named_uploads(*config.upload_bases(settings))
     site = replace(config.site(settings, known), named_uploads=named)
@@ -162,7 +163,7 @@ def backup(
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
-    parts = only or config.parts(_settings(ctx))
+    parts = only or config.parts(settings_of(ctx))
     with repository.lock("backup"):
         _tidy(site, repository, talk)
         taken = engine.take(
@@ -383,7 +384,7 @@ def _prove(
     from . import upgrade
     from .engine import proof
 
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     with repository.lock("proof"):
         _tidy(site, repository, talk)
         record = proof.prove(
@@ -489,7 +490,7 @@ def _restore(
             site,
             repository,
             source,
-            prepare=upgrade.prepare(_settings(ctx)),
+            prepare=upgrade.prepare(settings_of(ctx)),
             progress=talk.progress,
             warn=talk.warn,
         )
@@ -620,7 +621,7 @@ def _application(ctx: click.Context) -> Iterator[None]:
         from ckan.config.middleware import make_app
 
         try:
-            made: Any = make_app(_settings(ctx))
+            made: Any = make_app(settings_of(ctx))
             flask_app = made._wsgi_app
         except Exception as error:
             raise DbmanageError(f"CKAN could not be started: {error}") from error
@@ -697,7 +698,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     with repository.lock("prune"):
         decisions = retention.decide(repository.backups(), config.retention(settings))
         if dry_run:
@@ -808,7 +809,7 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool, nagios: bool) -> None:
     from .engine.repository import Repository
 
     talk = Talk(quiet=as_json or nagios)
-    settings = _settings(ctx)
+    settings = settings_of(ctx)
     try:
         if fix:
             site, repository = _open(ctx, talk)
@@ -856,7 +857,9 @@ def extend_core() -> None:
     """Puts the commands into core's own group; a second call changes nothing."""
     from ckan.cli import db as core
 
-    for command in COMMANDS:
+    from . import catalogue
+
+    for command in (*COMMANDS, *catalogue.COMMANDS):
         core.db.add_command(command)
     core.db.add_command(_with_next_step(core.clean))
 

@@ -48,14 +48,89 @@ def repository(config: Config) -> str:
             )
         path = os.path.join(storage, "dbmanage", "backups")
     real = Path(path).expanduser().resolve()
-    for option, served in _served(config, storage):
+    if found := _serving(config, real):
+        option, served = found
+        raise Refused(
+            f"the repository {path} is inside {served}, which CKAN serves to "
+            f"visitors ({option}): set ckanext.dbmanage.repository to another place"
+        )
+    return str(real)
+
+
+def refuse_public(config: Config, file: Path, private: bool) -> None:
+    """Raises Refused when an export would be where visitors may read it."""
+    found = _serving(config, file.parent.resolve())
+    if found and (private or found[0] == _PREFIX + "public_dir"):
+        option, served = found
+        raise Refused(
+            f"{file} is inside {served}, which is served to visitors ({option}): only "
+            "`ckan db publish` writes there; choose another place"
+        )
+
+
+def _serving(config: Config, real: Path) -> tuple[str, str] | None:
+    """The option and the served directory that a place is in, if it is in any."""
+    for option, served in _served(config, _text(config, "ckan.storage_path")):
         folder = Path(served).expanduser().resolve()
         if real == folder or folder in real.parents:
-            raise Refused(
-                f"the repository {path} is inside {served}, which CKAN serves to "
-                f"visitors ({option}): set ckanext.dbmanage.repository to another place"
-            )
-    return str(real)
+            return option, served
+    return None
+
+
+def public_dir(config: Config) -> Path:
+    """The directory of the published dumps. Raises Refused."""
+    path = _text(config, _PREFIX + "public_dir")
+    storage = _text(config, "ckan.storage_path")
+    if not path and not storage:
+        raise Refused(
+            "no place for the public dumps: set ckanext.dbmanage.public_dir (or "
+            "ckan.storage_path, then they go to dbmanage/public below it)"
+        )
+    path = path or os.path.join(storage, "dbmanage", "public")
+    return Path(path).expanduser().resolve()
+
+
+def public_path(config: Config) -> str:
+    """The address of the public dumps on the site: `/dump`, no slash at its end."""
+    path = _text(config, _PREFIX + "public_path") or "/dump"
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", path):
+        raise Refused(
+            f"ckanext.dbmanage.public_path is {path!r}, not a path such as /dump"
+        )
+    return path.rstrip("/")
+
+
+def public_root(config: Config) -> str:
+    """Where the public dumps are on the host: `ckan.root_path`, and their address."""
+    root = _text(config, "ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
+    return root + public_path(config)
+
+
+def public_licence(config: Config) -> str:
+    """The id of the licence of the public dumps themselves, empty when none is said."""
+    return _text(config, _PREFIX + "public_licence")
+
+
+def public_contact(config: Config) -> str:
+    """Whom to ask about the public dumps: an e-mail address or a URL, or empty."""
+    return _text(config, _PREFIX + "public_contact")
+
+
+def sendfile(config: Config) -> tuple[str, str]:
+    """The header by which a web server in front sends files, and what goes before
+    their name in it; both empty when CKAN sends them itself. Raises Refused."""
+    words = _text(config, _PREFIX + "sendfile").split()
+    if not words:
+        return "", ""
+    header = words[0].lower()
+    if header == "x-accel-redirect" and len(words) == 2 and words[1].startswith("/"):
+        return "X-Accel-Redirect", words[1].rstrip("/") + "/"
+    if header == "x-sendfile" and len(words) == 1:
+        return "X-Sendfile", f"{public_dir(config)}/"
+    raise Refused(
+        "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "
+        "/internal-prefix`"
+    )
 
 
 def parts(config: Config) -> tuple[str, ...]:
@@ -291,6 +366,8 @@ def _served(config: Config, storage: str) -> list[tuple[str, str]]:
         and option.startswith("ckan.files.storage.")
         and option.endswith(".path")
     ]
+    if storage or _text(config, _PREFIX + "public_dir"):
+        served.append((_PREFIX + "public_dir", str(public_dir(config))))
     public = _text(config, "ckan.base_public_folder") or "public"
     served.append((public, str(_package_directory() / public)))
     return served

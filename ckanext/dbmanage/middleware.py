@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from . import config
 from .engine.maintenance import AWAY, READ_ONLY, key_of, understood
+from .place import Place
 
 Start = Callable[..., Any]
 
@@ -42,10 +43,7 @@ class MaintenanceMiddleware:
         self._settings = settings
         self._key = key_of(config.databases(settings)["database"].url)
         self._health = config.health_paths(settings)
-        offered = sorted(
-            map(re.escape, config.locales(settings)), key=len, reverse=True
-        )
-        self._locales = "|".join(offered) or r"(?!api\b)[a-z]{2,3}(?:[_@][A-Za-z_@]+)?"
+        self._where = Place(settings)
         self._client: Any = None
         self._process = 0
         self._asleep = 0.0
@@ -111,20 +109,11 @@ class MaintenanceMiddleware:
 
     def _place(self, environ: Mapping[str, Any]) -> tuple[str, str]:
         """The language that the visitor wants, and the path without its prefixes."""
-        # what CKAN itself routes on; a proxy may have taken ckan.root_path off already
-        path = environ.get("PATH_INFO", "")
-        root = str(self._settings.get("ckan.root_path") or "")
-        before, _, after = map(re.escape, root.partition("/{{LANG}}"))
-        match = root and re.match(
-            f"{before}(?:/({self._locales}))?{after}(?=/|$)", path
-        )
-        match = match or re.match(f"(?:/({self._locales}))?(?=/|$)", path)
+        language, path = self._where.split(environ)
         # CKAN 2.10 and 2.11 take the language off the path before us
         given = environ.get("CKAN_LANG_IS_DEFAULT") is False
         wanted = [str(environ.get("CKAN_LANG"))] if given else []
-        if match:
-            path = path[match.end() :] or "/"
-            wanted += [match[1]] if match[1] else []
+        wanted += [language] if language else []
         for each in environ.get("HTTP_ACCEPT_LANGUAGE", "").split(","):
             wanted.append(each.split(";")[0].strip())
         wanted += [str(self._settings.get("ckan.locale_default") or ""), "en"]

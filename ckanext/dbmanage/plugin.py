@@ -7,7 +7,7 @@ from typing import Any
 import ckan.plugins as p
 import ckantoolkit as tk
 
-from . import cli, middleware, pool
+from . import cli, downloads, middleware, pool
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
@@ -34,5 +34,6 @@ class DbmanagePlugin(p.SingletonPlugin):
 
     def make_middleware(self, app: Any, config: Any) -> Any:
         # core wants the Flask application itself back
-        app.wsgi_app = middleware.MaintenanceMiddleware(app.wsgi_app, config)
+        inner = middleware.MaintenanceMiddleware(app.wsgi_app, config)
+        app.wsgi_app = downloads.DownloadsMiddleware(inner, config)
         return app

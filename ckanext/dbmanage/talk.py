@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -27,7 +28,17 @@ class Talk:
         self.end()
         click.secho(f"Warning: {sentence}", fg="yellow", err=True)
 
-    def progress(self, phase: str, done: int, total: int) -> None:
+    def rows(self, phase: str, done: int, total: int) -> None:
+        """Progress in rows."""
+        self.progress(phase, done, total, _rows)
+
+    def progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        shown: Callable[[Any], str] | None = None,
+    ) -> None:
         """Phase, bytes and time left on a terminal, the phases alone elsewhere."""
         if self._quiet:
             return
@@ -41,7 +52,7 @@ class Talk:
                     length=total,
                     label=f"{phase:8}",
                     file=sys.stderr,
-                    item_show_func=_shown,
+                    item_show_func=shown or _shown,
                 )
             else:
                 click.echo(f"{phase} …", err=True)
@@ -60,6 +71,10 @@ class Talk:
 
 def _shown(count: Any) -> str:
     return "" if count is None else size(count)
+
+
+def _rows(count: Any) -> str:
+    return "" if count is None else f"{count} rows"
 
 
 def size(count: float) -> str:

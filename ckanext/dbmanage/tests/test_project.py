@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ckanext.dbmanage
-from ckanext.dbmanage import cli, config
+from ckanext.dbmanage import catalogue, cli, config
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent
@@ -50,9 +50,20 @@ def test_the_wheel_holds_what_the_plugin_needs(tmp_path: Path) -> None:
 LAYERS = [
     {"engine"},
     {"config", "pool"},
-    {"upgrade", "records", "reindex", "publish"},
+    {"place"},
+    {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
     {"logic", "jobs"},
-    {"talk", "cli", "views", "middleware", "helpers", "plugin", "__main__"},
+    {
+        "talk",
+        "cli",
+        "catalogue",
+        "views",
+        "middleware",
+        "downloads",
+        "helpers",
+        "plugin",
+        "__main__",
+    },
 ]
 
 
@@ -126,7 +137,7 @@ def test_every_option_is_declared_and_documented() -> None:
 
 def test_every_command_and_option_is_documented() -> None:
     text = (DOCS / "commands.rst").read_text()
-    for command in cli.COMMANDS:
+    for command in (*cli.COMMANDS, *catalogue.COMMANDS):
         assert command.help and f"ckan db {command.name}" in text
         for parameter in command.params:
             assert parameter.opts[0] in text or parameter.param_type_name == "argument"

@@ -1,0 +1,186 @@
+"""The commands of the catalogue: `ckan db export` and `ckan db publish`.
+
+They show records as CKAN's actions do, and so need a CKAN that runs: there is no
+`python -m` for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .cli import Command, settings_of
+from .talk import Talk
+
+if TYPE_CHECKING:
+    from .export import Exported
+
+_jobs = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="How many processes read; ckanext.dbmanage.jobs without it.",
+)
+_fresh = click.option(
+    "--fresh",
+    is_flag=True,
+    help="Read the database only, nothing from the search index.",
+)
+_quiet = click.option("--quiet", "-q", is_flag=True, help="Only results and warnings.")
+
+
+@click.command(cls=Command)
+@click.argument(
+    "kind", type=click.Choice(["datasets", "organizations", "groups", "users"])
+)
+@click.option(
+    "-O", "--output", metavar="FILE", help="Where to; standard output without it, or -."
+)
+@click.option("--all", "everything", is_flag=True, help="Private, draft, deleted too.")
+@_fresh
+@click.option("--secrets", is_flag=True, help="Of users: password hashes, API keys.")
+@click.option(
+    "--check",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Show N random ones again by CKAN's own action, and compare.",
+)
+@_jobs
+@_quiet
+@click.pass_context
+def export(
+    ctx: click.Context,
+    kind: str,
+    output: str | None,
+    everything: bool,
+    fresh: bool,
+    secrets: bool,
+    check: int,
+    jobs: int | None,
+    quiet: bool,
+) -> None:
+    """Write all records of a KIND as JSON Lines, as of one moment, in order of name.
+
+    Each line is what a visitor who is not signed in gets from the API, in the bytes of
+    `ckanapi dump`. FILE may end in .gz or .zst.
+    """
+    from . import config
+    from .export import Export, Wanted
+
+    if secrets and kind != "users":
+        raise click.UsageError("--secrets is for users only")
+    talk, settings = Talk(quiet), settings_of(ctx)
+    path = None if output in (None, "-") else Path(str(output))
+    private = everything or kind == "users"
+    if path is not None:
+        config.refuse_public(settings, path, private)
+    wanted = Wanted(everything, fresh, secrets)
+    begun = time.monotonic()
+    app = ctx.meta["flask_app"]
+    with (
+        Export(app, wanted, jobs or config.jobs(settings)) as moment,
+        _opened(path, private) as write,
+    ):
+        done = moment.write(kind, write, check, talk.rows)
+    talk.end()
+    where = f" to {path}" if path else ""
+    talk.say(
+        f"exported {done.rows} {kind}{where} in {time.monotonic() - begun:.1f} s"
+        f"{_sources(kind, done)}, as of {moment.moment:%Y-%m-%d %H:%M:%S %Z}"
+    )
+    if done.index_failed:
+        talk.warn(f"the search index did not answer: {done.index_failed}")
+    complain({kind: done}, talk)
+    if done.checked and not done.differing:
+        talk.say(f"{done.checked} of them shown again by CKAN's own action: equal")
+
+
+def _sources(kind: str, done: Exported) -> str:
+    told = ""
+    if kind == "datasets":
+        rest = done.rows - done.from_index
+        told = f": {done.from_index} from the search index, {rest} from the database"
+    if done.hidden:
+        told += f" ({done.hidden} that a visitor may not read left out)"
+    return told
+
+
+def complain(exported: dict[str, Exported], talk: Talk) -> None:
+    """Names what could not be shown or differs. Raises ClickException if any does."""
+    problems = []
+    for kind, done in exported.items():
+        for sentence in done.failed:
+            talk.warn(f"{kind}: {sentence}")
+        if done.failed:
+            problems.append(
+                f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "
+                "not be shown and are missing, see above"
+            )
+        if done.differing:
+            problems.append(
+                f"{len(done.differing)} of {done.checked} {kind} differ from what CKAN "
+                f"shows: {', '.join(done.differing[:20])}"
+            )
+    if problems:
+        raise click.ClickException("; ".join(problems))
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None, private: bool) -> Iterator[Callable[[bytes], Any]]:
+    from .engine.lines import new_file
+
+    if path is None:
+        try:
+            yield sys.stdout.buffer.write
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # whoever read has enough; Python would complain when it flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        return
+    umask = os.umask(0)
+    os.umask(umask)
+    with new_file(path, 0o600 if private else 0o666 & ~umask) as write:
+        yield write
+
+
+@click.command(cls=Command)
+@_fresh
+@_jobs
+@_quiet
+@click.pass_context
+def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> None:
+    """Write the public dumps: what everyone may read, as files at /dump/.
+
+    For a timer. Everything appears at once or not at all; a file whose content did not
+    change stays as it is.
+    """
+    from . import config
+    from . import publish as engine
+
+    talk, settings = Talk(quiet), settings_of(ctx)
+    begun = time.monotonic()
+    done, changed = engine.publish(
+        ctx.meta["flask_app"], settings, fresh, jobs or config.jobs(settings), talk.rows
+    )
+    talk.end()
+    rows = ", ".join(f"{each.rows} {kind}" for kind, each in done.items())
+    new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
+    talk.say(
+        f"published {rows} in {config.public_dir(settings)} in "
+        f"{time.monotonic() - begun:.1f} s; {new}"
+    )
+    for each in done.values():
+        if each.index_failed:
+            talk.warn(f"the search index did not answer: {each.index_failed}")
+    complain(done, talk)
+
+
+COMMANDS = (export, publish)

@@ -1,0 +1,197 @@
+"""The files of `/dump/` for visitors, before Flask, so that they need no database.
+
+Hands out what was published under the few names that there are, and nothing else: all
+other addresses below `/dump/` are answered 404 here, whatever is in the directory.
+Needs no application context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import FileWrapper
+
+from . import config
+from .engine import published
+from .engine.errors import Refused
+from .engine.published import Published
+from .engine.repository import SUMS
+from .place import Place
+
+Start = Callable[..., Any]
+
+_log = logging.getLogger(__name__)
+
+FEED = "feed.atom"
+#: for how long a cache may hand out a file without asking for a newer one
+_FRESH = "public, max-age=300, must-revalidate"
+_BLOCK = 1 << 18
+_RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
+
+
+class DownloadsMiddleware:
+    """A WSGI application that answers for the public dumps before another one."""
+
+    def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+        self._app = app
+        try:
+            self._directory: Path | None = config.public_dir(settings)
+            self._path = config.public_path(settings)
+            self._sendfile = config.sendfile(settings)
+        except Refused as error:  # the site is served all the same
+            self._directory = None
+            _log.warning("no public dumps: %s", error)
+        self._place = Place(settings)
+        self._known: tuple[Any, Published | None, bytes] | None = None
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Start
+    ) -> Iterable[bytes]:
+        if self._directory is None:
+            return self._app(environ, start_response)
+        path = self._place.path(environ)
+        if path in (self._path, f"{self._path}/") or not path.startswith(
+            f"{self._path}/"
+        ):
+            return self._app(environ, start_response)
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            response = _plain("405 Method Not Allowed", "only GET and HEAD")
+            response.headers["Allow"] = "GET, HEAD"
+        else:
+            name = path[len(self._path) + 1 :]
+            response = self._answer(self._directory, name, environ) or _plain(
+                "404 Not Found", "no such file is published here"
+            )
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response(environ, start_response)
+
+    def _answer(
+        self, directory: Path, name: str, environ: dict[str, Any]
+    ) -> Response | None:
+        if name not in (*published.NAMES, published.INDEX, SUMS, FEED):
+            return None
+        try:
+            found, index = self._look(directory)
+        except OSError:
+            return None
+        if found is None:
+            return None
+        if name in published.NAMES:
+            return self._file(directory, found, name, environ)
+        kind, body = {
+            published.INDEX: ("application/json", index),
+            SUMS: ("text/plain; charset=utf-8", found.sums),
+            FEED: ("application/atom+xml; charset=utf-8", _feed(found)),
+        }[name]
+        response = Response(body, content_type=kind)
+        moment = found.document["published"]
+        return _finished(
+            response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
+        )
+
+    def _file(
+        self,
+        directory: Path,
+        found: Published,
+        name: str,
+        environ: dict[str, Any],
+    ) -> Response | None:
+        listed = found.files.get(name)
+        opened = published.find(directory, listed) if listed else None
+        if listed is None or opened is None:
+            return None
+        place, file = opened
+        header, prefix = self._sendfile
+        if header:
+            file.close()
+            response = Response(content_type=listed.type)
+            response.headers[header] = prefix + place
+            response.headers["Cache-Control"] = _FRESH
+            return response
+        response = Response(
+            FileWrapper(file, _BLOCK), content_type=listed.type, direct_passthrough=True
+        )
+        response.call_on_close(file.close)
+        return _finished(
+            response, listed.sha256, listed.modified, listed.bytes, environ
+        )
+
+    def _look(self, directory: Path) -> tuple[Published | None, bytes]:
+        """What is published, and the bytes of its list. Raises OSError."""
+        about = os.stat(directory / published.INDEX)
+        seen = (about.st_ino, about.st_mtime_ns, about.st_size)
+        if self._known is None or self._known[0] != seen:
+            found, content = published.read_with_bytes(directory)
+            self._known = seen, found, content
+        return self._known[1:]
+
+
+def _finished(
+    response: Response, sum: str, modified: str, size: int, environ: dict[str, Any]
+) -> Response:
+    """With its headers, and as the request's conditions and range want it."""
+    response.set_etag(sum[:32])
+    moment = datetime.fromisoformat(modified.replace("Z", "+00:00"))
+    response.last_modified = moment.astimezone(timezone.utc)
+    response.headers["Cache-Control"] = _FRESH
+    response.headers["Accept-Ranges"] = "bytes"
+    response.content_length = size
+    asked = environ.get("HTTP_RANGE", "").strip()
+    # a range that is none, or more than one, is not answered as a range (RFC 9110)
+    if asked and not _RANGE.fullmatch(asked):
+        environ = {k: v for k, v in environ.items() if k != "HTTP_RANGE"}
+    try:
+        return response.make_conditional(
+            environ, accept_ranges=True, complete_length=size
+        )
+    except RequestedRangeNotSatisfiable:
+        response.close()
+        refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
+        refused.headers["Content-Range"] = f"bytes */{size}"
+        return refused
+
+
+def _plain(status: str, text: str) -> Response:
+    response = Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _feed(found: Published) -> bytes:
+    """An Atom feed: an entry for each file, a new one when its content changes."""
+    address = str(found.document.get("url") or "")
+    title = str(found.document.get("title") or "")
+    parts = [
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        '<feed xmlns="http://www.w3.org/2005/Atom">'
+        f"<title>{escape(title)}</title><id>{escape(address)}</id>"
+        f"<author><name>{escape(title)}</name></author>"
+        f'<link href="{_attribute(address)}"/>'
+        f'<link rel="self" href="{_attribute(address)}{FEED}"/>'
+        f"<updated>{escape(str(found.document['published']))}</updated>"
+    ]
+    for file in found.files.values():
+        link = f"{address}{file.name}"
+        parts.append(
+            f"<entry><title>{file.name}</title><id>urn:sha256:{file.sha256}</id>"
+            f"<updated>{file.modified}</updated>"
+            f"<summary>{file.rows} {file.kind}, {file.bytes} bytes</summary>"
+            f'<link rel="alternate" href="{_attribute(link)}"/>'
+            f'<link rel="enclosure" type="{file.type}" length="{file.bytes}"'
+            f' href="{_attribute(link)}"/></entry>'
+        )
+    return "".join([*parts, "</feed>\n"]).encode()
+
+
+def _attribute(text: str) -> str:
+    return escape(text, {'"': "&quot;"})

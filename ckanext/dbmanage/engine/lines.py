@@ -1,0 +1,83 @@
+"""A file of lines: plain, gzip or zstd by its name, with its size and its sum.
+
+The same lines give the same bytes at any time. Must not know what the lines hold.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+#: the size of zstd is near its best here, at the speed of gzip's usual level
+_ZSTD_LEVEL, _GZIP_LEVEL = 9, 6
+
+
+class Written:
+    """What was written through it: `bytes`, and `sha256` in hexadecimal."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, content: Any) -> int:
+        """Writes, and counts."""
+        self._digest.update(content)
+        self.bytes += len(content)
+        self._file.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """What compressors call."""
+        self._file.flush()
+
+    @property
+    def sha256(self) -> str:
+        """The sum of all that was written."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def compressed(target: Any, name: str) -> Iterator[Callable[[bytes], Any]]:
+    """What takes lines and writes them to the target, packed as the name's suffix says.
+
+    The target stays open.
+    """
+    if name.endswith(".gz"):
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, target, mtime=0) as file:
+            yield file.write
+    elif name.endswith(".zst"):
+        packer = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+        with packer.stream_writer(target, closefd=False) as file:
+            yield file.write
+    else:
+        yield target.write
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
+    """Writes a file whole or not at all: partial name, fsync, rename.
+
+    Raises OSError; what stood there before is as it was then.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    handle = os.open(partial, flags, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with compressed(file, path.name) as write:
+                yield write
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,411 @@
+"""Export of datasets, organizations, groups and users as JSON Lines.
+
+A line is what an anonymous visitor gets from the kind's action, in the bytes that
+ckanapi writes. Processes show batches side by side, all of one snapshot of the
+database. Knows CKAN, not the web.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import multiprocessing
+import random
+import re
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+import simplejson
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from .engine import Progress
+from .engine.errors import DbmanageError
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A kind of records that can be exported: its action, and which there are."""
+
+    action: str
+    listed: str
+    everything: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _groups(flag: str) -> tuple[str, str]:
+    every = f"SELECT id, name, '' FROM \"group\" WHERE is_organization IS {flag}"  # noqa: S608
+    return f"{every} AND state = 'active' ORDER BY name", f"{every} ORDER BY name"
+
+
+_PACKAGE = "SELECT id, name, metadata_modified FROM package"
+_USER = "SELECT id, name, '' FROM \"user\" WHERE name <> :site"
+#: what ckanapi asks for
+_NO_USERS = {"include_datasets": False, "include_users": False}
+EXPORTED = {
+    "datasets": Exportable(
+        "package_show",
+        f"{_PACKAGE} WHERE state = 'active' AND NOT private ORDER BY name",
+        f"{_PACKAGE} ORDER BY name",
+    ),
+    "organizations": Exportable("organization_show", *_groups("TRUE"), _NO_USERS),
+    "groups": Exportable("group_show", *_groups("FALSE"), _NO_USERS),
+    "users": Exportable(
+        "user_show",
+        f"{_USER} AND state <> 'deleted' ORDER BY name",
+        f"{_USER} ORDER BY name",
+        {"include_datasets": False},
+    ),
+}
+#: what no file of users holds without being asked for
+SECRETS = ("apikey", "password_hash", "password", "reset_key", "plugin_extras")
+_BATCH = 200
+_AHEAD = 2
+# floats that orjson prints otherwise than Python
+_EXPONENT = re.compile(rb"[:\[,]-?[0-9.]+[eE]")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How records are shown.
+
+    `everything` is what a sysadmin sees, private, draft and deleted ones too;
+    otherwise what an anonymous visitor sees (of users: what `user_list` lists).
+    """
+
+    everything: bool = False
+    fresh: bool = False
+    secrets: bool = False
+
+
+@dataclass
+class Exported:
+    """What was written: rows, and how many of them came from the search index.
+
+    `hidden` are those that a visitor may not read, `failed` and `differing` sentences
+    that name a record; `index_failed` says why the index was not asked any more.
+    """
+
+    rows: int = 0
+    from_index: int = 0
+    hidden: int = 0
+    bytes: int = 0
+    failed: list[str] = field(default_factory=list)
+    checked: int = 0
+    differing: list[str] = field(default_factory=list)
+    index_failed: str = ""
+
+
+class Export:
+    """Exports of one moment: a snapshot of the database, and processes that show.
+
+    `moment` is its time. For a `with`; `app` is CKAN's Flask application. Nothing of
+    this process may be in a transaction.
+    """
+
+    moment: datetime
+
+    def __init__(self, app: Any, wanted: Wanted, jobs: int) -> None:
+        self._app, self._wanted, self._jobs = app, wanted, jobs
+        self._workers: list[tuple[Any, Any]] = []
+        self._connection: Any = None
+
+    def __enter__(self) -> Export:
+        from ckan import model
+        from ckan.logic import get_action
+
+        # it may have to be made, and the snapshot can only be read
+        sysadmin = get_action("get_site_user")({"ignore_auth": True}, {})["name"]
+        model.Session.remove()
+        # what is open now would be shared with the processes
+        engine: Any = model.meta.engine
+        engine.dispose()
+        forking = multiprocessing.get_context("fork")
+        for _ in range(self._jobs):
+            ours, theirs = forking.Pipe()
+            ends = [ours, *(pipe for _, pipe in self._workers)]
+            process = forking.Process(
+                target=_work,
+                args=(self._app, self._wanted, sysadmin, theirs, ends),
+                daemon=True,
+            )
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
+        try:
+            self._connection = engine.connect().execution_options(
+                isolation_level="REPEATABLE READ"
+            )
+            self._connection.begin()
+            snapshot, self.moment = self._connection.execute(
+                sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
+            ).one()
+            for _, pipe in self._workers:
+                pipe.send(snapshot)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in self._workers:
+            pipe.close()
+            # it may be in the middle of a batch that nobody wants any more
+            process.terminate()
+            process.join()
+        if self._connection is not None:
+            self._connection.close()
+
+    def write(
+        self,
+        kind: str,
+        write: Callable[[bytes], Any],
+        check: int = 0,
+        progress: Progress = lambda *_: None,
+    ) -> Exported:
+        """Hands the lines of a kind to `write`, a batch at a time, in order of name.
+
+        Shows `check` random ones again by the plain action. Raises DbmanageError when
+        a process ends before its time.
+        """
+        exportable, done = EXPORTED[kind], Exported()
+        from ckan.common import config
+
+        statement = (
+            exportable.everything if self._wanted.everything else exportable.listed
+        )
+        site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
+        count = statement.rpartition(" ORDER BY ")[0]
+        total = self._connection.execute(
+            sa.text(f"SELECT count(*) FROM ({count}) found"),  # noqa: S608
+            site,
+        ).scalar()
+        rows = self._connection.execution_options(
+            stream_results=True, max_row_buffer=_BATCH
+        ).execute(sa.text(statement), site)
+        sample = _Sample(check)
+        batches = iter(lambda: [_told(row) for row in rows.fetchmany(_BATCH)], [])
+        waiting: deque[tuple[int, list[Any]]] = deque()
+        free = deque(n for _ in range(_AHEAD) for n in range(len(self._workers)))
+        while True:
+            while free and (batch := next(batches, None)):
+                worker = free.popleft()
+                self._send(worker, (kind, batch))
+                waiting.append((worker, batch))
+            if not waiting:
+                break
+            worker, batch = waiting.popleft()
+            lines, about = self._receive(worker)
+            free.append(worker)
+            write(lines)
+            done.rows += about["rows"]
+            done.bytes += len(lines)
+            done.from_index += about["from_index"]
+            done.hidden += about["hidden"]
+            done.failed += about["failed"]
+            done.index_failed = done.index_failed or about["index_failed"]
+            if check:
+                shown = (batch[number] for number in about["shown"])
+                for (id, name, _), line in zip(shown, lines.split(b"\n"), strict=False):
+                    sample.add(id, name, line)
+            progress(kind, done.rows + done.hidden + len(done.failed), total)
+        for id, name, line in sample.chosen:
+            self._send(0, (kind, id))
+            again, _ = self._receive(0)
+            done.checked += 1
+            if again != line:
+                done.differing.append(name)
+        return done
+
+    def _send(self, worker: int, message: Any) -> None:
+        try:
+            self._workers[worker][1].send(message)
+        except BrokenPipeError:
+            self._receive(worker)
+
+    def _receive(self, worker: int) -> Any:
+        process, pipe = self._workers[worker]
+        try:
+            found = pipe.recv()
+        except (EOFError, ConnectionError):
+            process.join()
+            raise DbmanageError(
+                "a process that reads the records ended before its time (exit code "
+                f"{process.exitcode})"
+            ) from None
+        if isinstance(found, str):
+            raise DbmanageError(found)
+        return found
+
+
+class _Sample:
+    """Some of many records, each as likely as any other (reservoir sampling)."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._seen = size, 0
+        self.chosen: list[tuple[str, str, bytes]] = []
+
+    def add(self, id: str, name: str, line: bytes) -> None:
+        self._seen += 1
+        if len(self.chosen) < self._size:
+            self.chosen.append((id, name, line))
+            return
+        place = random.randrange(self._seen)  # noqa: S311
+        if place < self._size:
+            self.chosen[place] = (id, name, line)
+
+
+def _told(row: Any) -> tuple[str, str, str]:
+    id, name, modified = row
+    return id, name, modified.isoformat() if modified else ""
+
+
+# -- in a process of its own
+
+
+def _work(
+    app: Any, wanted: Wanted, sysadmin: str, pipe: Any, inherited: list[Any]
+) -> None:
+    """Shows what the pipe asks for: batches of a kind, or one record for a check."""
+    from ckan import model
+
+    for end in inherited:  # else none would see its owner go
+        end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()
+    kind = "records"
+    try:
+        snapshot = pipe.recv()
+        event.listen(
+            model.Session,
+            "after_begin",
+            lambda _, __, connection: _look_at(connection, snapshot),
+        )
+        with app.test_request_context():
+            shows: dict[str, _Shows] = {}
+            while True:
+                kind, asked = pipe.recv()
+                if kind not in shows:
+                    shows[kind] = _Shows(kind, wanted, sysadmin)
+                if isinstance(asked, str):
+                    pipe.send((shows[kind].again(asked), {}))
+                else:
+                    pipe.send(shows[kind].lines(asked))
+    except (EOFError, ConnectionError):
+        pass  # nobody wants more
+    except Exception as error:
+        pipe.send(f"the {kind} could not be read: {_brief(error)}")
+
+
+def _look_at(connection: Any, snapshot: str) -> None:
+    # again in each transaction: a plugin may end one
+    for statement in (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        f"SET TRANSACTION SNAPSHOT '{snapshot}'",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+class _Shows:
+    """Shows the records of one kind."""
+
+    def __init__(self, kind: str, wanted: Wanted, sysadmin: str) -> None:
+        from . import bulk
+
+        self._kind, self._wanted = EXPORTED[kind], wanted
+        self._user = sysadmin if wanted.everything or kind == "users" else ""
+        self._counts: dict[str, Any] = {}
+        self._bulk: Any = None
+        if kind == "datasets":
+            self._bulk = bulk.Datasets(lambda: {"user": self._user}, wanted.fresh)
+        elif kind == "users":
+            self._bulk = bulk.Users(self._plain, sysadmin)
+        else:
+            self._counts = bulk.dataset_counts(self._user, wanted.fresh)
+
+    def lines(
+        self, batch: Sequence[tuple[str, str, str]]
+    ) -> tuple[bytes, dict[str, Any]]:
+        """The lines of (id, name, time) records, and what is to be said of them."""
+        from ckan import model
+
+        lines: list[bytes] = []
+        about: dict[str, Any] = {"shown": [], "failed": [], "hidden": 0}
+        from_index = 0
+        with contextlib.ExitStack() as stack:
+            if self._bulk is None:
+                ways: Any = (
+                    (False, functools.partial(self._plain, id)) for id, *_ in batch
+                )
+            else:
+                stack.enter_context(self._bulk.swapped())
+                ways = self._bulk.show([(id, modified) for id, _, modified in batch])
+            for number, ((id, name, _), (from_it, show)) in enumerate(
+                zip(batch, ways, strict=True)
+            ):
+                try:
+                    lines.append(_line(show()))
+                    about["shown"].append(number)
+                    from_index += from_it
+                except Exception as error:
+                    model.Session.rollback()
+                    if not self._user and _is_hidden(error):
+                        about["hidden"] += 1
+                    else:
+                        about["failed"].append(f"{name} ({id}): {_brief(error)}")
+        lines.append(b"")
+        about["rows"] = len(lines) - 1
+        about["from_index"] = from_index
+        about["index_failed"] = getattr(self._bulk, "index_failed", "")
+        return b"\n".join(lines), about
+
+    def again(self, id: str) -> bytes:
+        """A record's line by the action alone; a text that is no line if it fails."""
+        show = getattr(self._bulk, "plain", self._plain)
+        try:
+            return _line(show(id))
+        except Exception as error:
+            return _brief(error).encode()
+
+    def _plain(self, id: str) -> dict[str, Any]:
+        from ckan.logic import get_action
+
+        context: Any = {"user": self._user, **self._counts}
+        options = {"include_password_hash": self._wanted.secrets} | dict(
+            self._kind.options
+        )
+        shown = get_action(self._kind.action)(context, {"id": id, **options})
+        if self._kind.action == "user_show" and not self._wanted.secrets:
+            for name in SECRETS:
+                shown.pop(name, None)
+        return shown
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """A record as ckanapi writes it: compact, keys sorted, UTF-8."""
+    with contextlib.suppress(TypeError):
+        options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+        line = orjson.dumps(record, option=options)
+        if not _EXPONENT.search(line):
+            return line
+    return simplejson.dumps(
+        record, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    ).encode()
+
+
+def _is_hidden(error: Exception) -> bool:
+    from ckan.logic import NotAuthorized, NotFound
+
+    return isinstance(error, (NotAuthorized, NotFound))
+
+
+def _brief(error: Exception) -> str:
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) < 300 else words[:300] + " …"

@@ -1,0 +1,41 @@
+"""Where on the site a request goes, without the prefixes that CKAN gives addresses.
+
+For what stands before Flask. Needs no application context.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from . import config
+
+
+class Place:
+    """Takes `ckan.root_path` and the language off an address."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        offered = sorted(
+            map(re.escape, config.locales(settings)), key=len, reverse=True
+        )
+        locales = "|".join(offered) or r"(?!api\b)[a-z]{2,3}(?:[_@][A-Za-z_@]+)?"
+        root = str(settings.get("ckan.root_path") or "")
+        before, _, after = map(re.escape, root.partition("/{{LANG}}"))
+        self._patterns = [re.compile(f"(?:/({locales}))?(?=/|$)")]
+        if root:
+            rooted = re.compile(f"{before}(?:/({locales}))?{after}(?=/|$)")
+            self._patterns.insert(0, rooted)
+
+    def split(self, environ: Mapping[str, Any]) -> tuple[str | None, str]:
+        """The language in the address, if there is one, and the rest of it."""
+        # what CKAN itself routes on; a proxy may have taken ckan.root_path off already
+        path = environ.get("PATH_INFO", "")
+        for pattern in self._patterns:
+            if match := pattern.match(path):
+                return match[1], path[match.end() :] or "/"
+        return None, path
+
+    def path(self, environ: Mapping[str, Any]) -> str:
+        """The address without its prefixes."""
+        return self.split(environ)[1]
