@@ -90,6 +90,10 @@ def public_dir(config: Config) -> Path:
     return Path(path).expanduser().resolve()
 
 
+def _has_public_dir(config: Config) -> str:
+    return _text(config, _PREFIX + "public_dir") or _text(config, "ckan.storage_path")
+
+
 def public_path(config: Config) -> str:
     """The address of the public dumps on the site: `/dump`, no slash at its end."""
     path = _text(config, _PREFIX + "public_path") or "/dump"
@@ -311,6 +315,7 @@ def site(config: Config, migrations: Mapping[str, Migrations] | None = None) -> 
         revisions={table: each.revisions for table, each in known.items()},
         uploads=directories,
         uploads_elsewhere=elsewhere,
+        public_dir=_has_public_dir(config) and str(public_dir(config)),
         redis_url=redis_url(config),
         pg_bin=pg_bin(config),
         jobs=jobs(config),
@@ -366,7 +371,7 @@ def _served(config: Config, storage: str) -> list[tuple[str, str]]:
         and option.startswith("ckan.files.storage.")
         and option.endswith(".path")
     ]
-    if storage or _text(config, _PREFIX + "public_dir"):
+    if _has_public_dir(config):
         served.append((_PREFIX + "public_dir", str(public_dir(config))))
     public = _text(config, "ckan.base_public_folder") or "public"
     served.append((public, str(_package_directory() / public)))

@@ -151,14 +151,14 @@ def _finished(
     if asked and not _RANGE.fullmatch(asked):
         environ = {k: v for k, v in environ.items() if k != "HTTP_RANGE"}
     try:
-        return response.make_conditional(
-            environ, accept_ranges=True, complete_length=size
-        )
+        response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
         response.close()
         refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
         refused.headers["Content-Range"] = f"bytes */{size}"
         return refused
+    response.headers.pop("Date", None)  # servers give one of their own
+    return response
 
 
 def _plain(status: str, text: str) -> Response:

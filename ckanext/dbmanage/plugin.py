@@ -7,30 +7,27 @@ from typing import Any
 import ckan.plugins as p
 import ckantoolkit as tk
 
-from . import cli, downloads, middleware, pool
+from . import cli, downloads, middleware, pool, views
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
+@tk.blanket.blueprints(views.blueprint)  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin):
-    """Adds its commands to core's `ckan db`, and maintenance to the site."""
+    """Commands in core's `ckan db`, maintenance, and the public dumps."""
 
     p.implements(p.IConfigurer)
     p.implements(p.IClick)
     p.implements(p.IMiddleware, inherit=True)
 
-    # IConfigurer
-
     def update_config(self, config_: Any) -> None:
+        tk.add_template_directory(config_, "templates")  # type: ignore[attr-defined]
+        tk.add_resource("assets", "dbmanage")  # type: ignore[attr-defined]
         pool.listen()
-
-    # IClick
 
     def get_commands(self) -> list[Any]:
         # core would take a returned group for another command of the same name
         cli.extend_core()
         return []
-
-    # IMiddleware
 
     def make_middleware(self, app: Any, config: Any) -> Any:
         # core wants the Flask application itself back

@@ -25,6 +25,7 @@ class Site:
     `files` by the prefix of their files' paths (empty for `ckan.storage_path`), and
     `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
     `named_uploads` SQL by table for the paths of the uploads that the database names;
+    `public_dir` the directory of the public dumps, empty when there is none;
     `secrets` are the site's effective secret, then the older ones it still accepts,
     the first signs and all verify; `heads` the alembic revisions of the installed code
     by version table, `revisions` all that it knows, the older ones too.
@@ -42,6 +43,7 @@ class Site:
     uploads: Mapping[str, str] = field(default_factory=dict)
     uploads_elsewhere: tuple[str, ...] = ()
     named_uploads: Mapping[str, str] = field(default_factory=dict)
+    public_dir: str = ""
     redis_url: str = field(repr=False, default="")
     pg_bin: str = ""
     jobs: int = 2

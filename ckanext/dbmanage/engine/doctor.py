@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, files, postgres, restore, switch
+from . import Site, files, postgres, published, restore, switch
 from .maintenance import Maintenance
 from .postgres import closing
 from .repository import Repository, now
@@ -202,6 +202,35 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         yield HINT, f"{about['refused']} links or special files are in no backup"
 
 
+def _published(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    if not site.public_dir:
+        return
+    directory = Path(site.public_dir)
+    for name in published.foreign(directory):
+        yield (
+            PROBLEM,
+            f"{directory / name} was not published and is answered 404: remove it",
+        )
+    found = published.read(directory)
+    if found is None:
+        yield OK, "no public dumps: `ckan db publish` writes them"
+        return
+    for name in published.damaged(directory, found):
+        yield (
+            PROBLEM,
+            f"the public dump {name} is not what was published: `ckan db publish`",
+        )
+    missing = {file.kind: file.failed for file in found.files.values() if file.failed}
+    for kind, failed in missing.items():
+        yield PROBLEM, f"{failed} {kind} are missing in the public dumps, unreadable"
+    age = published.age(found)
+    text = f"the public dumps are {_told(age)} old"
+    if age < _FRESH:
+        yield OK, text
+    else:
+        yield HINT, f"{text}: `ckan db publish`, nightly by a timer"
+
+
 CHECKS: dict[str, Check] = {
     "databases": _databases,
     "rights": _rights,
@@ -211,6 +240,7 @@ CHECKS: dict[str, Check] = {
     "backups": _backups,
     "proof": _proof,
     "uploads": _uploads,
+    "public dumps": _published,
     "switch": _switch,
     "maintenance": _maintenance,
 }
