@@ -138,7 +138,7 @@ def _opened(path: Path | None, private: bool) -> Iterator[Callable[[bytes], Any]
 
     if path is None:
         try:
-            yield sys.stdout.buffer.write
+            yield _write_out
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             # whoever read has enough; Python would complain when it flushes at its end
@@ -181,6 +181,12 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
         if each.index_failed:
             talk.warn(f"the search index did not answer: {each.index_failed}")
     complain(done, talk)
+
+
+def _write_out(lines: bytes) -> None:
+    # in pieces: a reader who goes away within one is not always told of
+    for begin in range(0, len(lines), 1 << 16):
+        sys.stdout.buffer.write(lines[begin : begin + (1 << 16)])
 
 
 COMMANDS = (export, publish)

@@ -36,7 +36,7 @@ FEED = "feed.atom"
 #: for how long a cache may hand out a file without asking for a newer one
 _FRESH = "public, max-age=300, must-revalidate"
 _BLOCK = 1 << 18
-_RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)")
+_RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
 class DownloadsMiddleware:
@@ -50,7 +50,7 @@ class DownloadsMiddleware:
             self._sendfile = config.sendfile(settings)
         except Refused as error:  # the site is served all the same
             self._directory = None
-            _log.warning("no public dumps: %s", error)
+            _log.info("no public dumps: %s", error)
         self._place = Place(settings)
         self._known: tuple[Any, Published | None, bytes] | None = None
 
@@ -148,8 +148,11 @@ def _finished(
     response.content_length = size
     asked = environ.get("HTTP_RANGE", "").strip()
     # a range that is none, or more than one, is not answered as a range (RFC 9110)
-    if asked and not _RANGE.fullmatch(asked):
+    found = _RANGE.fullmatch(asked)
+    if asked and not found:
         environ = {k: v for k, v in environ.items() if k != "HTTP_RANGE"}
+    elif found and asked.startswith("bytes=-") and int(asked[7:]) > size:
+        environ = environ | {"HTTP_RANGE": "bytes=0-"}  # its last N bytes are all of it
     try:
         response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:

@@ -1,0 +1,435 @@
+"""The public dumps: what visitors get, what they never get, and whole sets only."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckanext.dbmanage.downloads import DownloadsMiddleware
+from ckanext.dbmanage.engine import published
+from ckanext.dbmanage.engine.errors import Busy
+
+from .conftest import Portal, Web, query
+
+GZ, ZST = "datasets.jsonl.gz", "datasets.jsonl.zst"
+
+
+def folder(portal: Portal) -> Path:
+    return portal.storage / "dbmanage" / "public"
+
+
+def unpacked(content: bytes) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        ["gzip", "-dc"], input=content, capture_output=True, check=True
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def is_whole(directory: Path) -> published.Published | None:
+    found = published.read(directory)
+    assert found is None or published.damaged(directory, found) == []
+    return found
+
+
+@pytest.mark.smoke
+def test_published_and_fetched(
+    portal: Portal, serve: Callable[[Portal], Web], tmp_path: Path
+) -> None:
+    portal.write(**{"ckanext.dbmanage.public_licence": "cc-by"})
+    web = serve(portal)
+    assert "The first dump is not made yet" in web.ask("/dump/").body
+    assert web.ask("/dump/index.json").status == 404
+    portal.db("publish")
+
+    index = web.ask("/dump/index.json")
+    assert index.headers["Content-Type"] == "application/json"
+    files = {file["name"]: file for file in index.json["files"]}
+    assert list(files) == list(published.NAMES)
+    assert files[GZ]["rows"] == 36 and index.json["licence"]["id"] == "cc-by"
+    page = web.ask("/dump/")
+    assert page.status == 200 and web.ask("/dump").headers["Location"].endswith(
+        "/dump/"
+    )
+    for file in files.values():
+        assert (
+            file["sha256"] in page.body and f'href="/dump/{file["name"]}"' in page.body
+        )
+    assert "style=" not in page.body.split("<main")[1].split("</main")[0]
+    assert web.ask("/de/dump/").body.count(f'href="/dump/{GZ}"') == 1
+
+    url = f"http://127.0.0.1:{web.port}/dump"
+    script = f"""
+    curl -fsS -O {url}/SHA256SUMS
+    for name in {" ".join(files)}; do curl -fsSO {url}/$name; done
+    sha256sum -c SHA256SUMS
+    head -c 1000 {GZ} >part; cp part wget.gz; cp part curl.gz
+    curl -fsS -C - -o curl.gz {url}/{GZ}; cmp curl.gz {GZ}
+    wget -q -c -O wget.gz {url}/{GZ}; cmp wget.gz {GZ}
+    ! command -v aria2c || aria2c -q -x4 -k1M -o aria.gz {url}/{GZ}
+    curl -fsS -z {GZ} -R -o again.gz {url}/{GZ}
+    """
+    subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, check=True, capture_output=True
+    )
+    assert sorted(f["name"] for f in unpacked((tmp_path / GZ).read_bytes())) == sorted(
+        name for (name,) in portal.sql("SELECT name FROM package WHERE NOT private")
+    )
+    lines = subprocess.run(
+        ["zstd", "-dc", ZST], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert lines.stdout == b"\n".join(
+        [*portal.db("export", "datasets", "-q", text=False).stdout.splitlines(), b""]
+    )
+    feed = web.ask("/dump/feed.atom").body
+    assert all(f"urn:sha256:{file['sha256']}" in feed for file in files.values())
+
+
+def fabricate(directory: Path, text: str, moment: datetime | None = None) -> None:
+    """Publishes files of some content, as `publish` does."""
+    with published.writing(directory) as upcoming:
+        files = []
+        for name in published.NAMES:
+            content = f"{name} {text}\n".encode() * 2000
+            (upcoming / name).write_bytes(content)
+            sum = hashlib.sha256(content).hexdigest()
+            size = len(content)
+            files.append(
+                published.File(name, name.partition(".")[0], 3, 0, size, size, sum,
+                               "2026-01-02T03:04:05Z")
+            )  # fmt: skip
+        snapshot = (moment or datetime.now(timezone.utc)).strftime(
+            "%Y-%m-%dT%H:%M:%S.%fZ"
+        )
+        about = {"title": "T <b>", "url": "http://x/dump/", "snapshot": snapshot,
+                 "published": "2026-01-02T03:04:05Z", "licence": None}  # fmt: skip
+        published.commit(directory, files, about)
+
+
+class Client:
+    """Asks the middleware without a server; what is not its own is answered 299."""
+
+    def __init__(self, directory: Path, **options: str) -> None:
+        def other(_: dict, start: Callable) -> list[bytes]:
+            start("299 Not Ours", [])
+            return [b"page"]
+
+        settings = {"ckanext.dbmanage.public_dir": str(directory)} | {
+            f"ckanext.dbmanage.{k}": v for k, v in options.items()
+        }
+        self.app = DownloadsMiddleware(other, settings)
+
+    def ask(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_NAME": "x",
+                   "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(),
+                   "wsgi.errors": io.StringIO()}  # fmt: skip
+        environ |= {f"HTTP_{k.upper()}": v for k, v in headers.items()}
+        got: list[Any] = []
+        body = self.app(environ, lambda *a: got.append(a))
+        content = b"".join(body)
+        if hasattr(body, "close"):
+            body.close()
+        return int(got[0][0][:3]), dict(got[0][1]), content
+
+
+def test_conditions_and_ranges(tmp_path: Path) -> None:
+    fabricate(tmp_path, "a")
+    client = Client(tmp_path)
+    status, headers, whole = client.ask(f"/dump/{ZST}")
+    size = len(whole)
+    etag, modified = headers["ETag"], headers["Last-Modified"]
+    assert status == 200 and headers["Content-Type"] == "application/zstd"
+    assert not etag.startswith("W/") and "Content-Encoding" not in headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Accept-Ranges"] == "bytes" and "max-age" in headers["Cache-Control"]
+    assert client.ask(f"/dump/{ZST}", "HEAD")[1:] == (headers, b"")
+    assert client.ask(f"/dump/{ZST}", "POST")[0] == 405
+    for conditions, expected in (
+        ({"if_none_match": etag}, 304),
+        ({"if_none_match": '"other"'}, 200),
+        ({"if_modified_since": modified}, 304),
+        ({"if_modified_since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 200),
+        ({"range": "bytes=0-99"}, 206),
+        ({"range": "bytes=0-99", "if_range": etag}, 206),
+        ({"range": "bytes=0-99", "if_range": '"old"'}, 200),
+        ({"range": f"bytes={size}-"}, 416),
+        *[({"range": garbage}, 200) for garbage in (
+            "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-2,", "bytes=0-1,5-6", "lines=1-2",
+            "bytes=--1", "\xff", "bytes=1-2-3", "bytes= 1", "0-1",
+        )],
+    ):  # fmt: skip
+        status, headers, body = client.ask(f"/dump/{ZST}", **conditions)
+        assert status == expected, conditions
+        if status == 200:
+            assert body == whole
+    for asked, part in (
+        ("bytes=10-19", whole[10:20]), ("bytes=-5", whole[-5:]), ("bytes=100-", whole[100:]),
+        (f"bytes={size - 1}-{size + 99}", whole[-1:]), (f"bytes=-{size * 2}", whole),
+    ):  # fmt: skip
+        status, headers, body = client.ask(f"/dump/{ZST}", range=asked)
+        assert (status, body) == (206, part) and headers["ETag"] == etag
+        assert int(headers["Content-Length"]) == len(part)
+
+
+def test_the_web_server_in_front_may_send_them(tmp_path: Path) -> None:
+    fabricate(tmp_path, "a")
+    client = Client(tmp_path, sendfile="X-Accel-Redirect /internal")
+    status, headers, body = client.ask(f"/dump/{GZ}")
+    assert (status, body) == (200, b"")
+    assert headers["X-Accel-Redirect"] == f"/internal/{GZ}"
+    assert client.ask("/dump/index.json")[2]
+    client = Client(tmp_path, sendfile="X-Sendfile", public_path="/catalogue/all")
+    assert client.ask(f"/catalogue/all/{GZ}")[1]["X-Sendfile"] == str(tmp_path / GZ)
+    assert client.ask(f"/dump/{GZ}")[0] == 299
+    assert client.ask("/dump/x", root="")[0] == 299
+    assert Client(tmp_path, public_path="no/slash ").ask("/dump/index.json")[0] == 299
+
+
+HOSTILE = [
+    "..", "../x", "../../etc/passwd", "%2e%2e/index.json", "..%2f..", "%252e%252e%252fx", "..\\x",
+    "\x00", f"{GZ}\x00", f"{GZ}/", f"./{GZ}", f"//{GZ}", f"a/../{GZ}", "\uff0e\uff0e/x",
+    "\u2024\u2024/x", "\u2025/x", ".lock", ".next", f".next/{GZ}", ".next/", "users.jsonl.gz",
+    "database.dump", "x.sql", "datasets.jsonl", f"{GZ}.", f"{GZ.upper()}", "index.json/x", "/",
+    "~", "con", "a" * 5000, "\udcff", "index.json\n", " index.json", "%00", "SHA256SUMS%20",
+]  # fmt: skip
+
+
+def test_nothing_else_is_handed_out(portal: Portal) -> None:
+    directory = folder(portal)
+    fabricate(directory, "a")
+    client = Client(directory)
+    for name in HOSTILE:
+        assert client.ask(f"/dump/{name}")[0] == 404, name
+    by_hand = {
+        "database.dump": b"PGDMP" + b"\0" * 100, "x.sql": b"DROP TABLE x", "users.jsonl.gz": b"x",
+        ".hidden": b"x", "other.jsonl.gz": b"x", GZ: b"PGDMP" + b"\0" * 100,
+    }  # fmt: skip
+    for name, content in by_hand.items():
+        (directory / name).write_bytes(content)
+    (directory / "sub").mkdir()
+    (directory / "sub" / GZ).write_bytes(b"x")
+    listed = published.read(directory)
+    assert listed is not None
+    outside = portal.directory / "outside"
+    shutil.copy2(directory / ZST, outside)
+    (directory / ZST).unlink()
+    (directory / ZST).symlink_to(outside)  # even to the very bytes
+    os.mkfifo(directory / "groups.jsonl.gz.pipe")
+    (directory / "groups.jsonl.gz").unlink()
+    os.mkfifo(directory / "groups.jsonl.gz")
+    for name in (
+        *by_hand,
+        ZST,
+        f"sub/{GZ}",
+        "sub/",
+        "groups.jsonl.gz",
+        "groups.jsonl.gz.pipe",
+    ):
+        assert client.ask(f"/dump/{name}")[0] == 404, name
+    assert client.ask("/dump/groups.jsonl.zst")[0] == 200
+    said = portal.module("doctor", code=1).stdout
+    for name in (*by_hand, ZST, "sub", "groups.jsonl.gz", "groups.jsonl.gz.pipe"):
+        assert f"{directory / name} was not published" in said, name
+    # a list put there by hand names no others
+    document = json.loads((directory / "index.json").read_bytes())
+    for change in (
+        {"name": "x.sql"},
+        {"name": "../x"},
+        {"bytes": -1},
+        {"sha256": "no"},
+        {"modified": 1},
+    ):
+        forged = document | {"files": [document["files"][0] | change]}
+        (directory / "index.json").write_text(json.dumps(forged))
+        assert client.ask("/dump/index.json")[0] == 404, change
+    for content in (b"", b"[]", b"\xff", b"[" * 100000, b'{"files": 1}'):
+        (directory / "index.json").write_bytes(content)
+        assert client.ask("/dump/index.json")[0] == 404
+    os.chmod(directory, 0)
+    assert client.ask("/dump/index.json")[0] == 404
+    os.chmod(directory, 0o700)
+
+
+def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
+    fabricate(tmp_path, "a")
+    client = Client(tmp_path)
+    dice = random.Random(5)
+    pieces = [
+        *HOSTILE,
+        *published.NAMES,
+        "index.json",
+        "SHA256SUMS",
+        "feed.atom",
+        "de",
+        "dump",
+        "/",
+        ".",
+    ]
+    ranges = [
+        "bytes=0-10",
+        "bytes=-1",
+        "bytes=9-",
+        "",
+        "x",
+        "bytes=99999999999999999999-",
+        "bytes=5-1",
+    ]
+    seen = set()
+    for _ in range(100_000):
+        path = "/dump/" + "".join(dice.choices(pieces, k=dice.choice((1, 1, 1, 2, 3))))
+        path = "/de" * (dice.random() < 0.1) + path
+        headers = {"range": dice.choice(ranges)} if dice.random() < 0.3 else {}
+        if dice.random() < 0.1:
+            headers["if_none_match"] = dice.choice(['"x"', "*", "\xff", '"'])
+        if dice.random() < 0.1:
+            headers["if_modified_since"] = dice.choice(["x", "Sat, 99 Jan", "\x00"])
+        status, _, _ = client.ask(path, dice.choice(("GET", "HEAD", "POST")), **headers)
+        seen.add(status)
+    assert seen <= {200, 206, 299, 304, 404, 405, 412, 416} and {200, 206, 404} <= seen
+
+
+def test_unchanged_files_stay_and_private_ones_go(portal: Portal) -> None:
+    directory = folder(portal)
+    portal.db("publish")
+    first = {name: (directory / name).stat() for name in published.NAMES}
+    done = portal.db("publish")
+    assert "nothing has changed" in done.stderr
+    for name, about in first.items():
+        now = (directory / name).stat()
+        assert (now.st_mtime_ns, now.st_ino) == (about.st_mtime_ns, about.st_ino)
+    portal.sql(
+        "UPDATE package SET private = true WHERE name = 'dataset-3';"
+        "UPDATE package SET state = 'deleted' WHERE name = 'dataset-4'"
+    )
+    assert f"new: {GZ}" in portal.db("publish").stderr
+    client = Client(directory)
+    names = {each["name"] for each in unpacked(client.ask(f"/dump/{GZ}")[2])}
+    assert len(names) == 34 and not names & {"dataset-3", "dataset-4"}
+    every = b"".join(
+        path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    )
+    packed = subprocess.run(
+        ["zstd", "-dc", directory / ZST], capture_output=True, check=True
+    )
+    assert b'dataset-3"' not in packed.stdout + every
+    assert (directory / GZ).stat().st_mtime_ns > first[GZ].st_mtime_ns
+
+
+def test_killed_at_any_moment_a_whole_set_stays(tmp_path: Path) -> None:
+    fabricate(tmp_path, "0")
+    killed = half = 0
+    for number in range(1, 120):
+        child = os.fork()
+        if child == 0:
+            fabricate(tmp_path, str(number))
+            os._exit(0)
+        time.sleep(random.random() * 0.012)
+        os.kill(child, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        half += (tmp_path / ".next").exists()
+        found = is_whole(tmp_path)
+        assert found is not None
+        client = Client(tmp_path)
+        texts = set()
+        for name in published.NAMES:
+            status, _, body = client.ask(f"/dump/{name}")
+            assert status == 200
+            texts.add(body.split()[1])
+        assert len(texts) == 1, "files of two sets"
+    assert killed > 20 and half > 5
+    fabricate(tmp_path, "end")
+    assert published.foreign(tmp_path) == [] and not (tmp_path / ".next").exists()
+    subprocess.run(
+        ["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=tmp_path, check=True
+    )
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    with published.writing(tmp_path), pytest.raises(Busy), published.writing(tmp_path):
+        pass
+
+
+def test_a_full_disk_leaves_the_old_set(
+    portal: Portal, small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("300k")
+    portal.write(**{"ckanext.dbmanage.public_dir": str(disk / "public")})
+    portal.db("publish")
+    before = is_whole(disk / "public")
+    portal.sql(
+        "UPDATE package SET notes = (SELECT string_agg(md5((g * length(name))::text || name), '')"
+        " FROM generate_series(1, 500) g)"
+    )
+    assert "No space left" in portal.db("publish", code=1).stderr
+    assert (
+        is_whole(disk / "public") == before and published.foreign(disk / "public") == []
+    )
+
+
+def test_a_file_replaced_while_it_is_read(tmp_path: Path) -> None:
+    fabricate(tmp_path, "old")
+    client = Client(tmp_path)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": f"/dump/{GZ}"}
+    body = client.app(environ, lambda *_: None)
+    parts = iter(body)
+    fabricate(tmp_path, "new" * 50)
+    assert b"".join(parts) == f"{GZ} old\n".encode() * 2000
+    body.close()  # type: ignore[attr-defined]
+    assert b"newnew" in client.ask(f"/dump/{GZ}")[2]
+
+
+def test_answered_while_the_database_is_away(
+    portal: Portal, serve: Callable[[Portal], Web]
+) -> None:
+    portal.db("publish")
+    web = serve(portal)
+    portal.module("maintenance", "on", "--for", "60s")
+    assert web.ask("/dump/").status == 503
+    assert web.ask("/dump/index.json").status == 200
+    portal.module("maintenance", "off")
+    query(f'DROP DATABASE "{portal.names["database"]}" WITH (FORCE)')
+    for name in (*published.NAMES, "index.json", "SHA256SUMS"):
+        assert web.ask(f"/dump/{name}", "HEAD").status == 200
+
+
+def test_the_page_tells_of_what_is_old_or_missing(
+    portal: Portal, serve: Callable[[Portal], Web]
+) -> None:
+    portal.write(
+        **{
+            "ckanext.dbmanage.public_contact": "open@example.org",
+            "ckanext.dbmanage.public_path": "/all/dumps",
+        }
+    )
+    web = serve(portal)
+    fabricate(folder(portal), "a", datetime.now(timezone.utc) - timedelta(days=3))
+    page = web.ask("/all/dumps/")
+    assert (
+        "These files are 3 days old" in page.body
+        and "mailto:open@example.org" in page.body
+    )
+    index = folder(portal) / "index.json"
+    document = json.loads(index.read_bytes())
+    document["files"][0]["failed"] = 2
+    document["licence"] = {"title": "<script>x</script>", "url": "javascript:x"}
+    index.write_text(json.dumps(document))
+    page = web.ask("/all/dumps/")
+    assert "2 more could not be read and are missing" in page.body
+    assert "<script>x" not in page.body and "javascript:x" not in page.body
+    index.write_text("broken")
+    assert "not made yet" in web.ask("/all/dumps/").body
+    assert web.ask("/dump/").status == 404
