@@ -6,21 +6,24 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import ckanext.dbmanage
 
-from .conftest import BIN, PG_BIN, Portal, query
+from .conftest import BIN, PG_BIN, Portal, Web, query
 
 DOCS = Path(ckanext.dbmanage.__file__).parent.parent.parent / "docs"
 
 
-def commands(page: str) -> list[str]:
-    """The blocks of shell commands of a page."""
+def commands(page: str, language: str = "sh") -> list[str]:
+    """The blocks of shell commands, or of another language, of a page."""
     text = (DOCS / page).read_text()
     blocks = re.findall(
-        r"( *)\.\. code-block:: sh\n\n((?:\1    ?.*\n|\n)+?)(?=\n*\1\S|\n*\S|\Z)", text
+        rf"( *)\.\. code-block:: {language}\n\n((?:\1    ?.*\n|\n)+?)(?=\n*\1\S|\n*\S|\Z)",
+        text,
     )
     assert blocks
     return [textwrap.dedent(block) for _, block in blocks]
@@ -107,3 +110,34 @@ def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> No
     finally:
         for name in ("recovered", "recovered_datastore"):
             query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def test_export(portal: Portal, tmp_path: Path) -> None:
+    for block in commands("export.rst"):
+        run(portal, f"cd {tmp_path}\n{block}")
+    lines = (tmp_path / "my_datasets.jsonl").read_text().splitlines()
+    assert len(lines) == 36
+    assert len((tmp_path / "everything.jsonl").read_text().splitlines()) == 40
+
+
+def test_publish_and_use_the_dumps(
+    portal: Portal,
+    make_portal: Callable[..., Portal],
+    serve: Callable[[Portal], Web],
+    tmp_path: Path,
+) -> None:
+    publish, fetch, load = commands("publish.rst")
+    run(portal, publish)
+    url = f"http://127.0.0.1:{serve(portal).port}/dump"
+    assert "Dataset" in run(portal, f"cd {tmp_path}\n{fetch}", URL=url)
+    for block in commands("publish.rst", "python"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", block],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "An organization" in done.stdout and "36" in done.stdout
+    other = make_portal()
+    other.sql('TRUNCATE package, "group", tag, member, resource CASCADE')
+    run(portal, f"cd {tmp_path}\n{load}", URL=url, OTHER_INI=str(other.ini))
+    assert other.sql("SELECT count(*) FROM package WHERE state = 'active'") == [(36,)]

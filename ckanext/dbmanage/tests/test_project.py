@@ -121,6 +121,10 @@ def test_option_defaults() -> None:
     assert config.retention({}) == {
         "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
     }  # fmt: skip
+    assert config.public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
+    assert config.public_path({}) == "/dump"
+    assert config.public_licence({}) == config.public_contact({}) == ""
+    assert config.sendfile({}) == ("", "")
     assert "/api/action/status_show" in config.health_paths({})
 
 

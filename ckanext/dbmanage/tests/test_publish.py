@@ -78,7 +78,7 @@ def test_published_and_fetched(
     head -c 1000 {GZ} >part; cp part wget.gz; cp part curl.gz
     curl -fsS -C - -o curl.gz {url}/{GZ}; cmp curl.gz {GZ}
     wget -q -c -O wget.gz {url}/{GZ}; cmp wget.gz {GZ}
-    ! command -v aria2c || aria2c -q -x4 -k1M -o aria.gz {url}/{GZ}
+    aria2c -q -x4 -k1M --no-conf -o aria.gz {url}/{GZ}; cmp aria.gz {GZ}
     curl -fsS -z {GZ} -R -o again.gz {url}/{GZ}
     """
     subprocess.run(
