@@ -51,6 +51,7 @@ class Datasets:
         self._fresh = fresh
         self._bare = _nobody_takes_part() and not context().get("user")
         self._rows = _Rows()
+        self._schemas: dict[str, navl.Kept] = {}
         self._solr: Any = None if fresh else _Index()
         self._documents: dict[str, Any] = {}
         self._dictized: dict[str, Record] = {}
@@ -121,7 +122,10 @@ class Datasets:
             return orjson.loads(document["validated_data_dict"])
         found = self._dictized.pop(dataset)
         form = forms.lookup_package_plugin(found["type"])
-        schema = form.show_package_schema()
+        kind = found["type"]
+        if kind not in self._schemas:
+            self._schemas[kind] = navl.Kept(form.show_package_schema())
+        schema = self._schemas[kind]
         context = self._context() | {
             "model": model,
             "session": model.Session,

@@ -67,8 +67,8 @@ EXPORTED = {
 SECRETS = ("apikey", "password_hash", "password", "reset_key", "plugin_extras")
 _BATCH = 200
 _AHEAD = 2
-# floats that orjson prints otherwise than Python
-_EXPONENT = re.compile(rb"[:\[,]-?[0-9.]+[eE]")
+# a number with an exponent at its end: orjson prints it otherwise than Python
+_EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 
 
 @dataclass(frozen=True)
@@ -390,10 +390,13 @@ class _Shows:
 
 def _line(record: Mapping[str, Any]) -> bytes:
     """A record as ckanapi writes it: compact, keys sorted, UTF-8."""
-    with contextlib.suppress(TypeError):
-        options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
-        line = orjson.dumps(record, option=options)
-        if not _EXPONENT.search(line):
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+    # the second for SQLAlchemy's own kind of strings, the names of columns
+    for more in (0, orjson.OPT_NON_STR_KEYS):
+        with contextlib.suppress(TypeError):
+            line = orjson.dumps(record, option=options | more)
+            if _EXPONENT.search(line):
+                break
             return line
     return simplejson.dumps(
         record, ensure_ascii=False, separators=(",", ":"), sort_keys=True

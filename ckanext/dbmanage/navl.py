@@ -38,6 +38,20 @@ def faster() -> Iterator[bool]:
         core._validate, core.unflatten = before  # type: ignore[assignment]
 
 
+class Kept(dict):  # type: ignore[type-arg]
+    """A schema that nobody changes, to be used again and again."""
+
+    compiled: _Schema | None = None
+
+
+class _Errors(dict):  # type: ignore[type-arg]
+    """Errors that nobody will read: none until one is asked for."""
+
+    def __missing__(self, key: Key) -> list[Any]:
+        found = self[key] = []
+        return found
+
+
 class _Schema:
     """What depends on a schema alone."""
 
@@ -77,9 +91,10 @@ class _Level:
         self.plain = [key for key in self.keys if not key.startswith("__")]
         self.runs = {
             run: [
-                (key, schema.prepared(below[key]))
+                (key, validators)
                 for key in sorted(self.keys)
                 if (key == run if run else not key.startswith("__"))
+                and (validators := schema.prepared(below[key]))
             ]
             for run in ("__before", "", "__extras", "__after")
         }
@@ -101,6 +116,9 @@ _schemas: dict[Any, _Schema] = {}
 
 
 def _compiled(schema: dict[str, Any], only_values: bool) -> _Schema:
+    if isinstance(schema, Kept) and only_values:
+        schema.compiled = schema.compiled or _Schema(schema, only_values)
+        return schema.compiled
     signature = (only_values, _signature(schema))
     found = _schemas.get(signature)
     if found is None:
@@ -155,7 +173,8 @@ def _validate(
     flat: dict[Key, Any], schema: dict[str, Any], context: Any
 ) -> tuple[dict[Key, Any], dict[Key, Any]]:
     """As core's: the converted data, and the errors by key."""
-    known = _compiled(schema, bool(context.get(ONLY_VALUES)))
+    only_values = bool(context.get(ONLY_VALUES))
+    known = _compiled(schema, only_values)
     data = dict(flat)
     by_parent: dict[Key, list[Key]] = {}
     for key in flat:
@@ -165,9 +184,9 @@ def _validate(
         if parent[::2] in known.prefixes and parent[:-2] in parents:
             parents.add(parent)
     levels = [(each, known.level(each[::2])) for each in sorted(parents, key=_order)]
-    errors: dict[Key, list[Any]] = {
-        (*parent, key): [] for parent, level in levels for key in level.keys
-    }
+    errors: dict[Key, list[Any]] = _Errors()
+    if not only_values:
+        errors = {(*parent, key): [] for parent, level in levels for key in level.keys}
     junk = {}
     for parent, keys in by_parent.items():
         names = known.level(parent[::2]).keys if parent in parents else ()

@@ -6,14 +6,16 @@ answered before Flask, by `downloads`.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_datetime, format_timedelta
 from babel.numbers import format_decimal
+from babel.units import format_unit
 from ckan.plugins import toolkit as tk
-from flask import Blueprint
+from flask import Blueprint, redirect
 
 from . import config
 from .engine import published
@@ -21,6 +23,7 @@ from .engine.errors import Refused
 
 #: older than that, something has not run for a while
 _STALE = timedelta(days=2)
+_UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
 
 def blueprint() -> Blueprint:
@@ -28,47 +31,80 @@ def blueprint() -> Blueprint:
     made = Blueprint("dbmanage", __name__)
     try:
         path = config.public_path(tk.config)
-        made.add_url_rule(f"{path}/", "dumps", dumps, methods=["GET"])
-    except Refused:
-        pass  # `downloads` says so in the log, and `doctor`
+    except Refused:  # `downloads` says so in the log, and `doctor`
+        return made
+    # Flask's own redirect would lose the language; 2.10 takes the first rule that fits
+    made.add_url_rule(
+        path, "dumps_slash", lambda: redirect(tk.url_for("dbmanage.dumps"), 308)
+    )
+    made.add_url_rule(f"{path}/", "dumps", dumps)
     return made
 
 
 def dumps() -> str:
     """What is published: files, how to use them, licence."""
-    try:
-        found = published.read(config.public_dir(tk.config))
-    except (OSError, Refused):
-        found = None
     root = config.public_root(tk.config)
     site = str(tk.config.get("ckan.site_url") or "").rstrip("/")
     contact = config.public_contact(tk.config)
-    said: dict[str, Any] = {
+    said = {
         "root": root,
         "url": site + root,
         "contact": contact,
-        "contact_url": contact if "://" in contact else f"mailto:{contact}",
-        "published": found,
-        "number": _number,
-        "size": _size,
+        "contact_url": _contact_url(contact),
+        "dumps": _dumps(),
     }
-    if found:
-        files: dict[str, list[published.File]] = {}
-        for file in found.files.values():
-            files.setdefault(file.kind, []).append(file)
-        moment = datetime.fromisoformat(
-            found.document["snapshot"].replace("Z", "+00:00")
-        ).astimezone(timezone.utc)
-        age = published.age(found)
-        said |= {
-            "kinds": files,
-            "stale": age > _STALE,
-            "age": format_timedelta(age, locale=_locale()),
-            "moment": format_datetime(moment, "long", locale=_locale()),
-            "snapshot": found.document["snapshot"],
-            "licence": _licence(found.document.get("licence")),
-        }
     return tk.render("dbmanage/dump.html", said)
+
+
+def _dumps() -> dict[str, Any] | None:
+    """The published set as the page says it; None when nothing (valid) is."""
+    try:
+        found = published.read(config.public_dir(tk.config))
+        return _said(found) if found else None
+    except (OSError, Refused):
+        return None
+    except (ArithmeticError, TypeError, ValueError):
+        # a list that was not written by `publish`: a time without zone, 10^4000 bytes
+        return None
+
+
+def _said(found: published.Published) -> dict[str, Any]:
+    locale = _locale()
+    kinds: dict[str, list[published.File]] = {}
+    for file in found.files.values():
+        kinds.setdefault(file.kind, []).append(file)
+    snapshot = found.document["snapshot"]
+    moment = datetime.fromisoformat(snapshot.replace("Z", "+00:00"))
+    age = published.age(found)
+    return {
+        "snapshot": snapshot,
+        "moment": format_datetime(
+            moment.astimezone(timezone.utc), "long", locale=locale
+        ),
+        "stale": age > _STALE,
+        "age": format_timedelta(age, locale=locale),
+        "ago": format_timedelta(-age, add_direction=True, locale=locale),
+        "licence": _licence(found.document.get("licence")),
+        "kinds": [
+            {
+                "kind": kind,
+                "rows": format_decimal(files[0].rows, locale=locale),
+                "unpacked": _size(files[0].uncompressed, locale),
+                "failed": files[0].failed,
+                "failed_number": format_decimal(files[0].failed, locale=locale),
+                "files": [
+                    {
+                        "name": file.name,
+                        "suffix": file.name.rpartition(".")[2],
+                        "size": _size(file.bytes, locale),
+                        "sha256": file.sha256,
+                    }
+                    for file in files
+                ],
+            }
+            for kind, files in kinds.items()
+        ],
+    }
 
 
 def _locale() -> Locale:
@@ -79,15 +115,11 @@ def _locale() -> Locale:
         return Locale("en")
 
 
-def _number(count: int) -> str:
-    return format_decimal(count, locale=_locale())
-
-
-def _size(count: int) -> str:
-    power = min((len(str(count)) - 1) // 3, 4)
-    digits = "#,##0.#" if power > 1 else "#,##0"
-    told = format_decimal(count / 1000**power, digits, locale=_locale())
-    return f"{told}\u00a0{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+def _size(count: int, locale: Locale) -> str:
+    power = min(max((len(str(count)) - 1) // 3, 1), len(_UNITS))
+    unit = f"digital-{_UNITS[power - 1]}"
+    told = count / 1000**power
+    return format_unit(told, unit, "short", format="#,##0.#", locale=locale)
 
 
 def _licence(given: Any) -> dict[str, str] | None:
@@ -95,5 +127,15 @@ def _licence(given: Any) -> dict[str, str] | None:
     if not isinstance(given, dict) or not isinstance(given.get("title"), str):
         return None
     url = str(given.get("url") or "")
-    safe = url if url.startswith(("http://", "https://")) else ""
-    return {"title": given["title"], "url": safe}
+    return {"title": given["title"], "url": url if _of_the_web(url) else ""}
+
+
+def _contact_url(contact: str) -> str:
+    """Where a contact's link goes, empty for what is neither address nor e-mail."""
+    if _of_the_web(contact):
+        return contact
+    return f"mailto:{contact}" if re.fullmatch(r"[^\s@<>]+@[^\s@<>]+", contact) else ""
+
+
+def _of_the_web(url: str) -> bool:
+    return url.startswith(("http://", "https://"))

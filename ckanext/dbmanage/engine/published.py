@@ -37,7 +37,7 @@ KINDS = ("datasets", "organizations", "groups")
 TYPES = {"gz": "application/gzip", "zst": "application/zstd"}
 NAMES = tuple(f"{kind}.jsonl.{suffix}" for kind in KINDS for suffix in TYPES)
 _NEXT, _LOCK = ".next", ".lock"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_TIME, _MOMENT = "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ"
 _MAX_INDEX = 1 << 20
 
 
@@ -107,7 +107,7 @@ def understood(content: bytes) -> Published | None:
     try:
         document = json.loads(content)
         files = [_file(entry) for entry in document["files"]]
-        datetime.fromisoformat(document["snapshot"].replace("Z", "+00:00"))
+        datetime.strptime(document["snapshot"], _MOMENT)
         datetime.strptime(document["published"], _TIME)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -120,7 +120,7 @@ def _file(entry: Mapping[str, Any]) -> File:
     if (
         file.name not in NAMES
         or file.kind != file.name.partition(".")[0]
-        or not all(type(number) is int and number >= 0 for number in numbers)
+        or not all(type(each) is int and 0 <= each < 1 << 60 for each in numbers)
         or not re.fullmatch("[0-9a-f]{64}", file.sha256)
         or not 0 <= file.seconds < 1 << 40
     ):
@@ -294,7 +294,5 @@ def damaged(directory: Path, published: Published) -> list[str]:
 
 def age(published: Published) -> timedelta:
     """How old the moment is that the set shows."""
-    moment = datetime.fromisoformat(
-        published.document["snapshot"].replace("Z", "+00:00")
-    )
-    return datetime.now(timezone.utc) - moment
+    moment = datetime.strptime(published.document["snapshot"], _MOMENT)
+    return datetime.now(timezone.utc) - moment.replace(tzinfo=timezone.utc)
