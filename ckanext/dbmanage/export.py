@@ -124,6 +124,8 @@ class Export:
         sysadmin = get_action("get_site_user")({"ignore_auth": True}, {})["name"]
         model.Session.remove()
         # what is open now would be shared with the processes
+        # CKAN itself is never garbage: neither the processes nor the end look at it
+        gc.freeze()
         engine: Any = model.meta.engine
         engine.dispose()
         forking = multiprocessing.get_context("fork")
@@ -279,7 +281,7 @@ def _work(
         end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     kind = "records"
     try:
         snapshot = pipe.recv()
