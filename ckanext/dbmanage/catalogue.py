@@ -40,7 +40,11 @@ _quiet = click.option("--quiet", "-q", is_flag=True, help="Only results and warn
     "kind", type=click.Choice(["datasets", "organizations", "groups", "users"])
 )
 @click.option(
-    "-O", "--output", metavar="FILE", help="Where to; standard output without it, or -."
+    "-O",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Where to; standard output without it, or -.",
 )
 @click.option("--all", "everything", is_flag=True, help="Private, draft, deleted too.")
 @_fresh
