@@ -8,21 +8,22 @@ imported where it is used: every `ckan` command loads this module.
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import operations
+from .operations import Portal
 from .talk import Talk, size
 
 if TYPE_CHECKING:
     from .engine import Site
     from .engine.repository import Backup, Repository
+    from .engine.restore import Source
 
 _PARTS = ("database", "datastore", "files")
 
@@ -36,7 +37,7 @@ class Command(click.Command):
         from .engine.errors import DbmanageError
 
         try:
-            with _ended_by_signals():
+            with operations.ended_by_signals():
                 return super().invoke(ctx)
         except DbmanageError as error:
             raise click.ClickException(str(error)) from error
@@ -47,25 +48,6 @@ class Command(click.Command):
         except OSError as error:
             what = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{what}{error.strerror or error}") from error
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    # so that what is half-done is cleaned up, as for Ctrl-C
-    def end(number: int, _: Any) -> NoReturn:
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = [signal.signal(number, end) for number in numbers]
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------ shared options
@@ -102,33 +84,14 @@ def settings_of(ctx: click.Context) -> Any:
     return given
 
 
+def _portal(ctx: click.Context, talk: Talk) -> Portal:
+    return Portal(settings_of(ctx), talk, ctx.meta.get("flask_app"))
+
+
 def _open(
     ctx: click.Context, talk: Talk, heads: bool = False
 ) -> tuple[Site, Repository]:
-    """The site and its repository; brings the index up to date where that is owed."""
-    from . import config, records, upgrade
-    from .engine.repository import Repository
-
-    settings = settings_of(ctx)
-    known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
-    named = records.named_uploads(*config.upload_bases(settings))
-    site = replace(config.site(settings, known), named_uploads=named)
-    repository = Repository(site.repository, site.secrets)
-    if "flask_app" in ctx.meta and repository.marked("reindex"):
-        _reindex(ctx, repository, talk)
-    return site, repository
-
-
-def _tidy(site: Site, repository: Repository, talk: Talk) -> None:
-    """Finishes or turns back what a killed command left behind."""
-    from .engine import backup, switch
-    from .engine.errors import Busy
-
-    try:
-        with backup.live_lock(site):
-            switch.recover(site, repository, talk.warn)
-    except Busy:
-        pass  # its owner is alive and does it
+    return operations.open_site(_portal(ctx, talk), heads)
 
 
 def _may_go_on(question: str, yes: bool) -> None:
@@ -158,19 +121,8 @@ def backup(
     quiet: bool,
 ) -> None:
     """Take a backup, check it, and print its id."""
-    from . import config
-    from .engine import backup as engine
-
     talk = Talk(quiet or as_json)
-    site, repository = _open(ctx, talk)
-    parts = only or config.parts(settings_of(ctx))
-    with repository.lock("backup"):
-        _tidy(site, repository, talk)
-        taken = engine.take(
-            site, repository, parts=parts, note=note, keep=keep,
-            progress=talk.progress, warn=talk.warn,
-        )  # fmt: skip
-    talk.end()
+    taken = operations.backup(_portal(ctx, talk), only, note, keep)
     about = taken.describe()
     if as_json:
         wanted = ("id", "path", "parts", "bytes", "seconds")
@@ -337,24 +289,16 @@ def verify(
     With --prove it is restored into scratch databases, migrated to the installed CKAN,
     counted, read through CKAN, and dropped; an evidence page tells what was seen.
     """
-    from .engine import backup as engine
-
     if id is not None and every:
         raise click.UsageError("give an ID or --all")
     talk = Talk(quiet or as_json)
-    site, repository = _open(ctx, talk, heads=prove)
+    portal = _portal(ctx, talk)
+    site, repository = operations.open_site(portal, heads=prove)
     chosen = "latest" if id is None else id
     found = repository.backups() if every else [repository.find(chosen)]
     results = []
     for one in found:
-        if prove:
-            problems = _prove(ctx, site, repository, one, talk)
-        else:
-            problems = engine.verify(one, site, talk.progress)
-            with suppress(OSError):  # a repository may be there to be read only
-                facts = {"what": "verify", "problems": len(problems)}
-                repository.record(one.id, "done", **facts)
-        talk.end()
+        problems = operations.verify(portal, site, repository, one, prove)
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:
             click.echo(f"{one.id}  {_verdict(problems, prove)}")
@@ -376,28 +320,6 @@ def verify(
         )
     if not all(result["ok"] for result in results):
         raise click.ClickException("not all are this site's own; their bytes are whole")
-
-
-def _prove(
-    ctx: click.Context, site: Site, repository: Repository, found: Backup, talk: Talk
-) -> list[str]:
-    from . import upgrade
-    from .engine import proof
-
-    settings = settings_of(ctx)
-    with repository.lock("proof"):
-        _tidy(site, repository, talk)
-        record = proof.prove(
-            site,
-            repository,
-            found,
-            prepare=upgrade.prepare(settings),
-            read=upgrade.sample(settings),
-            progress=talk.progress,
-            warn=talk.warn,
-        )
-    talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
-    return record["problems"]
 
 
 def _verdict(problems: list[str], prove: bool) -> str:
@@ -453,70 +375,31 @@ def _restore(
     no_backup: bool,
     yes: bool,
 ) -> None:
-    from . import records, upgrade
-    from .engine import restore as engine
-    from .engine.preview import preview as preview_of
-
-    if not (preview or yes or sys.stdin.isatty()):
+    portal = _portal(ctx, talk)
+    if preview:
+        click.echo(_compared(operations.preview(portal, name, only)))
+        return
+    if not (yes or sys.stdin.isatty()):
         _may_go_on("", yes)
-    site, repository = _open(ctx, talk, heads=True)
-    with repository.lock("restore"):
-        if not preview:
-            _tidy(site, repository, talk)
-        source = engine.open_source(
-            site,
-            repository,
-            name,
-            parts=only,
-            trust=trust or preview,
-            progress=talk.progress,
-        )
-        for sentence in engine.differences(site, source):
-            talk.warn(sentence)
-        if preview or not yes:
+
+    def agree(site: Site, repository: Repository, source: Source | None) -> None:
+        assert source is not None
+        if not yes:
+            rows = operations.previewed(site, repository, source)
             talk.end()
-            rows = preview_of(site, repository, source, records.KINDS)
-            click.echo(_compared(rows), err=not preview)
-            if preview:
-                return
-        engine.preflight(site, repository, source)
+            click.echo(_compared(rows), err=True)
         _may_go_on(
             f"Replace the live {' and '.join(source.parts)} by {source.name}?", yes
         )
-        _let_go()
-        if "database" in source.archives:
-            repository.mark("reindex", True)
-        restored = engine.restore(
-            site,
-            repository,
-            source,
-            prepare=upgrade.prepare(settings_of(ctx)),
-            progress=talk.progress,
-            warn=talk.warn,
-        )
-        _switched(ctx, site, repository, restored, talk)
-        if restored.replaced.parts and not no_backup:
-            _back_up_replaced(site, repository, restored, talk, source.name)
-    click.echo(f"restored {' and '.join(restored.parts)} from {source.name}")
+
+    restored = operations.restore(
+        portal, name, only, trust=trust, no_backup=no_backup, agree=agree
+    )
+    click.echo(f"restored {' and '.join(restored.parts)} from {restored.source}")
     if restored.replaced.parts:
         talk.say(
             f"what it replaced is kept: {_kept(restored)}; `ckan db undo` goes back"
         )
-
-
-def _switched(
-    ctx: click.Context, site: Site, repository: Repository, restored: Any, talk: Talk
-) -> None:
-    """What is to be done after each switch."""
-    _let_go()
-    talk.end()
-    for table, rows in sorted(restored.written.items()):
-        talk.warn(
-            f"{rows} rows of {table} were written while the switch was prepared: they "
-            "are in what was replaced, not in what is live"
-        )
-    if repository.marked("reindex"):
-        _reindex(ctx, repository, talk)
 
 
 def _kept(restored: Any) -> str:
@@ -530,20 +413,15 @@ def _kept(restored: Any) -> str:
 @click.pass_context
 def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     """Switch back what the last restore replaced; a second undo takes that back."""
-    from .engine import restore as engine
-
     if not (yes or sys.stdin.isatty()):
         _may_go_on("", yes)
     talk = Talk(quiet)
-    site, repository = _open(ctx, talk)
-    with repository.lock("undo"):
-        _may_go_on("Switch back to the state before the last restore?", yes)
-        _let_go()
-        repository.mark("reindex", True)
-        undone = engine.undo(site, repository, progress=talk.progress, warn=talk.warn)
-        click.echo(f"undone: {' and '.join(undone.parts)} as before")
-        talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
-        _switched(ctx, site, repository, undone, talk)
+    undone = operations.undo(
+        _portal(ctx, talk),
+        lambda *_: _may_go_on("Switch back to the state before the last restore?", yes),
+    )
+    click.echo(f"undone: {' and '.join(undone.parts)} as before")
+    talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:
@@ -557,76 +435,6 @@ def _compared(rows: list[dict[str, Any]]) -> str:
         row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
         for row in shown
     )
-
-
-def _let_go() -> None:
-    """Gives this process's own connections to the databases back."""
-    from ckan import model
-
-    model.Session.remove()
-    if model.meta.engine is not None:
-        model.meta.engine.dispose()
-    backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
-    for engine in getattr(backend, "_engines", {}).values():
-        engine.dispose()
-
-
-def _back_up_replaced(
-    site: Site, repository: Repository, restored: Any, talk: Talk, name: str
-) -> None:
-    from .engine import backup as engine
-    from .engine.errors import DbmanageError
-
-    try:
-        taken = engine.take(
-            site,
-            repository,
-            replaced=restored.replaced,
-            reason=f"before restore of {name}",
-            progress=talk.progress,
-        )
-        talk.say(f"the replaced state is backup {taken.id}")
-    except DbmanageError as error:
-        talk.warn(f"what was replaced is kept, but was not backed up: {error}")
-
-
-def _reindex(ctx: click.Context, repository: Repository, talk: Talk) -> None:
-    """Indexes what differs; what fails is told with the command and tried again."""
-    from .engine.errors import DbmanageError
-
-    try:
-        with _application(ctx):
-            from . import reindex
-
-            done = reindex.changed(talk.progress)
-    except DbmanageError as error:
-        talk.warn(
-            f"{error}. The data is restored; searches will show the old state until "
-            "the next `ckan db` command of these or `ckan search-index rebuild`"
-        )
-        return
-    repository.mark("reindex", False)
-    talk.say(f"search index: {done.indexed} datasets indexed, {done.removed} removed")
-    for failed in done.failed:
-        talk.warn(f"not indexed: dataset {failed}")
-
-
-@contextmanager
-def _application(ctx: click.Context) -> Iterator[None]:
-    """CKAN's application context, its application made where that was not done yet."""
-    from .engine.errors import DbmanageError
-
-    flask_app = ctx.meta.get("flask_app")
-    if flask_app is None:
-        from ckan.config.middleware import make_app
-
-        try:
-            made: Any = make_app(settings_of(ctx))
-            flask_app = made._wsgi_app
-        except Exception as error:
-            raise DbmanageError(f"CKAN could not be started: {error}") from error
-    with flask_app.test_request_context():
-        yield
 
 
 @click.command(cls=Command)
@@ -673,11 +481,7 @@ def load(
 @click.pass_context
 def keep(ctx: click.Context, id: str, release: bool) -> None:
     """Hold a backup, whatever retention says."""
-    _, repository = _open(ctx, Talk(quiet=False))
-    with repository.lock("keep"):
-        found = repository.find(id)
-        found.remember(keep=not release)
-        repository.record(found.id, "done", what="release" if release else "keep")
+    found = operations.keep(_portal(ctx, Talk(quiet=False)), id, not release)
     click.echo(f"{found.id}  {'released' if release else 'kept'}")
 
 
@@ -797,6 +601,39 @@ def maintenance(
 
 
 @click.command(cls=Command)
+@click.argument("id", metavar="ID|undo")
+@click.option(
+    "--for",
+    "seconds",
+    default="30m",
+    callback=_seconds,
+    metavar="TIME",
+    help="It ends by itself after this time, 30m when none is given.",
+)
+@_quiet
+@click.pass_context
+def arm(ctx: click.Context, id: str, seconds: int, quiet: bool) -> None:
+    """Let the sysadmin page restore this backup (or undo), once, for some minutes."""
+    from . import config
+    from .engine.arming import UNDO, Arming
+    from .engine.errors import Refused
+    from .engine.repository import who
+
+    if config.web_restore(settings_of(ctx)) == "never":
+        raise Refused(
+            "ckanext.dbmanage.web_restore is `never`: the page restores nothing; "
+            f"`ckan db restore {id}` does it here"
+        )
+    talk = Talk(quiet)
+    site, repository = _open(ctx, talk)
+    name = id if id == UNDO else repository.find(id).id
+    armed = Arming(site).arm(name, seconds, who())
+    repository.record(name, "done", what="arm", until=armed["until"])
+    click.echo(f"{name}  armed until {armed['until']}")
+    talk.say("good for one restore from the sysadmin page")
+
+
+@click.command(cls=Command)
 @click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
 @_json
 @click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
@@ -812,11 +649,12 @@ def doctor(ctx: click.Context, fix: bool, as_json: bool, nagios: bool) -> None:
     settings = settings_of(ctx)
     try:
         if fix:
-            site, repository = _open(ctx, talk)
+            portal = _portal(ctx, talk)
+            site, repository = operations.open_site(portal)
             with repository.lock("doctor"):
-                _tidy(site, repository, talk)
+                operations.tidy(site, repository, talk)
                 if repository.marked("reindex"):
-                    _reindex(ctx, repository, talk)
+                    operations.reindex(portal, repository)
         site = config.site(settings)
         found = engine.examine(site, Repository(site.repository, site.secrets))
     except (DbmanageError, OSError) as error:
@@ -849,6 +687,7 @@ COMMANDS = (
     keep,
     prune,
     maintenance,
+    arm,
     doctor,
 )
 

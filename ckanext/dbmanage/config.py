@@ -120,20 +120,24 @@ def public_contact(config: Config) -> str:
     return _text(config, _PREFIX + "public_contact")
 
 
-def sendfile(config: Config) -> tuple[str, str]:
+def sendfile(config: Config) -> tuple[str, str, str]:
     """The header by which a web server in front sends files, and what goes before
-    their name in it; both empty when CKAN sends them itself. Raises Refused."""
+    their name in it: of public dumps, and of downloads from the repository.
+
+    Empty what CKAN sends itself. Raises Refused.
+    """
     words = _text(config, _PREFIX + "sendfile").split()
     if not words:
-        return "", ""
-    header = words[0].lower()
-    if header == "x-accel-redirect" and len(words) == 2 and words[1].startswith("/"):
-        return "X-Accel-Redirect", words[1].rstrip("/") + "/"
-    if header == "x-sendfile" and len(words) == 1:
-        return "X-Sendfile", f"{public_dir(config)}/"
+        return "", "", ""
+    header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
+    internal = 1 <= len(inside) <= 2 and all(word.startswith("/") for word in inside)
+    if header == "x-accel-redirect" and internal:
+        return "X-Accel-Redirect", inside[0], "".join(inside[1:])
+    if header == "x-sendfile" and not inside:
+        return "X-Sendfile", f"{public_dir(config)}/", f"{repository(config)}/"
     raise Refused(
         "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "
-        "/internal-prefix`"
+        "/internal-dumps [/internal-backups]`"
     )
 
 
@@ -279,6 +283,17 @@ def retention(config: Config) -> dict[str, int]:
         "months": _number(config, _PREFIX + "keep_months", 6),
         "min": _number(config, _PREFIX + "keep_min", 1, least=1),
     }
+
+
+def web_restore(config: Config) -> str:
+    """`armed`, `always` or `never`: whether the web page restores. Raises Refused."""
+    value = _text(config, _PREFIX + "web_restore") or "armed"
+    if value not in ("armed", "always", "never"):
+        raise Refused(
+            f"ckanext.dbmanage.web_restore is {value!r}: choose from armed, always, "
+            "never"
+        )
+    return value
 
 
 def health_paths(config: Config) -> frozenset[str]:

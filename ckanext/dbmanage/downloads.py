@@ -95,7 +95,7 @@ class DownloadsMiddleware:
         }[name]
         response = Response(body, content_type=kind)
         moment = found.document["published"]
-        return _finished(
+        return finished(
             response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
         )
 
@@ -111,7 +111,7 @@ class DownloadsMiddleware:
         if listed is None or opened is None:
             return None
         place, file = opened
-        header, prefix = self._sendfile
+        header, prefix, _ = self._sendfile
         if header:
             file.close()
             response = Response(content_type=listed.type)
@@ -122,9 +122,7 @@ class DownloadsMiddleware:
             FileWrapper(file, _BLOCK), content_type=listed.type, direct_passthrough=True
         )
         response.call_on_close(file.close)
-        return _finished(
-            response, listed.sha256, listed.modified, listed.bytes, environ
-        )
+        return finished(response, listed.sha256, listed.modified, listed.bytes, environ)
 
     def _look(self, directory: Path) -> tuple[Published | None, bytes]:
         """What is published, and the bytes of its list. Raises OSError."""
@@ -136,10 +134,10 @@ class DownloadsMiddleware:
         return self._known[1:]
 
 
-def _finished(
+def finished(
     response: Response, sum: str, modified: str, size: int, environ: dict[str, Any]
 ) -> Response:
-    """With its headers, and as the request's conditions and range want it."""
+    """A response with its headers, as the request's conditions and range want it."""
     response.set_etag(sum[:32])
     moment = datetime.fromisoformat(modified.replace("Z", "+00:00"))
     response.last_modified = moment.astimezone(timezone.utc)

@@ -6,15 +6,21 @@ from typing import Any
 
 import ckan.plugins as p
 import ckantoolkit as tk
+from ckan.lib.plugins import DefaultTranslation
 
-from . import cli, downloads, middleware, pool, views
+from . import admin, cli, downloads, helpers, middleware, pool, views
+from .logic import action, auth
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
-@tk.blanket.blueprints(views.blueprint)  # type: ignore[attr-defined]
-class DbmanagePlugin(p.SingletonPlugin):
-    """Commands in core's `ckan db`, maintenance, and the public dumps."""
+@tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
+@tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
+@tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
+@tk.blanket.blueprints(lambda: [views.blueprint(), admin.admin])  # type: ignore[attr-defined]
+class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
+    """Commands in core's `ckan db`, the sysadmin page, maintenance, public dumps."""
 
+    p.implements(p.ITranslation)
     p.implements(p.IConfigurer)
     p.implements(p.IClick)
     p.implements(p.IMiddleware, inherit=True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
     Core's, and those of each enabled plugin that has migrations of its own; where
     they are looked for is what `ckan.cli.db._resolve_alembic_config` does.
     """
+    return _installed(tuple(plugins))
+
+
+@cache
+def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
     import ckan.migration
 
     directories = {"alembic_version": Path(ckan.migration.__file__).parent}

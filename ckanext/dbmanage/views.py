@@ -10,20 +10,16 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from babel import Locale, UnknownLocaleError
 from babel.dates import format_datetime, format_timedelta
-from babel.numbers import format_decimal
-from babel.units import format_unit
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
-from . import config
+from . import config, helpers
 from .engine import published
 from .engine.errors import Refused
 
 #: older than that, something has not run for a while
 _STALE = timedelta(days=2)
-_UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
 
 def blueprint() -> Blueprint:
@@ -51,12 +47,12 @@ def dumps() -> str:
         "url": site + root,
         "contact": contact,
         "contact_url": _contact_url(contact),
-        "dumps": _dumps(),
+        "dumps": published_set(),
     }
     return tk.render("dbmanage/dump.html", said)
 
 
-def _dumps() -> dict[str, Any] | None:
+def published_set() -> dict[str, Any] | None:
     """The published set as the page says it; None when nothing (valid) is."""
     try:
         found = published.read(config.public_dir(tk.config))
@@ -66,7 +62,7 @@ def _dumps() -> dict[str, Any] | None:
 
 
 def _said(found: published.Published) -> dict[str, Any]:
-    locale = _locale()
+    locale = helpers.locale()
     kinds: dict[str, list[published.File]] = {}
     for file in found.files.values():
         kinds.setdefault(file.kind, []).append(file)
@@ -83,15 +79,15 @@ def _said(found: published.Published) -> dict[str, Any]:
         "kinds": [
             {
                 "kind": kind,
-                "rows": format_decimal(files[0].rows, locale=locale),
-                "unpacked": _size(files[0].uncompressed, locale),
+                "rows": helpers.number(files[0].rows),
+                "unpacked": helpers.size(files[0].uncompressed),
                 "failed": files[0].failed,
-                "failed_number": format_decimal(files[0].failed, locale=locale),
+                "failed_number": helpers.number(files[0].failed),
                 "files": [
                     {
                         "name": file.name,
                         "suffix": file.name.rpartition(".")[2],
-                        "size": _size(file.bytes, locale),
+                        "size": helpers.size(file.bytes),
                         "sha256": file.sha256,
                     }
                     for file in files
@@ -100,21 +96,6 @@ def _said(found: published.Published) -> dict[str, Any]:
             for kind, files in kinds.items()
         ],
     }
-
-
-def _locale() -> Locale:
-    language = str(tk.h.lang() or "en").partition("@")[0]
-    try:
-        return Locale.parse(language, "_")
-    except (ValueError, UnknownLocaleError):
-        return Locale("en")
-
-
-def _size(count: int, locale: Locale) -> str:
-    power = min(max((len(str(count)) - 1) // 3, 1), len(_UNITS))
-    unit = f"digital-{_UNITS[power - 1]}"
-    told = count / 1000**power
-    return format_unit(told, unit, "short", format="#,##0.#", locale=locale)
 
 
 def _licence(given: Any) -> dict[str, str] | None:

@@ -44,11 +44,21 @@ if now and cjson.decode(now)['token'] == ARGV[1] then
 return 0"""
 
 
-def key_of(database_url: URL) -> str:
-    """The key of a site: sites share a Redis, and often the name `default`."""
+def key_of(database_url: URL, name: str = "maintenance") -> str:
+    """A key of a site: sites share a Redis, and often the name `default`."""
     words = database_url.render_as_string(hide_password=True)
     digest = hashlib.sha256(words.encode()).hexdigest()
-    return f"dbmanage:{digest[:16]}:maintenance"
+    return f"dbmanage:{digest[:16]}:{name}"
+
+
+def connect(redis_url: str) -> Any:
+    """A client of Redis, which connects at its first command. Raises RedisError."""
+    try:
+        return redis.Redis.from_url(
+            redis_url, socket_timeout=1, socket_connect_timeout=1
+        )
+    except ValueError:  # its message holds pieces of the URL, so of the password
+        raise redis.ConnectionError("not a URL of Redis") from None
 
 
 def understood(found: bytes | None) -> dict[str, Any] | None:
@@ -69,20 +79,14 @@ class Maintenance:
 
     @cached_property
     def _redis(self) -> Any:
-        """The client, which connects at its first command."""
-        try:
-            return redis.Redis.from_url(
-                self._url, socket_timeout=1, socket_connect_timeout=1
-            )
-        except ValueError:  # its message holds pieces of the URL, so of the password
-            raise redis.ConnectionError("not a URL of Redis") from None
+        return connect(self._url)
 
     def status(self) -> dict[str, Any] | None:
         """`{level, owner, reason, reference, since, seconds_left}`, None when off.
 
         Raises DbmanageError when Redis does not answer.
         """
-        with _answering():
+        with answering():
             found, left = self._redis.get(self.key), self._redis.pttl(self.key)
         known = understood(found)
         if known is None:
@@ -94,13 +98,13 @@ class Maintenance:
         self, level: str, seconds: float, reason: str = "by hand", reference: str = ""
     ) -> None:
         """Sets a level for some seconds. Raises DbmanageError."""
-        with _answering():
+        with answering():
             value = _value(level, reason, reference, "")
             self._redis.set(self.key, json.dumps(value), px=int(seconds * 1000))
 
     def off(self) -> bool:
         """Ends it, whoever set it; says whether it was on. Raises DbmanageError."""
-        with _answering():
+        with answering():
             return bool(self._redis.delete(self.key))
 
     @contextmanager
@@ -176,7 +180,8 @@ def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
+    """Turns what Redis fails with into a DbmanageError."""
     try:
         yield
     except redis.RedisError as error:

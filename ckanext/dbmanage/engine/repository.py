@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from .errors import Busy, DbmanageError, Refused
@@ -35,6 +36,8 @@ from .errors import Busy, DbmanageError, Refused
 FORMAT = 1
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+#: the directory of the exports that the sysadmin page asked for
+EXPORTS = "exports"
 #: how the problem of a backup that is not this site's own begins
 UNSIGNED = "is not signed"
 _ID = re.compile(r"\d{8}T\d{6}Z")
@@ -195,6 +198,18 @@ class Backup:
         uploads = self.files.get("bytes", 0)
         return size + (uploads if isinstance(uploads, int) else 0)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each part, as its manifest says."""
+        contents = self.manifest.get("contents")
+        found: dict[str, int] = {}
+        for name, about in contents.items() if isinstance(contents, dict) else ():
+            part = name.partition(".")[0]
+            if part in self.parts and isinstance(about, dict):
+                size = self.files.get("bytes", 0) if part == "files" else 0
+                found[part] = about.get("bytes", 0) + size
+        return found
+
     def state(self) -> dict[str, Any]:
         """What was learned of it after it was made; `{}` when that is not ours."""
         document = None
@@ -247,6 +262,7 @@ class Backup:
             "proved": proved.get("time"),
             "parts": self.parts,
             "bytes": self.bytes,
+            "sizes": self.sizes,
             "created": self.manifest.get("created"),
             "seconds": self.manifest.get("seconds"),
             "reason": self.manifest.get("reason"),
@@ -259,28 +275,41 @@ class Backup:
 
 
 class Repository:
-    """A directory of backups. Nothing is made on the disk before it is needed."""
+    """A directory of backups. Nothing is made on the disk before it is needed.
 
-    def __init__(self, path: str, secrets: tuple[str, ...]) -> None:
+    `actor` is what the journal notes of who asked, beside the user of the system.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        secrets: tuple[str, ...],
+        actor: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.path = Path(path)
         self._secrets = secrets
+        self._actor = actor
         self._journal = self.path / "journal.jsonl"
 
     # -- reading
 
-    def backups(self) -> list[Backup]:
-        """The backups, the newest first."""
+    def names(self) -> list[str]:
+        """The ids of the backups, the newest first."""
         try:
-            names = regular_files(self.path)
+            found = regular_files(self.path)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise DbmanageError(f"cannot read {self.path}: {error.strerror}") from error
         return [
-            self._backup(name)
-            for name in sorted(names, reverse=True)
-            if _ID.fullmatch(name) and names[name].is_dir(follow_symlinks=False)
+            name
+            for name in sorted(found, reverse=True)
+            if _ID.fullmatch(name) and found[name].is_dir(follow_symlinks=False)
         ]
+
+    def backups(self) -> list[Backup]:
+        """The backups, the newest first."""
+        return [self.backup(name) for name in self.names()]
 
     def find(self, name: str) -> Backup:
         """The backup of an id, or `latest` or `oldest`. Raises Refused."""
@@ -294,7 +323,8 @@ class Repository:
             f"no backup {name!r} in {self.path}: `ckan db backups` lists what is there"
         )
 
-    def _backup(self, name: str) -> Backup:
+    def backup(self, name: str) -> Backup:
+        """The backup of one of the `names`."""
         return Backup(
             self.path / name, self._secrets, self.path / "state" / f"{name}.json"
         )
@@ -325,7 +355,7 @@ class Repository:
                 ) from None
             file.truncate(0)
             file.write(
-                f"{operation}, process {os.getpid()} of {_who()}, "
+                f"{operation}, process {os.getpid()} of {who()}, "
                 f"since {now():%Y-%m-%d %H:%M:%S} UTC\n".encode()
             )
             file.flush()
@@ -383,14 +413,23 @@ class Repository:
         sync_directory(partial)
         partial.rename(self.path / name)
         sync_directory(self.path)
-        return self._backup(name)
+        return self.backup(name)
+
+    @contextmanager
+    def exports(self) -> Iterator[Path]:
+        """The directory of the exports that the sysadmin page asked for, locked."""
+        with self.lock("export"):
+            path = self.path / EXPORTS
+            if not path.is_dir():
+                create_directory(path)
+            yield path
 
     # -- the journal
 
     def record(self, operation: str, event: str, **facts: Any) -> None:
         """Adds a line to the journal; it is on the disk when this returns."""
-        line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": _who(), "pid": os.getpid()}
-        line |= {"operation": operation, "event": event} | facts
+        line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": who(), "pid": os.getpid()}
+        line |= {**self._actor, "operation": operation, "event": event} | facts
         self._make()
         handle = os.open(
             self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -406,10 +445,16 @@ class Repository:
         finally:
             os.close(handle)
 
-    def journal(self) -> list[dict[str, Any]]:
-        """The journal's lines, the oldest first; a torn one is left out."""
+    def journal(self, last: int = 0) -> list[dict[str, Any]]:
+        """The journal's lines, the oldest first; a torn one is left out.
+
+        With `last` only those of its last bytes.
+        """
         lines = []
         with suppress(FileNotFoundError), open(self._journal, "rb") as file:
+            if last and (size := os.fstat(file.fileno()).st_size) > last:
+                file.seek(size - last)
+                file.readline()
             for line in file:
                 with suppress(ValueError):
                     entry = json.loads(line)
@@ -437,7 +482,8 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _who() -> str:
+def who() -> str:
+    """The user of the system, and the host."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg2
@@ -71,7 +71,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore or an undo did.
+    """What a restore of `source` or an undo did.
 
     `written` counts the rows by `part: table` that were written to the live databases
     after the copy was begun: they are in the replaced ones.
@@ -81,6 +81,7 @@ class Restored:
     parts: list[str]
     replaced: Replaced
     written: Mapping[str, int]
+    source: str = ""
 
 
 def open_source(
@@ -337,7 +338,8 @@ def restore(
                 switch.copy_properties(scratch, warn)
             pairs = [scratch.pair for scratch in scratches.values()]
             _switch(site, repository, operation, pairs, laid, progress, warn)
-        return _done(site, repository, operation, pairs, laid, before, warn)
+        done = _done(site, repository, operation, pairs, laid, before, warn)
+    return replace(done, source=source.name)
 
 
 def undo(

@@ -52,12 +52,16 @@ LAYERS = [
     {"config", "pool"},
     {"place"},
     {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
-    {"logic", "jobs"},
+    {"operations"},
+    {"jobs"},
+    {"overview"},
+    {"logic"},
     {
         "talk",
         "cli",
         "catalogue",
         "views",
+        "admin",
         "middleware",
         "downloads",
         "helpers",
@@ -124,7 +128,8 @@ def test_option_defaults() -> None:
     assert config.public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
     assert config.public_path({}) == "/dump"
     assert config.public_licence({}) == config.public_contact({}) == ""
-    assert config.sendfile({}) == ("", "")
+    assert config.sendfile({}) == ("", "", "")
+    assert config.web_restore({}) == "armed"
     assert "/api/action/status_show" in config.health_paths({})
 
 

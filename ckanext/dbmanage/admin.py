@@ -1,0 +1,453 @@
+"""The sysadmin page: ckan-admin → Backups. Calls the actions, and nothing else.
+
+One guard stands before every route. All that changes something is a form sent by POST,
+so that the pages work without JavaScript; htmx, where core has it, keeps the running
+job on the screen up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ckan.plugins import toolkit as tk
+from flask import Blueprint, Response, make_response, redirect, request
+from werkzeug.wsgi import FileWrapper
+
+from . import config, views
+from .downloads import finished
+from .engine import links
+from .engine.arming import UNDO
+from .engine.backup import PARTS
+from .engine.errors import DbmanageError
+from .engine.repository import Repository
+from .jobs import ACTIVE
+
+admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
+
+#: backups on one page of the list, nights in the chart
+_PAGE, _NIGHTS = 25, 30
+_POLICY = (
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
+)
+
+
+# ------------------------------------------------------------------------- the guard
+
+
+@admin.before_request
+def guard() -> Any:
+    """Sysadmins only, and no form that another site has sent."""
+    from ckan.config.middleware.flask_app import csrf
+
+    user = tk.current_user
+    if not user.is_authenticated:
+        if request.method in ("GET", "HEAD") and not request.path.endswith("/live"):
+            return tk.redirect_to("user.login", came_from=request.full_path)
+        return tk.abort(403, tk._("Sign in, then try again"))
+    try:
+        tk.check_access("sysadmin", _context(), {})  # type: ignore[arg-type]
+    except tk.NotAuthorized:
+        return tk.abort(403, tk._("Need to be system administrator to administer"))
+    # 2.10 and 2.11 exempt the blueprints of plugins
+    csrf.protect()
+    return None
+
+
+@admin.after_request
+def headers(response: Response) -> Response:
+    """What keeps these pages out of frames and caches."""
+    response.headers["X-Frame-Options"] = "DENY"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _context() -> dict[str, Any]:
+    return {"user": tk.current_user.name, "auth_user_obj": tk.current_user}
+
+
+def _call(name: str, **data: Any) -> Any:
+    """An action; what is not there is 404, what is not allowed 403."""
+    try:
+        return tk.get_action(f"dbmanage_{name}")(_context(), data)  # type: ignore[arg-type]
+    except tk.ObjectNotFound as error:
+        return tk.abort(404, str(error))
+
+
+def _said(error: Any) -> str:
+    """A ValidationError in one sentence."""
+    return "; ".join(
+        str(each) for told in error.error_dict.values() for each in _listed(told)
+    )
+
+
+def _errors(error: Any) -> dict[str, list[str]]:
+    return {k: [str(each) for each in _listed(v)] for k, v in error.error_dict.items()}
+
+
+def _listed(told: Any) -> list[Any]:
+    return told if isinstance(told, list) else [told]
+
+
+def _do(name: str, success: str, back: str, **data: Any) -> Any:
+    """An action of a form, what came of it said on the next page."""
+    try:
+        _call(name, **data)
+        if success:
+            tk.h.flash_success(success)
+    except tk.ValidationError as error:
+        tk.h.flash_error(_said(error))
+    except tk.NotAuthorized as error:
+        tk.h.flash_error(str(error))
+    return redirect(back)
+
+
+def _index() -> str:
+    return tk.url_for("dbmanage_admin.index")
+
+
+def _page_of(id: str) -> str:
+    return tk.url_for("dbmanage_admin.show", id=id)
+
+
+# -------------------------------------------------------------------------- the pages
+
+
+@admin.route("/")
+def index() -> Any:
+    """The list, and whether all is well."""
+    before = request.args.get("before", "")
+    status = _call("status", journal=8)
+    every = _call("backup_list")
+    listed = [each for each in every if not before or each["id"] < before]
+    job = next((job for job in status["jobs"] if job["state"] in ACTIVE), None)
+    said = {
+        "status": status,
+        "backups": listed[:_PAGE],
+        "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
+        "before": before,
+        "stays": _stays(every),
+        "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
+        "job": job and _call("job_show", id=job["id"], log=30),
+        "retention": config.retention(tk.config),
+        "parts": PARTS,
+        "dumps": views.published_set(),
+        "exports": _exports(),
+        "undo_id": UNDO,
+    }
+    return tk.render("dbmanage/admin/index.html", said)
+
+
+def _stays(every: list[dict[str, Any]]) -> str:
+    """The id of the newest good backup, which may not be deleted."""
+    for state in ("proven", "verified"):
+        for each in every:
+            if each["state"] == state:
+                return each["id"]
+    return ""
+
+
+def _exports() -> list[str]:
+    site = config.site(tk.config)
+    return links.exports(Repository(site.repository, site.secrets))
+
+
+def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Size and duration over time, as the inline SVG wants it: heights out of 100."""
+    if len(nights) < 2:
+        return None
+    largest = max(sum(each["sizes"].values()) for each in nights) or 1
+    longest = max(each["seconds"] or 0 for each in nights) or 1
+    bars = []
+    for number, each in enumerate(nights):
+        at, pieces = 0.0, []
+        for part in PARTS:
+            height = each["sizes"].get(part, 0) / largest * 100
+            pieces.append({"part": part, "y": round(at, 2), "height": round(height, 2)})
+            at += height
+        seconds = each["seconds"] or 0
+        bars.append(
+            {
+                "x": round(number * 290 / len(nights), 2),
+                "id": each["id"],
+                "created": each["created"],
+                "bytes": sum(each["sizes"].values()),
+                "seconds": seconds,
+                "pieces": pieces,
+                "duration": round(seconds / longest * 100, 2),
+            }
+        )
+    width = round(290 / len(nights) * 0.8, 2)
+    return {"bars": bars, "width": width, "largest": largest, "longest": longest}
+
+
+@admin.route("/tables")
+def tables() -> Any:
+    """What fills the databases, a fragment for htmx or a page of its own."""
+    said = {"tables": _call("status", tables=True)["tables"]}
+    part = "tables_live" if request.headers.get("HX-Request") else "tables"
+    return tk.render(f"dbmanage/admin/{part}.html", said)
+
+
+@admin.route("/journal")
+def journal() -> Any:
+    """Who did what, and from where."""
+    said = {"journal": _call("status", journal=1000)["journal"]}
+    return tk.render("dbmanage/admin/journal.html", said)
+
+
+@admin.route("/<id>")
+def show(id: str) -> Any:
+    """One backup."""
+    backup = _call("backup_show", id=id, compare="compare" in request.args)
+    status = _call("status")
+    said = {"backup": backup, "status": status, "compared": "differing" in backup}
+    return tk.render("dbmanage/admin/show.html", said)
+
+
+# ------------------------------------------------------------------------------ jobs
+
+
+@admin.route("/job/<id>")
+def job(id: str) -> Any:
+    """One job, with its log."""
+    try:
+        found = _call("job_show", id=id, log=1000)
+    except tk.ValidationError as error:
+        return tk.abort(404, _said(error))
+    return tk.render("dbmanage/admin/job.html", {"job": found})
+
+
+@admin.route("/job/<id>/live")
+def job_live(id: str) -> Any:
+    """What of a job changes, for htmx; 286 ends its asking."""
+    try:
+        found = _call("job_show", id=id, log=30)
+    except tk.ValidationError as error:
+        return tk.abort(404, _said(error))
+    made = make_response(tk.render("dbmanage/admin/job_live.html", {"job": found}))
+    if found["state"] not in ACTIVE:
+        made.status_code = 286
+    return made
+
+
+@admin.route("/job/<id>/cancel", methods=["POST"])
+def job_cancel(id: str) -> Any:
+    """Ends a job."""
+    back = tk.url_for("dbmanage_admin.job", id=id)
+    return _do("job_cancel", tk._("The job is being ended"), back, id=id)
+
+
+def _job(name: str, **data: Any) -> Any:
+    """An action that makes a job, then the job's page."""
+    try:
+        made = _call(name, **data)
+    except tk.ValidationError as error:
+        tk.h.flash_error(_said(error))
+        return redirect(request.form.get("back") and _page_of(data["id"]) or _index())
+    return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
+
+
+# --------------------------------------------------------------------------- actions
+
+
+@admin.route("/new", methods=["POST"])
+def create() -> Any:
+    """Asks for a backup."""
+    parts = request.form.getlist("parts")
+    note, keep = request.form.get("note", ""), "keep" in request.form
+    return _job("backup_create", parts=parts, note=note, keep=keep)
+
+
+@admin.route("/<id>/verify", methods=["POST"])
+def verify(id: str) -> Any:
+    """Asks for a verification, or for a proof."""
+    return _job("backup_verify", id=id, prove="prove" in request.form)
+
+
+@admin.route("/<id>/keep", methods=["POST"])
+def keep(id: str) -> Any:
+    """Holds a backup, or gives it back."""
+    release = "release" in request.form
+    done = tk._("It is given back to retention") if release else tk._("It is held")
+    return _do("backup_keep", done, _page_of(id), id=id, release=release)
+
+
+@admin.route("/<id>/preview", methods=["POST"])
+def preview(id: str) -> Any:
+    """Asks what a restore would change."""
+    return _job("restore", id=id, preview=True)
+
+
+@admin.route("/<id>/delete", methods=["GET", "POST"])
+def delete(id: str) -> Any:
+    """Says what would be lost, then deletes."""
+    if request.method == "POST":
+        return _do("backup_delete", tk._("The backup is deleted"), _index(), id=id)
+    said = {
+        "backup": _call("backup_show", id=id),
+        "others": len(_call("backup_list")) - 1,
+    }
+    return tk.render("dbmanage/admin/delete.html", said)
+
+
+@admin.route("/export", methods=["POST"])
+def export() -> Any:
+    """Asks for an export."""
+    kind = request.form.get("kind", "")
+    return _job("export", kind=kind, all="all" in request.form)
+
+
+@admin.route("/publish", methods=["POST"])
+def publish() -> Any:
+    """Asks for the public dumps."""
+    return _job("publish")
+
+
+@admin.route("/maintenance", methods=["POST"])
+def maintenance() -> Any:
+    """Sets or ends the maintenance."""
+    level = request.form.get("level", "")
+    return _do("maintenance_update", "", _index(), level=level)
+
+
+# --------------------------------------------------------------------------- restore
+
+
+@admin.route("/<id>/restore", methods=["GET", "POST"])
+def restore(id: str) -> Any:
+    """Says what a restore would do, and does it once it is confirmed."""
+    backup = _call("backup_show", id=id)
+    return _confirmed(
+        "restore", backup, id=backup["id"], parts=request.form.getlist("parts")
+    )
+
+
+@admin.route("/undo", methods=["GET", "POST"])
+def undo() -> Any:
+    """The same, for taking the last restore back."""
+    return _confirmed("undo", None)
+
+
+def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
+    errors: dict[str, list[str]] = {}
+    if request.method == "POST":
+        words = {k: request.form.get(k, "") for k in ("note", "confirm", "password")}
+        try:
+            made = _call(name, **data, **words)
+            return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
+        except tk.ValidationError as error:
+            errors = {
+                k: [str(e) for e in _listed(v)] for k, v in error.error_dict.items()
+            }
+        except tk.NotAuthorized as error:
+            errors = {"armed": [str(error)]}
+    status = _call("status")
+    wanted = backup["id"] if backup else UNDO
+    armed = status["armed"]
+    said = {
+        "backup": backup,
+        "status": status,
+        "wanted": wanted,
+        "armed": status["web_restore"] == "always"
+        or bool(armed and armed["backup"] == wanted),
+        "errors": errors,
+        "form": {k: request.form.get(k, "") for k in ("note", "confirm")},
+        "undo_days": config.undo_days(tk.config),
+        "preview": backup and _previewed(backup["id"]),
+    }
+    page = tk.render("dbmanage/admin/restore.html", said)
+    return make_response(page, 400 if errors else 200)
+
+
+def _previewed(id: str) -> dict[str, Any] | None:
+    """The last preview of a backup, of the jobs that are known."""
+    for each in _call("job_list", limit=50):
+        if each["kind"] == "preview" and each["arguments"]["id"] == id:
+            return each
+    return None
+
+
+# -------------------------------------------------------------------------- downloads
+
+
+@admin.route("/<id>/download", methods=["GET", "POST"])
+def download(id: str) -> Any:
+    """The files of a backup, or of the exports, each behind the password."""
+    backup = None if id == links.EXPORTS else _call("backup_show", id=id)
+    link, errors, file = None, {}, request.form.get("file", "")
+    if request.method == "POST":
+        data = {"file": file, "password": request.form.get("password", "")}
+        try:
+            link = _call("backup_download", **data, **({"id": id} if backup else {}))
+        except tk.ValidationError as error:
+            errors = {
+                k: [str(e) for e in _listed(v)] for k, v in error.error_dict.items()
+            }
+    site = config.site(tk.config)
+    repository = Repository(site.repository, site.secrets)
+    found = repository.find(id) if backup else None
+    said = {
+        "backup": backup,
+        "files": links.names(repository, found),
+        "file": file,
+        "link": link,
+        "errors": errors,
+        "all": links.ALL,
+    }
+    page = tk.render("dbmanage/admin/download.html", said)
+    return make_response(page, 400 if errors else 200)
+
+
+@admin.route("/file/<token>/<name>")
+def file(token: str, name: str) -> Any:
+    """A file, for the user that its link was made for."""
+    site = config.site(tk.config)
+    known = links.Links(site)
+    repository = Repository(site.repository, site.secrets)
+    user = tk.current_user.name
+    try:
+        found = known.find(token, user)
+        if found is None:
+            return tk.abort(404, tk._("This link is not good any more: make a new one"))
+        opened, place, sum = links.opened(repository, *found)
+    except (DbmanageError, OSError):
+        return tk.abort(404, tk._("There is no such file any more"))
+    size = opened.size if not place else _length(opened)
+    header, _, inside = config.sendfile(tk.config)
+    if place and header and inside:
+        opened.close()
+        response = Response()
+        response.headers[header] = inside + place
+    else:
+        body = FileWrapper(opened, 1 << 18)
+        response = Response(body, direct_passthrough=True)
+        response.call_on_close(opened.close)
+        response = finished(response, sum, _id_time(found[0]), size, request.environ)
+    resumed = bool(re.match(r"bytes=(?!0+-)", request.headers.get("Range", "")))
+    if request.method == "GET" and not known.begin(token, resumed):
+        response.close()
+        return tk.abort(410, tk._("This link was used already: make a new one"))
+    response.headers["Content-Type"] = "application/octet-stream"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name_of(name)}"'
+    return response
+
+
+def name_of(name: str) -> str:
+    """A file's name without what would end a header's."""
+    return "".join(c for c in name if c.isalnum() or c in "-._")
+
+
+def _length(opened: Any) -> int:
+    end = opened.seek(0, 2)
+    opened.seek(0)
+    return end
+
+
+def _id_time(id: str) -> str:
+    if not id:
+        return "2000-01-01T00:00:00Z"
+    return f"{id[:4]}-{id[4:6]}-{id[6:8]}T{id[9:11]}:{id[11:13]}:{id[13:15]}Z"

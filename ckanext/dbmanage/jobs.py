@@ -1,0 +1,515 @@
+"""Jobs: the operations in CKAN's own background queue, and what is known of them.
+
+What is known stands in Redis, below the site's own keys, for it must outlive the switch
+of the database; portals that share a Redis, or the name `default`, never meet. A job
+shows a sign of life; one without is lost, and what it held is free: its locks were its
+process's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from . import config, operations
+from .engine.errors import DbmanageError, Refused
+from .engine.maintenance import answering, connect, key_of
+from .engine.repository import now
+from .operations import Portal, ended_by_signals
+
+_log = logging.getLogger(__name__)
+
+QUEUED, RUNNING, DONE = "queued", "running", "done"
+FAILED, CANCELLED, LOST = "failed", "cancelled", "lost"
+ACTIVE = (QUEUED, RUNNING)
+#: for how long a finished job is known, and how many at most
+_KEPT, _MOST = 30 * 86400, 200
+#: a proof of a big portal takes hours; nothing is gained by ending it
+_TIMEOUT = 7 * 86400
+_LIFE, _BEAT = 12.0, 2.0
+_TICK = 0.5
+_LOG_LINES = 1000
+#: a step that happens once, whoever comes first
+_MOVE = """
+if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[2], ARGV[3], ARGV[4])
+return 1"""
+
+#: two clicks at once make one job: its place is taken once, or from one that has ended
+_PLACE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1"""
+
+
+class Jobs:
+    """The jobs of one site."""
+
+    def __init__(self, settings: config.Config) -> None:
+        self._url = config.databases(settings)["database"].url
+        self._redis = connect(config.redis_url(settings))
+        self.queue = f"dbmanage-{self._key('').split(':')[1][:8]}"
+
+    def _key(self, name: str) -> str:
+        return key_of(self._url, name)
+
+    # -- asking
+
+    def enqueue(
+        self, kind: str, arguments: Mapping[str, Any], actor: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Asks for a job; what is known of it, as `show` tells.
+
+        One that waits or runs with the same arguments is returned instead of a second.
+        Raises DbmanageError when Redis does not answer.
+        """
+        from ckan.plugins import toolkit as tk
+
+        id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        words = json.dumps(arguments, sort_keys=True)
+        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+        once, key = self._key(f"once:{kind}:{digest}"), self._key(f"job:{id}")
+        record = {
+            "kind": kind,
+            "arguments": words,
+            "state": QUEUED,
+            "asked": f"{now():%Y-%m-%dT%H:%M:%SZ}",
+            "once": once,
+            **actor,
+        }
+        with answering():
+            # there before its place is taken: whoever sees the place sees the job
+            self._redis.hset(key, mapping=record)
+            self._redis.expire(key, _KEPT)
+            before = b""
+            while not self._redis.eval(_PLACE, 1, once, before, id, _KEPT):
+                before = self._redis.get(once) or b""
+                with suppress(Refused):
+                    known = self.show(before.decode())
+                    if known["state"] in ACTIVE:
+                        self._redis.delete(key)
+                        return known
+            self._redis.lpush(self._key("jobs"), id)
+            self._redis.ltrim(self._key("jobs"), 0, _MOST - 1)
+            tk.enqueue_job(  # type: ignore[attr-defined]
+                run,
+                [id],
+                title=f"dbmanage: {kind}",
+                queue=self.queue,
+                rq_kwargs={"timeout": _TIMEOUT, "job_id": id, "result_ttl": 3600},
+            )
+        return self.show(id)
+
+    # -- looking
+
+    def show(self, id: str, log: int = 100) -> dict[str, Any]:
+        """What is known of a job, with the last lines of its log. Raises Refused.
+
+        `{id, kind, arguments, state, asked, begun, ended, user, address, phase, phases,
+        done, about, unit, rate, seconds_left, seen, cancellable, result, error, log}`:
+        times in UTC, `rate` a second, `seen` seconds since the last sign of life.
+        """
+        key = self._key(f"job:{id}")
+        with answering():
+            pipe = self._redis.pipeline()
+            pipe.hgetall(key)
+            pipe.pttl(f"{key}:alive")
+            pipe.lrange(f"{key}:log", -log, -1) if log else pipe.echo("")
+            found, alive, lines = pipe.execute()
+        if not found:
+            raise Refused(f"there is no job {id!r} of this site")
+        known = {k.decode(): v.decode("utf-8", "replace") for k, v in found.items()}
+        return self._said(id, known, alive, lines if log else [])
+
+    def _said(
+        self, id: str, known: dict[str, str], alive: int, lines: list[bytes]
+    ) -> dict[str, Any]:
+        state = known["state"]
+        if state == RUNNING and alive <= 0:
+            state = LOST
+        done, about = int(known.get("done", 0)), int(known.get("about", 0))
+        moment = float(known.get("phase_begun", 0))
+        spent = max(time.time() - moment, 0.001) if moment else 0.0
+        rate = done / spent if state == RUNNING and done and spent > 1 else None
+        left = (about - done) / rate if rate and about > done else None
+        return {
+            "id": id,
+            "kind": known["kind"],
+            "arguments": json.loads(known["arguments"]),
+            "state": state,
+            "asked": known["asked"],
+            "begun": known.get("begun"),
+            "ended": known.get("ended"),
+            "user": known.get("user", ""),
+            "address": known.get("address", ""),
+            "phase": known.get("phase", ""),
+            "phases": json.loads(known.get("phases", "[]")),
+            "done": done,
+            "about": about,
+            "unit": known.get("unit", "bytes"),
+            "rate": rate and round(rate, 1),
+            "seconds_left": left and round(left),
+            "seen": round(_LIFE - alive / 1000, 1) if state == RUNNING else None,
+            "cancellable": state == QUEUED
+            or (state == RUNNING and known.get("final") != "1"),
+            "result": json.loads(known.get("result", "null")),
+            "error": known.get("error", ""),
+            "log": [
+                dict(zip(("time", "text"), line.decode().split("\t", 1), strict=True))
+                for line in lines
+            ],
+        }
+
+    def list(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The jobs, the newest first, without their logs."""
+        with answering():
+            ids = self._redis.lrange(self._key("jobs"), 0, limit - 1)
+            pipe = self._redis.pipeline()
+            for id in ids:
+                key = self._key(f"job:{id.decode()}")
+                pipe.hgetall(key)
+                pipe.pttl(f"{key}:alive")
+            found = pipe.execute()
+        shown = []
+        for id, record, alive in zip(ids, found[::2], found[1::2], strict=True):
+            if record:
+                known = {k.decode(): v.decode() for k, v in record.items()}
+                shown.append(self._said(id.decode(), known, alive, []))
+        return shown
+
+    def workers(self) -> dict[str, Any]:
+        """Who takes the jobs: `{count, seen, waiting, command}`.
+
+        `seen` is seconds since the last sign of life, None when there is no worker.
+        """
+        from ckan.lib.jobs import get_queue
+        from rq import Worker
+
+        with answering():
+            queue = get_queue(self.queue)
+            found = [each for each in Worker.all(queue=queue) if _lives(each)]
+            waiting = queue.count
+        beats = [each.last_heartbeat for each in found if each.last_heartbeat]
+        ages = [now().replace(tzinfo=None) - b.replace(tzinfo=None) for b in beats]
+        return {
+            "count": len(found),
+            "seen": round(min(a.total_seconds() for a in ages)) if ages else None,
+            "waiting": waiting,
+            "command": f"ckan jobs worker {self.queue}",
+        }
+
+    # -- ending
+
+    def cancel(self, id: str) -> dict[str, Any]:
+        """Takes a job out of the queue, or asks the one that runs to end.
+
+        Raises Refused for one that has ended, or is past the point of no return.
+        """
+        from ckan.lib.jobs import job_from_id
+
+        known = self.show(id, log=0)
+        with answering():
+            if known["state"] == QUEUED and self._move(id, QUEUED, CANCELLED, "ended"):
+                with suppress(KeyError):
+                    job_from_id(id).delete()
+                self._redis.delete(*self._redis.hmget(self._key(f"job:{id}"), "once"))
+                return self.show(id)
+            known = self.show(id, log=0)
+            if not known["cancellable"]:
+                why = "is switching, which takes seconds: let it end, then undo"
+                if known["state"] != RUNNING:
+                    why = f"has ended already: {known['state']}"
+                raise Refused(f"the job {id} {why}")
+            self._redis.set(self._key(f"job:{id}:cancel"), 1, ex=3600)
+        return known
+
+    def _move(self, id: str, before: str, after: str, moment: str) -> bool:
+        time = f"{now():%Y-%m-%dT%H:%M:%SZ}"
+        return bool(
+            self._redis.eval(
+                _MOVE, 1, self._key(f"job:{id}"), before, after, moment, time
+            )
+        )
+
+    # -- working
+
+    @contextmanager
+    def taken(self, id: str) -> Iterator[_Log | None]:
+        """The job's work: shows that it lives, and ends it when that is asked for.
+
+        None when it was cancelled before. Whatever the work raises is noted.
+        """
+        key = self._key(f"job:{id}")
+        alive = f"{socket.gethostname()}, process {os.getpid()}"
+        self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
+        if not self._move(id, QUEUED, RUNNING, "begun"):
+            yield None
+            return
+        stop, main = threading.Event(), os.getpid()
+
+        def beat() -> None:
+            asked = False
+            while not stop.wait(_BEAT):
+                with suppress(Exception):
+                    self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
+                    if not asked and self._redis.exists(f"{key}:cancel"):
+                        final = self._redis.hget(key, "final") == b"1"
+                        if not final:
+                            asked = True
+                            os.kill(main, signal.SIGTERM)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        log = _Log(self._redis, key)
+        state, error = DONE, ""
+        try:
+            with ended_by_signals():
+                yield log
+        except SystemExit:
+            cancelled = self._redis.exists(f"{key}:cancel")
+            state = CANCELLED if cancelled else FAILED
+            error = "" if cancelled else "the worker was told to end"
+            log.say("cancelled" if cancelled else error)
+            if not cancelled:
+                raise
+        except BaseException as failure:
+            state, error = FAILED, _told(failure)
+            log.say(f"failed: {error}")
+            raise
+        finally:
+            stop.set()
+            thread.join()
+            log.end()
+            self._redis.hset(key, mapping={"error": error})
+            self._move(id, RUNNING, state, "ended")
+            once = self._redis.hget(key, "once")
+            self._redis.delete(f"{key}:alive", f"{key}:cancel", *filter(None, [once]))
+            self._redis.expire(key, _KEPT)
+
+
+def _lives(worker: Any) -> bool:
+    """Whether a worker that Redis knows is there still, as far as this host can say."""
+    if worker.hostname != socket.gethostname() or not worker.pid:
+        return True
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _told(failure: BaseException) -> str:
+    from psycopg2 import Error as DatabaseError
+
+    if isinstance(failure, DbmanageError):
+        return str(failure)
+    if isinstance(failure, DatabaseError):
+        return f"PostgreSQL: {' '.join(str(failure).split())}"
+    if isinstance(failure, OSError):
+        where = f"{failure.filename}: " if failure.filename else ""
+        return f"{where}{failure.strerror or failure}"
+    # what it says may be anything: the worker's own log has it
+    return f"{type(failure).__name__}, see the worker's log"
+
+
+class _Log:
+    """What a job tells, into Redis; a Redis that is away hinders nothing."""
+
+    def __init__(self, redis: Any, key: str) -> None:
+        self._redis, self._key = redis, key
+        self._phase, self._next = "", 0.0
+        self._phases: list[dict[str, Any]] = []
+        self._begun = 0.0
+
+    def say(self, sentence: str) -> None:
+        line = f"{now():%Y-%m-%dT%H:%M:%SZ}\t{' '.join(sentence.split())}"
+        with suppress(Exception):
+            pipe = self._redis.pipeline()
+            pipe.rpush(f"{self._key}:log", line.encode())
+            pipe.ltrim(f"{self._key}:log", -_LOG_LINES, -1)
+            pipe.expire(f"{self._key}:log", _KEPT)
+            pipe.execute()
+
+    def warn(self, sentence: str) -> None:
+        self.say(f"warning: {sentence}")
+
+    def rows(self, phase: str, done: int, total: int) -> None:
+        self._tell(phase, done, total, "rows")
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self._tell(phase, done, total, "bytes")
+
+    def end(self) -> None:
+        self._finish()
+
+    def result(self, result: Any) -> None:
+        """Notes what came of it."""
+        with suppress(Exception):
+            self._redis.hset(self._key, "result", json.dumps(result))
+
+    def final(self) -> None:
+        """From here on it cannot be cancelled."""
+        self._redis.hset(self._key, "final", "1")
+
+    def _finish(self) -> None:
+        if self._phase:
+            seconds = round(time.time() - self._begun, 1)
+            self._phases.append({"phase": self._phase, "seconds": seconds})
+            self._phase = ""
+            with suppress(Exception):
+                words = json.dumps(self._phases[-50:])
+                self._redis.hset(self._key, mapping={"phases": words, "phase": ""})
+
+    def _tell(self, phase: str, done: int, total: int, unit: str) -> None:
+        moment = time.time()
+        if phase == self._phase and moment < self._next:
+            return
+        facts: dict[str, Any] = {"done": done, "about": total}
+        if phase != self._phase:
+            self._finish()
+            self._phase, self._begun = phase, moment
+            facts |= {"phase": phase, "phase_begun": moment, "unit": unit}
+            self.say(f"{phase} …")
+            if phase == "switch":
+                self.final()
+        self._next = moment + _TICK
+        with suppress(Exception):
+            self._redis.hset(self._key, mapping=facts)
+
+
+# ------------------------------------------------------------------------ the work
+
+
+def run(id: str) -> None:
+    """The job of an id, in a worker's process. Raises what its operation raises."""
+    from ckan.common import config as settings
+    from flask import current_app
+
+    jobs = Jobs(settings)
+    known = jobs.show(id, log=0)  # of this site, or there is none
+    with jobs.taken(id) as log:
+        if log is None:
+            return
+        actor = {key: known[key] for key in ("user", "address")} | {"job": id}
+        # the application itself, not flask's proxy of it
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        portal = Portal(settings, log, app, actor)
+        log.result(KINDS[known["kind"]](portal, **known["arguments"]))
+
+
+def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
+    taken = operations.backup(portal, tuple(parts), note, keep)
+    portal.talk.say(f"backup {taken.id} is there, verified")
+    return {"backup": taken.id, "bytes": taken.bytes}
+
+
+def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
+    site, repository = operations.open_site(portal, heads=prove)
+    found = repository.find(id)
+    problems = operations.verify(portal, site, repository, found, prove)
+    for problem in problems:
+        portal.talk.warn(problem)
+    if problems:
+        raise DbmanageError(
+            f"backup {found.id} is not {'proven' if prove else 'whole'}: {problems[0]}"
+        )
+    portal.talk.say(f"backup {found.id} is {'proven' if prove else 'whole'}")
+    return {"backup": found.id}
+
+
+def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
+    rows = operations.preview(portal, id, tuple(parts))
+    return {"backup": id, "parts": parts, "rows": rows}
+
+
+def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
+    portal.talk.say(f"reason: {note}" if note else "no reason was given")
+    done = operations.restore(portal, id, tuple(parts))
+    portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
+    return {"backup": id, "parts": done.parts, "written": dict(done.written)}
+
+
+def _undo(portal: Portal, note: str) -> dict[str, Any]:
+    portal.talk.say(f"reason: {note}" if note else "no reason was given")
+    done = operations.undo(portal)
+    portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
+    return {"parts": done.parts, "written": dict(done.written)}
+
+
+def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
+    from .engine.lines import new_file
+    from .export import Export, Wanted
+
+    _, repository = operations.open_site(portal)
+    with repository.exports() as directory:
+        path = directory / export_name(kind, everything)
+        wanted = Wanted(everything, False, False)
+        with (
+            Export(portal.app, wanted, config.jobs(portal.settings)) as moment,
+            new_file(path, 0o600) as write,
+        ):
+            done = moment.write(kind, write, 0, portal.talk.rows)  # type: ignore[attr-defined]
+    repository.record(path.name, "done", what="export", rows=done.rows)
+    for sentence in done.failed:
+        portal.talk.warn(sentence)
+    if done.failed:
+        raise DbmanageError(
+            f"{len(done.failed)} {kind} could not be shown: see the log"
+        )
+    portal.talk.say(f"exported {done.rows} {kind}")
+    return {"file": path.name, "rows": done.rows, "bytes": path.stat().st_size}
+
+
+def export_name(kind: str, everything: bool) -> str:
+    """The file of an export, in the repository's folder `exports`."""
+    return f"{kind}{'-all' if everything else ''}.jsonl.gz"
+
+
+def _publish(portal: Portal) -> dict[str, Any]:
+    from . import publish
+
+    _, repository = operations.open_site(portal)
+    settings = portal.settings
+    done, changed = publish.publish(
+        portal.app,
+        settings,
+        False,
+        config.jobs(settings),
+        portal.talk.rows,  # type: ignore[attr-defined]
+    )
+    rows = {kind: each.rows for kind, each in done.items()}
+    repository.record("publish", "done", what="publish", rows=rows)
+    failed = {kind: each.failed for kind, each in done.items() if each.failed}
+    for kind, sentences in failed.items():
+        for sentence in sentences:
+            portal.talk.warn(f"{kind}: {sentence}")
+    if failed:
+        raise DbmanageError(
+            f"published, but {' and '.join(failed)} that could not be shown are "
+            "missing: see the log"
+        )
+    portal.talk.say(f"new: {', '.join(changed) or 'nothing has changed'}")
+    return {"rows": rows, "changed": list(changed)}
+
+
+KINDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "backup": _backup,
+    "verify": _verify,
+    "preview": _preview,
+    "restore": _restore,
+    "undo": _undo,
+    "export": _export,
+    "publish": _publish,
+}

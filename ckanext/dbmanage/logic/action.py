@@ -1,0 +1,479 @@
+"""The actions: all that the sysadmin page does, for sysadmins alone.
+
+Each takes the parameters that its schema names and refuses others (ValidationError).
+What is long is a job: the action returns what `dbmanage_job_show` does, at once. What
+the operation itself refuses is a ValidationError whose `message` says why and what to
+do. Times are UTC, `2026-11-23T04:55:00Z`; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ckan import model
+from ckan.lib import api_token
+from ckan.plugins import toolkit as tk
+from flask import has_request_context, session
+
+from .. import config, operations, overview
+from ..engine import Site
+from ..engine.arming import UNDO, Arming
+from ..engine.errors import DbmanageError
+from ..engine.links import Links, names
+from ..engine.maintenance import Maintenance
+from ..engine.repository import Repository
+from ..jobs import Jobs
+from . import schema
+
+Context = Any
+Data = dict[str, Any]
+#: wrong passwords of all sysadmins together within an hour
+_TRIES = 10
+
+
+# ------------------------------------------------------------------------- looking
+
+
+@tk.side_effect_free
+def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Whether the portal's data is safe.
+
+    :param tables: also what fills the databases (queries them), default false
+    :param journal: so many of the journal's last lines, default 0
+
+    :returns: ``{state, site, count, newest, proven, expected_by, failed, bytes,
+        uploads_bytes, disk: {total, free}, undo: {what, source, user, time, until},
+        worker: {count, seen, waiting, command}, jobs, maintenance, armed: {backup,
+        until, by}, web_restore, redis, half_way}`` and, when asked for, ``tables`` and
+        ``journal``. ``state`` is the worst of ``failed``, ``offline``, ``empty``,
+        ``overdue``, ``unproven``, ``running``, ``ok``.
+    """
+    data, site, repository = _called(context, data_dict, "status", schema.status)
+    with _told():
+        found = overview.status(site, repository, tk.config)
+        armed = found["armed"]
+        if armed:
+            found["armed"] = {k: armed[k] for k in ("backup", "until", "by")}
+        if data["tables"]:
+            found["tables"] = overview.table_sizes(site)
+        if data["journal"]:
+            found["journal"] = overview.lately(repository, data["journal"])
+    return found
+
+
+@tk.side_effect_free
+def dbmanage_backup_list(context: Context, data_dict: Data) -> list[dict[str, Any]]:
+    """The backups, the newest first.
+
+    :param limit: at most so many, default 1000
+    :param before: only those older than this id
+
+    :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
+        proved, reason, note, keep, versions, problems, files, path}``
+    """
+    data, _, repository = _called(context, data_dict, "backup_list", schema.backup_list)
+    with _told():
+        found = overview.backups(repository)
+    before = data.get("before")
+    return [e for e in found if not before or e["id"] < before][: data["limit"]]
+
+
+@tk.side_effect_free
+def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
+    """One backup.
+
+    :param id: the backup's id, ``latest`` or ``oldest``
+    :param compare: also count the live rows (queries every table), default false
+
+    :returns: as ``dbmanage_backup_list``, and ``databases`` (rows by table),
+        ``contents`` (bytes and sha256 by file), ``made`` (what made it), ``proof``,
+        ``history`` (lines of the journal), ``stays`` (why it may not be deleted, or
+        empty), ``fits`` (why it may not be restored, or empty); with ``compare``
+        ``differing``: ``[{part, table, then, now}]``
+    """
+    data, site, repository = _called(
+        context, data_dict, "backup_show", schema.backup_show
+    )
+    found = _find(repository, data["id"])
+    with _told():
+        described = overview.backups(repository)
+        shown = next(e for e in described if e["id"] == found.id)
+        manifest = found.manifest if found.signed else {}
+        shown |= {
+            "databases": {
+                part: {"rows": about.get("rows") or {}, "bytes": about.get("bytes")}
+                for part, about in manifest.get("databases", {}).items()
+            },
+            "contents": manifest.get("contents", {}),
+            "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
+            "proof": found.state().get("proved"),
+            "history": overview.history(repository, found.id),
+            "stays": operations.must_stay(shown, described),
+            "fits": operations.unfit(tk.config, found),
+        }
+        if data["compare"]:
+            shown["differing"] = overview.rows_now(site, found)
+    return shown
+
+
+@tk.side_effect_free
+def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
+    """One job: what it does, how far it is, and the end of its log.
+
+    :param id: the job's id
+    :param log: so many of the log's last lines, default 100
+
+    :returns: ``{id, kind, arguments, state, asked, begun, ended, user, address, phase,
+        phases, done, about, unit, rate, seconds_left, seen, cancellable, result,
+        error, log}``; ``state`` is ``queued``, ``running``, ``done``, ``failed``,
+        ``cancelled`` or ``lost`` (its worker died)
+    """
+    data, *_ = _called(context, data_dict, "job_show", schema.job_show)
+    with _told("id"):
+        return Jobs(tk.config).show(data["id"], data["log"])
+
+
+@tk.side_effect_free
+def dbmanage_job_list(context: Context, data_dict: Data) -> list[dict[str, Any]]:
+    """The jobs, the newest first, without their logs; they are known for 30 days.
+
+    :param limit: at most so many, default 20
+    """
+    data, *_ = _called(context, data_dict, "job_list", schema.job_list)
+    with _told():
+        return Jobs(tk.config).list(data["limit"])
+
+
+@tk.side_effect_free
+def dbmanage_maintenance_show(context: Context, data_dict: Data) -> dict[str, Any]:
+    """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``
+    and ``seconds_left``. ``level`` is ``off``, ``read-only`` or ``away``.
+    """
+    _, site, _ = _called(context, data_dict, "maintenance_show", schema.nothing)
+    with _told():
+        return _maintenance(site).status() or {"level": "off"}
+
+
+# -------------------------------------------------------------------------- acting
+
+
+def dbmanage_backup_create(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Take a backup, as a job.
+
+    :param parts: a list of ``database``, ``datastore``, ``files``; all by default
+    :param note: a note to keep with it
+    :param keep: hold it whatever retention says, default false
+    """
+    data, *_ = _called(context, data_dict, "backup_create", schema.backup_create)
+    return _enqueue(context, "backup", data)
+
+
+def dbmanage_backup_verify(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Read every byte of a backup again, as a job.
+
+    :param id: the backup's id
+    :param prove: also restore it beside the live site, and look, default false
+    """
+    data, _, repository = _called(
+        context, data_dict, "backup_verify", schema.backup_verify
+    )
+    data["id"] = _find(repository, data["id"]).id
+    return _enqueue(context, "verify", data)
+
+
+def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Hold a backup whatever retention says: ``{id, keep}``.
+
+    :param id: the backup's id
+    :param release: give it back to retention instead, default false
+    """
+    data, _, repository = _called(context, data_dict, "backup_keep", schema.backup_keep)
+    _find(repository, data["id"])
+    with _told():
+        found = operations.keep(_portal(context), data["id"], not data["release"])
+    return {"id": found.id, "keep": not data["release"]}
+
+
+def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Delete a backup and what only it named: ``{id}``.
+
+    Refused for one that is held, and for the newest proven one.
+
+    :param id: the backup's id
+    """
+    data, _, repository = _called(context, data_dict, "backup_delete", schema.one)
+    _find(repository, data["id"])
+    with _told("id"):
+        return {"id": operations.delete(_portal(context), data["id"]).id}
+
+
+def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any]:
+    """A link to one file of a backup, or to an export, for this user, once.
+
+    Good for some minutes; a download that was cut can be taken up again with it. A
+    backup holds e-mail addresses, password hashes and tokens.
+
+    :param id: the backup's id; without it ``file`` is an export
+    :param file: the file's name, as ``contents`` of ``dbmanage_backup_show`` has it,
+        ``manifest.json``, ``SHA256SUMS``, or ``all.tar``: the whole backup
+    :param password: the caller's own, again; not needed with an API token
+
+    :returns: ``{url, until}``
+    """
+    data, site, repository = _called(
+        context, data_dict, "backup_download", schema.download
+    )
+    name = data.get("id")
+    found = _find(repository, name) if name else None
+    if data["file"] not in names(repository, found):
+        raise tk.ValidationError({"file": [tk._("There is no such file")]})
+    _confirm(context, data, site, disarms=False)
+    with _told():
+        link = Links(site).make(_user(context), found.id if found else "", data["file"])
+    _note(context, repository, "download", of=found.id if found else data["file"])
+    url = tk.url_for("dbmanage_admin.file", token=link["token"], name=link["name"])
+    return {"url": url, "until": link["until"]}
+
+
+def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Restore a backup, as a job, when an operator has armed that (``ckan db arm ID``).
+
+    :param id: the backup's id
+    :param parts: a list of ``database``, ``datastore``, ``files``; all by default
+    :param preview: only count what would be lost and gained: a job that needs no
+        arming; its ``result`` is ``{rows: [{kind, now, then, lost, gained, changed}]}``
+    :param note: why, for the journal
+    :param confirm: the site's title
+    :param password: the caller's own, again; not needed with an API token
+    """
+    data, site, repository = _called(context, data_dict, "restore", schema.restore)
+    found = _find(repository, data["id"])
+    chosen = {"id": found.id, "parts": data["parts"]}
+    if data["preview"]:
+        return _enqueue(context, "preview", chosen)
+    with _told("id"):
+        if why := operations.unfit(tk.config, found):
+            raise DbmanageError(why)
+    _confirm(context, data, site)
+    _disarm(context, site, repository, found.id)
+    return _enqueue(context, "restore", chosen | {"note": data["note"]})
+
+
+def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Take the last restore back, as a job, when armed (``ckan db arm undo``).
+
+    :param note: why, for the journal
+    :param confirm: the site's title
+    :param password: the caller's own, again; not needed with an API token
+    """
+    data, site, repository = _called(context, data_dict, "undo", schema.undo)
+    _confirm(context, data, site)
+    _disarm(context, site, repository, UNDO)
+    return _enqueue(context, "undo", {"note": data["note"]})
+
+
+def dbmanage_export(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Export all records of a kind as JSON Lines, as a job.
+
+    Its ``result`` has ``file``, for ``dbmanage_backup_download``; the next export of
+    the kind replaces it.
+
+    :param kind: ``datasets``, ``organizations``, ``groups`` or ``users``
+    :param all: private, draft and deleted ones too, default false
+    """
+    data, *_ = _called(context, data_dict, "export", schema.export)
+    chosen = {"kind": data["kind"], "everything": data["all"]}
+    return _enqueue(context, "export", chosen)
+
+
+def dbmanage_publish(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Write the public dumps, as a job."""
+    _called(context, data_dict, "publish", schema.nothing)
+    return _enqueue(context, "publish", {})
+
+
+def dbmanage_job_cancel(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Take a job out of the queue, or end the one that runs; nothing of it stays.
+
+    :param id: the job's id
+
+    :returns: as ``dbmanage_job_show``
+    """
+    data, _, repository = _called(context, data_dict, "job_cancel", schema.one)
+    with _told("id"):
+        known = Jobs(tk.config).cancel(data["id"])
+    _note(context, repository, "cancel", of=data["id"])
+    return known
+
+
+def dbmanage_maintenance_update(context: Context, data_dict: Data) -> dict[str, Any]:
+    """Set or end the maintenance; it ends by itself. As ``dbmanage_maintenance_show``.
+
+    :param level: ``off``, ``read-only`` or ``away``; from *away* only its end, or the
+        command line, leads back: this page and the API are away too
+    :param seconds: for how long, default 1800
+    """
+    data, site, repository = _called(
+        context, data_dict, "maintenance_update", schema.maintenance_update
+    )
+    keeper = _maintenance(site)
+    with _told():
+        if data["level"] == "off":
+            keeper.off()
+        else:
+            keeper.on(data["level"], data["seconds"])
+    _note(context, repository, f"maintenance {data['level']}")
+    with _told():
+        return keeper.status() or {"level": "off"}
+
+
+# -------------------------------------------------------------------------- within
+
+
+def _called(
+    context: Context, data_dict: Data, name: str, made: Callable[[], Any]
+) -> tuple[Data, Site, Repository]:
+    tk.check_access(f"dbmanage_{name}", context, data_dict)
+    data, errors = tk.navl_validate(data_dict, made(), context)
+    if errors:
+        raise tk.ValidationError(errors)
+    with _told():
+        site = config.site(tk.config)
+    return data, site, Repository(site.repository, site.secrets, actor(context))
+
+
+@contextmanager
+def _told(field: str = "message") -> Iterator[None]:
+    """What the engine refuses, as CKAN's API says it."""
+    try:
+        yield
+    except DbmanageError as error:
+        raise tk.ValidationError({field: [str(error)]}) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        told = f"{where}{error.strerror or error}"
+        raise tk.ValidationError({field: [told]}) from error
+
+
+def _find(repository: Repository, name: str) -> Any:
+    try:
+        return repository.find(name)
+    except DbmanageError as error:
+        raise tk.ObjectNotFound(str(error)) from error
+
+
+def actor(context: Context) -> dict[str, str]:
+    """Who asks, and from where, for the journal."""
+    known = {"user": _user(context)}
+    if tk.request:
+        known["address"] = str(tk.request.remote_addr or "")
+        # what a proxy says, which anybody could: beside the one above, never instead
+        if forwarded := tk.request.headers.get("X-Forwarded-For", ""):
+            words = "".join(c for c in forwarded[:200] if c.isprintable())
+            known["forwarded"] = words
+    return known
+
+
+def _user(context: Context) -> str:
+    return str(context.get("user") or "")
+
+
+def _portal(context: Context) -> operations.Portal:
+    return operations.Portal(tk.config, operations.Silent(), None, actor(context))
+
+
+def _maintenance(site: Site) -> Maintenance:
+    return Maintenance(site.redis_url, site.databases["database"].url)
+
+
+def _note(context: Context, repository: Repository, what: str, of: str = "") -> None:
+    with _told():
+        repository.record(of or what, "asked", what=what)
+
+
+def _enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
+    _, repository = _site_of(context)
+    with _told():
+        known = Jobs(tk.config).enqueue(kind, arguments, actor(context))
+    what = "proof" if kind == "verify" and arguments.get("prove") else kind
+    _note(context, repository, what, of=str(arguments.get("id") or known["id"]))
+    return known
+
+
+def _site_of(context: Context) -> tuple[Site, Repository]:
+    with _told():
+        site = config.site(tk.config)
+    return site, Repository(site.repository, site.secrets, actor(context))
+
+
+def _confirm(context: Context, data: Data, site: Site, disarms: bool = True) -> None:
+    """The site's title, and the password of who is signed in by a cookie.
+
+    A stolen session is not enough; a token is a secret of its own, and the command line
+    has no caller.
+    """
+    errors: Any = {}
+    if disarms:
+        title = str(tk.config.get("ckan.site_title") or "CKAN")
+        said = " ".join(str(data.get("confirm") or "").split())
+        if said.casefold() != " ".join(title.split()).casefold():
+            errors["confirm"] = [tk._("That is not the name of this site")]
+    if _needs_password(context):
+        with _told():
+            arming = Arming(site)
+            if arming.tries() >= _TRIES:
+                wrong = tk._("Too many wrong passwords: try again in an hour")
+                raise tk.ValidationError({"password": [wrong]})
+            user = model.User.get(_user(context))
+            password = str(data.get("password") or "")
+            if not (user and password and user.validate_password(password)):
+                left = arming.wrong_password() if password else 1
+                wrong = tk._("That is not your password")
+                if disarms and not left:
+                    wrong = tk._("That is not your password; restoring is off now")
+                errors["password"] = [wrong]
+    if errors:
+        raise tk.ValidationError(errors)
+
+
+def _needs_password(context: Context) -> bool:
+    """Whether the caller is a browser: no command line, and no API token."""
+    if not has_request_context():
+        return False
+    if "_user_id" in session:
+        return True
+    options = ("apitoken_header_name", "apikey_header_name")
+    headers = [str(tk.config.get(option) or "") for option in options]
+    for header in filter(None, [*headers, "Authorization"]):
+        if token := tk.request.headers.get(header):
+            user = api_token.get_user_from_token(token, update_access_time=False)
+            if user is not None and user.name == _user(context):
+                return False
+    return True
+
+
+def _disarm(context: Context, site: Site, repository: Repository, name: str) -> None:
+    """Uses up what an operator has armed. Raises NotAuthorized."""
+    with _told():
+        allowed = config.web_restore(tk.config)
+        if allowed == "always":
+            return
+        if allowed == "armed" and Arming(site).use(name):
+            return
+    _note_refused(repository, name)
+    how = f"an operator runs `ckan db arm {name}` on the server first"
+    if allowed == "never":
+        how = "ckanext.dbmanage.web_restore is `never`: restore on the command line"
+    raise tk.NotAuthorized(tk._("Restoring from the web is off: {}").format(how))
+
+
+def _note_refused(repository: Repository, name: str) -> None:
+    with _told():
+        repository.record(name, "refused", what="restore", error="not armed")
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """The actions by name."""
+    return {k: v for k, v in globals().items() if k.startswith("dbmanage_")}

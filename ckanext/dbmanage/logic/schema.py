@@ -1,0 +1,151 @@
+"""What the actions take; any other parameter is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckan.plugins import toolkit as tk
+
+from ..engine.backup import PARTS
+from ..engine.maintenance import AWAY, READ_ONLY
+
+KINDS = ("datasets", "organizations", "groups", "users")
+
+
+def _list_of_parts(value: Any) -> list[str]:
+    chosen = value.split() if isinstance(value, str) else list(value or ())
+    for part in chosen:
+        if part not in PARTS:
+            raise tk.Invalid(tk._("Choose from {}").format(", ".join(PARTS)))
+    return [part for part in PARTS if part in chosen]
+
+
+def _line(value: Any) -> str:
+    # it stands in lists and journals: one line of it
+    return " ".join(str(value or "").split())[:500]
+
+
+def _schema(**fields: Any) -> dict[str, Any]:
+    refused = [tk.get_validator("empty")]
+    return {"__junk": refused, "__extras": refused, **fields}
+
+
+def _v(name: str, *arguments: Any) -> Any:
+    found = tk.get_validator(name)
+    return found(*arguments) if arguments else found
+
+
+def _needed() -> list[Any]:
+    return [_v("not_empty"), _v("unicode_safe")]
+
+
+def _text() -> list[Any]:
+    return [_v("default", ""), _v("unicode_safe"), _line]
+
+
+def _flag() -> list[Any]:
+    return [_v("default", False), _v("boolean_validator")]
+
+
+def _number(default: int, least: int, most: int) -> list[Any]:
+    return [
+        _v("default", default),
+        _v("natural_number_validator"),
+        _within(least, most),
+    ]
+
+
+def _within(least: int, most: int) -> Any:
+    def check(value: int) -> int:
+        if not least <= value <= most:
+            raise tk.Invalid(tk._("From {} to {}").format(least, most))
+        return value
+
+    return check
+
+
+def _parts() -> list[Any]:
+    return [_v("default", ""), _list_of_parts]
+
+
+def nothing() -> dict[str, Any]:
+    """No parameter."""
+    return _schema()
+
+
+def status() -> dict[str, Any]:
+    return _schema(tables=_flag(), journal=_number(0, 0, 1000))
+
+
+def backup_create() -> dict[str, Any]:
+    return _schema(parts=_parts(), note=_text(), keep=_flag())
+
+
+def backup_list() -> dict[str, Any]:
+    return _schema(
+        limit=_number(1000, 1, 100_000), before=[_v("ignore_empty"), _v("unicode_safe")]
+    )
+
+
+def backup_show() -> dict[str, Any]:
+    return _schema(id=_needed(), compare=_flag())
+
+
+def backup_verify() -> dict[str, Any]:
+    return _schema(id=_needed(), prove=_flag())
+
+
+def backup_keep() -> dict[str, Any]:
+    return _schema(id=_needed(), release=_flag())
+
+
+def one() -> dict[str, Any]:
+    """An id."""
+    return _schema(id=_needed())
+
+
+def download() -> dict[str, Any]:
+    return _schema(
+        id=[_v("ignore_empty"), _v("unicode_safe")],
+        file=_needed(),
+        password=[_v("ignore_empty"), _v("unicode_safe")],
+    )
+
+
+def restore() -> dict[str, Any]:
+    return _schema(
+        id=_needed(),
+        parts=_parts(),
+        preview=_flag(),
+        note=_text(),
+        confirm=[_v("ignore_empty"), _v("unicode_safe")],
+        password=[_v("ignore_empty"), _v("unicode_safe")],
+    )
+
+
+def undo() -> dict[str, Any]:
+    return _schema(
+        note=_text(),
+        confirm=[_v("ignore_empty"), _v("unicode_safe")],
+        password=[_v("ignore_empty"), _v("unicode_safe")],
+    )
+
+
+def export() -> dict[str, Any]:
+    return _schema(kind=[_v("not_empty"), _v("one_of", KINDS)], all=_flag())
+
+
+def job_show() -> dict[str, Any]:
+    return _schema(id=_needed(), log=_number(100, 0, 1000))
+
+
+def job_list() -> dict[str, Any]:
+    return _schema(limit=_number(20, 1, 200))
+
+
+def maintenance_update() -> dict[str, Any]:
+    levels = ("off", READ_ONLY, AWAY)
+    return _schema(
+        level=[_v("not_empty"), _v("one_of", levels)],
+        seconds=_number(1800, 10, 86_400),
+    )

@@ -1,0 +1,400 @@
+"""What the commands and the sysadmin page do: the engine, with CKAN's help.
+
+The one way in for both: takes the repository's lock, finishes what was left half-way,
+calls the engine, and does what is to be done afterwards (search index, backup of what
+was replaced). Knows neither click nor the web.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from .engine import Site
+    from .engine.repository import Backup, Repository
+    from .engine.restore import Restored, Source
+
+#: asked before anything is touched; raises what ends the command
+Agree = Callable[["Site", "Repository", "Source | None"], None]
+
+
+class Listener(Protocol):
+    """Who is told what goes on: a terminal, or the log of a job."""
+
+    def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
+    def progress(self, phase: str, done: int, total: int) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silent:
+    """Nobody listens."""
+
+    def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
+    def progress(self, phase: str, done: int, total: int) -> None: ...
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Portal:
+    """A CKAN site, as an operation works on it.
+
+    `app` is CKAN's Flask application, None where CKAN was not started; `actor` what
+    the journal notes of who asked: `{user, address}`.
+    """
+
+    settings: Mapping[str, Any]
+    talk: Listener
+    app: Any = None
+    actor: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+    """The site and its repository; brings the index up to date where that is owed."""
+    from . import config, records, upgrade
+    from .engine.repository import Repository
+
+    settings = portal.settings
+    known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
+    named = records.named_uploads(*config.upload_bases(settings))
+    site = replace(config.site(settings, known), named_uploads=named)
+    repository = Repository(site.repository, site.secrets, portal.actor)
+    if portal.app is not None and repository.marked("reindex"):
+        reindex(portal, repository)
+    return site, repository
+
+
+def tidy(site: Site, repository: Repository, talk: Listener) -> None:
+    """Finishes or turns back what a killed command left behind."""
+    from .engine import backup, switch
+    from .engine.errors import Busy
+
+    try:
+        with backup.live_lock(site):
+            switch.recover(site, repository, talk.warn)
+    except Busy:
+        pass  # its owner is alive and does it
+
+
+def backup(
+    portal: Portal, parts: tuple[str, ...] = (), note: str = "", keep: bool = False
+) -> Backup:
+    """Takes a backup of the parts, by default of those that the configuration says."""
+    from . import config
+    from .engine import backup as engine
+
+    site, repository = open_site(portal)
+    with repository.lock("backup"):
+        tidy(site, repository, portal.talk)
+        taken = engine.take(
+            site, repository,
+            parts=parts or config.parts(portal.settings), note=note, keep=keep,
+            progress=portal.talk.progress, warn=portal.talk.warn,
+        )  # fmt: skip
+    portal.talk.end()
+    return taken
+
+
+def verify(
+    portal: Portal, site: Site, repository: Repository, found: Backup, prove: bool
+) -> list[str]:
+    """Reads a backup again, with `prove` restores it beside the live site: problems."""
+    from . import upgrade
+    from .engine import backup as engine
+    from .engine import proof
+
+    talk = portal.talk
+    if prove:
+        with repository.lock("proof"):
+            tidy(site, repository, talk)
+            record = proof.prove(
+                site,
+                repository,
+                found,
+                prepare=upgrade.prepare(portal.settings),
+                read=upgrade.sample(portal.settings),
+                progress=talk.progress,
+                warn=talk.warn,
+            )
+        talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
+        problems = record["problems"]
+    else:
+        problems = engine.verify(found, site, talk.progress)
+        with suppress(OSError):  # a repository may be there to be read only
+            repository.record(found.id, "done", what="verify", problems=len(problems))
+    talk.end()
+    return problems
+
+
+def preview(
+    portal: Portal, name: str, only: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    """What a restore would lose, gain and change, by kind (`engine.preview`)."""
+    from .engine import restore as engine
+
+    site, repository = open_site(portal, heads=True)
+    with repository.lock("preview"):
+        source = engine.open_source(
+            site, repository, name, parts=only, trust=True,
+            progress=portal.talk.progress,
+        )  # fmt: skip
+        for sentence in engine.differences(site, source):
+            portal.talk.warn(sentence)
+        rows = previewed(site, repository, source)
+    portal.talk.end()
+    return rows
+
+
+def previewed(
+    site: Site, repository: Repository, source: Source
+) -> list[dict[str, Any]]:
+    """The same, of a source that is open already."""
+    from . import records
+    from .engine import preview as engine
+
+    return engine.preview(site, repository, source, records.KINDS)
+
+
+def restore(
+    portal: Portal,
+    name: str,
+    only: tuple[str, ...] = (),
+    *,
+    trust: bool = False,
+    no_backup: bool = False,
+    agree: Agree = lambda *_: None,
+) -> Restored:
+    """Restores a backup or a file, indexes, and backs up what was replaced."""
+    from . import upgrade
+    from .engine import restore as engine
+
+    talk = portal.talk
+    site, repository = open_site(portal, heads=True)
+    with repository.lock("restore"):
+        tidy(site, repository, talk)
+        source = engine.open_source(
+            site, repository, name, parts=only, trust=trust, progress=talk.progress
+        )
+        for sentence in engine.differences(site, source):
+            talk.warn(sentence)
+        engine.preflight(site, repository, source)
+        agree(site, repository, source)
+        let_go()
+        if "database" in source.archives:
+            repository.mark("reindex", True)
+        restored = engine.restore(
+            site,
+            repository,
+            source,
+            prepare=upgrade.prepare(portal.settings),
+            progress=talk.progress,
+            warn=talk.warn,
+        )
+        _switched(portal, repository, restored)
+        if restored.replaced.parts and not no_backup:
+            _back_up_replaced(site, repository, restored, talk, source.name)
+    return restored
+
+
+def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
+    """Switches back what the last restore replaced."""
+    from .engine import restore as engine
+
+    talk = portal.talk
+    site, repository = open_site(portal)
+    with repository.lock("undo"):
+        agree(site, repository, None)
+        let_go()
+        repository.mark("reindex", True)
+        undone = engine.undo(site, repository, progress=talk.progress, warn=talk.warn)
+        _switched(portal, repository, undone)
+    return undone
+
+
+def keep(portal: Portal, name: str, kept: bool) -> Backup:
+    """Holds a backup whatever retention says, or gives it back."""
+    _, repository = open_site(portal)
+    with repository.lock("keep"):
+        found = repository.find(name)
+        found.remember(keep=kept)
+        repository.record(found.id, "done", what="keep" if kept else "release")
+    return found
+
+
+def delete(portal: Portal, name: str) -> Backup:
+    """Forgets one backup, and what only it named. Raises Refused for one that is held,
+    and for the newest one that is proven (or, without any, verified)."""
+    from .engine import retention
+    from .engine.errors import Refused
+
+    _, repository = open_site(portal)
+    with repository.lock("delete"):
+        found, there = repository.find(name), repository.backups()
+        described = [each.describe() for each in there]
+        about = next(each for each in described if each["id"] == found.id)
+        if why := must_stay(about, described):
+            raise Refused(f"backup {found.id} stays: {why}")
+        decisions = [
+            retention.Decision(each, each.id == found.id, "deleted by hand")
+            for each in there
+        ]
+        retention.prune(repository, decisions, portal.talk.progress)
+        repository.record(found.id, "done", what="delete")
+    return found
+
+
+def must_stay(about: dict[str, Any], described: list[dict[str, Any]]) -> str:
+    """Why a backup may not be deleted by hand, empty when it may.
+
+    `described` are all of them, the newest first, as `Backup.describe` tells.
+    """
+    if about["keep"]:
+        return "it is held; release it first"
+    for state in ("proven", "verified"):
+        newest = next((each for each in described if each["state"] == state), None)
+        if newest is not None:
+            own = newest["id"] == about["id"]
+            return f"it is the newest {state} one" if own else ""
+    return ""
+
+
+def unfit(settings: Mapping[str, Any], found: Backup) -> str:
+    """Why a backup cannot be restored here, empty when nothing is known against it."""
+    from . import config, upgrade
+    from .engine import restore as engine
+    from .engine.errors import Refused
+
+    if not found.readable:
+        return "its manifest cannot be read: it is damaged"
+    if not found.signed:
+        return (
+            "it is not signed by this site: restore it on the command line, with "
+            "`--trust` if you do trust its SQL"
+        )
+    problems = (found.state().get("verified") or {}).get("problems")
+    if problems:
+        return f"it is damaged: {problems[0]}"
+    known = upgrade.installed_migrations(config.plugins(settings))
+    try:
+        site = config.site(settings, known)
+        for part, about in found.manifest["databases"].items():
+            if part not in site.databases:
+                raise Refused("it holds the DataStore, this site has none")
+            if part == "database":
+                engine.outdated(found.id, about["migrations"], site)
+    except Refused as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turns signals that would kill the process into SystemExit."""
+
+    # so that what is half-done is cleaned up, as for Ctrl-C
+    def end(number: int, _: Any) -> NoReturn:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    try:
+        before = [signal.signal(number, end) for number in numbers]
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------ after a switch
+
+
+def _switched(portal: Portal, repository: Repository, restored: Restored) -> None:
+    let_go()
+    portal.talk.end()
+    for table, rows in sorted(restored.written.items()):
+        portal.talk.warn(
+            f"{rows} rows of {table} were written while the switch was prepared: they "
+            "are in what was replaced, not in what is live"
+        )
+    if repository.marked("reindex"):
+        reindex(portal, repository)
+
+
+def let_go() -> None:
+    """Gives this process's own connections to the databases back."""
+    from ckan import model
+
+    model.Session.remove()
+    if model.meta.engine is not None:
+        model.meta.engine.dispose()
+    backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
+    for engine in getattr(backend, "_engines", {}).values():
+        engine.dispose()
+
+
+def _back_up_replaced(
+    site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
+) -> None:
+    from .engine import backup as engine
+    from .engine.errors import DbmanageError
+
+    try:
+        taken = engine.take(
+            site,
+            repository,
+            replaced=restored.replaced,
+            reason=f"before restore of {name}",
+            progress=talk.progress,
+        )
+        talk.say(f"the replaced state is backup {taken.id}")
+    except DbmanageError as error:
+        talk.warn(f"what was replaced is kept, but was not backed up: {error}")
+
+
+def reindex(portal: Portal, repository: Repository) -> None:
+    """Indexes what differs; what fails is told with the command and tried again."""
+    from .engine.errors import DbmanageError
+
+    talk = portal.talk
+    try:
+        with _application(portal):
+            from . import reindex
+
+            done = reindex.changed(talk.progress)
+    except DbmanageError as error:
+        talk.warn(
+            f"{error}. The data is restored; searches will show the old state until "
+            "the next `ckan db` command of these or `ckan search-index rebuild`"
+        )
+        return
+    repository.mark("reindex", False)
+    talk.say(f"search index: {done.indexed} datasets indexed, {done.removed} removed")
+    for failed in done.failed:
+        talk.warn(f"not indexed: dataset {failed}")
+
+
+@contextmanager
+def _application(portal: Portal) -> Iterator[None]:
+    """CKAN's application context, its application made where that was not done yet."""
+    from .engine.errors import DbmanageError
+
+    app = portal.app
+    if app is None:
+        from ckan.config.middleware import make_app
+
+        try:
+            made: Any = make_app(portal.settings)  # type: ignore[arg-type]
+            app = made._wsgi_app
+        except Exception as error:
+            raise DbmanageError(f"CKAN could not be started: {error}") from error
+    with app.test_request_context():
+        yield

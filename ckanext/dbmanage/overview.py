@@ -1,0 +1,272 @@
+"""What the sysadmin page shows of the whole: is the portal's data safe?
+
+From the repository's files and Redis alone, without a query, so that the page opens
+while the database is slow. A backup never changes: what was read of it once is known.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from . import config
+from .engine import Site
+from .engine.arming import Arming
+from .engine.errors import DbmanageError
+from .engine.maintenance import Maintenance
+from .engine.repository import MANIFEST, Backup, Repository, now
+from .jobs import ACTIVE, QUEUED, RUNNING, Jobs
+
+#: a backup a night, with two hours for it to end
+EXPECTED = timedelta(hours=26)
+_PROVEN = timedelta(days=31)
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+#: bytes of the journal's end that are looked at
+_TAIL = 1 << 19
+_known: dict[str, tuple[Any, dict[str, Any]]] = {}
+
+
+def backups(repository: Repository) -> list[dict[str, Any]]:
+    """The backups as `Backup.describe` tells, the newest first.
+
+    As `Repository.backups`, but reads only what has changed since the last time.
+    """
+    found = {}
+    with suppress(FileNotFoundError):
+        for name in repository.names():
+            path = str(repository.path / name)
+            seen = _signature(repository, name)
+            if path not in _known or _known[path][0] != seen:
+                _known[path] = seen, repository.backup(name).describe()
+            found[path] = _known[path]
+    for path in set(_known) - set(found):
+        if os.path.dirname(path) == str(repository.path):
+            del _known[path]
+    return [dict(described) for _, described in found.values()]
+
+
+def _signature(repository: Repository, name: str) -> tuple[Any, ...]:
+    seen = []
+    for path in (f"{name}/{MANIFEST}", f"state/{name}.json"):
+        try:
+            about = os.stat(repository.path / path)
+            seen.append((about.st_ino, about.st_mtime_ns, about.st_size))
+        except OSError:
+            seen.append(None)
+    return tuple(seen)
+
+
+def status(
+    site: Site, repository: Repository, settings: config.Config
+) -> dict[str, Any]:
+    """Whether the portal's data is safe, at a glance.
+
+    `{state, problems, count, newest, proven, expected_by, bytes, disk, undo, worker,
+    jobs, maintenance, armed, failed, redis}`. `state` is the worst of `failed`,
+    `offline`, `empty`, `overdue`, `unproven`, `running`, `ok`.
+    """
+    described = backups(repository)
+    good = [each for each in described if each["state"] in ("verified", "proven")]
+    proven = next((each for each in good if each["state"] == "proven"), None)
+    journal = repository.journal(_TAIL)
+    failed = _failed(journal)
+    known: dict[str, Any] = {
+        "site": str(settings.get("ckan.site_title") or "CKAN"),
+        "count": len(described),
+        "newest": good[0] if good else None,
+        "proven": proven,
+        "expected_by": _after(good[0]["created"], EXPECTED) if good else None,
+        "failed": failed,
+        "bytes": sum(e["bytes"] - e["sizes"].get("files", 0) for e in described),
+        "uploads_bytes": max(
+            (e["sizes"].get("files", 0) for e in described), default=0
+        ),
+        "disk": _disk(repository.path),
+        "undo": _undo(journal, config.undo_days(settings)),
+        "web_restore": config.web_restore(settings),
+        "half_way": repository.marked("reindex"),
+        "redis": "",
+        "worker": None,
+        "jobs": [],
+        "maintenance": None,
+        "armed": None,
+    }
+    try:
+        jobs = Jobs(settings)
+        known["worker"] = jobs.workers()
+        known["jobs"] = [e for e in jobs.list(20) if e["state"] in ACTIVE]
+        keeper = Maintenance(site.redis_url, site.databases["database"].url)
+        known["maintenance"] = keeper.status()
+        known["armed"] = Arming(site).armed()
+    except DbmanageError as error:
+        known["redis"] = str(error)
+    return known | {"state": _state(known)}
+
+
+def _state(known: dict[str, Any]) -> str:
+    waiting = any(job["state"] == QUEUED for job in known["jobs"])
+    worker = known["worker"]
+    proven = known["proven"]
+    if known["failed"]:
+        return "failed"
+    if known["redis"] or (waiting and not worker["count"]):
+        return "offline"
+    if any(job["state"] == RUNNING for job in known["jobs"]):
+        return "running"
+    if known["newest"] is None:
+        return "empty"
+    if known["expected_by"] < f"{now():{_FORM}}":
+        return "overdue"
+    if proven is None or _after(proven["proved"], _PROVEN) < f"{now():{_FORM}}":
+        return "unproven"
+    return "ok"
+
+
+def _failed(journal: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last attempt at a backup, if it failed: `{time, error}`."""
+    for line in reversed(journal):
+        if line.get("what") == "backup" and line.get("event") in ("done", "failed"):
+            if line["event"] == "done":
+                return None
+            return {"time": line.get("time"), "error": str(line.get("error") or "")}
+    return None
+
+
+def _undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
+    """What `undo` would take back: `{what, source, time, until, user}`."""
+    switched = [e for e in journal if e.get("event") == "switched" and e.get("parts")]
+    if not switched:
+        return None
+    last = switched[-1]
+    own = [e for e in journal if e.get("operation") == last.get("operation")]
+    begun = next((e for e in own if e.get("event") == "begin"), {})
+    replaced = [
+        p for e in own if e.get("event") == "switch" for p in e.get("pairs", ())
+    ]
+    names = {pair.get("undo") for pair in replaced if isinstance(pair, dict)}
+    if any(e.get("event") == "drop" and e.get("database") in names for e in own):
+        return None
+    until = _after(last["time"], timedelta(days=days))
+    if until < f"{now():{_FORM}}":
+        return None
+    return {
+        "what": begun.get("what", "restore"),
+        "source": begun.get("source", ""),
+        "user": begun.get("user") or begun.get("by", ""),
+        "time": last["time"],
+        "until": until,
+    }
+
+
+def _disk(path: Path) -> dict[str, int] | None:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    with suppress(OSError):
+        about = shutil.disk_usage(path)
+        return {"total": about.total, "free": about.free}
+    return None
+
+
+def _after(time: str, delta: timedelta) -> str:
+    known = datetime.strptime(time, _FORM).replace(tzinfo=timezone.utc)
+    return f"{known + delta:{_FORM}}"
+
+
+#: events of the journal that are worth a line on the page
+_TOLD = ("done", "failed", "asked", "refused")
+
+
+def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
+    """The journal's last lines that people want to read, the newest first.
+
+    `{time, what, event, of, user, address, by, error}`.
+    """
+    lines = []
+    for line in reversed(repository.journal(_TAIL)):
+        if line.get("event") in _TOLD and line.get("what"):
+            lines.append(
+                {
+                    "time": str(line.get("time", "")),
+                    "what": str(line["what"]),
+                    "event": str(line["event"]),
+                    "of": str(line.get("backup") or line.get("source")
+                              or line.get("operation") or ""),
+                    "user": str(line.get("user") or ""),
+                    "address": str(line.get("address") or ""),
+                    "by": str(line.get("by") or ""),
+                    "error": str(line.get("error") or ""),
+                }
+            )  # fmt: skip
+        if len(lines) >= limit:
+            break
+    return lines
+
+
+def history(repository: Repository, name: str) -> list[dict[str, Any]]:
+    """The journal's lines of one backup, the newest first."""
+    return [e for e in lately(repository, 10_000) if e["of"] == name]
+
+
+def rows_now(site: Site, found: Backup) -> list[dict[str, Any]]:
+    """The rows of each table in the backup and now, where they differ.
+
+    `{part, table, then, now}`, the largest difference first. Raises ConnectionFailed.
+    """
+    from .engine import postgres
+
+    differing = []
+    for part, about in found.manifest.get("databases", {}).items():
+        if part not in site.databases:
+            continue
+        then = about.get("rows") or {}
+        with postgres.closing(site.databases[part].connect()) as connection:
+            postgres.query(connection, "SET statement_timeout = '20s'")
+            names = [
+                (schema, table) for schema, table, *_ in postgres.tables(connection)
+            ]
+            live = postgres.count_rows(connection, names)
+        for table in sorted(set(then) | set(live)):
+            if then.get(table) != live.get(table):
+                row = {"part": part, "table": table}
+                differing.append(
+                    row | {"then": then.get(table), "now": live.get(table)}
+                )
+    return sorted(differing, key=lambda e: -abs((e["then"] or 0) - (e["now"] or 0)))
+
+
+def table_sizes(site: Site) -> dict[str, Any]:
+    """What fills the databases, by part: `{bytes, tables, largest}`.
+
+    `largest` is a list of `{table, bytes, rows}`; rows are the planner's estimate.
+    Raises ConnectionFailed.
+    """
+    from .engine import postgres
+
+    found = {}
+    for part, database in site.databases.items():
+        with postgres.closing(database.connect()) as connection:
+            (whole,) = postgres.query(
+                connection,
+                "SELECT pg_database_size(current_database()), count(*) FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = relnamespace"
+                " WHERE relkind IN ('r', 'p') AND nspname = 'public'",
+            )
+            rows = postgres.query(
+                connection,
+                "SELECT relname, pg_total_relation_size(c.oid),"
+                " greatest(reltuples, 0)::bigint FROM pg_class c"
+                " JOIN pg_namespace n ON n.oid = relnamespace"
+                " WHERE relkind IN ('r', 'p') AND nspname = 'public'"
+                " ORDER BY relpages DESC LIMIT 8",
+            )
+        names = ("table", "bytes", "rows")
+        found[part] = {
+            "bytes": whole[0],
+            "tables": whole[1],
+            "largest": [dict(zip(names, row, strict=True)) for row in rows],
+        }
+    return found
