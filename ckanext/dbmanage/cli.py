@@ -39,15 +39,8 @@ class Command(click.Command):
         try:
             with operations.ended_by_signals():
                 return super().invoke(ctx)
-        except DbmanageError as error:
-            raise click.ClickException(str(error)) from error
-        except DatabaseError as error:
-            raise click.ClickException(
-                f"PostgreSQL: {' '.join(str(error).split())}"
-            ) from error
-        except OSError as error:
-            what = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{what}{error.strerror or error}") from error
+        except (DbmanageError, DatabaseError, OSError) as error:
+            raise click.ClickException(operations.told(error)) from error
 
 
 # ------------------------------------------------------------------ shared options

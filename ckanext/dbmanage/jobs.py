@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from psycopg2 import Error as DatabaseError
+
 from . import config, operations
 from .engine.errors import DbmanageError, Refused
 from .engine.maintenance import answering, connect, key_of
@@ -285,6 +287,7 @@ class Jobs:
         except BaseException as failure:
             state, error = FAILED, _told(failure)
             log.say(f"failed: {error}")
+            _log.exception("the job %s failed", id)
             raise
         finally:
             stop.set()
@@ -311,15 +314,8 @@ def _lives(worker: Any) -> bool:
 
 
 def _told(failure: BaseException) -> str:
-    from psycopg2 import Error as DatabaseError
-
-    if isinstance(failure, DbmanageError):
-        return str(failure)
-    if isinstance(failure, DatabaseError):
-        return f"PostgreSQL: {' '.join(str(failure).split())}"
-    if isinstance(failure, OSError):
-        where = f"{failure.filename}: " if failure.filename else ""
-        return f"{where}{failure.strerror or failure}"
+    if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
+        return operations.told(failure)
     # what it says may be anything: the worker's own log has it
     return f"{type(failure).__name__}, see the worker's log"
 
@@ -395,7 +391,6 @@ class _Log:
 def run(id: str) -> None:
     """The job of an id, in a worker's process. Raises what its operation raises."""
     from ckan.common import config as settings
-    from flask import current_app
 
     jobs = Jobs(settings)
     known = jobs.show(id, log=0)  # of this site, or there is none
@@ -403,10 +398,21 @@ def run(id: str) -> None:
         if log is None:
             return
         actor = {key: known[key] for key in ("user", "address")} | {"job": id}
-        # the application itself, not flask's proxy of it
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        portal = Portal(settings, log, app, actor)
+        portal = Portal(settings, log, _application(settings), actor)
         log.result(KINDS[known["kind"]](portal, **known["arguments"]))
+
+
+def _application(settings: Any) -> Any:
+    """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
+    import click
+    from ckan.config.middleware import make_app
+
+    context = click.get_current_context(silent=True)
+    made = context.meta.get("flask_app") if context else None
+    if made is None:
+        app: Any = make_app(settings)
+        made = app._wsgi_app
+    return made
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:

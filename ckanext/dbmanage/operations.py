@@ -293,6 +293,18 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     return ""
 
 
+def told(failure: Exception) -> str:
+    """What an operation failed with, for people: no traceback, no password."""
+    from psycopg2 import Error as DatabaseError
+
+    if isinstance(failure, DatabaseError):
+        return f"PostgreSQL: {' '.join(str(failure).split())}"
+    if isinstance(failure, OSError):
+        where = f"{failure.filename}: " if failure.filename else ""
+        return f"{where}{failure.strerror or failure}"
+    return str(failure)
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Turns signals that would kill the process into SystemExit."""

@@ -224,6 +224,7 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]]:
             continue
         then = about.get("rows") or {}
         with postgres.closing(site.databases[part].connect()) as connection:
+            connection.autocommit = True
             postgres.query(connection, "SET statement_timeout = '20s'")
             names = [
                 (schema, table) for schema, table, *_ in postgres.tables(connection)

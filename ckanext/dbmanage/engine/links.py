@@ -142,6 +142,8 @@ def _entries(found: Backup) -> Iterator[tuple[str, Path, int]]:
         yield f"{found.id}/{name}", found.path / name, size
     if files.LIST in own:
         for line in files.lines(found.path / files.LIST):
+            if "sha256" not in line:  # named by the database, and not there
+                continue
             path = files.object_path(found.objects, line["sha256"])
             yield f"objects/{path.parent.name}/{path.name}", path, line["size"]
 

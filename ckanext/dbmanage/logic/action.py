@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg2
 from ckan import model
 from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
@@ -336,7 +337,11 @@ def _called(
     context: Context, data_dict: Data, name: str, made: Callable[[], Any]
 ) -> tuple[Data, Site, Repository]:
     tk.check_access(f"dbmanage_{name}", context, data_dict)
-    data, errors = tk.navl_validate(data_dict, made(), context)
+    taken = made()
+    unknown: Any = {k: [tk._("Unknown parameter")] for k in data_dict if k not in taken}
+    if unknown:
+        raise tk.ValidationError(unknown)
+    data, errors = tk.navl_validate(data_dict, taken, context)
     if errors:
         raise tk.ValidationError(errors)
     with _told():
@@ -351,10 +356,8 @@ def _told(field: str = "message") -> Iterator[None]:
         yield
     except DbmanageError as error:
         raise tk.ValidationError({field: [str(error)]}) from error
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        told = f"{where}{error.strerror or error}"
-        raise tk.ValidationError({field: [told]}) from error
+    except (psycopg2.Error, OSError) as error:
+        raise tk.ValidationError({field: [operations.told(error)]}) from error
 
 
 def _find(repository: Repository, name: str) -> Any:

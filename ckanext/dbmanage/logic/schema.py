@@ -25,11 +25,6 @@ def _line(value: Any) -> str:
     return " ".join(str(value or "").split())[:500]
 
 
-def _schema(**fields: Any) -> dict[str, Any]:
-    refused = [tk.get_validator("empty")]
-    return {"__junk": refused, "__extras": refused, **fields}
-
-
 def _v(name: str, *arguments: Any) -> Any:
     found = tk.get_validator(name)
     return found(*arguments) if arguments else found
@@ -48,20 +43,13 @@ def _flag() -> list[Any]:
 
 
 def _number(default: int, least: int, most: int) -> list[Any]:
-    return [
-        _v("default", default),
-        _v("natural_number_validator"),
-        _within(least, most),
-    ]
+    def check(value: Any) -> int:
+        # one validator: CKAN goes on to the next after one that was not content
+        if str(value).isdecimal() and least <= int(value) <= most:
+            return int(value)
+        raise tk.Invalid(tk._("A number from {} to {}").format(least, most))
 
-
-def _within(least: int, most: int) -> Any:
-    def check(value: int) -> int:
-        if not least <= value <= most:
-            raise tk.Invalid(tk._("From {} to {}").format(least, most))
-        return value
-
-    return check
+    return [_v("default", default), check]
 
 
 def _parts() -> list[Any]:
@@ -70,82 +58,83 @@ def _parts() -> list[Any]:
 
 def nothing() -> dict[str, Any]:
     """No parameter."""
-    return _schema()
+    return {}
 
 
 def status() -> dict[str, Any]:
-    return _schema(tables=_flag(), journal=_number(0, 0, 1000))
+    return {"tables": _flag(), "journal": _number(0, 0, 1000)}
 
 
 def backup_create() -> dict[str, Any]:
-    return _schema(parts=_parts(), note=_text(), keep=_flag())
+    return {"parts": _parts(), "note": _text(), "keep": _flag()}
 
 
 def backup_list() -> dict[str, Any]:
-    return _schema(
-        limit=_number(1000, 1, 100_000), before=[_v("ignore_empty"), _v("unicode_safe")]
-    )
+    return {
+        "limit": _number(1000, 1, 100_000),
+        "before": [_v("ignore_empty"), _v("unicode_safe")],
+    }
 
 
 def backup_show() -> dict[str, Any]:
-    return _schema(id=_needed(), compare=_flag())
+    return {"id": _needed(), "compare": _flag()}
 
 
 def backup_verify() -> dict[str, Any]:
-    return _schema(id=_needed(), prove=_flag())
+    return {"id": _needed(), "prove": _flag()}
 
 
 def backup_keep() -> dict[str, Any]:
-    return _schema(id=_needed(), release=_flag())
+    return {"id": _needed(), "release": _flag()}
 
 
 def one() -> dict[str, Any]:
     """An id."""
-    return _schema(id=_needed())
+    return {"id": _needed()}
 
 
 def download() -> dict[str, Any]:
-    return _schema(
-        id=[_v("ignore_empty"), _v("unicode_safe")],
-        file=_needed(),
-        password=[_v("ignore_empty"), _v("unicode_safe")],
-    )
+    return {
+        "id": [_v("ignore_empty"), _v("unicode_safe")],
+        "file": _needed(),
+        "password": [_v("ignore_empty"), _v("unicode_safe")],
+    }
 
 
 def restore() -> dict[str, Any]:
-    return _schema(
-        id=_needed(),
-        parts=_parts(),
-        preview=_flag(),
-        note=_text(),
-        confirm=[_v("ignore_empty"), _v("unicode_safe")],
-        password=[_v("ignore_empty"), _v("unicode_safe")],
-    )
+    return {
+        "id": _needed(),
+        "parts": _parts(),
+        "preview": _flag(),
+        "note": _text(),
+        "confirm": [_v("ignore_empty"), _v("unicode_safe")],
+        "password": [_v("ignore_empty"), _v("unicode_safe")],
+    }
 
 
 def undo() -> dict[str, Any]:
-    return _schema(
-        note=_text(),
-        confirm=[_v("ignore_empty"), _v("unicode_safe")],
-        password=[_v("ignore_empty"), _v("unicode_safe")],
-    )
+    return {
+        "note": _text(),
+        "confirm": [_v("ignore_empty"), _v("unicode_safe")],
+        "password": [_v("ignore_empty"), _v("unicode_safe")],
+    }
 
 
 def export() -> dict[str, Any]:
-    return _schema(kind=[_v("not_empty"), _v("one_of", KINDS)], all=_flag())
+    return {"kind": [_v("not_empty"), _v("one_of", KINDS)], "all": _flag()}
 
 
 def job_show() -> dict[str, Any]:
-    return _schema(id=_needed(), log=_number(100, 0, 1000))
+    return {"id": _needed(), "log": _number(100, 0, 1000)}
 
 
 def job_list() -> dict[str, Any]:
-    return _schema(limit=_number(20, 1, 200))
+    return {"limit": _number(20, 1, 200)}
 
 
 def maintenance_update() -> dict[str, Any]:
     levels = ("off", READ_ONLY, AWAY)
-    return _schema(
-        level=[_v("not_empty"), _v("one_of", levels)],
-        seconds=_number(1800, 10, 86_400),
-    )
+    return {
+        "level": [_v("not_empty"), _v("one_of", levels)],
+        "seconds": _number(1800, 10, 86_400),
+    }
