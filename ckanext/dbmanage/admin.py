@@ -40,6 +40,7 @@ def guard() -> Any:
     """Sysadmins only, and no form that another site has sent."""
     from ckan.config.middleware.flask_app import csrf
 
+    request.environ["__no_cache__"] = True  # else core calls it public
     user = tk.current_user
     if not user.is_authenticated:
         if request.method in ("GET", "HEAD") and not request.path.endswith("/live"):
@@ -228,7 +229,10 @@ def job_live(id: str) -> Any:
         found = _call("job_show", id=id, log=30)
     except tk.ValidationError as error:
         return tk.abort(404, _said(error))
-    made = make_response(tk.render("dbmanage/admin/job_live.html", {"job": found}))
+    # a screen reader is told of a new phase, not of every tick
+    said = f"{found['state']} {found['phase']}"
+    extra = {"job": found, "live": True, "new": request.args.get("said") != said}
+    made = make_response(tk.render("dbmanage/admin/job_live.html", extra))
     if found["state"] not in ACTIVE:
         made.status_code = 286
     return made

@@ -38,7 +38,9 @@ ACTIVE = (QUEUED, RUNNING)
 _KEPT, _MOST = 30 * 86400, 200
 #: a proof of a big portal takes hours; nothing is gained by ending it
 _TIMEOUT = 7 * 86400
-_LIFE, _BEAT = 12.0, 2.0
+_LIFE, _BEAT = 12.0, 1.0
+#: seconds until a job that was asked to end, and hangs in the database, is killed
+_PATIENCE = 60.0
 _TICK = 0.5
 _LOG_LINES = 1000
 #: a step that happens once, whoever comes first
@@ -260,15 +262,20 @@ class Jobs:
         stop, main = threading.Event(), os.getpid()
 
         def beat() -> None:
-            asked = False
+            asked = 0.0
             while not stop.wait(_BEAT):
                 with suppress(Exception):
                     self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
-                    if not asked and self._redis.exists(f"{key}:cancel"):
-                        final = self._redis.hget(key, "final") == b"1"
-                        if not final:
-                            asked = True
-                            os.kill(main, signal.SIGTERM)
+                    final = self._redis.hget(key, "final") == b"1"
+                    if final or not self._redis.exists(f"{key}:cancel"):
+                        continue
+                    if not asked:
+                        asked = time.monotonic()
+                        os.kill(main, signal.SIGTERM)
+                    elif time.monotonic() > asked + _PATIENCE:
+                        # in a call that no signal ends; the next command tidies up
+                        self._move(id, RUNNING, CANCELLED, "ended")
+                        os.kill(main, signal.SIGKILL)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

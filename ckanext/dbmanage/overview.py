@@ -41,12 +41,21 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
             path = str(repository.path / name)
             seen = _signature(repository, name)
             if path not in _known or _known[path][0] != seen:
-                _known[path] = seen, repository.backup(name).describe()
+                _known[path] = seen, _described(repository.backup(name))
             found[path] = _known[path]
     for path in set(_known) - set(found):
         if os.path.dirname(path) == str(repository.path):
             del _known[path]
     return [dict(described) for _, described in found.values()]
+
+
+def _described(backup: Backup) -> dict[str, Any]:
+    described = backup.describe()
+    if not backup.signed:  # nobody knows what its fields hold
+        described |= dict.fromkeys(("created", "seconds", "versions"))
+        described |= {"parts": [], "sizes": {}, "files": {}, "problems": []}
+        described |= {key: str(described[key] or "") for key in ("reason", "note")}
+    return described
 
 
 def _signature(repository: Repository, name: str) -> tuple[Any, ...]:
@@ -185,22 +194,20 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
 
     `{time, what, event, of, user, address, by, error}`.
     """
+    journal = repository.journal(_TAIL)
+    # a restore's last line does not say of what
+    sources = {e.get("operation"): e["source"] for e in journal if e.get("source")}
     lines = []
-    for line in reversed(repository.journal(_TAIL)):
-        if line.get("event") in _TOLD and line.get("what"):
-            lines.append(
-                {
-                    "time": str(line.get("time", "")),
-                    "what": str(line["what"]),
-                    "event": str(line["event"]),
-                    "of": str(line.get("backup") or line.get("source")
-                              or line.get("operation") or ""),
-                    "user": str(line.get("user") or ""),
-                    "address": str(line.get("address") or ""),
-                    "by": str(line.get("by") or ""),
-                    "error": str(line.get("error") or ""),
-                }
-            )  # fmt: skip
+    for line in reversed(journal):
+        if line.get("event") not in _TOLD or not line.get("what"):
+            continue
+        told = {
+            key: str(line.get(key) or "")
+            for key in ("time", "what", "event", "user", "address", "by", "error")
+        }
+        operation = line.get("operation")
+        of = line.get("backup") or sources.get(operation) or operation or ""
+        lines.append(told | {"of": str(of).removeprefix("backup ")})
         if len(lines) >= limit:
             break
     return lines

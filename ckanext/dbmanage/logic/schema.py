@@ -13,7 +13,9 @@ KINDS = ("datasets", "organizations", "groups", "users")
 
 
 def _list_of_parts(value: Any) -> list[str]:
-    chosen = value.split() if isinstance(value, str) else list(value or ())
+    chosen = value.split() if isinstance(value, str) else value or []
+    if not isinstance(chosen, (list, tuple)):
+        raise tk.Invalid(tk._("A list of parts"))
     for part in chosen:
         if part not in PARTS:
             raise tk.Invalid(tk._("Choose from {}").format(", ".join(PARTS)))
@@ -23,6 +25,15 @@ def _list_of_parts(value: Any) -> list[str]:
 def _line(value: Any) -> str:
     # it stands in lists and journals: one line of it
     return " ".join(str(value or "").split())[:500]
+
+
+def _choice(among: tuple[str, ...]) -> Any:
+    def check(value: Any) -> str:
+        if value not in among:
+            raise tk.Invalid(tk._("Choose from {}").format(", ".join(among)))
+        return value
+
+    return check
 
 
 def _v(name: str, *arguments: Any) -> Any:
@@ -121,7 +132,7 @@ def undo() -> dict[str, Any]:
 
 
 def export() -> dict[str, Any]:
-    return {"kind": [_v("not_empty"), _v("one_of", KINDS)], "all": _flag()}
+    return {"kind": [_v("not_empty"), _choice(KINDS)], "all": _flag()}
 
 
 def job_show() -> dict[str, Any]:
@@ -135,6 +146,6 @@ def job_list() -> dict[str, Any]:
 def maintenance_update() -> dict[str, Any]:
     levels = ("off", READ_ONLY, AWAY)
     return {
-        "level": [_v("not_empty"), _v("one_of", levels)],
+        "level": [_v("not_empty"), _choice(levels)],
         "seconds": _number(1800, 10, 86_400),
     }
