@@ -26,7 +26,7 @@ from .jobs import ACTIVE
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
 #: backups on one page of the list, nights in the chart
-_PAGE, _NIGHTS = 25, 30
+_PAGE, _NIGHTS = 10, 30
 _POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
@@ -78,6 +78,14 @@ def _call(name: str, **data: Any) -> Any:
         return tk.abort(404, str(error))
 
 
+def _look(name: str, **data: Any) -> Any:
+    """An action that reads; why it cannot is the page then."""
+    try:
+        return _call(name, **data)
+    except tk.ValidationError as error:
+        return tk.abort(503, _said(error))
+
+
 def _said(error: Any) -> str:
     """A ValidationError in one sentence."""
     return "; ".join(
@@ -121,8 +129,8 @@ def _page_of(id: str) -> str:
 def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
-    status = _call("status", journal=8)
-    every = _call("backup_list")
+    status = _look("status", journal=8)
+    every = _look("backup_list")
     listed = [each for each in every if not before or each["id"] < before]
     job = next((job for job in status["jobs"] if job["state"] in ACTIVE), None)
     said = {
@@ -188,7 +196,7 @@ def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
 @admin.route("/tables")
 def tables() -> Any:
     """What fills the databases, a fragment for htmx or a page of its own."""
-    said = {"tables": _call("status", tables=True)["tables"]}
+    said = {"tables": _look("status", tables=True)["tables"]}
     part = "tables_live" if request.headers.get("HX-Request") else "tables"
     return tk.render(f"dbmanage/admin/{part}.html", said)
 
@@ -196,15 +204,15 @@ def tables() -> Any:
 @admin.route("/journal")
 def journal() -> Any:
     """Who did what, and from where."""
-    said = {"journal": _call("status", journal=1000)["journal"]}
+    said = {"journal": _look("status", journal=1000)["journal"]}
     return tk.render("dbmanage/admin/journal.html", said)
 
 
 @admin.route("/<id>")
 def show(id: str) -> Any:
     """One backup."""
-    backup = _call("backup_show", id=id, compare="compare" in request.args)
-    status = _call("status")
+    backup = _look("backup_show", id=id, compare="compare" in request.args)
+    status = _look("status")
     said = {"backup": backup, "status": status, "compared": "differing" in backup}
     return tk.render("dbmanage/admin/show.html", said)
 
@@ -292,8 +300,8 @@ def delete(id: str) -> Any:
     if request.method == "POST":
         return _do("backup_delete", tk._("The backup is deleted"), _index(), id=id)
     said = {
-        "backup": _call("backup_show", id=id),
-        "others": len(_call("backup_list")) - 1,
+        "backup": _look("backup_show", id=id),
+        "others": len(_look("backup_list")) - 1,
     }
     return tk.render("dbmanage/admin/delete.html", said)
 
@@ -324,7 +332,7 @@ def maintenance() -> Any:
 @admin.route("/<id>/restore", methods=["GET", "POST"])
 def restore(id: str) -> Any:
     """Says what a restore would do, and does it once it is confirmed."""
-    backup = _call("backup_show", id=id)
+    backup = _look("backup_show", id=id)
     return _confirmed(
         "restore", backup, id=backup["id"], parts=request.form.getlist("parts")
     )
@@ -349,7 +357,7 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
             }
         except tk.NotAuthorized as error:
             errors = {"armed": [str(error)]}
-    status = _call("status")
+    status = _look("status")
     wanted = backup["id"] if backup else UNDO
     armed = status["armed"]
     said = {
@@ -369,7 +377,11 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
 
 def _previewed(id: str) -> dict[str, Any] | None:
     """The last preview of a backup, of the jobs that are known."""
-    for each in _call("job_list", limit=50):
+    try:
+        jobs = _call("job_list", limit=50)
+    except tk.ValidationError:  # Redis is away, as the page says
+        return None
+    for each in jobs:
         if each["kind"] == "preview" and each["arguments"]["id"] == id:
             return each
     return None
@@ -381,7 +393,7 @@ def _previewed(id: str) -> dict[str, Any] | None:
 @admin.route("/<id>/download", methods=["GET", "POST"])
 def download(id: str) -> Any:
     """The files of a backup, or of the exports, each behind the password."""
-    backup = None if id == links.EXPORTS else _call("backup_show", id=id)
+    backup = None if id == links.EXPORTS else _look("backup_show", id=id)
     link, errors, file = None, {}, request.form.get("file", "")
     if request.method == "POST":
         data = {"file": file, "password": request.form.get("password", "")}
@@ -431,7 +443,8 @@ def file(token: str, name: str) -> Any:
         response = Response(body, direct_passthrough=True)
         response.call_on_close(opened.close)
         response = finished(response, sum, _id_time(found[0]), size, request.environ)
-    resumed = bool(re.match(r"bytes=(?!0+-)", request.headers.get("Range", "")))
+    asked = request.headers.get("Range", "").strip()
+    resumed = bool(re.fullmatch(r"bytes=0*[1-9][0-9]{0,17}-[0-9]{0,18}", asked))
     if request.method == "GET" and not known.begin(token, resumed):
         response.close()
         return tk.abort(410, tk._("This link was used already: make a new one"))
@@ -442,7 +455,7 @@ def file(token: str, name: str) -> Any:
 
 def name_of(name: str) -> str:
     """A file's name without what would end a header's."""
-    return "".join(c for c in name if c.isalnum() or c in "-._")
+    return "".join(c for c in name if c.isascii() and (c.isalnum() or c in "-._"))
 
 
 def _length(opened: Any) -> int:

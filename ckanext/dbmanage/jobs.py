@@ -15,10 +15,12 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from psycopg2 import Error as DatabaseError
@@ -42,6 +44,7 @@ _LIFE, _BEAT = 12.0, 1.0
 #: seconds until a job that was asked to end, and hangs in the database, is killed
 _PATIENCE = 60.0
 _TICK = 0.5
+_GRACE = timedelta(seconds=10)
 _LOG_LINES = 1000
 #: a step that happens once, whoever comes first
 _MOVE = """
@@ -53,6 +56,17 @@ return 1"""
 _PLACE = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1"""
+
+
+#: either it is asked to end, or it has begun to switch: never both
+_CANCEL = """
+if redis.call('HGET', KEYS[1], 'final') == '1' then return 0 end
+redis.call('SET', KEYS[2], '1', 'EX', 3600)
+return 1"""
+_FINAL = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[1], 'final', '1')
 return 1"""
 
 
@@ -128,22 +142,27 @@ class Jobs:
             pipe = self._redis.pipeline()
             pipe.hgetall(key)
             pipe.pttl(f"{key}:alive")
+            pipe.exists(_queued(id))
             pipe.lrange(f"{key}:log", -log, -1) if log else pipe.echo("")
-            found, alive, lines = pipe.execute()
+            found, alive, waits, lines = pipe.execute()
         if not found:
             raise Refused(f"there is no job {id!r} of this site")
         known = {k.decode(): v.decode("utf-8", "replace") for k, v in found.items()}
-        return self._said(id, known, alive, lines if log else [])
+        return self._said(id, known, alive, waits, lines if log else [])
 
     def _said(
-        self, id: str, known: dict[str, str], alive: int, lines: list[bytes]
+        self, id: str, known: dict[str, str], alive: int, waits: int, lines: list[bytes]
     ) -> dict[str, Any]:
         state = known["state"]
-        if state == RUNNING and alive <= 0:
+        # the record is there a moment before the queue has it
+        taken_out = (
+            not waits and known["asked"] < f"{now() - _GRACE:%Y-%m-%dT%H:%M:%SZ}"
+        )
+        if (state == RUNNING and alive <= 0) or (state == QUEUED and taken_out):
             state = LOST
         done, about = int(known.get("done", 0)), int(known.get("about", 0))
-        moment = float(known.get("phase_begun", 0))
-        spent = max(time.time() - moment, 0.001) if moment else 0.0
+        begun = float(known.get("phase_begun", 0))
+        spent = max(time.time() - begun, 0.001) if begun else 0.0
         rate = done / spent if state == RUNNING and done and spent > 1 else None
         left = (about - done) / rate if rate and about > done else None
         return {
@@ -183,12 +202,14 @@ class Jobs:
                 key = self._key(f"job:{id.decode()}")
                 pipe.hgetall(key)
                 pipe.pttl(f"{key}:alive")
+                pipe.exists(_queued(id.decode()))
             found = pipe.execute()
         shown = []
-        for id, record, alive in zip(ids, found[::2], found[1::2], strict=True):
+        facts = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
+        for id, record, alive, waits in facts:
             if record:
                 known = {k.decode(): v.decode() for k, v in record.items()}
-                shown.append(self._said(id.decode(), known, alive, []))
+                shown.append(self._said(id.decode(), known, alive, waits, []))
         return shown
 
     def workers(self) -> dict[str, Any]:
@@ -234,7 +255,9 @@ class Jobs:
                 if known["state"] != RUNNING:
                     why = f"has ended already: {known['state']}"
                 raise Refused(f"the job {id} {why}")
-            self._redis.set(self._key(f"job:{id}:cancel"), 1, ex=3600)
+            key = self._key(f"job:{id}")
+            if not self._redis.eval(_CANCEL, 2, key, f"{key}:cancel"):
+                raise Refused(f"the job {id} is switching: let it end, then undo")
         return known
 
     def _move(self, id: str, before: str, after: str, moment: str) -> bool:
@@ -307,6 +330,11 @@ class Jobs:
             self._redis.expire(key, _KEPT)
 
 
+def _queued(id: str) -> str:
+    """RQ's own key of a job."""
+    return f"rq:job:{id}"
+
+
 def _lives(worker: Any) -> bool:
     """Whether a worker that Redis knows is there still, as far as this host can say."""
     if worker.hostname != socket.gethostname() or not worker.pid:
@@ -363,8 +391,9 @@ class _Log:
             self._redis.hset(self._key, "result", json.dumps(result))
 
     def final(self) -> None:
-        """From here on it cannot be cancelled."""
-        self._redis.hset(self._key, "final", "1")
+        """From here on it cannot be cancelled. Raises SystemExit when it was before."""
+        if self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel") == 0:
+            sys.exit(1)
 
     def _finish(self) -> None:
         if self._phase:

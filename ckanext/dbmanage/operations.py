@@ -186,16 +186,15 @@ def restore(
         engine.preflight(site, repository, source)
         agree(site, repository, source)
         let_go()
-        if "database" in source.archives:
-            repository.mark("reindex", True)
-        restored = engine.restore(
-            site,
-            repository,
-            source,
-            prepare=upgrade.prepare(portal.settings),
-            progress=talk.progress,
-            warn=talk.warn,
-        )
+        with _owing_an_index(site, repository, "database" in source.archives):
+            restored = engine.restore(
+                site,
+                repository,
+                source,
+                prepare=upgrade.prepare(portal.settings),
+                progress=talk.progress,
+                warn=talk.warn,
+            )
         _switched(portal, repository, restored)
         if restored.replaced.parts and not no_backup:
             _back_up_replaced(site, repository, restored, talk, source.name)
@@ -211,10 +210,31 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     with repository.lock("undo"):
         agree(site, repository, None)
         let_go()
-        repository.mark("reindex", True)
-        undone = engine.undo(site, repository, progress=talk.progress, warn=talk.warn)
+        with _owing_an_index(site, repository, True):
+            undone = engine.undo(
+                site, repository, progress=talk.progress, warn=talk.warn
+            )
         _switched(portal, repository, undone)
     return undone
+
+
+@contextmanager
+def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
+    """Marks, before a switch, that the index must follow; not when there was none."""
+    from .engine import switch
+
+    before = repository.marked("reindex")
+    repository.mark("reindex", before or owed)
+    done = len(switch.switches(site, repository))
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            if len(switch.switches(site, repository)) == done and not (
+                switch.half_way(site, repository)
+            ):
+                repository.mark("reindex", before)
+        raise
 
 
 def keep(portal: Portal, name: str, kept: bool) -> Backup:

@@ -6,7 +6,7 @@ while the database is slow. A backup never changes: what was read of it once is 
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -18,8 +18,8 @@ from .engine import Site
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
-from .engine.repository import MANIFEST, Backup, Repository, now
-from .jobs import ACTIVE, QUEUED, RUNNING, Jobs
+from .engine.repository import Backup, Repository, now, regular_files
+from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
@@ -27,7 +27,8 @@ _PROVEN = timedelta(days=31)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 #: bytes of the journal's end that are looked at
 _TAIL = 1 << 19
-_known: dict[str, tuple[Any, dict[str, Any]]] = {}
+#: by directory: what it looked like, and what was read of it then
+_known: dict[Path, tuple[Any, list[dict[str, Any]]]] = {}
 
 
 def backups(repository: Repository) -> list[dict[str, Any]]:
@@ -35,38 +36,46 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
 
     As `Repository.backups`, but reads only what has changed since the last time.
     """
-    found = {}
-    with suppress(FileNotFoundError):
-        for name in repository.names():
-            path = str(repository.path / name)
-            seen = _signature(repository, name)
-            if path not in _known or _known[path][0] != seen:
-                _known[path] = seen, _described(repository.backup(name))
-            found[path] = _known[path]
-    for path in set(_known) - set(found):
-        if os.path.dirname(path) == str(repository.path):
-            del _known[path]
-    return [dict(described) for _, described in found.values()]
+    # a backup comes and goes by a rename here, what is learned of it by one in `state`
+    seen = [_changed(repository.path), _changed(repository.path / "state")]
+    if repository.path not in _known or _known[repository.path][0] != seen:
+        found = [_described(repository, name) for name in repository.names()]
+        _known[repository.path] = seen, found
+    return [dict(described) for described in _known[repository.path][1]]
 
 
-def _described(backup: Backup) -> dict[str, Any]:
-    described = backup.describe()
+def _changed(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        about = path.stat()
+        return about.st_ino, about.st_mtime_ns
+    return None
+
+
+def _described(repository: Repository, name: str) -> dict[str, Any]:
+    backup = repository.backup(name)
+    try:
+        described = backup.describe()
+    except (OSError, ValueError, OverflowError) as error:
+        told = getattr(error, "strerror", None) or type(error).__name__
+        described = {"id": name, "path": str(backup.path), "state": "damaged"}
+        described |= {"bytes": 0, "verified": None, "proved": None, "keep": False}
+        return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
     if not backup.signed:  # nobody knows what its fields hold
-        described |= dict.fromkeys(("created", "seconds", "versions"))
-        described |= {"parts": [], "sizes": {}, "files": {}, "problems": []}
-        described |= {key: str(described[key] or "") for key in ("reason", "note")}
+        words = {key: str(described[key] or "") for key in ("reason", "note")}
+        own = sum(e.stat().st_size for e in regular_files(backup.path).values())
+        described |= _NOTHING | words | {"bytes": own}
     return described
 
 
-def _signature(repository: Repository, name: str) -> tuple[Any, ...]:
-    seen = []
-    for path in (f"{name}/{MANIFEST}", f"state/{name}.json"):
-        try:
-            about = os.stat(repository.path / path)
-            seen.append((about.st_ino, about.st_mtime_ns, about.st_size))
-        except OSError:
-            seen.append(None)
-    return tuple(seen)
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("created", "seconds", "versions")),
+    "parts": [],
+    "sizes": {},
+    "files": {},
+    "problems": [],
+    "reason": "",
+    "note": "",
+}
 
 
 def status(
@@ -95,19 +104,23 @@ def status(
             (e["sizes"].get("files", 0) for e in described), default=0
         ),
         "disk": _disk(repository.path),
-        "undo": _undo(journal, config.undo_days(settings)),
+        "undo": undo(journal, config.undo_days(settings)),
         "web_restore": config.web_restore(settings),
         "half_way": repository.marked("reindex"),
         "redis": "",
         "worker": None,
         "jobs": [],
+        "ended": None,
         "maintenance": None,
         "armed": None,
     }
     try:
         jobs = Jobs(settings)
         known["worker"] = jobs.workers()
-        known["jobs"] = [e for e in jobs.list(20) if e["state"] in ACTIVE]
+        listed = jobs.list(20)
+        known["jobs"] = [e for e in listed if e["state"] in ACTIVE]
+        if listed and listed[0]["state"] in (FAILED, LOST):
+            known["ended"] = listed[0]
         keeper = Maintenance(site.redis_url, site.databases["database"].url)
         known["maintenance"] = keeper.status()
         known["armed"] = Arming(site).armed()
@@ -145,12 +158,16 @@ def _failed(journal: list[dict[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
-def _undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
+def undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
     """What `undo` would take back: `{what, source, time, until, user}`."""
     switched = [e for e in journal if e.get("event") == "switched" and e.get("parts")]
     if not switched:
         return None
     last = switched[-1]
+    try:
+        until = _after(last["time"], timedelta(days=days))
+    except (KeyError, TypeError, ValueError):  # not a line of ours
+        return None
     own = [e for e in journal if e.get("operation") == last.get("operation")]
     begun = next((e for e in own if e.get("event") == "begin"), {})
     replaced = [
@@ -159,7 +176,6 @@ def _undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
     names = {pair.get("undo") for pair in replaced if isinstance(pair, dict)}
     if any(e.get("event") == "drop" and e.get("database") in names for e in own):
         return None
-    until = _after(last["time"], timedelta(days=days))
     if until < f"{now():{_FORM}}":
         return None
     return {
@@ -199,7 +215,10 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     sources = {e.get("operation"): e["source"] for e in journal if e.get("source")}
     lines = []
     for line in reversed(journal):
+        time = str(line.get("time"))
         if line.get("event") not in _TOLD or not line.get("what"):
+            continue
+        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time):
             continue
         told = {
             key: str(line.get(key) or "")
@@ -269,7 +288,7 @@ def table_sizes(site: Site) -> dict[str, Any]:
                 " greatest(reltuples, 0)::bigint FROM pg_class c"
                 " JOIN pg_namespace n ON n.oid = relnamespace"
                 " WHERE relkind IN ('r', 'p') AND nspname = 'public'"
-                " ORDER BY relpages DESC LIMIT 8",
+                " ORDER BY 2 DESC, 1 LIMIT 8",
             )
         names = ("table", "bytes", "rows")
         found[part] = {

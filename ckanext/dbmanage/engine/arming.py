@@ -43,6 +43,7 @@ class Arming:
         document = {"backup": name, "until": until, "by": by}
         document |= {"token": secrets.token_hex(8)}
         signed = json.dumps(sign(document, self._secrets[0], _PURPOSE))
+        self.off()
         with answering():
             self._redis.delete(self._wrong)
             self._redis.set(self._key, signed, ex=seconds)
@@ -71,8 +72,11 @@ class Arming:
         return True
 
     def off(self) -> None:
-        """Takes it back."""
+        """Takes it back for good: the same value would not arm it again."""
         with answering():
+            if (known := self.armed()) is not None:
+                self._redis.sadd(self._used, known["token"])
+                self._redis.expire(self._used, 30 * 86400)
             self._redis.delete(self._key)
 
     def tries(self) -> int:
@@ -86,7 +90,7 @@ class Arming:
             tried = self._redis.incr(self._wrong)
             self._redis.expire(self._wrong, 3600)
             if tried >= TRIES:
-                self._redis.delete(self._key)
+                self.off()
         return max(TRIES - tried, 0)
 
     def _understood(self, found: bytes | None) -> dict[str, Any] | None:

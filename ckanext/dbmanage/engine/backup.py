@@ -140,7 +140,11 @@ def take(
     except BaseException as error:
         with suppress(OSError):
             told = " ".join(str(error).split()) or type(error).__name__
-            repository.record(name, "failed", what="backup", error=told)
+            ended = isinstance(error, (SystemExit, KeyboardInterrupt))
+            event = {} if ended else {"error": told}
+            repository.record(
+                name, "cancelled" if ended else "failed", what="backup", **event
+            )
         as_told = _as_told(error, repository)
         raise as_told from (None if as_told is error else error)
     backup.remember(

@@ -201,13 +201,13 @@ class Backup:
     @property
     def sizes(self) -> dict[str, int]:
         """The bytes of each part, as its manifest says."""
-        contents = self.manifest.get("contents")
-        found: dict[str, int] = {}
-        for name, about in contents.items() if isinstance(contents, dict) else ():
+        if not self.signed:  # nobody knows what it says
+            return {}
+        found = {}
+        for name, about in self.manifest["contents"].items():
             part = name.partition(".")[0]
-            if part in self.parts and isinstance(about, dict):
-                size = self.files.get("bytes", 0) if part == "files" else 0
-                found[part] = about.get("bytes", 0) + size
+            size = self.files.get("bytes", 0) if part == "files" else 0
+            found[part] = about["bytes"] + size
         return found
 
     def state(self) -> dict[str, Any]:
@@ -313,12 +313,11 @@ class Repository:
 
     def find(self, name: str) -> Backup:
         """The backup of an id, or `latest` or `oldest`. Raises Refused."""
-        backups = self.backups()
-        if backups and name in ("latest", "oldest"):
-            return backups[0 if name == "latest" else -1]
-        for backup in backups:
-            if backup.id == name:
-                return backup
+        names = self.names()
+        if names and name in ("latest", "oldest"):
+            return self.backup(names[0 if name == "latest" else -1])
+        if name in names:
+            return self.backup(name)
         raise Refused(
             f"no backup {name!r} in {self.path}: `ckan db backups` lists what is there"
         )

@@ -482,6 +482,8 @@ def _outdated(
 
 
 def _told(error: BaseException) -> str:
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return "it was told to end"
     filename = getattr(error, "filename", None)
     where = f" ({filename})" if filename else ""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) + where

@@ -671,6 +671,11 @@ def half_way(site: Site, repository: Repository) -> list[str]:
     ]
 
 
+def switches(site: Site, repository: Repository) -> list[str]:
+    """The operations whose switch was made."""
+    return [k for k, v in _operations(site, repository).items() if v["switched"]]
+
+
 def _operations(site: Site, repository: Repository) -> dict[str, dict[str, Any]]:
     """The journal by operation: created, staged, dropped, to switch, switched.
 

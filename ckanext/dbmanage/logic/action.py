@@ -270,6 +270,10 @@ def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     :param password: the caller's own, again; not needed with an API token
     """
     data, site, repository = _called(context, data_dict, "undo", schema.undo)
+    with _told():
+        days = config.undo_days(tk.config)
+        if overview.undo(repository.journal(), days) is None:
+            raise DbmanageError(tk._("There is nothing to undo"))
     _confirm(context, data, site)
     _disarm(context, site, repository, UNDO)
     return _enqueue(context, "undo", {"note": data["note"]})
@@ -337,6 +341,8 @@ def _called(
     context: Context, data_dict: Data, name: str, made: Callable[[], Any]
 ) -> tuple[Data, Site, Repository]:
     tk.check_access(f"dbmanage_{name}", context, data_dict)
+    if not getattr(tk.get_action(f"dbmanage_{name}"), "side_effect_free", False):
+        _refuse_forged()
     taken = made()
     unknown: Any = {k: [tk._("Unknown parameter")] for k in data_dict if k not in taken}
     if unknown:
@@ -347,6 +353,21 @@ def _called(
     with _told():
         site = config.site(tk.config)
     return data, site, Repository(site.repository, site.secrets, actor(context))
+
+
+def _refuse_forged() -> None:
+    """Core's API takes a form of another site from whoever is signed in: not here."""
+    from ckan.config.middleware.flask_app import csrf
+    from werkzeug.exceptions import BadRequest
+
+    if not has_request_context() or "_user_id" not in session:
+        return
+    if tk.request.blueprint == "dbmanage_admin":  # its guard has looked
+        return
+    try:
+        csrf.protect()
+    except BadRequest as error:
+        raise tk.NotAuthorized(str(error.description)) from error
 
 
 @contextmanager

@@ -22,6 +22,14 @@ def _list_of_parts(value: Any) -> list[str]:
     return [part for part in PARTS if part in chosen]
 
 
+def _sent(value: Any) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise tk.Invalid(tk._("That is no text")) from None
+    return value
+
+
 def _line(value: Any) -> str:
     # it stands in lists and journals: one line of it
     return " ".join(str(value or "").split())[:500]
@@ -42,7 +50,7 @@ def _v(name: str, *arguments: Any) -> Any:
 
 
 def _needed() -> list[Any]:
-    return [_v("not_empty"), _v("unicode_safe")]
+    return [_v("not_empty"), _v("unicode_safe"), _sent]
 
 
 def _text() -> list[Any]:
@@ -56,7 +64,11 @@ def _flag() -> list[Any]:
 def _number(default: int, least: int, most: int) -> list[Any]:
     def check(value: Any) -> int:
         # one validator: CKAN goes on to the next after one that was not content
-        if str(value).isdecimal() and least <= int(value) <= most:
+        if (
+            len(str(value)) < 10
+            and str(value).isdecimal()
+            and least <= int(value) <= most
+        ):
             return int(value)
         raise tk.Invalid(tk._("A number from {} to {}").format(least, most))
 

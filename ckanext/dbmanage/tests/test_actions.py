@@ -22,7 +22,7 @@ from ckanext.dbmanage.engine.maintenance import key_of
 from ckanext.dbmanage.logic import action
 
 from .admin_site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site
-from .conftest import Portal, Web, databases, wait_until
+from .conftest import PG_BIN, Portal, Web, databases, wait_until
 
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
@@ -234,62 +234,67 @@ def test_two_clicks_make_one_job(site: Site) -> None:
     assert "has ended already" in str(refused["error"])
 
 
-#: takes seconds to dump and to load: 290 MB that cannot be compressed
-SLOW = """
-CREATE TABLE slow AS SELECT g, (SELECT string_agg(md5(g::text || i), '')
-  FROM generate_series(1, 30) i) t FROM generate_series(1, 30000) g;
-INSERT INTO slow SELECT s.g, s.t FROM generate_series(1, 9) n, slow s ORDER BY n, g;
-ALTER TABLE slow OWNER TO ckan_default"""
-
-
-def test_cancel_leaves_nothing_behind(worked: Site) -> None:
-    token = worked.token  # type: ignore[attr-defined]
-    worked.portal.backup()
-    worked.portal.sql(SLOW)
-    before = sorted(p.name for p in worked.portal.repository.iterdir())
-    there = databases()
-    for name, data in (
-        ("dbmanage_backup_create", {}),
-        ("dbmanage_backup_create", {"note": "later"}),
-    ):
-        job = worked.act(name, token, **data)
-        wait_until(
-            lambda id=job["id"]: worked.act("dbmanage_job_show", token, id=id)["phase"]
+def slowed(portal: Portal) -> None:
+    """PostgreSQL's own programs, a while later: what is cancelled must be under way."""
+    directory = portal.directory / "slow"
+    directory.mkdir()
+    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
+        (directory / name).write_text(
+            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20;; esac\n'
+            f'exec "{PG_BIN / name}" "$@"\n'
         )
-        time.sleep(0.5 if data else 0)
-        worked.act("dbmanage_job_cancel", token, id=job["id"])
-        done = worked.ended(token, job["id"])
+        (directory / name).chmod(0o755)
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
+
+
+def test_cancel_leaves_nothing_behind(site: Site) -> None:
+    token, portal = site.api_token(), site.portal
+    id = portal.backup().name
+    slowed(portal)
+    site.start_worker(
+        site.act("dbmanage_status", token)["worker"]["command"].split()[-1]
+    )
+    before = sorted(p.name for p in portal.repository.iterdir())
+    there, rows_before = databases(), rows(portal)
+    portal.db("arm", id)
+    for name, data, phase in (
+        ("dbmanage_backup_create", {"note": "later"}, "dump"),
+        ("dbmanage_backup_verify", {"id": id, "prove": True}, "load"),
+        ("dbmanage_restore", {"id": id, "confirm": TITLE}, "load"),
+    ):
+        job = site.act(name, token, **data)
+
+        def under_way(id: str = job["id"], phase: str = phase) -> bool:
+            return site.act("dbmanage_job_show", token, id=id)["phase"] == phase
+
+        wait_until(under_way, 60)
+        time.sleep(0.5)
+        site.act("dbmanage_job_cancel", token, id=job["id"])
+        done = site.ended(token, job["id"])
         assert done["state"] == "cancelled", done
-        assert sorted(p.name for p in worked.portal.repository.iterdir()) == before
-    big = worked.portal.backup()
-    job = worked.act("dbmanage_backup_verify", token, id=big.name, prove=True)
-
-    def loads() -> bool:
-        shown = worked.act("dbmanage_job_show", token, id=job["id"])
-        return shown["phase"] == "load"
-
-    wait_until(loads, 60)
-    assert databases() != there
-    worked.act("dbmanage_job_cancel", token, id=job["id"])
-    assert worked.ended(token, job["id"])["state"] == "cancelled"
-    assert databases() == there
-    assert worked.act("dbmanage_backup_show", token, id=big.name)["state"] == "verified"
-    left = [k for k in keys(worked.portal) if b"once:" in k or b":alive" in k]
+        assert sorted(p.name for p in portal.repository.iterdir()) == before
+        assert databases() == there
+    assert rows(portal) == rows_before
+    assert site.act("dbmanage_backup_show", token, id=id)["state"] == "verified"
+    status = site.act("dbmanage_status", token)
+    assert status["failed"] is None and not status["half_way"]
+    left = [k for k in keys(portal) if b"once:" in k or b":alive" in k]
     assert not left
 
 
-def test_a_worker_that_dies_is_shown_and_locks_nobody_out(worked: Site) -> None:
-    token = worked.token  # type: ignore[attr-defined]
-    worked.portal.sql(SLOW)
+def test_a_worker_that_dies_is_shown_and_locks_nobody_out(site: Site) -> None:
+    worked, token = site, site.api_token()
+    slowed(site.portal)
+    command = site.act("dbmanage_status", token)["worker"]["command"]
+    site.start_worker(command.split()[-1])
     job = worked.act("dbmanage_backup_create", token)
     wait_until(lambda: worked.act("dbmanage_job_show", token, id=job["id"])["phase"])
     assert worked.worker is not None
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(worked.worker.pid)], capture_output=True
-    ).stdout.split()
+    pid = worked.worker.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert children
-    for pid in (worked.worker.pid, *map(int, children)):
-        os.kill(pid, signal.SIGKILL)
+    for each in (pid, *map(int, children)):
+        os.kill(each, signal.SIGKILL)
     worked.worker.wait()
 
     def lost() -> bool:
@@ -301,6 +306,7 @@ def test_a_worker_that_dies_is_shown_and_locks_nobody_out(worked: Site) -> None:
     assert status["worker"]["count"] == 0 and status["jobs"] == []
     page = worked.session(SYSADMIN).ask("GET", "/ckan-admin/backups/").text
     assert "No worker runs" in page and status["worker"]["command"] in page
+    worked.portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
     assert worked.portal.backup().is_dir()
     assert not list(worked.portal.repository.glob(".*.partial"))
     worked.start_worker(status["worker"]["command"].split()[-1])
