@@ -24,6 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from psycopg2 import Error as DatabaseError
+from redis import RedisError
 
 from . import config, operations
 from .engine.errors import DbmanageError, Refused
@@ -392,7 +393,10 @@ class _Log:
 
     def final(self) -> None:
         """From here on it cannot be cancelled. Raises SystemExit when it was before."""
-        if self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel") == 0:
+        may: Any = 1
+        with suppress(RedisError):  # nobody can have cancelled it then
+            may = self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel")
+        if may == 0:
             sys.exit(1)
 
     def _finish(self) -> None:

@@ -30,11 +30,8 @@ Start = Callable[..., Any]
 _RETRY = {AWAY: "20", READ_ONLY: "5"}
 #: what core's own plugins read by POST
 _READING = re.compile(r"/datatables/(ajax|filtered-download)/")
-#: what ends the maintenance, or the job that set it, writes to no database
-_ENDING = re.compile(
-    r"/ckan-admin/backups/(maintenance|job/[^/]+/cancel)"
-    r"|/api/(3/)?action/dbmanage_(maintenance_update|job_cancel)"
-)
+#: the sysadmin page writes to no database, and ends the maintenance too
+_OURS = re.compile(r"/ckan-admin/backups/|/api/(3/)?action/dbmanage_")
 _ACTION = re.compile(r"/api/(?:3/)?action/([A-Za-z0-9_]+)/?")
 #: for how long a Redis that did not answer is not asked again
 _REST = 1.0
@@ -136,7 +133,7 @@ def _reads(method: str, path: str) -> bool:
     # CKAN refuses a saving action by GET, but not by HEAD
     if method in ("GET", "OPTIONS") or (method == "HEAD" and action is None):
         return True
-    if _READING.match(path) or _ENDING.match(path):
+    if _READING.match(path) or _OURS.match(path):
         return True
     if method not in ("POST", "HEAD") or action is None:
         return False
