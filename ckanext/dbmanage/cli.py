@@ -685,8 +685,11 @@ COMMANDS = (
 )
 
 
-def extend_core() -> None:
-    """Puts the commands into core's own group; a second call changes nothing."""
+def extend_core() -> list[click.Command]:
+    """Puts the commands into core's own group; a second call changes nothing.
+
+    Returns no command: core would take a group for another one of the same name.
+    """
     from ckan.cli import db as core
 
     from . import catalogue
@@ -694,6 +697,7 @@ def extend_core() -> None:
     for command in (*COMMANDS, *catalogue.COMMANDS):
         core.db.add_command(command)
     core.db.add_command(_with_next_step(core.clean))
+    return []
 
 
 def _with_next_step(clean: click.Command) -> click.Command:

@@ -31,9 +31,7 @@ class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
         pool.listen()
 
     def get_commands(self) -> list[Any]:
-        # core would take a returned group for another command of the same name
-        cli.extend_core()
-        return []
+        return cli.extend_core()
 
     def make_middleware(self, app: Any, config: Any) -> Any:
         # core wants the Flask application itself back
