@@ -274,6 +274,7 @@ class _Together:
 
     def run(self, tasks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """The tasks' results by their names. Raises what the first to fail raised."""
+        self.count(0)  # a program may wait for a lock before its first byte
         with ThreadPoolExecutor(max(1, len(tasks))) as pool:
             futures = {name: pool.submit(task) for name, task in tasks.items()}
             try:

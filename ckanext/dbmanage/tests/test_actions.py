@@ -107,7 +107,7 @@ def test_a_backup_by_the_api(worked: Site) -> None:
 
     state = rows(worked.portal)
     undone = worked.act("dbmanage_undo", token, confirm=TITLE)
-    assert undone["error"]["__type"] == "Authorization Error"
+    assert "nothing to undo" in str(undone["error"])
     refused = worked.act("dbmanage_restore", token, id=backup["id"], confirm=TITLE)
     assert "ckan db arm" in refused["error"]["message"]
     assert rows(worked.portal) == state
@@ -240,7 +240,7 @@ def slowed(portal: Portal) -> None:
     directory.mkdir()
     for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
         (directory / name).write_text(
-            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20;; esac\n'
+            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20 >&- 2>&- <&-;; esac\n'
             f'exec "{PG_BIN / name}" "$@"\n'
         )
         (directory / name).chmod(0o755)
@@ -269,7 +269,8 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
 
         wait_until(under_way, 60)
         time.sleep(0.5)
-        site.act("dbmanage_job_cancel", token, id=job["id"])
+        asked = site.act("dbmanage_job_cancel", token, id=job["id"])
+        assert asked.get("state") == "running", asked
         done = site.ended(token, job["id"])
         assert done["state"] == "cancelled", done
         assert sorted(p.name for p in portal.repository.iterdir()) == before
