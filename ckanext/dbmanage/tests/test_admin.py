@@ -278,8 +278,8 @@ def test_cancel_two_tabs_and_an_expired_session(
     page.context.clear_cookies()
     page.click("text=Make the first backup")
     page.wait_for_timeout(2000)  # to the page for signing in, of the site's own URL
-    page.goto(BACKUPS)
-    assert "/user/login" in page.url
+    answer = site.session().ask("GET", BACKUPS)
+    assert "/user/login" in answer.headers["Location"]
     token = site.api_token()
     states = [e["state"] for e in site.act("dbmanage_job_list", token)]
     assert states == ["cancelled", "cancelled"]
