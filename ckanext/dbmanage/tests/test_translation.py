@@ -2,22 +2,29 @@
 
 To bring the catalogues up to date, from the checkout's root:
 `python -m ckanext.dbmanage.tests.test_translation`, then translate what is missing in
-the .po files and run it again, which compiles them.
+the .po files and run it again, which compiles them. A new language is begun with
+`pybabel init -D ckanext-dbmanage -i ckanext/dbmanage/i18n/ckanext-dbmanage.pot
+-d ckanext/dbmanage/i18n -l fr`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from babel.messages.catalog import Catalog
+import ckan
+import pytest
+from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
 
 PACKAGE = Path(__file__).parent.parent
 I18N = PACKAGE / "i18n"
+TEMPLATE = I18N / "ckanext-dbmanage.pot"
 DOMAIN = "ckanext-dbmanage"
+#: as setup.py has them, without the tests
 METHODS = [
     ("tests/**.py", "ignore"),
     ("**.py", "python"),
@@ -38,49 +45,110 @@ def catalogues() -> list[Path]:
     return sorted(I18N.glob(f"*/LC_MESSAGES/{DOMAIN}.po"))
 
 
-def fields(text: str) -> set[str]:
-    return set(re.findall(r"\{\w*\}", text))
+def read(path: Path) -> Catalog:
+    with open(path, "rb") as file:
+        return (read_mo if path.suffix == ".mo" else read_po)(file)
 
 
-def texts(catalogue: Catalog) -> list[str]:
-    """A catalogue's texts with their translations."""
-    pairs = ((m.id, m.string) for m in catalogue if m.id)
-    words = [[list(e) if isinstance(e, (list, tuple)) else e for e in p] for p in pairs]
-    return sorted(map(str, words))
+def texts(catalogue: Catalog) -> dict[str | tuple[str, ...], Message]:
+    """A catalogue's texts by what they are in English, with their plurals."""
+    return {_key(m.id): m for m in catalogue if m.id}
 
 
-def test_every_text_is_translated() -> None:
-    wanted = {m.id: m for m in extracted() if m.id}
-    with open(I18N / f"{DOMAIN}.pot", "rb") as file:
-        assert {m.id for m in read_po(file) if m.id} == set(wanted)
-    assert [path.parts[-3] for path in catalogues()] == ["de"]
-    for path in catalogues():
-        with open(path, "rb") as file:
-            known = read_po(file)
-        assert {m.id for m in known if m.id} == set(wanted)
-        for message in known:
-            if not message.id:
-                continue
-            words = message.id if message.pluralizable else (message.id,)
-            said = message.string if message.pluralizable else (message.string,)
-            assert all(said) and not message.fuzzy, message.id
-            for word, each in zip(words, said, strict=True):
-                assert fields(word) == fields(each), each
-        with open(path.with_suffix(".mo"), "rb") as file:
-            compiled = read_mo(file)
-        assert texts(compiled) == texts(known)
+def _key(words: str | list[str] | tuple[str, ...]) -> str | tuple[str, ...]:
+    return words if isinstance(words, str) else tuple(words)
 
 
-if __name__ == "__main__":
+def pairs(catalogue: Catalog) -> Iterator[tuple[str, str]]:
+    """English and translation, a plural's forms each."""
+    for message in texts(catalogue).values():
+        if message.pluralizable:
+            # the first form is the singular, or has what the singular has
+            english = [message.id[0]] + [message.id[1]] * (len(message.string) - 1)
+            yield from zip(english, message.string, strict=True)
+        else:
+            yield message.id, message.string
+
+
+@pytest.fixture(params=catalogues(), ids=lambda path: path.parts[-3])
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each language's .po file."""
+    return request.param
+
+
+UPDATE = "run python -m ckanext.dbmanage.tests.test_translation"
+
+
+def test_every_text_is_extracted() -> None:
+    assert set(texts(read(TEMPLATE))) == set(texts(extracted())), UPDATE
+
+
+def test_there_is_a_german_translation() -> None:
+    assert "de" in [path.parts[-3] for path in catalogues()]
+
+
+def test_every_text_is_translated(path: Path) -> None:
+    known = texts(read(path))
+    assert set(known) == set(texts(read(TEMPLATE))), UPDATE
+    assert [key for key, message in known.items() if message.fuzzy] == []
+    assert [word for word, said in pairs(read(path)) if not said] == []
+
+
+def test_a_translation_keeps_the_fields(path: Path) -> None:
+    def fields(text: str) -> list[str]:
+        return sorted(re.findall(r"\{\w*\}", text))
+
+    wrong = [p for p in pairs(read(path)) if fields(p[0]) != fields(p[1])]
+    assert wrong == []
+
+
+def test_a_translation_ends_and_begins_as_the_text(path: Path) -> None:
+    # a translation that stands at its neighbour's text has every field right
+    def end(text: str) -> str:
+        return text[-1] if text[-1] in ".:…?" else ""
+
+    known = [(word, said) for word, said in pairs(read(path)) if word and said]
+    assert [p for p in known if end(p[0]) != end(p[1])] == []
+    assert [p for p in known if p[0][0].isupper() and p[1][0].islower()] == []
+
+
+def test_what_ckan_says_too_is_said_as_ckan_does(path: Path) -> None:
+    # a plugin's translation replaces core's, on every page of the portal
+    language = path.parts[-3]
+    core = Path(ckan.__file__).parent / f"i18n/{language}/LC_MESSAGES/ckan.mo"
+    known = {word: said for word, said in pairs(read(core)) if said}
+    own = [(w, said, known[w]) for w, said in pairs(read(path)) if w in known]
+    assert ("Datasets", known["Datasets"]) in [each[:2] for each in own]
+    assert [each for each in own if each[1] != each[2]] == []
+
+
+def test_the_compiled_file_says_the_same(path: Path) -> None:
+    compiled = read(path.with_suffix(".mo"))
+    assert sorted(pairs(compiled)) == sorted(pairs(read(path))), UPDATE
+
+
+def test_german_has_german_quotes() -> None:
+    for word, said in pairs(read(I18N / f"de/LC_MESSAGES/{DOMAIN}.po")):
+        marks = re.findall(r"[„“”\"]", said)
+        assert marks == ["„", "“"] * word.count("“"), said
+
+
+def update() -> None:
+    """Extracts, merges into each language, compiles."""
     template = extracted()
-    with open(I18N / f"{DOMAIN}.pot", "wb") as out:
+    # a run that finds nothing new changes no file
+    template.creation_date = read(TEMPLATE).creation_date
+    with open(TEMPLATE, "wb") as out:
         write_po(out, template, no_location=True, width=100)
     for path in catalogues():
-        with open(path, "rb") as file:
-            known = read_po(file)
+        known = read(path)
         known.update(template, no_fuzzy_matching=True)
         known.obsolete.clear()
         with open(path, "wb") as out:
             write_po(out, known, no_location=True, width=100)
         with open(path.with_suffix(".mo"), "wb") as out:
             write_mo(out, known)
+
+
+if __name__ == "__main__":
+    update()
