@@ -433,8 +433,8 @@ def file(token: str, name: str) -> Any:
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
     size = opened.size if not place else _length(opened)
-    header, _, inside = config.sendfile(tk.config)
-    if place and header and inside:
+    header, inside = config.sendfile(tk.config, backups=True)
+    if place and header:
         opened.close()
         response = Response()
         response.headers[header] = inside + place

@@ -120,21 +120,23 @@ def public_contact(config: Config) -> str:
     return _text(config, _PREFIX + "public_contact")
 
 
-def sendfile(config: Config) -> tuple[str, str, str]:
+def sendfile(config: Config, backups: bool = False) -> tuple[str, str]:
     """The header by which a web server in front sends files, and what goes before
-    their name in it: of public dumps, and of downloads from the repository.
+    their name in it: of public dumps, or of downloads from the repository.
 
     Empty what CKAN sends itself. Raises Refused.
     """
     words = _text(config, _PREFIX + "sendfile").split()
     if not words:
-        return "", "", ""
+        return "", ""
     header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
     internal = 1 <= len(inside) <= 2 and all(word.startswith("/") for word in inside)
     if header == "x-accel-redirect" and internal:
-        return "X-Accel-Redirect", inside[0], "".join(inside[1:])
+        if not backups:
+            return "X-Accel-Redirect", inside[0]
+        return ("X-Accel-Redirect", inside[1]) if len(inside) == 2 else ("", "")
     if header == "x-sendfile" and not inside:
-        return "X-Sendfile", f"{public_dir(config)}/", f"{repository(config)}/"
+        return "X-Sendfile", f"{repository(config) if backups else public_dir(config)}/"
     raise Refused(
         "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "
         "/internal-dumps [/internal-backups]`"

@@ -111,7 +111,7 @@ class DownloadsMiddleware:
         if listed is None or opened is None:
             return None
         place, file = opened
-        header, prefix, _ = self._sendfile
+        header, prefix = self._sendfile
         if header:
             file.close()
             response = Response(content_type=listed.type)

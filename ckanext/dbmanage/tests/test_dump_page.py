@@ -170,7 +170,7 @@ def test_in_another_language(portal: Portal, serve: Callable[[Portal], Web]) -> 
     page = main(answer.body)
     assert "1.262" in page.words and re.search(r"31,4\sMB", page.words)
     assert "vor 3 Tagen" in page.words and "UTC" in page.words
-    assert "1 more could not be read and is missing" in page.words
+    assert "1 weiterer Eintrag konnte nicht gelesen werden und fehlt" in page.words
     # the files have one address only, the page one in each language
     assert [link for link in page.links if link.startswith("/")] == [
         link for link in page.links if link.startswith("/dump/")

@@ -433,7 +433,7 @@ def test_the_key_s_name_holds_no_secret(portal: Portal) -> None:
     client = redis.Redis.from_url(portal.options["ckan.redis.url"])
     try:
         keeper(portal).on(AWAY, 5)
-        for key in client.scan_iter("dbmanage:*"):
+        for key in client.scan_iter("dbmanage:*", _type="string"):
             kept = f"{key} {client.get(key)}"
             assert os.environ["DBMANAGE_CKAN_PASSWORD"] not in kept
             assert portal.names["database"] not in kept
