@@ -14,7 +14,7 @@ from ckan.plugins import toolkit as tk
 from flask import Blueprint, Response, make_response, redirect, request
 from werkzeug.wsgi import FileWrapper
 
-from . import config, views
+from . import config, overview, views
 from .downloads import finished
 from .engine import links
 from .engine.arming import UNDO
@@ -130,7 +130,8 @@ def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
     status = _look("status", journal=8)
-    every = _look("backup_list")
+    repository = _repository()
+    every = overview.backups(repository)
     listed = [each for each in every if not before or each["id"] < before]
     job = next((job for job in status["jobs"] if job["state"] in ACTIVE), None)
     said = {
@@ -144,7 +145,7 @@ def index() -> Any:
         "retention": config.retention(tk.config),
         "parts": PARTS,
         "dumps": views.published_set(),
-        "exports": _exports(),
+        "exports": links.exports(repository),
         "undo_id": UNDO,
     }
     return tk.render("dbmanage/admin/index.html", said)
@@ -159,9 +160,9 @@ def _stays(every: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _exports() -> list[str]:
+def _repository() -> Repository:
     site = config.site(tk.config)
-    return links.exports(Repository(site.repository, site.secrets))
+    return Repository(site.repository, site.secrets)
 
 
 def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -403,8 +404,7 @@ def download(id: str) -> Any:
             errors = {
                 k: [str(e) for e in _listed(v)] for k, v in error.error_dict.items()
             }
-    site = config.site(tk.config)
-    repository = Repository(site.repository, site.secrets)
+    repository = _repository()
     found = repository.find(id) if backup else None
     said = {
         "backup": backup,
@@ -421,9 +421,7 @@ def download(id: str) -> Any:
 @admin.route("/file/<token>/<name>")
 def file(token: str, name: str) -> Any:
     """A file, for the user that its link was made for."""
-    site = config.site(tk.config)
-    known = links.Links(site)
-    repository = Repository(site.repository, site.secrets)
+    known, repository = links.Links(config.site(tk.config)), _repository()
     user = tk.current_user.name
     try:
         found = known.find(token, user)
@@ -445,7 +443,8 @@ def file(token: str, name: str) -> Any:
         response = finished(response, sum, _id_time(found[0]), size, request.environ)
     asked = request.headers.get("Range", "").strip()
     resumed = bool(re.fullmatch(r"bytes=0*[1-9][0-9]{0,17}-[0-9]{0,18}", asked))
-    if request.method == "GET" and not known.begin(token, resumed):
+    sends = request.method == "GET" and response.status_code in (200, 206)
+    if sends and not known.begin(token, resumed):
         response.close()
         return tk.abort(410, tk._("This link was used already: make a new one"))
     response.headers["Content-Type"] = "application/octet-stream"

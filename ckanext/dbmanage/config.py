@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -362,6 +363,7 @@ def _url(config: Config, option: str) -> URL | None:
         raise Refused(f"{option} is not a URL that SQLAlchemy understands") from None
 
 
+@lru_cache(maxsize=10)
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

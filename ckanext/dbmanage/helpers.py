@@ -6,11 +6,12 @@ Times come as `2026-11-23T04:55:00Z` and are shown in the site's display time zo
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_datetime, format_timedelta
+from babel.dates import format_date, format_timedelta
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
@@ -18,9 +19,96 @@ from ckan.plugins import toolkit as tk
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
 
+def _(message: str) -> str:
+    """Marks a message for translation where it is looked up by name."""
+    return message
+
+
+_WORDS = {
+    "state": {
+        "proven": _("Proven"),
+        "verified": _("Verified"),
+        "unverified": _("Unverified"),
+        "damaged": _("Damaged"),
+        "foreign": _("Of another site"),
+        "queued": _("Waiting"),
+        "running": _("Running"),
+        "done": _("Done"),
+        "failed": _("Failed"),
+        "cancelled": _("Cancelled"),
+        "lost": _("Its worker died"),
+    },
+    "phase": {
+        "dump": _("Dump"),
+        "verify": _("Verify"),
+        "uploads": _("Uploads"),
+        "unpack": _("Unpack"),
+        "load": _("Load"),
+        "check": _("Count rows"),
+        "migrate": _("Migrate"),
+        "read": _("Read through CKAN"),
+        "switch": _("Switch"),
+        "index": _("Search index"),
+        "forget": _("Forget"),
+        "objects": _("Uploads"),
+        "export": _("Export"),
+        "datasets": _("Datasets"),
+        "organizations": _("Organizations"),
+        "groups": _("Groups"),
+        "users": _("Users"),
+    },
+    "part": {
+        "database": _("Database"),
+        "datastore": _("DataStore"),
+        "files": _("Uploads"),
+    },
+    "kind": {
+        "backup": _("Backup"),
+        "preview": _("Preview of a restore"),
+        "restore": _("Restore"),
+        "undo": _("Undo"),
+        "export": _("Export"),
+        "publish": _("Publication"),
+        "verify": _("Verification"),
+    },
+    "what": {
+        "backup": _("Backup"),
+        "verify": _("Verification"),
+        "proof": _("Proof"),
+        "restore": _("Restore"),
+        "undo": _("Undo"),
+        "keep": _("Held"),
+        "release": _("Given back to retention"),
+        "delete": _("Deleted"),
+        "download": _("Download"),
+        "export": _("Export"),
+        "publish": _("Publication"),
+        "prune": _("Retention applied"),
+        "arm": _("Armed"),
+        "cancel": _("Job cancelled"),
+        "preview": _("Preview of a restore"),
+    },
+    "event": {
+        "done": _("done"),
+        "failed": _("failed"),
+        "asked": _("asked for"),
+        "refused": _("refused"),
+    },
+}
+
+
+def word(kind: str, name: str) -> str:
+    """The word for a state, a phase, a part, a kind of job, or of the journal."""
+    return tk._(_WORDS[kind].get(name, name)) if name else ""
+
+
 def locale() -> Locale:
     """The visitor's language."""
-    language = str(tk.h.lang() or "en").partition("@")[0]
+    return _locale(str(tk.h.lang() or "en").partition("@")[0])
+
+
+@lru_cache(maxsize=100)
+def _locale(language: str) -> Locale:
     try:
         return Locale.parse(language, "_")
     except (ValueError, UnknownLocaleError):
@@ -29,10 +117,16 @@ def locale() -> Locale:
 
 def size(count: float | None) -> str:
     """Bytes: 52.4 MB."""
-    power = min(max((len(str(int(count or 0))) - 1) // 3, 1), len(_UNITS))
+    return _size(count or 0, locale())
+
+
+@lru_cache(maxsize=10_000)
+def _size(count: float, where: Locale) -> str:
+    power = min(max((len(str(int(count))) - 1) // 3, 1), len(_UNITS))
     unit = f"digital-{_UNITS[power - 1]}"
-    told = (count or 0) / 1000**power
-    return format_unit(told, unit, "short", format="#,##0.#", locale=locale())
+    return format_unit(
+        count / 1000**power, unit, "short", format="#,##0.#", locale=where
+    )
 
 
 def number(count: float | None) -> str:
@@ -49,10 +143,17 @@ def moment(time: str | None, form: str = "medium") -> str:
     """A point in time in the site's zone, without the zone's name."""
     if not time:
         return ""
-    zone: Any = tk.h.get_display_timezone()
-    if form == "long":
-        return format_datetime(known(time), "d MMMM y, HH:mm", zone, locale())
-    return format_datetime(known(time), "d MMM y, HH:mm", zone, locale())
+    told = _moment(time, form, tk.h.get_display_timezone(), locale())
+    # within a sentence from the right, a moment is read as one piece
+    return f"\u2068{told}\u2069" if tk.h.is_rtl_language() else told
+
+
+@lru_cache(maxsize=10_000)
+def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
+    there = known(time).astimezone(zone)
+    # English without a country is the world's, not America's
+    where = Locale("en", "GB") if str(where) == "en" else where
+    return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
 
 
 def ago(time: str | None) -> str:
@@ -87,5 +188,5 @@ def known(time: str) -> datetime:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
-    shown = (size, number, percent, moment, ago, duration, clock, zone)
+    shown = (size, number, percent, moment, ago, duration, clock, zone, word)
     return {f"dbmanage_{each.__name__}": each for each in shown}

@@ -252,13 +252,13 @@ class Jobs:
                 return self.show(id)
             known = self.show(id, log=0)
             if not known["cancellable"]:
-                why = "is switching, which takes seconds: let it end, then undo"
+                why = "has come to the switch: let it end, then undo"
                 if known["state"] != RUNNING:
                     why = f"has ended already: {known['state']}"
                 raise Refused(f"the job {id} {why}")
             key = self._key(f"job:{id}")
             if not self._redis.eval(_CANCEL, 2, key, f"{key}:cancel"):
-                raise Refused(f"the job {id} is switching: let it end, then undo")
+                raise Refused(f"the job {id} has come to the switch: let it end")
         return known
 
     def _move(self, id: str, before: str, after: str, moment: str) -> bool:
@@ -324,11 +324,24 @@ class Jobs:
             stop.set()
             thread.join()
             log.end()
-            self._redis.hset(key, mapping={"error": error})
-            self._move(id, RUNNING, state, "ended")
-            once = self._redis.hget(key, "once")
-            self._redis.delete(f"{key}:alive", f"{key}:cancel", *filter(None, [once]))
-            self._redis.expire(key, _KEPT)
+            self._ended(id, state, error)
+
+    def _ended(self, id: str, state: str, error: str) -> None:
+        """Notes how a job ended, when Redis was away also a minute later."""
+        key, patience = self._key(f"job:{id}"), time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._redis.hset(key, mapping={"error": error})
+                self._move(id, RUNNING, state, "ended")
+                once = self._redis.hget(key, "once")
+                gone = f"{key}:alive", f"{key}:cancel", *filter(None, [once])
+                self._redis.delete(*gone)
+                self._redis.expire(key, _KEPT)
+                return
+            except RedisError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(_BEAT)
 
 
 def _queued(id: str) -> str:

@@ -19,6 +19,9 @@
     if (event.target.closest('.dbm') && event.target.dataset.dbmSent) event.preventDefault();
     event.target.dataset.dbmSent = '1';
   });
+  // the site may be away for a look or two while a job switches: the next look tells
+  var live = document.getElementById('job-live');
+  if (live) live.addEventListener('htmx:responseError', function (event) { event.stopPropagation(); });
   var errors = document.getElementById('errors');
   if (errors) errors.focus();
   // buttons that copy are shown only here: without this script they do nothing

@@ -84,12 +84,12 @@ class Arming:
         with answering():
             return int(self._redis.get(self._wrong) or 0)
 
-    def wrong_password(self) -> int:
+    def wrong_password(self, disarms: bool = True) -> int:
         """Counts a wrong password; how many more are left, at 0 it is off."""
         with answering():
             tried = self._redis.incr(self._wrong)
             self._redis.expire(self._wrong, 3600)
-            if tried >= TRIES:
+            if disarms and tried >= TRIES:
                 self.off()
         return max(TRIES - tried, 0)
 

@@ -503,8 +503,8 @@ def problems_of(
     if not backup.signed and not foreign:
         problems.append(
             f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's, or "
-            "forged, or SECRET_KEY was changed (then add the old one to "
-            "SECRET_KEY_FALLBACKS)"
+            "forged, or a copy under another name, or SECRET_KEY was changed (then add "
+            "the old one to SECRET_KEY_FALLBACKS)"
         )
     problems += [f"{n!r}: does not belong here" for n in sorted(set(there) - expected)]
     problems += [f"{name}: is missing" for name in sorted(expected - set(there))]

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import redis
@@ -51,8 +51,12 @@ def key_of(database_url: URL, name: str = "maintenance") -> str:
     return f"dbmanage:{digest[:16]}:{name}"
 
 
+@lru_cache(maxsize=8)
 def connect(redis_url: str) -> Any:
-    """A client of Redis, which connects at its first command. Raises RedisError."""
+    """A client of Redis, which connects at its first command. Raises RedisError.
+
+    One for a process: each has connections of its own, and a request several clients.
+    """
     try:
         return redis.Redis.from_url(
             redis_url, socket_timeout=1, socket_connect_timeout=1

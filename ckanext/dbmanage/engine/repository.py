@@ -170,7 +170,10 @@ class Backup:
             document = read_json(path / MANIFEST)
         self.readable = isinstance(document, dict) and document.get("format") == FORMAT
         self.manifest: dict[str, Any] = document if self.readable else {}  # type: ignore[assignment]
-        self.signed = self.readable and signed_by(document, secrets, "manifest")
+        own = signed_by(document, secrets, "manifest")
+        # in the repository under another id a copy would pass for a newer backup
+        named = state is None or self.manifest.get("id") == path.name
+        self.signed = self.readable and own and named
 
     @property
     def id(self) -> str:

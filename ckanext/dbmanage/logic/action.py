@@ -213,8 +213,9 @@ def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
 def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any]:
     """A link to one file of a backup, or to an export, for this user, once.
 
-    Good for some minutes; a download that was cut can be taken up again with it. A
-    backup holds e-mail addresses, password hashes and tokens.
+    Good for some minutes; a download that was cut can be taken up again with it, and
+    with the same session or token. A backup holds e-mail addresses, password hashes
+    and tokens.
 
     :param id: the backup's id; without it ``file`` is an export
     :param file: the file's name, as ``contents`` of ``dbmanage_backup_show`` has it,
@@ -231,10 +232,17 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     if data["file"] not in names(repository, found):
         raise tk.ValidationError({"file": [tk._("There is no such file")]})
     _confirm(context, data, site, disarms=False)
+    if _user(context) == tk.config.get("ckan.site_id"):
+        who = tk._("A link is for a user: name one, or copy the file where it lies")
+        raise tk.ValidationError({"message": [who]})
     with _told():
         link = Links(site).make(_user(context), found.id if found else "", data["file"])
     _note(context, repository, "download", of=found.id if found else data["file"])
-    url = tk.url_for("dbmanage_admin.file", token=link["token"], name=link["name"])
+    # a page stays on the address that its reader came by
+    far = not (has_request_context() and tk.request.blueprint == "dbmanage_admin")
+    url = tk.url_for(
+        "dbmanage_admin.file", token=link["token"], name=link["name"], _external=far
+    )
     return {"url": url, "until": link["until"]}
 
 
@@ -419,11 +427,11 @@ def _note(context: Context, repository: Repository, what: str, of: str = "") -> 
 
 def _enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
     _, repository = _site_of(context)
-    with _told():
-        known = Jobs(tk.config).enqueue(kind, arguments, actor(context))
     what = "proof" if kind == "verify" and arguments.get("prove") else kind
-    _note(context, repository, what, of=str(arguments.get("id") or known["id"]))
-    return known
+    # first: a job that no line of the journal tells of must not run
+    _note(context, repository, what, of=str(arguments.get("id") or kind))
+    with _told():
+        return Jobs(tk.config).enqueue(kind, arguments, actor(context))
 
 
 def _site_of(context: Context) -> tuple[Site, Repository]:
@@ -453,7 +461,7 @@ def _confirm(context: Context, data: Data, site: Site, disarms: bool = True) -> 
             user = model.User.get(_user(context))
             password = str(data.get("password") or "")
             if not (user and password and user.validate_password(password)):
-                left = arming.wrong_password() if password else 1
+                left = arming.wrong_password(disarms) if password else 1
                 wrong = tk._("That is not your password")
                 if disarms and not left:
                     wrong = tk._("That is not your password; restoring is off now")

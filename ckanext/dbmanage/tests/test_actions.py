@@ -366,6 +366,11 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
     assert site.session().ask("GET", path).status_code == 302
     assert browser.ask("HEAD", path).status_code == 200
     content = (backup / "database.dump.zst").read_bytes()
+    # what sends nothing does not use it up
+    there = browser.ask("GET", path, headers={"If-None-Match": "*"})
+    assert (there.status_code, there.content) == (304, b"")
+    beyond = browser.ask("GET", path, headers={"Range": f"bytes={10**12}-"})
+    assert beyond.status_code == 416
     # cut after a while, taken up again, not begun again
     first = browser.ask("GET", path, headers={"Range": "bytes=0-999"})
     assert first.status_code == 206 and first.content == content[:1000]
@@ -398,6 +403,17 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
     site.portal.damage()
     site.portal.module("restore", str(unpacked), "--yes")
     assert rows(site.portal) == before
+
+    # with a token, by the address that visitors see
+    token = site.api_token()
+    made = site.act(
+        "dbmanage_backup_download", token, id=backup.name, file="manifest.json"
+    )
+    base = site.portal.options["ckan.site_url"]
+    assert made["url"].startswith(f"{base}/ckan-admin/backups/file/")
+    path = made["url"].removeprefix(base)
+    answer = site.session().ask("GET", path, headers={"Authorization": token})
+    assert answer.content == (backup / "manifest.json").read_bytes()
 
     for file in ("../../journal.jsonl", "/etc/passwd", "state", "%2e%2e/x", ""):
         answer = browser.post(

@@ -114,6 +114,13 @@ def test_back_up_verify_prove_hold_download(
     page.click("text=Make the first backup")
     expect(page.locator("#job-live")).to_contain_text("It waits for the worker.")
     looked(page, "queued")
+    # a look that comes while the site is away says nothing; the next one tells
+    site.portal.db("maintenance", "on", "--for", "3s")
+    with page.expect_response(lambda r: "/live" in r.url and r.status == 503):
+        pass
+    with page.expect_response(lambda r: "/live" in r.url and r.status == 200):
+        pass
+    assert "Service Unavailable" not in page.inner_text("body")
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("worker does not answer")
     looked(page, "offline")

@@ -128,7 +128,7 @@ def test_option_defaults() -> None:
     assert config.public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
     assert config.public_path({}) == "/dump"
     assert config.public_licence({}) == config.public_contact({}) == ""
-    assert config.sendfile({}) == ("", "", "")
+    assert config.sendfile({}) == config.sendfile({}, backups=True) == ("", "")
     assert config.web_restore({}) == "armed"
     assert "/api/action/status_show" in config.health_paths({})
 

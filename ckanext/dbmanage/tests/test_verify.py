@@ -184,6 +184,20 @@ def test_a_copied_backup_directory_can_be_restored(portal: Portal, taken: Path) 
     assert portal.state() == before
 
 
+def test_a_copy_under_another_id_is_not_another_backup(
+    portal: Portal, taken: Path
+) -> None:
+    copy = taken.with_name("20991231T000000Z")
+    shutil.copytree(taken, copy)
+    assert [(b["id"], b["state"]) for b in portal.backups()] == [
+        (copy.name, "foreign"),
+        (taken.name, "verified"),
+    ]
+    done = portal.module("verify", "latest", code=1)
+    assert "a copy under another name" in done.stdout
+    assert "--trust" in portal.module("restore", "latest", "--yes", code=1).stderr
+
+
 def test_hostile_ids_are_only_looked_up(portal: Portal, taken: Path) -> None:
     for name in (
         "../../etc", "..", "", "20261123T045500Z/..", "%2e%2e%2f", "a\nb", "x" * 5000,
