@@ -370,7 +370,8 @@ class Repository:
     def _make(self) -> None:
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            create_directory(self.path)
+            with suppress(FileExistsError):  # two requests may be the first
+                create_directory(self.path)
 
     def _sweep(self) -> None:
         # what stands here half-made has no living owner, for we hold the lock
