@@ -88,15 +88,20 @@ class Datasets:
                 self._bare = False
             yield
 
-    def show(self, batch: Sequence[tuple[str, str]]) -> Iterator[Shown]:
-        """For each (id, time of the last change, ISO) what gives its dataset."""
+    def show(
+        self, batch: Sequence[tuple[str, str]], entities: bool = False
+    ) -> Iterator[Shown]:
+        """For each (id, time of the last change, ISO) what gives its dataset.
+
+        With `entities` the models of all are at hand too.
+        """
         modified = dict(batch)
         self._documents = self._solr(modified) if self._solr else {}
         missing = [each for each in modified if each not in self._documents]
         self._dictized = self._rows(missing) if missing else {}
         self._entities = {}
         bare = {each: self._is_bare(each) for each in modified}
-        others = [each for each, is_bare in bare.items() if not is_bare]
+        others = [each for each in modified if entities or not bare[each]]
         if others:
             found = model.Session.query(model.Package).filter(
                 model.Package.id.in_(others)
@@ -108,6 +113,10 @@ class Datasets:
         model.Session.expunge_all()
 
     # -- a dataset without a plugin that has a say
+
+    def bare(self, dataset: str) -> Record | None:
+        """It, when no plugin has a say in what is shown of it."""
+        return self._bare_show(dataset) if self._is_bare(dataset) else None
 
     def _is_bare(self, dataset: str) -> bool:
         if not self._bare or dataset in self._documents:

@@ -187,10 +187,60 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     complain(done, talk)
 
 
+@click.command(cls=Command)
+@click.option(
+    "--changed", is_flag=True, help="Only what differs by its time, or is missing."
+)
+@click.option(
+    "--deep", is_flag=True, help="Look at every dataset, send only what differs."
+)
+@_jobs
+@_quiet
+@click.pass_context
+def reindex(
+    ctx: click.Context, changed: bool, deep: bool, jobs: int | None, quiet: bool
+) -> None:
+    """Rebuild the search index in bulk; search serves the old one until the end.
+
+    The documents are those of `ckan search-index rebuild`. A dataset that cannot be
+    indexed is named, the others are indexed all the same. --deep finds what a time does
+    not show, like an organization's new title; not a change of who may see a dataset.
+    """
+    from . import config
+    from . import reindex as engine
+    from .engine.repository import Repository
+
+    if changed and deep:
+        raise click.UsageError("--changed and --deep are two ways: give one")
+    talk, settings = Talk(quiet), settings_of(ctx)
+    app, begun = ctx.meta["flask_app"], time.monotonic()
+    with app.test_request_context():
+        if changed:
+            done = engine.changed(talk.rows)
+        else:
+            number = jobs or config.jobs(settings)
+            done = engine.rebuilt(app, number, talk.rows, deep)
+    talk.end()
+    same = f", {done.same} as they should be" if deep else ""
+    talk.say(
+        f"search index: {done.indexed} datasets indexed, {done.removed} removed{same}, "
+        f"in {time.monotonic() - begun:.1f} s"
+    )
+    for failed in done.failed:
+        talk.warn(f"not indexed: dataset {failed}")
+    if not done.agrees:
+        talk.warn(
+            f"the index has {done.documents} datasets, the database {done.datasets}"
+        )
+    if done.failed or not done.agrees:
+        sys.exit(1)
+    Repository(config.repository(settings), ()).mark("reindex", False)
+
+
 def _write_out(lines: bytes) -> None:
     # in pieces: a reader who goes away within one is not always told of
     for begin in range(0, len(lines), 1 << 16):
         sys.stdout.buffer.write(lines[begin : begin + (1 << 16)])
 
 
-COMMANDS = (export, publish)
+COMMANDS = (export, publish, reindex)

@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
-import multiprocessing
 import random
 import re
-import signal
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import orjson
 import simplejson
-import sqlalchemy as sa
-from sqlalchemy import event
 
 from .engine import Progress
-from .engine.errors import DbmanageError
+from .readers import Readers, brief
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,6 @@ EXPORTED = {
 #: what no file of users holds without being asked for
 SECRETS = ("apikey", "password_hash", "password", "reset_key", "plugin_extras")
 _BATCH = 200
-_AHEAD = 2
 # a number with an exponent at its end: orjson prints it otherwise than Python
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 
@@ -102,67 +94,35 @@ class Exported:
     index_failed: str = ""
 
 
-class Export:
-    """Exports of one moment: a snapshot of the database, and processes that show.
-
-    `moment` is its time. For a `with`; `app` is CKAN's Flask application. Nothing of
-    this process may be in a transaction.
-    """
-
-    moment: datetime
+class Export(Readers):
+    """Exports of one moment, shown by several processes."""
 
     def __init__(self, app: Any, wanted: Wanted, jobs: int) -> None:
-        self._app, self._wanted, self._jobs = app, wanted, jobs
-        self._workers: list[tuple[Any, Any]] = []
-        self._connection: Any = None
+        super().__init__(app, self._shown, jobs)
+        self._wanted = wanted
 
     def __enter__(self) -> Export:
-        from ckan import model
         from ckan.logic import get_action
 
         # it may have to be made, and the snapshot can only be read
-        sysadmin = get_action("get_site_user")({"ignore_auth": True}, {})["name"]
-        model.Session.remove()
-        # what is open now would be shared with the processes
-        # CKAN itself is never garbage: neither the processes nor the end look at it
-        gc.freeze()
-        engine: Any = model.meta.engine
-        engine.dispose()
-        forking = multiprocessing.get_context("fork")
-        for _ in range(self._jobs):
-            ours, theirs = forking.Pipe()
-            ends = [ours, *(pipe for _, pipe in self._workers)]
-            process = forking.Process(
-                target=_work,
-                args=(self._app, self._wanted, sysadmin, theirs, ends),
-                daemon=True,
-            )
-            process.start()
-            theirs.close()
-            self._workers.append((process, ours))
-        try:
-            self._connection = engine.connect().execution_options(
-                isolation_level="REPEATABLE READ"
-            )
-            self._connection.begin()
-            snapshot, self.moment = self._connection.execute(
-                sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
-            ).one()
-            for _, pipe in self._workers:
-                pipe.send(snapshot)
-        except BaseException:
-            self.__exit__()
-            raise
+        site_user = get_action("get_site_user")({"ignore_auth": True}, {})
+        self._sysadmin = site_user["name"]
+        super().__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for process, pipe in self._workers:
-            pipe.close()
-            # it may be in the middle of a batch that nobody wants any more
-            process.terminate()
-            process.join()
-        if self._connection is not None:
-            self._connection.close()
+    def _shown(self) -> Callable[[Any], Any]:
+        """In a process: shows batches of a kind, or one record for a check."""
+        shows: dict[str, _Shows] = {}
+
+        def work(asked: tuple[str, Any]) -> Any:
+            kind, batch = asked
+            if kind not in shows:
+                shows[kind] = _Shows(kind, self._wanted, self._sysadmin)
+            if isinstance(batch, str):
+                return shows[kind].again(batch)
+            return shows[kind].lines(batch)
+
+        return work
 
     def write(
         self,
@@ -184,27 +144,12 @@ class Export:
         )
         site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
         count = statement.rpartition(" ORDER BY ")[0]
-        total = self._connection.execute(
-            sa.text(f"SELECT count(*) FROM ({count}) found"),  # noqa: S608
-            site,
-        ).scalar()
-        rows = self._connection.execution_options(
-            stream_results=True, max_row_buffer=_BATCH
-        ).execute(sa.text(statement), site)
+        total = self.rows(f"SELECT count(*) FROM ({count}) found", **site).scalar()  # noqa: S608
+        rows = self.rows(statement, **site)
         sample = _Sample(check)
         batches = iter(lambda: [_told(row) for row in rows.fetchmany(_BATCH)], [])
-        waiting: deque[tuple[int, list[Any]]] = deque()
-        free = deque(n for _ in range(_AHEAD) for n in range(len(self._workers)))
-        while True:
-            while free and (batch := next(batches, None)):
-                worker = free.popleft()
-                self._send(worker, (kind, batch))
-                waiting.append((worker, batch))
-            if not waiting:
-                break
-            worker, batch = waiting.popleft()
-            lines, about = self._receive(worker)
-            free.append(worker)
+        asked = ((kind, batch) for batch in batches)
+        for (_, batch), (lines, about) in self.each(asked):
             write(lines)
             done.rows += about["rows"]
             done.bytes += len(lines)
@@ -218,32 +163,11 @@ class Export:
                     sample.add(id, name, line)
             progress(kind, done.rows + done.hidden + len(done.failed), total)
         for id, name, line in sample.chosen:
-            self._send(0, (kind, id))
-            again, _ = self._receive(0)
+            again = self.ask((kind, id))
             done.checked += 1
             if again != line:
                 done.differing.append(name)
         return done
-
-    def _send(self, worker: int, message: Any) -> None:
-        try:
-            self._workers[worker][1].send(message)
-        except BrokenPipeError:
-            self._receive(worker)
-
-    def _receive(self, worker: int) -> Any:
-        process, pipe = self._workers[worker]
-        try:
-            found = pipe.recv()
-        except (EOFError, ConnectionError):
-            process.join()
-            raise DbmanageError(
-                "a process that reads the records ended before its time (exit code "
-                f"{process.exitcode})"
-            ) from None
-        if isinstance(found, str):
-            raise DbmanageError(found)
-        return found
 
 
 class _Sample:
@@ -269,50 +193,6 @@ def _told(row: Any) -> tuple[str, str, str]:
 
 
 # -- in a process of its own
-
-
-def _work(
-    app: Any, wanted: Wanted, sysadmin: str, pipe: Any, inherited: list[Any]
-) -> None:
-    """Shows what the pipe asks for: batches of a kind, or one record for a check."""
-    from ckan import model
-
-    for end in inherited:  # else none would see its owner go
-        end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.set_threshold(100_000, 20, 20)
-    kind = "records"
-    try:
-        snapshot = pipe.recv()
-        event.listen(
-            model.Session,
-            "after_begin",
-            lambda _, __, connection: _look_at(connection, snapshot),
-        )
-        with app.test_request_context():
-            shows: dict[str, _Shows] = {}
-            while True:
-                kind, asked = pipe.recv()
-                if kind not in shows:
-                    shows[kind] = _Shows(kind, wanted, sysadmin)
-                if isinstance(asked, str):
-                    pipe.send((shows[kind].again(asked), {}))
-                else:
-                    pipe.send(shows[kind].lines(asked))
-    except (EOFError, ConnectionError):
-        pass  # nobody wants more
-    except Exception as error:
-        pipe.send(f"the {kind} could not be read: {_brief(error)}")
-
-
-def _look_at(connection: Any, snapshot: str) -> None:
-    # again in each transaction: a plugin may end one
-    for statement in (
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        f"SET TRANSACTION SNAPSHOT '{snapshot}'",
-    ):
-        connection.exec_driver_sql(statement)
 
 
 class _Shows:
@@ -361,7 +241,7 @@ class _Shows:
                     if not self._user and _is_hidden(error):
                         about["hidden"] += 1
                     else:
-                        about["failed"].append(f"{name} ({id}): {_brief(error)}")
+                        about["failed"].append(f"{name} ({id}): {brief(error)}")
         lines.append(b"")
         about["rows"] = len(lines) - 1
         about["from_index"] = from_index
@@ -374,7 +254,7 @@ class _Shows:
         try:
             return _line(show(id))
         except Exception as error:
-            return _brief(error).encode()
+            return brief(error).encode()
 
     def _plain(self, id: str) -> dict[str, Any]:
         from ckan.logic import get_action
@@ -409,8 +289,3 @@ def _is_hidden(error: Exception) -> bool:
     from ckan.logic import NotAuthorized, NotFound
 
     return isinstance(error, (NotAuthorized, NotFound))
-
-
-def _brief(error: Exception) -> str:
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return words if len(words) < 300 else words[:300] + " …"

@@ -405,13 +405,18 @@ def reindex(portal: Portal, repository: Repository) -> None:
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "
-            "the next `ckan db` command of these or `ckan search-index rebuild`"
+            "the next `ckan db` command of these or `ckan db reindex`"
         )
         return
     repository.mark("reindex", False)
     talk.say(f"search index: {done.indexed} datasets indexed, {done.removed} removed")
     for failed in done.failed:
         talk.warn(f"not indexed: dataset {failed}")
+    if not done.agrees:
+        talk.warn(
+            f"the index has {done.documents} datasets, the database {done.datasets}: "
+            "`ckan db reindex` rebuilds it"
+        )
 
 
 @contextmanager

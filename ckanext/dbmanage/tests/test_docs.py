@@ -120,6 +120,13 @@ def test_export(portal: Portal, tmp_path: Path) -> None:
     assert len((tmp_path / "everything.jsonl").read_text().splitlines()) == 40
 
 
+def test_search_index(portal: Portal) -> None:
+    for block in commands("search.rst"):
+        run(portal, block)
+    done = portal.ckan("search-index", "check")
+    assert "Packages not indexed = 0" in done.stdout
+
+
 def test_publish_and_use_the_dumps(
     portal: Portal,
     make_portal: Callable[..., Portal],

@@ -50,7 +50,7 @@ def test_the_wheel_holds_what_the_plugin_needs(tmp_path: Path) -> None:
 LAYERS = [
     {"engine"},
     {"config", "pool"},
-    {"place"},
+    {"place", "readers"},
     {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
     {"operations"},
     {"jobs"},

@@ -399,7 +399,7 @@ def test_solr_down_is_a_warning_and_is_made_up_for(portal: Portal) -> None:
     portal.damage()
     portal.write(solr_url="http://127.0.0.1:9/solr/none")
     done = portal.module("restore", "latest", "--yes", "--no-backup")
-    assert "ckan search-index rebuild" in done.stderr and "Warning" in done.stderr
+    assert "ckan db reindex" in done.stderr and "Warning" in done.stderr
     assert portal.state() == before
     portal.write(solr_url=solr)
     done = portal.db("backups")

@@ -1,0 +1,177 @@
+"""Processes that read the catalogue side by side, all of one snapshot of the database.
+
+Knows CKAN, not what is read. Whoever is handed the results gets them in order.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from .engine.errors import DbmanageError
+
+_AHEAD = 2
+
+
+class Readers:
+    """Processes that work on batches, and the snapshot that all of them see.
+
+    `prepare` is called in each process, within a request, and gives what works on a
+    batch. `moment` is the snapshot's time. For a `with`; `app` is CKAN's Flask
+    application. Nothing of this process may be in a transaction.
+    """
+
+    moment: datetime
+
+    def __init__(self, app: Any, prepare: Callable[[], Any], jobs: int) -> None:
+        self._app, self._prepare, self._jobs = app, prepare, jobs
+        self._workers: list[tuple[Any, Any]] = []
+        self._connection: Any = None
+
+    def __enter__(self) -> Readers:
+        from ckan import model
+
+        model.Session.remove()
+        # what is open now would be shared with the processes
+        # CKAN itself is never garbage: neither the processes nor the end look at it
+        gc.freeze()
+        engine: Any = model.meta.engine
+        engine.dispose()
+        forking = multiprocessing.get_context("fork")
+        for _ in range(self._jobs):
+            ours, theirs = forking.Pipe()
+            ends = [ours, *(pipe for _, pipe in self._workers)]
+            process = forking.Process(
+                target=_work, args=(self._app, self._prepare, theirs, ends), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
+        try:
+            self._connection = engine.connect().execution_options(
+                isolation_level="REPEATABLE READ"
+            )
+            self._connection.begin()
+            snapshot, self.moment = self._connection.execute(
+                sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
+            ).one()
+            for _, pipe in self._workers:
+                pipe.send(snapshot)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in self._workers:
+            pipe.close()
+            # it may be in the middle of a batch that nobody wants any more
+            process.terminate()
+            process.join()
+        if self._connection is not None:
+            self._connection.close()
+
+    def rows(self, statement: str, **values: Any) -> Any:
+        """The rows of a statement in the snapshot, streamed."""
+        streamed = self._connection.execution_options(
+            stream_results=True, max_row_buffer=1000
+        )
+        return streamed.execute(sa.text(statement), values)
+
+    def each(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each batch with what came of it, in their order.
+
+        Raises DbmanageError when a process ends before its time.
+        """
+        waiting: deque[tuple[int, Any]] = deque()
+        free = deque(n for _ in range(_AHEAD) for n in range(len(self._workers)))
+        while True:
+            while free and (batch := next(batches, None)):
+                worker = free.popleft()
+                self._send(worker, batch)
+                waiting.append((worker, batch))
+            if not waiting:
+                return
+            worker, batch = waiting.popleft()
+            found = self._receive(worker)
+            free.append(worker)
+            yield batch, found
+
+    def ask(self, batch: Any) -> Any:
+        """What comes of one batch. Raises as `each`."""
+        self._send(0, batch)
+        return self._receive(0)
+
+    def _send(self, worker: int, message: Any) -> None:
+        try:
+            self._workers[worker][1].send(message)
+        except BrokenPipeError:
+            self._receive(worker)
+
+    def _receive(self, worker: int) -> Any:
+        process, pipe = self._workers[worker]
+        try:
+            found = pipe.recv()
+        except (EOFError, ConnectionError):
+            process.join()
+            raise DbmanageError(
+                "a process that reads the records ended before its time (exit code "
+                f"{process.exitcode})"
+            ) from None
+        if isinstance(found, str):
+            raise DbmanageError(found)
+        return found
+
+
+# -- in a process of its own
+
+
+def _work(
+    app: Any, prepare: Callable[[], Any], pipe: Any, inherited: list[Any]
+) -> None:
+    """Works on what the pipe hands over, until nobody wants more."""
+    from ckan import model
+
+    for end in inherited:  # else none would see its owner go
+        end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        snapshot = pipe.recv()
+        event.listen(
+            model.Session,
+            "after_begin",
+            lambda _, __, connection: _look_at(connection, snapshot),
+        )
+        with app.test_request_context():
+            work = prepare()
+            while True:
+                pipe.send(work(pipe.recv()))
+    except (EOFError, ConnectionError):
+        pass  # nobody wants more
+    except Exception as error:
+        pipe.send(f"the catalogue could not be read: {brief(error)}")
+
+
+def _look_at(connection: Any, snapshot: str) -> None:
+    # again in each transaction: a plugin may end one
+    for statement in (
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+        f"SET TRANSACTION SNAPSHOT '{snapshot}'",
+    ):
+        connection.exec_driver_sql(statement)
+
+
+def brief(error: Exception) -> str:
+    """What an error says, on one line."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) < 300 else words[:300] + " …"
