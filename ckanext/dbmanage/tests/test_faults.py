@@ -180,7 +180,7 @@ def test_a_killed_child_is_a_failure_that_is_told(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
-    fill(portal, 200_000)
+    fill(portal, 500_000)  # a busy machine must not be done before the signal
     taken = portal.backup()
     before, left = portal.state(), databases()
     for command in (["backup"], ["restore", "latest", "--yes"]):
