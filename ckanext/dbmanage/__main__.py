@@ -10,6 +10,7 @@ import os
 from types import SimpleNamespace
 
 import click
+from ckan.cli import db as core
 
 from . import cli
 
@@ -37,7 +38,7 @@ def main(ctx: click.Context, ini: str | None) -> None:
     ctx.obj = SimpleNamespace(config=settings)
 
 
-for command in cli.COMMANDS:
+for command in (*cli.COMMANDS, cli.upgrading(core.upgrade, bare=True)):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import operations
+from . import operations, records
 from .operations import Portal
 from .talk import Talk, size
 
@@ -628,28 +628,34 @@ def arm(ctx: click.Context, id: str, seconds: int, quiet: bool) -> None:
 
 @click.command(cls=Command)
 @click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
+@click.option("--preview", is_flag=True, help="With --fix: only say what it would do.")
 @_json
 @click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
 @click.pass_context
-def doctor(ctx: click.Context, fix: bool, as_json: bool, nagios: bool) -> None:
-    """Check everything that a restore will need; each problem with what mends it."""
-    from . import config
+def doctor(
+    ctx: click.Context, fix: bool, preview: bool, as_json: bool, nagios: bool
+) -> None:
+    """Check everything that the portal's data needs; each problem with what mends it.
+
+    --fix ends what was left half-way, brings the search index up to date, sets the
+    DataStore's permissions and closes the repository to others.
+    """
+    from . import checks, config
     from .engine import doctor as engine
     from .engine.errors import DbmanageError
     from .engine.repository import Repository
 
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)
+    portal = _portal(ctx, talk)
+    more = checks.checks(settings, portal.app)
     try:
         if fix:
-            portal = _portal(ctx, talk)
-            site, repository = operations.open_site(portal)
-            with repository.lock("doctor"):
-                operations.tidy(site, repository, talk)
-                if repository.marked("reindex"):
-                    operations.reindex(portal, repository)
+            operations.mend(portal, preview)
         site = config.site(settings)
-        found = engine.examine(site, Repository(site.repository, site.secrets))
+        named = records.named_uploads(*config.upload_bases(settings))
+        site = replace(site, named_uploads=named)
+        found = engine.examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, OSError) as error:
         found = [engine.Finding("configuration", engine.PROBLEM, str(error))]
     problems = [each for each in found if each.state == engine.PROBLEM]
@@ -690,26 +696,185 @@ def extend_core() -> list[click.Command]:
 
     Returns no command: core would take a group for another one of the same name.
     """
+    import ckan.model
+    from alembic.config import Config as AlembicConfig
     from ckan.cli import db as core
 
     from . import catalogue
 
-    for command in (*COMMANDS, *catalogue.COMMANDS):
+    class Config(AlembicConfig):
+        # for alembic a % in a database's URL is an interpolation
+        def set_main_option(self, name: str, value: str) -> None:
+            try:
+                super().set_main_option(name, value)
+            except ValueError:
+                super().set_main_option(name, value.replace("%", "%%"))
+
+    ckan.model.AlembicConfig = Config  # type: ignore[misc]
+    for command in (*COMMANDS, *of_core(), *catalogue.COMMANDS):
         core.db.add_command(command)
-    core.db.add_command(_with_next_step(core.clean))
     return []
 
 
-def _with_next_step(clean: click.Command) -> click.Command:
-    """Core's `clean`, which then says how to get out of an empty database."""
+def of_core() -> list[click.Command]:
+    """Core's own `init`, `upgrade` and `clean`, made safe."""
+    from ckan.cli import db as core
 
+    there = [core.db.commands[name] for name in ("init", "upgrade", "clean")]
+    if isinstance(there[0], Command):  # that was done before
+        return there
+    return [*map(upgrading, there[:2]), _clean(there[2])]
+
+
+_UPGRADE = """Migrate the database: a copy of it first, then switch that in.
+
+What would make the migrations fail is named before; the state before is backed up, and
+`ckan db undo` goes back to it. An empty database is made ready by CKAN itself.
+"""
+
+
+def upgrading(core: click.Command, bare: bool = False) -> click.Command:
+    """Core's `upgrade` or `init` with all its options, made safe.
+
+    `bare`: without CKAN, which an empty database needs.
+    """
+
+    @click.command(cls=Command, name=core.name, help=_UPGRADE)
+    @click.option("--rehearse", is_flag=True, help="Do all but the switch, and report.")
+    @click.option(
+        "--in-place",
+        is_flag=True,
+        help="Migrate the live database itself: needs no right to make a copy.",
+    )
+    @click.option("--no-backup", is_flag=True, help="Do not keep the backup before it.")
+    @_quiet
     @click.pass_context
-    def run(ctx: click.Context, /, **options: Any) -> None:
-        ctx.invoke(clean, **options)
-        click.echo(
-            "The database is empty. Next: `ckan db init` makes its tables, "
-            "`ckan db load FILE` or `ckan db restore ID` brings data back",
-            err=True,
+    def run(
+        ctx: click.Context,
+        /,
+        rehearse: bool,
+        in_place: bool,
+        no_backup: bool,
+        quiet: bool,
+        **options: Any,
+    ) -> None:
+        from .engine.errors import Refused
+        from .upgrade import Plan, Report, Wanted
+
+        if rehearse and in_place:
+            raise click.UsageError("--rehearse and --in-place are two ways: give one")
+        talk, report, known = Talk(quiet), Report(), list[Plan]()
+
+        def planned(plan: Plan) -> None:
+            known.append(plan)
+            if plan.steps:
+                talk.say(f"{len(plan.steps)} migrations are pending")
+            for loss in plan.losses:
+                talk.warn(loss)
+            if plan.steps and in_place:
+                talk.warn(_IN_PLACE)
+
+        wanted = Wanted(**{k: v for k, v in options.items() if v})
+        try:
+            switched = operations.upgrade(
+                _portal(ctx, talk), wanted, report, rehearse=rehearse,
+                in_place=in_place, no_backup=no_backup, planned=planned,
+            )  # fmt: skip
+        finally:
+            talk.end()
+            if report.phases:
+                click.echo(_reported(report))
+        (plan,) = known
+        if plan.empty and bare:
+            raise Refused("the database is empty: `ckan db init` makes its tables")
+        if plan.empty:
+            ctx.invoke(core, **options)
+        elif not plan.steps:
+            click.echo("Nothing is pending: the database is at the installed code")
+        elif rehearse:
+            click.echo(f"rehearsed: the upgrade would work. {_cost(report)}")
+        else:
+            click.echo(f"upgraded by {len(plan.steps)} migrations")
+            talk.say("restart CKAN's web and worker processes now: they run old code")
+        if switched:
+            talk.say(
+                f"the old state is kept: {_kept(switched)}; `ckan db undo` goes back"
+            )
+
+    run.params = [*core.params, *run.params]
+    return run
+
+
+_IN_PLACE = (
+    "the live database itself is migrated: its tables are locked meanwhile, so that "
+    "visitors wait or see errors, nothing is looked at before it counts, and not "
+    "`ckan db undo` goes back, but a restore of the backup"
+)
+
+
+def _reported(report: Any) -> str:
+    """The report of an upgrade, for people."""
+    lines = [
+        f"{'not ended' if seconds is None else f'{seconds:7.2f} s'}  {owner} {revision}"
+        f"  {_printable(about)}"
+        for owner, revision, about, seconds in report.steps
+    ]
+    changes = report.changes
+    for what, names in (
+        ("locked against readers", changes.locked),
+        ("rewritten", changes.rewritten),
+        ("dropped", [f"{t} ({rows} rows)" for t, rows in changes.dropped.items()]),
+    ):
+        if names:
+            lines.append(f"{what}: {', '.join(sorted(names))}")
+    lines.append(
+        ", ".join(
+            f"{phase} {seconds:.1f} s" for phase, seconds in report.phases.items()
+        )
+    )
+    return "\n".join(lines)
+
+
+def _cost(report: Any) -> str:
+    seconds = sum(report.phases.values())
+    return (
+        f"Visitors could read, but not save, for about {seconds:.0f} s, and would wait "
+        "about a second at the switch"
+    )
+
+
+_CLEAN = """Remove everything from the database and the search index.
+
+A backup is taken first, unless there is nothing.
+"""
+
+
+def _clean(core: click.Command) -> click.Command:
+    """Core's `clean`, after a backup; it needs neither Solr nor PostGIS's owner."""
+
+    @click.command(cls=Command, name=core.name, help=_CLEAN)
+    @click.option("--no-backup", is_flag=True, help="Do not take a backup before.")
+    @_yes
+    @_quiet
+    @click.pass_context
+    def run(ctx: click.Context, no_backup: bool, yes: bool, quiet: bool) -> None:
+        talk = Talk(quiet)
+
+        def agree(site: Site, *_: Any) -> None:
+            if yes:
+                return
+            if not sys.stdin.isatty():
+                _may_go_on("", yes)
+            name = str(settings_of(ctx).get("ckan.site_title") or site.id)
+            click.echo(f"This removes all of {name}: {site.url}", err=True)
+            if click.prompt("Type its name to go on", err=True).strip() != name:
+                raise click.Abort
+
+        operations.clean(_portal(ctx, talk), no_backup, agree)
+        click.echo("The database is empty")
+        talk.say(
+            "Next: `ckan db init` makes its tables, `ckan db load FILE` or `ckan db "
+            "restore ID` brings data back"
         )
 
-    return click.Command(clean.name, callback=run, params=clean.params, help=clean.help)
+    return run

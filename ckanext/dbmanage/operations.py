@@ -7,6 +7,7 @@ was replaced). Knows neither click nor the web.
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .engine import Site
     from .engine.repository import Backup, Repository
     from .engine.restore import Restored, Source
+    from .upgrade import Plan, Report, Wanted
 
 #: asked before anything is touched; raises what ends the command
 Agree = Callable[["Site", "Repository", "Source | None"], None]
@@ -218,6 +220,203 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     return undone
 
 
+#: copies that are made, one after the other, because somebody wrote meanwhile
+_COPIES = 3
+
+
+def upgrade(
+    portal: Portal,
+    wanted: Wanted,
+    report: Report,
+    *,
+    rehearse: bool = False,
+    in_place: bool = False,
+    no_backup: bool = False,
+    planned: Callable[[Plan], None] = lambda _: None,
+) -> Restored | None:
+    """Migrates a copy of the live databases, looks at it, and switches it in.
+
+    With `rehearse` all but the switch, while saving goes on; with `in_place` the live
+    databases themselves are migrated, after a backup. `planned` is told what is to be
+    done once nothing is known to stand in its way; `report` is filled as far as the
+    upgrade came. Returns None where nothing was switched. Raises Refused, and what a
+    backup and a restore raise.
+    """
+    from . import upgrade
+    from .engine.errors import Refused
+    from .engine.maintenance import READ_ONLY, Maintenance
+
+    talk = portal.talk
+    site, repository = open_site(portal, heads=True)
+    known = upgrade.plan(portal.settings, site, wanted)
+    if known.blockers:
+        raise Refused(
+            "the upgrade would fail; nothing was touched. What stands in its way, and "
+            "what CKAN's role can run to mend it:\n"
+            + "\n".join(f"- {sentence}" for sentence in known.blockers)
+        )
+    if not known.steps:
+        planned(known)
+        return None
+    if not in_place:
+        _may_copy(site)
+    with repository.lock("upgrade"):
+        tidy(site, repository, talk)
+        planned(known)
+        let_go()
+        if rehearse:
+            with _backed_up(portal, known, repository, report, no_backup) as source:
+                _rehearse(portal, known, repository, source, report)
+            return None
+        keeper = Maintenance(site.redis_url, site.databases["database"].url)
+        with keeper.held("upgrade", "upgrade", talk.warn) as to:
+            if in_place:
+                to(READ_ONLY)
+                with _backed_up(portal, known, repository, report, no_backup):
+                    upgrade.migrate_live(portal.settings, known, report)
+                return None
+            switched = _upgraded(portal, known, repository, report, no_backup, to)
+        _switched(portal, repository, switched)
+    return switched
+
+
+def clean(portal: Portal, no_backup: bool, agree: Agree) -> None:
+    """Takes a backup of the database, unless there is nothing in it, and empties it.
+
+    The search index is emptied too; that it cannot be is told. Raises Refused, and what
+    a backup raises.
+    """
+    from ckan.lib.search import clear_all
+
+    from .engine import backup, postgres
+    from .engine.postgres import closing
+
+    talk = portal.talk
+    site, repository = open_site(portal)
+    with repository.lock("clean"):
+        tidy(site, repository, talk)
+        agree(site, repository, None)
+        let_go()
+        database = site.databases["database"]
+        with closing(database.connect()) as connection:
+            tables = postgres.tables(connection)
+            connection.rollback()
+            if tables and not no_backup:
+                taken = backup.take(
+                    site, repository, parts=("database",), reason="before clean",
+                    progress=talk.progress, warn=talk.warn,
+                )  # fmt: skip
+                talk.end()
+                talk.say(f"what was there is backup {taken.id}")
+            own = [(s, t) for s, t, *_ in tables if s == "public"]
+            postgres.drop_tables(connection, own)
+        repository.record("clean", "done", what="clean", tables=len(tables))
+    try:
+        with _application(portal):
+            clear_all()
+    except Exception as error:
+        talk.warn(
+            "the search index still shows what was there, for it could not be emptied "
+            f"({type(error).__name__}): `ckan search-index clear` does it later"
+        )
+
+
+def _may_copy(site: Site) -> None:
+    from .engine import restore
+    from .engine.errors import Refused
+    from .engine.postgres import closing
+
+    for database in site.databases.values():
+        with closing(database.maintenance()) as connection:
+            try:
+                restore.may_create(connection, database)
+            except Refused as error:
+                raise Refused(
+                    f"{error}\nor migrate the live database itself: "
+                    "`ckan db upgrade --in-place`"
+                ) from error
+
+
+@contextmanager
+def _backed_up(
+    portal: Portal, known: Plan, repository: Repository, report: Report, forget: bool
+) -> Iterator[Source]:
+    """A backup of the databases, which the copy is made of."""
+    from .engine import backup, restore, retention
+
+    talk = portal.talk
+    report.lap("")
+    taken = backup.take(
+        known.site, repository, parts=tuple(known.site.databases),
+        reason="before upgrade", progress=talk.progress, warn=talk.warn,
+    )  # fmt: skip
+    report.lap("back up")
+    try:
+        yield restore.open_source(known.site, repository, taken.id)
+    finally:
+        talk.end()
+        if forget:
+            decisions = [
+                retention.Decision(each, each.id == taken.id, "not wanted")
+                for each in repository.backups()
+            ]
+            retention.prune(repository, decisions, talk.progress)
+        else:
+            talk.say(f"the state before is backup {taken.id}")
+
+
+def _rehearse(
+    portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
+) -> None:
+    from . import upgrade
+    from .engine import restore
+
+    talk = portal.talk
+    restore.preflight(known.site, repository, source)
+    prepare = upgrade.migrated(portal.settings, known, report, talk)
+    with restore.copies(
+        known.site, repository, source, secrets.token_hex(4), prepare,
+        talk.progress, talk.warn,
+    ):  # fmt: skip
+        report.lap("statistics")
+
+
+def _upgraded(
+    portal: Portal,
+    known: Plan,
+    repository: Repository,
+    report: Report,
+    forget: bool,
+    to: Callable[[str], None],
+    copies: int = _COPIES,
+) -> Restored:
+    from . import upgrade
+    from .engine import restore
+    from .engine.errors import Written
+    from .engine.maintenance import READ_ONLY
+
+    site, talk = known.site, portal.talk
+    to(READ_ONLY)
+    since = restore.Since(restore.counters(site, site.databases))
+    with _backed_up(portal, known, repository, report, forget) as source:
+        restore.preflight(site, repository, source)
+        try:
+            with _owing_an_index(site, repository, True):
+                switched = restore.restore(
+                    site, repository, source, what="upgrade", since=since,
+                    prepare=upgrade.migrated(portal.settings, known, report, talk),
+                    progress=talk.progress, warn=talk.warn,
+                )  # fmt: skip
+        except Written as error:
+            if copies == 1:
+                raise
+            talk.warn(f"{error}. Another copy is made")
+        else:
+            report.lap("statistics and switch")
+            return switched
+    return _upgraded(portal, known, repository, report, forget, to, copies - 1)
+
+
 @contextmanager
 def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
     """Marks, before a switch, that the index must follow; not when there was none."""
@@ -235,6 +434,53 @@ def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[
             ):
                 repository.mark("reindex", before)
         raise
+
+
+def mend(portal: Portal, preview: bool) -> None:
+    """Repairs what can be repaired without losing anything, and says what.
+
+    With `preview` it only says.
+    """
+    from . import checks, upgrade
+    from .engine import switch
+
+    talk = portal.talk
+    site, repository = open_site(portal)
+
+    def to_do(sentence: str) -> bool:
+        talk.say(f"{'would ' if preview else ''}{sentence}")
+        return not preview
+
+    with repository.lock("doctor"):
+        if not preview:
+            tidy(site, repository, talk)
+        elif switch.half_way(site, repository):
+            to_do("finish or turn back the switch that is half-way")
+        mode = repository.path.stat().st_mode & 0o777
+        if mode & 0o077 and to_do(f"close {repository.path} to others"):
+            repository.path.chmod(0o700)
+        store, main = site.databases.get("datastore"), site.databases["database"]
+        if (
+            store is not None
+            and list(checks.unset_permissions(store, main))
+            and to_do("set the DataStore's permissions")
+        ):
+            upgrade.set_permissions(store, main)
+        owed = repository.marked("reindex") or _is_behind(portal)
+        if owed and to_do("bring the search index up to date"):
+            reindex(portal, repository)
+
+
+def _is_behind(portal: Portal) -> bool:
+    if portal.app is None:
+        return False
+    from . import reindex
+
+    try:
+        with _application(portal):
+            return any(reindex.differing())
+    except Exception:  # the check itself tells
+        return False
 
 
 def keep(portal: Portal, name: str, kept: bool) -> Backup:

@@ -112,16 +112,14 @@ def _all(app: Any, jobs: int, progress: Progress, deep: bool) -> Indexed:
 def _changed(progress: Progress) -> Indexed:
     done = Indexed()
     # compared first and then written: a commit in between would move the pages
-    differing, orphans = [], []
-    for dataset, there in _differences():
-        (differing if there else orphans).append(dataset)
+    missing, orphans = differing()
     write = _Writer(False)
-    for batch in _batches(differing, _SENT):
+    for batch in _batches(missing, _SENT):
         sent, _, failed = write([(dataset, "") for dataset in batch])
         done.indexed += sent
         for dataset in failed:
             _index(dataset, done)
-        progress("index", done.indexed, len(differing))
+        progress("index", done.indexed, len(missing))
     return _ended(orphans, done)
 
 
@@ -289,6 +287,14 @@ def _hides_deleted() -> bool:
 
 
 # -- what is there and what should be
+
+
+def differing() -> tuple[list[str], list[str]]:
+    """Datasets missing or old in the index, and ids in it that the database lacks."""
+    found: tuple[list[str], list[str]] = [], []
+    for dataset, there in _differences():
+        found[0 if there else 1].append(dataset)
+    return found
 
 
 def _differences() -> Iterator[tuple[str, bool]]:

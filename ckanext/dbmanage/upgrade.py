@@ -9,22 +9,33 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import subprocess
+import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
 
-from . import config
+from . import blockers, config
+from .blockers import Drops
 from .config import Migrations
-from .engine import postgres
-from .engine.errors import DbmanageError, ToolFailed
-from .engine.postgres import Database
+from .engine import Site, Warn, migration, postgres
+from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed
+from .engine.migration import Changes
+from .engine.postgres import Database, closing
+
+#: the version table of core's migrations; a plugin's has the plugin's name before it
+CORE = "alembic_version"
 
 
 def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
@@ -38,25 +49,35 @@ def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
 
 @cache
 def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
-    import ckan.migration
-
-    directories = {"alembic_version": Path(ckan.migration.__file__).parent}
-    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
-    for plugin in plugins:
-        if plugin in classes:
-            directory = _migrations(
-                plugin, inspect.getsourcefile(classes[plugin].load())
-            )
-            if (directory / "env.py").exists():
-                directories[f"{plugin}_alembic_version"] = directory
-    scripts = {table: ScriptDirectory(str(d)) for table, d in directories.items()}
     return {
         table: Migrations(
             frozenset(script.get_heads()),
             frozenset(each.revision for each in script.walk_revisions()),
         )
-        for table, script in scripts.items()
+        for table, script in _scripts(plugins).items()
     }
+
+
+@cache
+def _scripts(plugins: tuple[str, ...]) -> dict[str, ScriptDirectory]:
+    import ckan.migration
+
+    directories = {CORE: Path(ckan.migration.__file__).parent}
+    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
+    for plugin in plugins:
+        if plugin in classes:
+            directory = _migrations(plugin, _source(classes[plugin]))
+            if (directory / "env.py").exists():
+                directories[f"{plugin}_{CORE}"] = directory
+    return {table: ScriptDirectory(str(d)) for table, d in directories.items()}
+
+
+def _source(plugin: EntryPoint) -> str | None:
+    try:
+        return inspect.getsourcefile(plugin.load())
+    except Exception:  # it may have been written for another CKAN
+        found = find_spec(plugin.module)
+        return found and found.origin
 
 
 def _migrations(plugin: str, source: str | None) -> Path:
@@ -86,21 +107,49 @@ def prepare(
 
 
 def migrate(
-    settings: config.Config, copies: Mapping[str, Database], tables: list[str]
+    settings: config.Config,
+    copies: Mapping[str, Database],
+    tables: Iterable[str],
+    targets: Mapping[str, str] | None = None,
+    heard: Heard | None = None,
 ) -> None:
     """Runs the migrations of the installed code on copies of the site's databases.
 
-    `tables` are the version tables to bring to their heads. Raises ToolFailed.
+    `tables` are the version tables to bring to their heads, or to the revisions that
+    `targets` names; what CKAN says is added to `heard`. Raises ToolFailed.
     """
-    plugins = [t.removesuffix("_alembic_version") for t in sorted(tables)]
-    command = "from ckan.cli.cli import ckan; ckan()"
-    if "alembic_version" in tables:
-        # core's own plugins read core's tables; others' migrations come after these
+    # core's own plugins read core's tables; others' migrations come after these
+    plugins = sorted(
+        (t.removesuffix(f"_{CORE}") for t in tables if t != CORE),
+        key=lambda name: (not _is_core(name), name),
+    )
+    if CORE in tables:
+        target = (targets or {}).get(CORE, "head")
         core = [name for name in config.plugins(settings) if _is_core(name)]
-        isolated(settings, copies, core, command, "db", "upgrade")
-        plugins.remove("alembic_version")
+        arguments = ["-v", target, *_only_core()]
+        _ckan(settings, copies, core, "db", "upgrade", *arguments, heard=heard)
     for plugin in plugins:
-        isolated(settings, copies, [plugin], command, "db", "upgrade", "-p", plugin)
+        target = (targets or {}).get(f"{plugin}_{CORE}", "head")
+        arguments = ["-v", target, "-p", plugin]
+        _ckan(settings, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
+
+
+def _only_core() -> list[str]:
+    from ckan.cli import db
+
+    known = [name for option in db.upgrade.params for name in option.opts]
+    return [name for name in known if name == "--skip-plugins"]
+
+
+def _ckan(
+    settings: config.Config,
+    copies: Mapping[str, Database],
+    plugins: list[str],
+    *arguments: str,
+    heard: Heard | None = None,
+) -> str:
+    command = "from ckan.cli.cli import ckan; ckan()"
+    return isolated(settings, copies, plugins, command, *arguments, heard=heard)
 
 
 def _is_core(plugin: str) -> bool:
@@ -124,7 +173,7 @@ def sample(
 #: CKAN 2.10 and 2.11 do not start without these
 _LOGGING = """
 [loggers]
-keys = root
+keys = root, alembic
 [handlers]
 keys = console
 [formatters]
@@ -132,6 +181,10 @@ keys = plain
 [logger_root]
 level = ERROR
 handlers = console
+[logger_alembic]
+level = INFO
+handlers =
+qualname = alembic.runtime.migration
 [handler_console]
 class = StreamHandler
 args = (sys.stderr,)
@@ -152,11 +205,13 @@ def isolated(
     plugins: list[str],
     code: str,
     *arguments: str,
+    heard: Heard | None = None,
 ) -> str:
     """Runs Python code with CKAN on copies, every live service out of its reach.
 
     With the site's configuration, but only these plugins; `-c` and the configuration
-    file are put before the arguments. Returns what it printed. Raises ToolFailed.
+    file are put before the arguments. Returns what it printed; what it said on stderr
+    is added to `heard`. Raises ToolFailed.
     The environment wins over every configuration file (facts: measured), so each
     address is set there.
     """
@@ -185,20 +240,54 @@ def isolated(
             f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
             + _LOGGING
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code, "-c", str(ini), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
+        said, lines, ended = _run(
+            [code, "-c", str(ini), *arguments], environment, heard
         )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if ended:
+        live = main == config.databases(settings)["database"]
+        where = "the live database" if live else "the copy"
+        calm = "" if live else "; all that is live is as it was"
         raise ToolFailed(
-            f"CKAN failed on the copy ({' '.join(arguments) or 'reading a sample'}); "
-            "all that is live is as it was:\n  " + "\n  ".join(lines[-6:])
+            f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
+            f"{calm}:\n  " + "\n  ".join(_gist(lines))
         )
-    return done.stdout
+    return said
+
+
+#: when a line was said on stderr, and the line; an empty one at a program's good end
+Heard = list[tuple[float, str]]
+
+
+def _run(
+    arguments: list[str], environment: dict[str, str], heard: Heard | None
+) -> tuple[str, list[str], int]:
+    """What a Python program printed, its lines on stderr, and its exit code."""
+    lines: Heard = [] if heard is None else heard
+
+    def listen(file: Any) -> None:
+        for line in file:
+            if line.strip():
+                lines.append((time.monotonic(), line.rstrip()))
+
+    before = len(lines)
+    with postgres.running(
+        [sys.executable, "-c", *arguments], environment, text=True, stdin=-3, stdout=-1
+    ) as process:
+        thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
+        thread.start()
+        said = str(process.stdout.read()) if process.stdout else ""
+        code = process.wait()
+        thread.join()
+    if not code:
+        lines.append((time.monotonic(), ""))
+    return said, [line for _, line in lines[before:]], code
+
+
+def _gist(lines: list[str]) -> list[str]:
+    """The error in what a program said, without the statement that follows it."""
+    errors = re.compile(r"[\w.]+(Error|Exception|Failed|Mismatch): ")
+    begins = [n for n, line in enumerate(lines) if errors.match(line)]
+    return lines[begins[-1] :][:4] if begins else lines[-6:]
 
 
 #: core makes this type at the first search, and fails when two come at once
@@ -206,12 +295,8 @@ _NESTED = """DO $$ BEGIN IF to_regtype('nested') IS NULL THEN
     CREATE TYPE nested AS (json json, extra text); END IF; END $$"""
 
 
-def set_permissions(datastore: Database, main: Database) -> None:
-    """Runs core's `ckan datastore set-permissions` on a DataStore, as its owner.
-
-    Measured: the owner may run all of it, no superuser is needed. Raises
-    DbmanageError.
-    """
+def permissions(datastore: Database, main: Database) -> str:
+    """The SQL of core's `ckan datastore set-permissions`, for the DataStore itself."""
     from ckanext.datastore.cli import permissions_sql
 
     assert datastore.read_url is not None
@@ -222,14 +307,342 @@ def set_permissions(datastore: Database, main: Database) -> None:
         writeuser=datastore.role,
         readuser=datastore.role_of(datastore.read_url),
     )
-    lines = [line for line in script.splitlines() if not line.startswith("\\connect")]
+    lines = script.splitlines()
+    return "\n".join(line for line in lines if not line.startswith("\\connect"))
+
+
+def set_permissions(datastore: Database, main: Database) -> None:
+    """Runs core's `ckan datastore set-permissions` on a DataStore, as its owner.
+
+    Measured: the owner may run all of it, no superuser is needed. Raises
+    DbmanageError.
+    """
     with postgres.closing(datastore.connect()) as connection:
         try:
             with connection, connection.cursor() as cursor:
-                cursor.execute("\n".join(lines))
+                cursor.execute(permissions(datastore, main))
                 cursor.execute(_NESTED)
         except Exception as error:
             raise DbmanageError(
                 "the permissions of the DataStore could not be set: "
                 f"{' '.join(str(error).split())}"
             ) from error
+
+
+# --------------------------------------------------------------------- the upgrade
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What core's `ckan db upgrade` was asked for, by its own options' names."""
+
+    version: str = "head"
+    plugin: str = ""
+    skip_core: bool = False
+    skip_plugins: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A migration that is pending."""
+
+    table: str
+    revision: str
+    about: str
+    script: Path
+
+    @property
+    def owner(self) -> str:
+        """The plugin that it is of, or `CKAN`."""
+        return self.table.removesuffix(CORE).rstrip("_") or "CKAN"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The migrations that are pending, and what stands in their way.
+
+    `site` is the site with the revisions aimed at as its heads; `empty`: there is
+    nothing yet to be upgraded.
+    """
+
+    site: Site
+    steps: list[Step]
+    blockers: list[str]
+    losses: list[str]
+    empty: bool = False
+
+    @property
+    def tables(self) -> list[str]:
+        """The version tables that are to change."""
+        return sorted({step.table for step in self.steps})
+
+    @property
+    def drops(self) -> Drops:
+        """What its scripts take away."""
+        return blockers.drops(step.script for step in self.steps)
+
+
+def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
+    """What an upgrade of the live database has to do. Raises Refused."""
+    with closing(site.databases["database"].connect()) as connection:
+        there = postgres.migration_heads(connection)
+        if CORE not in there:
+            empty = not postgres.tables(connection)
+            return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
+        scripts = _scripts(tuple(config.plugins(settings)))
+        tables = [table for table in scripts if _is_wanted(table, wanted)]
+        if wanted.plugin and not tables:
+            raise Refused(
+                f"the plugin {wanted.plugin!r} is not enabled or has no migrations"
+            )
+        problems = list(_odd_heads(there, scripts, site))
+        heads = {table: frozenset(there.get(table, ())) for table in scripts}
+        steps: list[Step] = []
+        if not problems:
+            for table in tables:
+                asked = wanted.version if _is_named(table, wanted) else "head"
+                pending = _pending(scripts[table], asked, there.get(table, []))
+                steps += [
+                    Step(table, each.revision, each.doc or "", Path(each.path))
+                    for each in reversed(pending)
+                ]
+                if pending:
+                    heads[table] = frozenset({pending[0].revision})
+        site = replace(site, heads=heads)
+        known = Plan(site, steps, [], [])
+        if steps:
+            core = [step.revision for step in steps if step.table == CORE]
+            problems += blockers.blockers(connection, core, known.drops)
+            problems += _unloadable(known)
+        found = [] if problems else list(blockers.losses(connection, known.drops))
+    return replace(known, blockers=problems, losses=found)
+
+
+_NO_VERSION = (
+    "the database has tables, but none of CKAN's own migrations: is sqlalchemy.url "
+    "right? A database of CKAN 2.8 or older is first upgraded with CKAN 2.9"
+)
+
+
+def _is_wanted(table: str, wanted: Wanted) -> bool:
+    if wanted.plugin:
+        return table == f"{wanted.plugin}_{CORE}" and not wanted.skip_core
+    return not (wanted.skip_core if table == CORE else wanted.skip_plugins)
+
+
+def _is_named(table: str, wanted: Wanted) -> bool:
+    return table == (f"{wanted.plugin}_{CORE}" if wanted.plugin else CORE)
+
+
+def _odd_heads(
+    there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory], site: Site
+) -> Iterator[str]:
+    """Revisions in the database, or in the code, that no migration can start at."""
+    for table, revisions in there.items():
+        owner = table.removesuffix(CORE).rstrip("_") or "CKAN"
+        if table not in scripts:
+            if revisions:
+                yield (
+                    f"the database holds migrations of the plugin {owner!r}, which is "
+                    "not enabled: enable it, that they are looked after; or, when it "
+                    "is gone for good:\n"
+                    f"    DROP TABLE {table};"
+                )
+        elif unknown := set(revisions) - site.revisions[table]:
+            yield (
+                f"{owner}'s schema is at {', '.join(sorted(unknown))}, which the "
+                "installed code does not know: install the version of it that the "
+                "database was last used with, or a newer one"
+            )
+        elif len(revisions) > 1:
+            yield (
+                f"{table} holds {len(revisions)} revisions ({', '.join(revisions)}), "
+                "one is right: delete the others from it"
+            )
+    for table, script in scripts.items():
+        if len(heads := script.get_heads()) > 1:
+            yield (
+                f"the code of {table.removesuffix(CORE).rstrip('_') or 'CKAN'}"
+                f" has {len(heads)} last ones ({', '.join(sorted(heads))}): "
+                "install a release of it"
+            )
+
+
+def _pending(script: ScriptDirectory, target: str, there: list[str]) -> list[Any]:
+    try:
+        return list(script.iterate_revisions(target, there[0] if there else "base"))
+    except (CommandError, RevisionError) as error:
+        raise Refused(
+            f"there is no way from {there[0] if there else 'nothing'} to the version "
+            f"{target!r}: {error}"
+        ) from error
+
+
+def _unloadable(known: Plan) -> Iterator[str]:
+    """Plugins that are to migrate and that the installed CKAN cannot import."""
+    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
+    for owner in sorted({step.owner for step in known.steps} - {"CKAN"}):
+        try:
+            classes[owner].load()
+        except Exception as error:
+            yield (
+                f"the plugin {owner!r} has migrations to run and cannot be imported: "
+                f"{type(error).__name__}: {error}. Install a version of it for CKAN "
+                f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
+            )
+
+
+@dataclass
+class Report:
+    """What an upgrade or a rehearsal did, as far as it came.
+
+    Seconds by phase; owner, revision, what it is about and seconds of each migration
+    that was begun; the changes that were seen.
+    """
+
+    phases: dict[str, float] = field(default_factory=dict)
+    steps: list[tuple[str, str, str, float | None]] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
+    _moment: float = 0.0
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase, the first of which begins with an empty one."""
+        before, self._moment = self._moment, time.monotonic()
+        if phase:
+            self.phases[phase] = self._moment - before
+
+
+def migrated(
+    settings: config.Config, known: Plan, report: Report, talk: Any
+) -> Callable[[Mapping[str, Database], list[str]], None]:
+    """What migrates copies and looks at what came of it, for the engine's `Prepare`.
+
+    The function raises ToolFailed or Damaged, the report filled as far as it came.
+    """
+
+    def run(copies: Mapping[str, Database], _: list[str]) -> None:
+        report.lap("copy")
+        main = copies["database"]
+        with closing(main.connect()) as connection:
+            extras = blockers.extras(connection)
+        with migration.watched(main) as report.changes:
+            _migrate(settings, copies, known, report)
+        talk.progress("check", 0, 0)
+        with closing(main.connect()) as connection:
+            problems = list(_lost(known, report.changes))
+            problems += _fewer_extras(extras, blockers.extras(connection))
+        problems += _unlike_models(settings, known, copies, talk.warn)
+        problems += sample(settings)(copies)["problems"]
+        report.lap("check")
+        if problems:
+            raise Damaged("the migrated copy", problems)
+
+    return run
+
+
+def migrate_live(settings: config.Config, known: Plan, report: Report) -> None:
+    """Migrates the live databases themselves. Raises ToolFailed, DbmanageError."""
+    try:
+        _migrate(settings, known.site.databases, known, report)
+    except DbmanageError as error:
+        raise ToolFailed(
+            f"{error}\nThe migrations above it in the report are done, this one and "
+            "those after it are not. Mend its cause and run the upgrade again, or go "
+            "back to the backup"
+        ) from error
+    with closing(known.site.databases["database"].connect()) as connection:
+        there = postgres.migration_heads(connection)
+    wrong = [t for t in known.tables if set(there.get(t, ())) != known.site.heads[t]]
+    if wrong:
+        raise ToolFailed(f"{', '.join(wrong)} did not come to what was aimed at")
+
+
+def _migrate(
+    settings: config.Config,
+    databases: Mapping[str, Database],
+    known: Plan,
+    report: Report,
+) -> None:
+    heard: Heard = []
+    targets = {table: min(known.site.heads[table]) for table in known.tables}
+    try:
+        migrate(settings, databases, known.tables, targets, heard)
+    finally:
+        report.lap("migrate")
+        report.steps = list(_timed(known, heard))
+    if (store := databases.get("datastore")) is not None:
+        set_permissions(store, config.databases(settings)["database"])
+
+
+_BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
+
+
+def _timed(known: Plan, heard: Heard) -> Iterator[tuple[str, str, str, float | None]]:
+    """The migrations that were begun, None seconds for one that did not end."""
+    moments: list[tuple[float, str]] = []
+    for moment, line in heard:
+        if begins := _BEGINS.search(line):
+            moments.append((moment, begins[1]))
+        elif not line:
+            moments.append((moment, ""))
+    said = {revision: number for number, (_, revision) in enumerate(moments)}
+    for step in known.steps:
+        if step.revision in said:
+            number = said[step.revision]
+            after = moments[number + 1 : number + 2]
+            seconds = after[0][0] - moments[number][0] if after else None
+            yield step.owner, step.revision, step.about, seconds
+
+
+def _lost(known: Plan, changes: Changes) -> Iterator[str]:
+    for table, (before, after) in sorted(changes.fewer.items()):
+        yield (
+            f"the migrations took {before - after} of {before} rows out of {table}; if "
+            "that is meant, `ckan db upgrade --in-place` does not look"
+        )
+    said = {f"public.{table}" for table in known.drops.tables}
+    for table, rows in sorted(changes.dropped.items()):
+        if rows and table not in said:
+            yield f"the table {table} with {rows} rows is gone, and no script says so"
+
+
+def _fewer_extras(before: dict[str, int], after: dict[str, int]) -> Iterator[str]:
+    for owner, count in before.items():
+        if after[owner] != count:
+            yield f"{count} extras of {owner}s became {after[owner]}"
+
+
+def _unlike_models(
+    settings: config.Config, known: Plan, copies: Mapping[str, Database], warn: Warn
+) -> Iterator[str]:
+    """What core's own `ckan db check` finds, where there is one.
+
+    What only the database has (a plugin's tables, an operator's index) is told; what
+    the code needs and the database lacks is a problem.
+    """
+    from ckan.cli import db
+
+    core = known.site.heads[CORE] == frozenset(_scripts(())[CORE].get_heads())
+    if "check" not in db.db.commands or not core:
+        return
+    plugins = [name for name in config.plugins(settings) if _is_core(name)]
+    heard: Heard = []
+    said = isolated(settings, copies, plugins, _CHECK, "db", "check", heard=heard)
+    lines = said.splitlines()
+    for what, about in zip(lines, lines[1:], strict=False):
+        if about.startswith("\t") and what.startswith("remove_"):
+            warn(f"only the database has this ({what}): {about.strip()}")
+        elif about.startswith("\t"):
+            yield f"CKAN's models and the migrated copy differ: {what} {about.strip()}"
+    if not lines:
+        yield f"`ckan db check` did not end: {' '.join(line for _, line in heard[-3:])}"
+
+
+#: its result is read, whatever its exit code
+_CHECK = """
+from ckan.cli.cli import ckan
+try:
+    ckan()
+except SystemExit:
+    pass
+"""

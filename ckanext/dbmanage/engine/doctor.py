@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -37,10 +37,12 @@ class Finding:
 Check = Callable[[Site, Repository], Iterator[tuple[str, str]]]
 
 
-def examine(site: Site, repository: Repository) -> list[Finding]:
-    """All checks' findings."""
+def examine(
+    site: Site, repository: Repository, more: Mapping[str, Check]
+) -> list[Finding]:
+    """All checks' findings, and those of `more`."""
     found = []
-    for name, check in CHECKS.items():
+    for name, check in (CHECKS | dict(more)).items():
         try:
             found += [Finding(name, *finding) for finding in check(site, repository)]
         except Exception as error:  # a check that fails is itself a problem

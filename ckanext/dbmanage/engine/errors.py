@@ -4,6 +4,7 @@
     ├── ConnectionFailed      a PostgreSQL server or database could not be reached
     ├── Refused               a precondition does not hold; nothing was touched
     │   ├── Busy              somebody else is at work in the same place
+    │   ├── Written           what is to be replaced was written to since it was copied
     │   └── Untrusted         not signed by this site, and no `--trust` was given
     ├── Damaged               a backup or an archive is not what it was
     └── ToolFailed            pg_dump, pg_restore or the server ended with an error
@@ -28,6 +29,11 @@ class Refused(DbmanageError):
 
 class Busy(Refused):
     """Somebody else is at work here; the message names them."""
+
+
+class Written(Refused):
+    """What is to be replaced was written to since it was copied; who may have done so
+    is named."""
 
 
 class Untrusted(Refused):

@@ -156,6 +156,13 @@ class _Found:
     name: str
 
 
+def paths(among: list[Folder]) -> Iterator[str]:
+    """The paths of all that is on the disk, names that are no text left out."""
+    for found in _walk(among, {}):
+        if not any("\ud800" <= letter <= "\udfff" for letter in found.path):
+            yield found.path
+
+
 def _walk(among: list[Folder], inside: Mapping[str, str]) -> Iterator[_Found]:
     """All that is below the folders and no directory, in the order of the paths.
 

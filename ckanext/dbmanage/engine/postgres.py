@@ -389,6 +389,26 @@ def tables(connection: Connection) -> list[tuple[str, str, str, int]]:
     return query(connection, _TABLES)  # type: ignore[return-value]
 
 
+def drop_tables(connection: Connection, names: Iterable[tuple[str, str]]) -> None:
+    """Drops tables with all that depends on them, in one transaction.
+
+    Raises ToolFailed when somebody else holds one of them.
+    """
+    found = [sql.Identifier(*name) for name in names]
+    if not found:
+        return
+    statement = sql.SQL("DROP TABLE {} CASCADE").format(sql.SQL(", ").join(found))
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '10s'")
+            cursor.execute(statement)
+    except psycopg2.Error as error:
+        raise ToolFailed(
+            "the tables could not be dropped, all are as they were: "
+            f"{' '.join(str(error).split())}. Stop CKAN's processes, then try again"
+        ) from error
+
+
 def count_rows(
     connection: Connection, names: Iterable[tuple[str, str]], snapshot: str = ""
 ) -> dict[str, int]:

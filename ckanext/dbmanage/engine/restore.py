@@ -10,10 +10,11 @@ done with its help is handed in as `prepare`.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg2
@@ -21,7 +22,14 @@ from zstandard import ZstdError
 
 from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
 from .backup import Replaced
-from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted
+from .errors import (
+    ConnectionFailed,
+    Damaged,
+    Refused,
+    ToolFailed,
+    Untrusted,
+    Written,
+)
 from .files import Move
 from .postgres import Connection, Database, closing, query
 from .repository import UNSIGNED, Backup, Repository
@@ -30,6 +38,17 @@ from .switch import Pair, Scratch
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
 Prepare = Callable[[Mapping[str, Database], list[str]], None]
+
+#: rows ever written, by part and table
+Counters = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Since:
+    """What had been written to the live databases, and the moment of looking."""
+
+    counters: Counters
+    moment: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -311,15 +330,19 @@ def restore(
     prepare: Prepare = lambda *_: None,
     progress: Progress = lambda *_: None,
     warn: Warn = lambda _: None,
+    what: str = "restore",
+    since: Since | None = None,
 ) -> Restored:
     """Restores the source's parts and switches them in; the old ones stay for `undo`.
 
     The caller holds the repository's lock and has made the `preflight`. Until the
     switch nothing that is live is touched; a failure drops what was made beside it.
-    Raises Refused, ConnectionFailed, ToolFailed, Damaged.
+    `what` is it that visitors and the journal are told of. With `since`, of
+    before the source was made, nothing is switched when the live databases were
+    written to after it. Raises Refused, ConnectionFailed, ToolFailed, Damaged, Written.
     """
-    with _journalled(site, repository, "restore", source.name, warn) as operation:
-        before = _written(site, source.archives)
+    with _journalled(site, repository, what, source.name, warn) as operation:
+        before = since.counters if since else counters(site, source.archives)
         with (
             copies(
                 site, repository, source, operation, prepare, progress, warn
@@ -337,7 +360,11 @@ def restore(
             for scratch in scratches.values():
                 switch.copy_properties(scratch, warn)
             pairs = [scratch.pair for scratch in scratches.values()]
-            _switch(site, repository, operation, pairs, laid, progress, warn)
+            with _away(site, what, operation, progress, warn):
+                if since is not None:
+                    _refuse_written(site, since)
+                planned = switch.planned(site, repository, laid)
+                switch.switch(site, repository, operation, pairs, planned)
         done = _done(site, repository, operation, pairs, laid, before, warn)
     return replace(done, source=source.name)
 
@@ -356,8 +383,10 @@ def undo(
     """
     with _journalled(site, repository, "undo", "the last switch", warn) as operation:
         pairs, moves = switch.undoable(site, repository)
-        before = _written(site, [pair.part for pair in pairs])
-        _switch(site, repository, operation, pairs, moves, progress, warn)
+        before = counters(site, [pair.part for pair in pairs])
+        with _away(site, "restore", operation, progress, warn):
+            planned = switch.planned(site, repository, moves)
+            switch.switch(site, repository, operation, pairs, planned)
         return _done(site, repository, operation, pairs, moves, before, warn)
 
 
@@ -385,23 +414,39 @@ def _journalled(
         switch.drop_older(site, repository, operation, warn)
 
 
-def _switch(
-    site: Site,
-    repository: Repository,
-    operation: str,
-    pairs: list[Pair],
-    moves: list[Move],
-    progress: Progress,
-    warn: Warn,
-) -> None:
+@contextmanager
+def _away(
+    site: Site, what: str, operation: str, progress: Progress, warn: Warn
+) -> Iterator[None]:
     progress("switch", 0, 0)
-    with sessions.away(site, "restore", f"restore-{operation}", warn):
-        planned = switch.planned(site, repository, moves)
-        switch.switch(site, repository, operation, pairs, planned)
+    with sessions.away(site, what, f"{what}-{operation}", warn):
+        yield
 
 
-def _written(site: Site, parts: Iterable[str]) -> dict[str, dict[str, int]]:
+def counters(site: Site, parts: Iterable[str]) -> Counters:
+    """How many rows were ever written to the live databases, by part and table."""
     return {part: sessions.written(site.databases[part]) for part in parts}
+
+
+def _refuse_written(site: Site, since: Since) -> None:
+    writers = sessions.ended(site, time.monotonic() - since.moment)
+    more = _more(since.counters, counters(site, since.counters))
+    if more:
+        tables = ", ".join(f"{rows} rows of {name}" for name, rows in more.items())
+        who = "; ".join(writers) or "a session that is gone"
+        raise Written(
+            f"{tables} were written since the copy was made, perhaps by: {who}. Stop "
+            "CKAN's workers, harvesters and cron jobs, then try again"
+        )
+
+
+def _more(before: Counters, after: Counters) -> dict[str, int]:
+    return {
+        f"{part}: {table}": rows - before[part].get(table, 0)
+        for part, tables in after.items()
+        for table, rows in tables.items()
+        if rows > before[part].get(table, 0)
+    }
 
 
 def _done(
@@ -410,7 +455,7 @@ def _done(
     operation: str,
     pairs: list[Pair],
     moves: list[Move],
-    before: Mapping[str, Mapping[str, int]],
+    before: Counters,
     warn: Warn,
 ) -> Restored:
     databases = {
@@ -418,15 +463,12 @@ def _done(
         for pair in pairs
         if pair.live_oid
     }
-    written = {}
+    after: dict[str, Mapping[str, int]] = {}
     for part, database in databases.items():
-        after: dict[str, int] = {}
         # every session of before has ended, and so has told all it wrote
         with suppress(psycopg2.Error, ConnectionFailed):  # the switch is done
-            after = sessions.written(database)
-        for table, rows in after.items():
-            if rows > before[part].get(table, 0):
-                written[f"{part}: {table}"] = rows - before[part].get(table, 0)
+            after[part] = sessions.written(database)
+    written = _more(before, after)
     inside = {move.prefix: move.undo for move in moves}
     parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
     return Restored(operation, parts, Replaced(databases, inside), written)

@@ -96,6 +96,41 @@ def ending(site: Site, names: list[str]) -> Iterator[None]:
                 thread.join()
 
 
+def ended(site: Site, seconds: float) -> list[str]:
+    """Ends the sessions of the site's own roles, for only then all they wrote is told.
+
+    Returns those that may have written in the last seconds: they are in a transaction
+    that did, or their last word was COMMIT, where a reader's is ROLLBACK.
+    """
+    names = [database.name for database in site.databases.values()]
+    statement = (
+        "SELECT pid, usename, application_name, client_addr::text"
+        " FROM pg_stat_activity WHERE datname = ANY(%s) AND usename = current_user"
+        " AND pid <> pg_backend_pid()"
+    )
+    with ExitStack() as stack:
+        connections = _connections(site, stack)
+        writing = (
+            f"{statement} AND (backend_xid IS NOT NULL OR query ILIKE 'COMMIT%%'"
+            " AND state_change > now() - %s * interval '1 s')"
+        )
+        found = [row for c in connections for row in query(c, writing, names, seconds)]
+        with ending(site, names):
+            end = time.monotonic() + _DRAIN
+            while any(query(c, statement, names) for c in connections):
+                if time.monotonic() > end:
+                    break
+                time.sleep(_PAUSE)
+    return sorted({_described(*row) for row in found})
+
+
+def _described(pid: int, role: str, application: str, address: str | None) -> str:
+    return (
+        f"process {pid}, role {role!r}, application {application!r}, "
+        f"from {address or 'a local socket'}"
+    )
+
+
 @contextmanager
 def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
     """The site read-only, then away, and nobody at work in its databases.
@@ -131,13 +166,7 @@ def _wait(
         there = [row for c in connections for row in query(c, statement, names)]
         quiet = 0 if there else quiet + 1
         if quiet >= calm or time.monotonic() > end:
-            return sorted(
-                {
-                    f"process {pid}, role {role!r}, application {application!r}, "
-                    f"from {address or 'a local socket'}"
-                    for pid, role, application, address in there
-                }
-            )
+            return sorted({_described(*row) for row in there})
         time.sleep(_PAUSE)
 
 

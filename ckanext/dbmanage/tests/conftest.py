@@ -211,7 +211,7 @@ class Portal:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self.environment,
+            env=self.environment | options.pop("env", {}),
             text=True,
             start_new_session=True,
             **options,
@@ -441,6 +441,37 @@ def make_portal(
 def portal(make_portal: Callable[..., Portal]) -> Portal:
     """A portal with datasets, a DataStore and an empty repository."""
     return make_portal()
+
+
+def made_by(portal: Portal, version: str) -> Callable[..., None]:
+    """Gives a portal the main database of an older CKAN; what runs programs of it."""
+    import ckan
+
+    if not ckan.__version__.startswith("2.12"):
+        pytest.skip("older than what? this is the test of the newest")
+    name = portal.names["database"]
+    query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+
+    def run(program: str, *arguments: str) -> None:
+        core = f"{os.environ['CKAN_SOLR_URL']}_{version.replace('.', '')}"
+        portal.write(solr_url=core)
+        subprocess.run(
+            [
+                Path(sys.prefix).parent / f"venv-{version}" / "bin" / program,
+                *arguments,
+            ],
+            env=portal.environment,
+            check=True,
+            capture_output=True,
+        )
+        portal.write(solr_url=os.environ["CKAN_SOLR_URL"])
+
+    run("ckan", "-c", str(portal.ini), "db", "init")
+    run("ckan", "-c", str(portal.ini), "db", "pending-migrations", "--apply")
+    with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
+        owned.cursor().execute(ROWS)
+    return run
 
 
 # ------------------------------------------------------------- another PostgreSQL

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ckanext.dbmanage
 
-from .conftest import BIN, PG_BIN, Portal, Web, query
+from .conftest import BIN, PG_BIN, Portal, Web, made_by, query
 
 DOCS = Path(ckanext.dbmanage.__file__).parent.parent.parent / "docs"
 
@@ -118,6 +118,24 @@ def test_export(portal: Portal, tmp_path: Path) -> None:
     lines = (tmp_path / "my_datasets.jsonl").read_text().splitlines()
     assert len(lines) == 36
     assert len((tmp_path / "everything.jsonl").read_text().splitlines()) == 40
+
+
+def test_upgrading(portal: Portal) -> None:
+    made_by(portal, "2.10")
+    portal.sql(
+        "INSERT INTO package_extra (id, package_id, key, value, state)"
+        " VALUES ('e', 'id-1', 'k', 'v', 'active')"
+    )
+    old = portal.sql("SELECT version_num FROM alembic_version")
+    *steps, undo = commands("upgrading.rst")
+    said = [run(portal, step) for step in steps]
+    assert "the upgrade would work" in said[0] and "upgraded by" in said[1]
+    assert portal.sql("SELECT extras FROM package WHERE id = 'id-1'") == [({"k": "v"},)]
+    before = portal.directory / "before.ini"
+    core = os.environ["CKAN_SOLR_URL"]
+    before.write_text(portal.ini.read_text().replace(core, f"{core}_210"))
+    run(portal, undo, OLD=f"{BIN.parent.parent}/venv-2.10", OLD_INI=str(before))
+    assert portal.sql("SELECT version_num FROM alembic_version") == old
 
 
 def test_search_index(portal: Portal) -> None:

@@ -51,7 +51,9 @@ LAYERS = [
     {"engine"},
     {"config", "pool"},
     {"place", "readers"},
+    {"blockers"},
     {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
+    {"checks"},
     {"operations"},
     {"jobs"},
     {"overview"},
@@ -159,7 +161,8 @@ def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin() -> None:
 
     Without any plugin one more does: "no undeclared options" fails with every plugin
     that declares options, for the tests unload the plugin and keep its options. Some
-    others lack files that CKAN's wheel leaves out.
+    others lack files that CKAN's wheel leaves out. The one that answers `clean` by "y"
+    is left out: here it asks for the site's name.
     """
     import ckan.tests.cli
 
@@ -184,7 +187,8 @@ def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin() -> None:
         ini.write_text(text)
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider",
-             "-W", "ignore", "-c", os.devnull, f"--ckan-ini={ini}", tests],
+             "-W", "ignore", "-c", os.devnull, f"--ckan-ini={ini}", tests,
+             "-k", "not test_db_clean_clears_search_index"],
             capture_output=True, text=True, cwd=ROOT / ".services", env=clean,
         )  # fmt: skip
         (passed,) = re.findall(r"(\d+) passed", done.stdout) or [done.stdout[-2000:]]

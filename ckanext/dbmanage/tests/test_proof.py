@@ -7,19 +7,15 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from ckanext.dbmanage.engine.repository import dumped, sign
 
-from .conftest import DATASETS, ROWS, UPLOADS, Portal, databases, query, wait_until
+from .conftest import DATASETS, UPLOADS, Portal, databases, made_by, wait_until
 from .test_faults import fill
 from .test_restore import refused
 
@@ -207,30 +203,8 @@ def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
 @pytest.fixture
 def older(portal: Portal) -> Portal:
     """A portal that CKAN 2.11 made, and a backup that it took."""
-    import ckan
-
-    other = Path(sys.prefix).parent / "venv-2.11" / "bin"
-    if not ckan.__version__.startswith("2.12"):
-        pytest.skip("older than what? this is the test of the newest")
-    name = portal.names["database"]
-    query(f'DROP DATABASE "{name}" WITH (FORCE)')
-    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
-    portal.write(solr_url=f"{os.environ['CKAN_SOLR_URL']}_211")
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [other / program, *arguments],
-            env=portal.environment,
-            check=True,
-            capture_output=True,
-        )
-
-    run("ckan", "-c", str(portal.ini), "db", "init")
-    run("ckan", "-c", str(portal.ini), "db", "upgrade", "-p", "activity")
-    with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
-        owned.cursor().execute(ROWS)
+    run = made_by(portal, "2.11")
     run("python", "-m", "ckanext.dbmanage", "-c", str(portal.ini), "backup")
-    portal.write(solr_url=os.environ["CKAN_SOLR_URL"])
     return portal
 
 
@@ -309,6 +283,13 @@ def test_the_doctor(portal: Portal) -> None:
     done = portal.module("doctor", "--nagios", code=1)
     assert done.stdout.startswith("DBMANAGE WARNING - proof: ")
     portal.module("verify", "--prove")
+    done = portal.module("doctor", "--nagios", code=1)
+    assert "3 tables of the DataStore belong to no resource" in done.stdout
+    portal.sql(
+        "INSERT INTO resource (id, package_id, url, state, position, extras)"
+        " SELECT '0000000' || i || '-0000-4000-8000-000000000000', 'id-1', '', 'active',"
+        " i, '{}' FROM generate_series(0, 2) i"
+    )
     assert portal.module("doctor", "--nagios").stdout.startswith("DBMANAGE OK")
     portal.module("maintenance", "on")
     assert "`ckan db maintenance off`" in portal.module("doctor").stdout
@@ -323,6 +304,48 @@ def test_the_doctor(portal: Portal) -> None:
     assert done.stdout.startswith("DBMANAGE CRITICAL - configuration: ")
     (found,) = json.loads(portal.module("doctor", "--json", code=1).stdout)
     assert found["name"] == "configuration" and "many" in found["text"]
+
+
+def test_the_doctor_knows_ckan(portal: Portal) -> None:
+    portal.backup()
+    portal.repository.chmod(0o755)
+    portal.sql("DROP FUNCTION populate_full_text_trigger CASCADE", "datastore")
+    (portal.storage / "resources" / "upl" / "oad" / "-1").unlink()
+    (portal.storage / "resources" / "upl" / "oad" / "-99").write_bytes(b"whose?")
+    portal.sql("DROP INDEX IF EXISTS idx_only_one_active_email_no_case")
+    portal.sql("DROP INDEX IF EXISTS idx_only_one_active_email")
+    portal.sql("UPDATE \"user\" SET email = 'U1@example.com' WHERE name = 'user-2'")
+    table = "tracking_alembic_version"
+    portal.sql(f"CREATE TABLE {table} (version_num text)")
+    portal.sql(f"ALTER TABLE {table} OWNER TO ckan_default")
+    portal.write(SECRET_KEY="change_me")
+
+    found = json.loads(portal.db("doctor", "--json", code=1).stdout)
+    said = {f"{each['state']} {each['name']}: {each['text']}" for each in found}
+    for wanted in (
+        f"problem search index: {DATASETS} datasets are missing or old",
+        "problem datastore: the function populate_full_text_trigger is missing",
+        "problem upload files: 1 uploads that the database names are not on the disk "
+        "(resources/upl/oad/-1)",
+        "hint upload files: 1 uploads on the disk are named by nothing",
+        "hint users: the users user-1, user-2 have the same e-mail address",
+        "hint migrations: the plugin 'tracking' is not enabled",
+        "hint secrets: SECRET_KEY is short or was never changed",
+        "problem repository: ",
+    ):
+        assert any(each.startswith(wanted) for each in said), (wanted, said)
+
+    preview = portal.db("doctor", "--fix", "--preview", code=1)
+    repairs = ("close", "set the DataStore's permissions", "bring the search index")
+    for repair in repairs:
+        assert f"would {repair}" in preview.stderr
+    assert portal.repository.stat().st_mode & 0o777 == 0o755
+    fixed = portal.db("doctor", "--fix", code=1)
+    for name in ("search index", "datastore", "repository"):
+        assert re.search(rf"ok +{name} ", fixed.stdout), fixed.stdout
+    portal.sql("UPDATE alembic_version SET version_num = 'ccd38ad5fced'")
+    done = portal.module("doctor", code=1)
+    assert "migrations of CKAN are pending: `ckan db upgrade`" in done.stdout
 
 
 def test_solr_down_all_the_while_is_caught_up_by_the_doctor(portal: Portal) -> None:

@@ -1,0 +1,208 @@
+"""What would make CKAN's migrations fail or lose something, seen before they run.
+
+Each with the command that mends it. The cases are measured ones: addresses that differ
+by case only, extras without a value, views on tables that go, indexes that somebody
+dropped; in silence go repeated and inactive extras and the history of revisions.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .engine.postgres import Connection, query, quoted
+
+#: the revision that wants e-mail addresses to be one of a kind whatever their case
+_ONE_EMAIL = "f7b64c701a10"
+#: rows of these come back as a column, the history of revisions nowhere
+_EXTRAS = {"package_extra": "package", "group_extra": "group"}
+
+
+@dataclass
+class Drops:
+    """What the scripts of migrations take away: tables, and `(index, table)`."""
+
+    tables: set[str] = field(default_factory=set)
+    indexes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def drops(scripts: Iterable[Path]) -> Drops:
+    """Reads what scripts of alembic drop or rename, in their order.
+
+    An index that an earlier one of these makes is not counted: it need not be there
+    yet.
+    """
+    found, earlier = Drops(), ""
+    for script in scripts:
+        text = script.read_text("utf-8")
+        for call in _calls(ast.parse(text)):
+            match call:
+                case "drop_table" | "rename_table", [name, *_], _:
+                    found.tables.add(name)
+                case "drop_index", [name, *rest], named if name not in earlier:
+                    table = named.get("table_name") or (rest or [""])[0]
+                    found.indexes.append((name, table))
+        earlier += text
+    return found
+
+
+def _calls(
+    tree: ast.Module,
+) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """`op.…("word", …)` in `upgrade()`: the function, its words, its named words."""
+    for function in tree.body:
+        if not (isinstance(function, ast.FunctionDef) and function.name == "upgrade"):
+            continue
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+        for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+            if isinstance(call.func, ast.Attribute):
+                words = [
+                    arg.value if isinstance(arg, ast.Constant) else ""
+                    for arg in call.args
+                ]
+                named = {
+                    each.arg: str(each.value.value)
+                    for each in call.keywords
+                    if each.arg and isinstance(each.value, ast.Constant)
+                }
+                yield call.func.attr, [str(word or "") for word in words], named
+
+
+def blockers(
+    connection: Connection, revisions: Sequence[str], dropped: Drops
+) -> Iterator[str]:
+    """What these pending revisions of core will fail at, with what mends it."""
+    if _ONE_EMAIL in revisions:
+        yield from emails(connection)
+    for table, owner in _EXTRAS.items():
+        if table in dropped.tables and _is_there(connection, table):
+            ((count,),) = query(
+                connection,
+                f"SELECT count(*) FROM {table} WHERE state = 'active'"  # noqa: S608
+                " AND (key IS NULL OR value IS NULL)",
+            )
+            if count:
+                yield (
+                    f"{count} active extras of {owner}s have no key or no value, which "  # noqa: S608
+                    "the new schema does not take. They show as nothing; remove them:"
+                    f"\n    DELETE FROM {table} WHERE state = 'active'"
+                    " AND (key IS NULL OR value IS NULL);"
+                )
+    yield from _dependents(connection, dropped.tables)
+    yield from _missing(connection, dropped)
+
+
+def _missing(connection: Connection, dropped: Drops) -> Iterator[str]:
+    """What is to be dropped and is not there: anything of its name will do."""
+    made = [(i, t) for i, t in dropped.indexes if not _is_there(connection, i)]
+    for table in sorted({t for _, t in made if t}):
+        there = _is_there(connection, table)
+        indexes = [index for index, of in made if of == table]
+        lines = [f"CREATE INDEX {i} ON {quoted(table)} ((1));" for i in indexes]
+        if not there:
+            lines.insert(0, f"CREATE TABLE {quoted(table)} ();")
+        what = "indexes of the table" if there else "table"
+        yield (
+            f"the {what} {table}, to be dropped, {'are' if there else 'is'} not there "
+            f"({', '.join(indexes)}). Make them, for the migration to drop:\n    "
+            + "\n    ".join(lines)
+        )
+
+
+def emails(connection: Connection) -> Iterator[str]:
+    """Active users that share an address but for its case."""
+    found = query(
+        connection,
+        'SELECT min(email), array_agg(name ORDER BY name) FROM "user"'
+        " WHERE state = 'active' AND email IS NOT NULL"
+        " GROUP BY lower(email) HAVING count(*) > 1 ORDER BY 1",
+    )
+    for email, names in found:
+        yield (
+            f"the users {', '.join(names)} have the same e-mail address"  # noqa: S608
+            f"{f' ({email})' if email else ', an empty one'}, but for its case. Give "
+            'all but one another one, or none:\n    UPDATE "user" SET email = NULL '
+            f"WHERE name = '{names[-1]}';"
+        )
+
+
+def _dependents(connection: Connection, tables: set[str]) -> Iterator[str]:
+    views = query(
+        connection,
+        "SELECT DISTINCT v.relkind, v.oid::regclass::text, t.relname FROM pg_depend d"
+        " JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
+        " JOIN pg_class v ON v.oid = r.ev_class"
+        " JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid"
+        " WHERE t.relname = ANY(%s) AND v.oid <> t.oid ORDER BY 2",
+        sorted(tables),
+    )
+    for kind, view, table in views:
+        what = "MATERIALIZED VIEW" if kind == "m" else "VIEW"
+        yield (
+            f"the view {view} needs the table {table}, which the migration drops. Keep "
+            f"its definition (`pg_dump -t {view}`) and drop it:\n"
+            f"    DROP {what} {view};"
+        )
+    keys = query(
+        connection,
+        "SELECT conname, conrelid::regclass::text, r.relname FROM pg_constraint"
+        " JOIN pg_class r ON r.oid = confrelid JOIN pg_class o ON o.oid = conrelid"
+        " WHERE contype = 'f' AND r.relname = ANY(%s) AND o.relname <> ALL(%s)"
+        " ORDER BY 1",
+        sorted(tables),
+        sorted(tables),
+    )
+    for key, owner, table in keys:
+        yield (
+            f"the table {owner} has a foreign key on {table}, which the migration "
+            f"drops:\n    ALTER TABLE {owner} DROP CONSTRAINT {quoted(key)};"
+        )
+
+
+def losses(connection: Connection, dropped: Drops) -> Iterator[str]:
+    """What these migrations take away without a word."""
+    for table, owner in _EXTRAS.items():
+        if table not in dropped.tables or not _is_there(connection, table):
+            continue
+        ((inactive, repeated),) = query(
+            connection,
+            "SELECT count(*) FILTER (WHERE state <> 'active'),"  # noqa: S608
+            " count(*) FILTER (WHERE state = 'active')"
+            f" - count(DISTINCT ({owner}_id, key)) FILTER (WHERE state = 'active')"
+            f" FROM {table}",
+        )
+        if inactive:
+            yield f"{inactive} deleted extras of {owner}s are not kept"
+        if repeated:
+            yield f"of {repeated} repeated extras of {owner}s one value is kept"
+    for table in sorted(dropped.tables - set(_EXTRAS)):
+        if _is_there(connection, table):
+            ((rows,),) = query(
+                connection,
+                f"SELECT count(*) FROM public.{quoted(table)}",  # noqa: S608
+            )
+            if rows:
+                yield f"{rows} rows of {table}, which CKAN has no use for, are not kept"
+
+
+def extras(connection: Connection) -> dict[str, int]:
+    """How many extras datasets and groups have, before or after they were moved."""
+    found = {}
+    for table, owner in _EXTRAS.items():
+        if _is_there(connection, table):
+            statement = (
+                f"SELECT count(DISTINCT ({owner}_id, key)) FROM {table}"  # noqa: S608
+                " WHERE state = 'active'"
+            )
+        else:
+            statement = f'SELECT count(*) FROM "{owner}", jsonb_object_keys(extras)'  # noqa: S608
+        ((found[owner],),) = query(connection, statement)
+    return found
+
+
+def _is_there(connection: Connection, name: str) -> bool:
+    return query(
+        connection, "SELECT to_regclass(%s)::text", f"public.{quoted(name)}"
+    ) != [(None,)]

@@ -1,0 +1,230 @@
+"""The doctor's checks that know CKAN: schema, index, uploads, DataStore.
+
+They are handed to `engine.doctor.examine` and follow its rules: a name, and a function
+of the site and its repository that gives `ok`, `hint` or `problem` with a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from . import blockers, config, upgrade
+from .engine import Site, files, postgres
+from .engine.doctor import HINT, OK, PROBLEM, Check
+from .engine.postgres import Database, closing, query
+from .engine.repository import Repository
+
+_SHOWN = 3
+
+
+def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
+    """The checks by name; without CKAN's application the index is not looked at."""
+    plugins = config.plugins(settings)
+
+    def migrations(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+        yield from _migrations(site, plugins)
+
+    def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+        from . import reindex
+
+        with app.test_request_context():
+            yield from _index(reindex.differing())
+
+    found: dict[str, Check] = {"migrations": migrations, "users": _users}
+    if app is not None:
+        found["search index"] = index
+    return found | {
+        "datastore": _datastore,
+        "datastore tables": _tables,
+        "upload files": _uploads,
+        "secrets": lambda *_: _secrets(settings),
+    }
+
+
+def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
+    with closing(site.databases["database"].connect()) as connection:
+        there = postgres.migration_heads(connection)
+    if upgrade.CORE not in there:
+        yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
+        return
+    known = upgrade.installed_migrations(plugins)
+    others = [
+        entry.name
+        for entry in entry_points(group="ckan.plugins")
+        if f"{entry.name}_{upgrade.CORE}" in set(there) - set(known)
+    ]
+    behind = 0
+    for table, each in upgrade.installed_migrations([*plugins, *others]).items():
+        owner = table.removesuffix(upgrade.CORE).rstrip("_") or "CKAN"
+        revisions = set(there.get(table, ()))
+        if revisions == each.heads:
+            continue
+        behind += 1
+        if revisions - each.revisions:
+            yield (
+                PROBLEM,
+                f"the database is ahead of the installed code of {owner} "
+                f"({', '.join(sorted(revisions))}): install the one it was used with",
+            )
+        elif table in known:
+            yield PROBLEM, f"migrations of {owner} are pending: `ckan db upgrade`"
+        else:
+            yield (
+                HINT,
+                f"the plugin {owner!r} is not enabled, and its tables are behind its "
+                "installed code: enable it, then `ckan db upgrade`",
+            )
+    if not behind:
+        yield OK, f"the database is at the head of {len(known)} sets of migrations"
+
+
+def _users(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    with closing(site.databases["database"].connect()) as connection:
+        said = list(blockers.emails(connection))
+    yield from ((HINT, " ".join(sentence.split())) for sentence in said)
+    if not said:
+        yield OK, "no two active users have the same e-mail address"
+
+
+def _index(differing: tuple[list[str], list[str]]) -> Iterator[tuple[str, str]]:
+    changed, orphans = differing
+    if changed or orphans:
+        yield (
+            PROBLEM,
+            f"{len(changed)} datasets are missing or old in the search index, "
+            f"{len(orphans)} in it are gone: `ckan db reindex --changed`",
+        )
+    else:
+        yield OK, "the search index is in step with the database"
+
+
+def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    store = site.databases.get("datastore")
+    if store is None or store.read_url is None:
+        return
+    mend = "`ckan db doctor --fix` sets them"
+    problems = list(unset_permissions(store, site.databases["database"]))
+    for sentence in problems:
+        yield PROBLEM, f"{sentence}: the DataStore's permissions, {mend}"
+    if not problems:
+        yield OK, "the DataStore's permissions are those that core sets"
+
+
+def unset_permissions(store: Database, main: Database) -> Iterator[str]:
+    """What of core's `datastore set-permissions` is not in force."""
+    assert store.read_url is not None
+    script = upgrade.permissions(store, main)
+    made = re.findall(r"CREATE OR REPLACE (VIEW|FUNCTION) \"?(\w+)\"?", script)
+    with closing(store.connect()) as connection:
+        for kind, name in made:
+            catalogue = "pg_proc" if kind == "FUNCTION" else "pg_class"
+            column = "proname" if kind == "FUNCTION" else "relname"
+            statement = f"SELECT 1 FROM {catalogue} WHERE {column} = %s"  # noqa: S608
+            if not query(connection, statement, name):
+                yield f"the {kind.lower()} {name} is missing"
+        reader = store.role_of(store.read_url)
+        ((may_make, may_use),) = query(
+            connection,
+            "SELECT has_schema_privilege(%s, 'public', 'CREATE'),"
+            " has_schema_privilege(%s, 'public', 'USAGE')",
+            reader,
+            reader,
+        )
+        if may_make:
+            yield f"the reading role {reader!r} may make tables"
+        if not may_use:
+            yield f"the reading role {reader!r} may not read"
+
+
+def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+    if "datastore" not in site.databases:
+        return
+    with closing(site.databases["datastore"].connect()) as connection:
+        tables = {
+            name
+            for schema, name, *_ in postgres.tables(connection)
+            if schema == "public"
+            and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){4}.*", name)
+        }
+    with closing(site.databases["database"].connect()) as connection:
+        if tables:
+            tables -= {
+                name
+                for (name,) in query(
+                    connection,
+                    "SELECT id FROM resource WHERE state = 'active' AND id = ANY(%s)",
+                    sorted(tables),
+                )
+            }
+    if tables:
+        yield (
+            HINT,
+            f"{len(tables)} tables of the DataStore belong to no resource "
+            f"({_some(tables)}): `ckan datastore purge` drops them",
+        )
+    else:
+        yield OK, "every table of the DataStore belongs to a resource"
+
+
+def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+    if not site.uploads:
+        return
+    named: set[str] = set()
+    with closing(site.databases["database"].connect()) as connection:
+        for path in postgres.texts(connection, site.named_uploads):
+            named.add(path)
+        # an upload of a deleted resource stays until the resource is purged
+        ids = "SELECT id FROM resource WHERE url_type = 'upload'"
+        known = set(postgres.texts(connection, {"resource": ids}))
+    found = set(files.paths(files.folders(site.uploads, repository.path)))
+    missing = sorted(named - found)
+    unnamed = sorted(
+        path
+        for path in found - named
+        if _is_upload(path) and _resource(path) not in known
+    )
+    if missing:
+        yield (
+            PROBLEM,
+            f"{len(missing)} uploads that the database names are not on the disk "
+            f"({_some(missing)}): `ckan db backups ID --fetch PATH` brings one back",
+        )
+    if unnamed:
+        yield (
+            HINT,
+            f"{len(unnamed)} uploads on the disk are named by nothing in the database "
+            f"({_some(unnamed)})",
+        )
+    if not missing and not unnamed:
+        yield OK, f"{len(named)} uploads are on the disk, and nothing else"
+
+
+def _is_upload(path: str) -> bool:
+    return path.startswith(("resources/", "storage/uploads/"))
+
+
+def _resource(path: str) -> str:
+    """The id of the resource whose upload CKAN keeps at this path."""
+    return "".join(Path(path).parts[-3:])
+
+
+def _secrets(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    odd = False
+    for option in ("SECRET_KEY", "beaker.session.secret"):
+        value = str(settings.get(option) or "")
+        if value and (len(value) < 16 or "CHANGE" in value.upper()):
+            odd = True
+            yield HINT, f"{option} is short or was never changed: set a random one"
+    if not odd:
+        yield OK, "the secrets that sign sessions and backups are set"
+
+
+def _some(names: Any) -> str:
+    listed = sorted(names)
+    more = ", …" if len(listed) > _SHOWN else ""
+    return ", ".join(map(os.fspath, listed[:_SHOWN])) + more

@@ -1,0 +1,102 @@
+"""What a migration does to a copy: tables locked, rewritten, gone, and rows lost.
+
+Looks on while somebody else migrates; must not know CKAN or alembic.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import psycopg2
+
+from . import postgres
+from .postgres import Connection, Database, closing, query
+
+#: a migration of a second is looked at some dozen times; its locks stay to its commit
+_PAUSE = 0.03
+
+
+@dataclass
+class Changes:
+    """What was seen: names of tables, `dropped` and `fewer` with their rows.
+
+    `locked` are those that nobody could read meanwhile, `fewer` the rows before and
+    after of tables that lost some.
+    """
+
+    locked: list[str] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    fewer: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@contextmanager
+def watched(copy: Database) -> Iterator[Changes]:
+    """Hands out what a migration of this copy changes, filled at the block's end.
+
+    Raises ConnectionFailed.
+    """
+    changes, locked, stop = Changes(), set(), threading.Event()
+    with closing(copy.connect()) as connection:
+        before, rows = _files(connection), _rows(connection)
+        with closing(copy.connect()) as second:
+            thread = threading.Thread(target=_look, args=(second, stop, locked))
+            thread.start()
+            try:
+                yield changes
+            finally:
+                stop.set()
+                thread.join()
+        after, left = _files(connection), _rows(connection)
+    changes.locked = sorted(before[oid][0] for oid in locked & set(before))
+    changes.rewritten = sorted(
+        name
+        for oid, (name, file) in after.items()
+        if oid in before and before[oid][1] != file
+    )
+    changes.dropped = {
+        before[oid][0]: rows.get(before[oid][0], 0) for oid in set(before) - set(after)
+    }
+    changes.fewer = {
+        name: (count, left[name])
+        for name, count in rows.items()
+        if left.get(name, count) < count
+    }
+
+
+def _files(connection: Connection) -> dict[int, tuple[str, int]]:
+    """Name and file of each table by OID; one that is rewritten has a new file."""
+    with connection:
+        found = query(
+            connection,
+            "SELECT c.oid, nspname || '.' || relname, relfilenode FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind = 'r'"
+            " AND nspname !~ '^pg_' AND nspname <> 'information_schema'",
+        )
+    return {oid: (name, file) for oid, name, file in found}
+
+
+def _rows(connection: Connection) -> Mapping[str, int]:
+    with connection:
+        names = [(schema, name) for schema, name, *_ in postgres.tables(connection)]
+    connection.autocommit = True
+    try:
+        return postgres.count_rows(connection, names)
+    finally:
+        connection.autocommit = False
+
+
+def _look(connection: Connection, stop: threading.Event, locked: set[int]) -> None:
+    connection.autocommit = True
+    with suppress(psycopg2.Error):  # the copy may be dropped under us
+        while not stop.wait(_PAUSE):
+            found = query(
+                connection,
+                "SELECT DISTINCT relation FROM pg_locks WHERE locktype = 'relation'"
+                " AND mode = 'AccessExclusiveLock' AND granted AND database ="
+                " (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
+            locked.update(oid for (oid,) in found)

@@ -1,0 +1,358 @@
+"""An upgrade: rehearsed, blocked, failing, written into, killed; and undone."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from .conftest import DATASETS, Portal, databases, end_group, made_by, query
+
+HEAD = "SELECT version_num FROM alembic_version"
+
+
+@pytest.fixture
+def old(portal: Portal) -> Portal:
+    """A portal of CKAN 2.10, whose code is 2.12 now."""
+    made_by(portal, "2.10")
+    portal.sql(
+        "INSERT INTO package_extra (id, package_id, key, value, state)"
+        " SELECT 'e' || k || id, id, 'key ' || k, 'v', 'active'"
+        " FROM package, generate_series(1, 3) k"
+    )
+    return portal
+
+
+PLUGIN = {
+    "plugin.py": "import ckan.plugins as p\nclass Bad(p.SingletonPlugin):\n    pass\n",
+    "migration/bad/alembic.ini": "[alembic]\nscript_location = %(here)s\n",
+    "migration/bad/env.py": """
+from alembic import context
+from sqlalchemy import engine_from_config, pool
+engine = engine_from_config(
+    context.config.get_section(context.config.config_ini_section),
+    prefix="sqlalchemy.", poolclass=pool.NullPool)
+with engine.connect() as connection:
+    context.configure(connection=connection, version_table="bad_alembic_version")
+    with context.begin_transaction():
+        context.run_migrations()
+""",
+    "migration/bad/versions/1.py": """
+import time
+from alembic import op
+revision, down_revision = "bad1", None
+def upgrade():
+    CODE
+""",
+}
+
+
+@pytest.fixture
+def bad(portal: Portal) -> Callable[[str], dict[str, str]]:
+    """Enables a plugin with one pending migration of this code."""
+
+    def make(code: str) -> dict[str, str]:
+        root = portal.directory / "ckanext"
+        for name, text in PLUGIN.items():
+            path = root / "bad" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("CODE", code))
+        about = root / "bad-1.dist-info"
+        about.mkdir(exist_ok=True)
+        (about / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: bad\nVersion: 1\n"
+        )
+        (about / "entry_points.txt").write_text(
+            "[ckan.plugins]\nbad = bad.plugin:Bad\n"
+        )
+        portal.write(**{"ckan.plugins": "dbmanage datastore activity bad"})
+        return {"PYTHONPATH": str(root)}
+
+    return make
+
+
+def own(portal: Portal, *statements: str) -> None:
+    """Runs statements as CKAN's role, in one transaction."""
+    with closing(psycopg2.connect(portal.url("database"))) as connection, connection:
+        for statement in statements:
+            connection.cursor().execute(statement)
+
+
+def left_behind(portal: Portal) -> list[str]:
+    path = portal.repository / "journal.jsonl"
+    journal = path.read_text() if path.exists() else ""
+    return sorted(name for name in databases() if name.rsplit("_", 1)[0] in journal)
+
+
+@pytest.mark.smoke
+def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
+    for verb in ("upgrade", "init"):
+        assert "Nothing is pending" in portal.db(verb).stdout
+    assert "Nothing is pending" in portal.module("upgrade", "--rehearse").stdout
+    assert portal.backups() == []
+    assert "two ways" in portal.db("upgrade", "--rehearse", "--in-place", code=2).stderr
+
+
+def test_from_2_10_to_2_12_and_back(old: Portal) -> None:
+    before = old.state()
+    done = old.db("upgrade", "--rehearse")
+    assert "rehearsed: the upgrade would work" in done.stdout
+    assert re.search(r"\d\.\d\d s  CKAN 12d64978ab44  ", done.stdout)
+    assert re.search(r"\d\.\d\d s  activity fab3bfdcf830  ", done.stdout)
+    assert "locked against readers: public.activity" in done.stdout
+    assert f"public.package_extra ({3 * DATASETS} rows)" in done.stdout
+    assert old.state() == before and left_behind(old) == []
+
+    done = old.db("upgrade")
+    assert "upgraded by" in done.stdout and "restart CKAN's" in done.stderr
+    assert "up to date" in old.db("check").stdout
+    assert old.sql("SELECT sum((SELECT count(*) FROM jsonb_object_keys(extras))) "
+                   "FROM package") == [(3 * DATASETS,)]  # fmt: skip
+    ((kept, reason),) = [(b["id"], b["reason"]) for b in old.backups()[:1]]
+    assert reason == "before upgrade" and kept in done.stderr
+    assert "Nothing is pending" in old.db("upgrade").stdout
+
+    old.module("undo", "--yes")
+    assert old.state() == before
+
+
+#: what is broken in an old database, and a word of what is said of it
+BROKEN = {
+    "UPDATE \"user\" SET email = 'A@x.org' WHERE name = 'user-1';"
+    "UPDATE \"user\" SET email = 'a@x.org' WHERE name = 'user-2'": "same e-mail address",
+    "UPDATE package_extra SET value = NULL WHERE key = 'key 1'": "no key or no value",
+    "CREATE VIEW public.seen AS SELECT key FROM package_extra": "the view seen needs",
+    "CREATE TABLE mine (id text REFERENCES package_extra (id))": "foreign key",
+    "DROP INDEX idx_package_period": "not there (idx_package_period)",
+    "DROP TABLE rating": "the table rating, to be dropped, is not there",
+    "CREATE TABLE gone_alembic_version (version_num text);"
+    "INSERT INTO gone_alembic_version VALUES ('1')": "the plugin 'gone'",
+}
+
+
+def test_what_would_fail_is_named_with_what_mends_it(old: Portal) -> None:
+    for statement, said in BROKEN.items():
+        own(old, statement)
+        before = old.sql(HEAD)
+        refused = old.module("upgrade", "--rehearse", code=1).stderr
+        assert said in refused and "nothing was touched" in refused, refused
+        assert old.sql(HEAD) == before
+        mends = re.findall(r"^    (.*;)$", refused, re.M)
+        assert mends, refused
+        own(old, *mends)
+    old.sql("UPDATE package_extra SET state = 'deleted' WHERE key = 'key 2'")
+    own(old, "UPDATE package_extra SET key = 'same', state = 'active'"
+             " WHERE package_id = 'id-1'")  # fmt: skip
+    done = old.module("upgrade", "--rehearse")
+    assert f"{DATASETS - 1} deleted extras of packages are not kept" in done.stderr
+    assert "repeated extras of packages" in done.stderr
+    old.sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    refused = old.module("upgrade", code=1).stderr
+    assert "ffffffffffff, which the installed code does not know" in refused
+
+
+def test_a_migration_that_fails_half_way(old: Portal) -> None:
+    # no list of blockers knows of it: the last of core's migrations makes this table
+    own(old, "CREATE TABLE file (id text)")
+    before = old.state()
+    done = old.db("upgrade", code=1)
+    assert 'relation "file" already exists' in done.stderr
+    assert "all that is live is as it was" in done.stderr
+    assert re.search(r"\d s  CKAN f7b64c701a10", done.stdout)
+    assert re.search(r"not ended  CKAN 9445ce34fc23", done.stdout)
+    assert old.state() == before and left_behind(old) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("op.execute(\"DELETE FROM member WHERE id = 'm-1'\")", "took 1 of"),
+        ('op.execute("DROP TABLE package_tag CASCADE")', "package_tag with 40 rows"),
+        ('raise OSError("bad luck")', "bad luck"),
+    ],
+)
+def test_a_plugins_migration_that_does_harm(
+    portal: Portal, bad: Callable[[str], dict[str, str]], code: str, said: str
+) -> None:
+    before = portal.state()
+    done = portal.module("upgrade", code=1, env=bad(code))
+    assert said in done.stderr, done.stderr
+    assert portal.state() == before and left_behind(portal) == []
+
+
+def test_a_plugin_that_cannot_be_imported(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    environment = bad("pass")
+    plugin = portal.directory / "ckanext" / "bad" / "plugin.py"
+    plugin.write_text("from ckan.lib.gone import Old\n" + plugin.read_text())
+    done = portal.module("upgrade", code=1, env=environment)
+    assert (
+        "the plugin 'bad' has migrations to run and cannot be imported" in done.stderr
+    )
+    assert "ckan.lib.gone" in done.stderr
+
+
+def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    environment = bad("time.sleep(2)")
+    name = f"{portal.names['database']}"
+    writer = psycopg2.connect(portal.url("database"), application_name="harvester")
+    stop = threading.Event()
+
+    def write() -> None:
+        nonlocal writer
+        while not stop.wait(0.5):
+            try:
+                with writer, writer.cursor() as cursor:
+                    cursor.execute("UPDATE package SET notes = 'new' WHERE id = 'id-1'")
+            except psycopg2.Error:
+                writer = psycopg2.connect(
+                    portal.url("database"), application_name="harvester"
+                )
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        done = portal.module("upgrade", code=1, env=environment)
+    finally:
+        stop.set()
+        thread.join()
+        writer.close()
+    assert done.stderr.count("Another copy is made") == 2
+    assert "database: public.package were written" in done.stderr
+    assert "application 'harvester'" in done.stderr
+    assert left_behind(portal) == [] and name in databases("%")
+
+    started = portal.start("upgrade", env=environment)
+    said = ""
+    while "migrate" not in said:
+        said += started.stderr.read(1)
+    portal.sql("UPDATE package SET notes = 'in time' WHERE id = 'id-1'")
+    said += started.communicate(timeout=300)[1]
+    assert started.returncode == 0 and said.count("Another copy is made") == 1, said
+    assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("in time",)]
+
+
+def test_killed_at_each_step(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    environment = bad("op.execute('CREATE TABLE of_bad ()'); time.sleep(1)")
+    table = "SELECT to_regclass('of_bad')::text"
+    for phase in ("dump", "load", "migrate", "check", "switch"):
+        before = portal.state()
+        started = portal.start("upgrade", env=environment)
+        said = ""
+        while f"{phase} …" not in said:
+            letter = started.stderr.read(1)
+            assert letter, said
+            said += letter
+        end_group(started)
+        portal.module("doctor", "--fix", code=None)
+        if portal.sql(table) == [(None,)]:
+            assert portal.state() == before, phase
+            assert left_behind(portal) == [], phase
+        else:
+            assert phase == "switch"
+    portal.module("upgrade", env=environment)
+    assert portal.sql(table) == [("of_bad",)]
+
+
+def test_solr_is_down(old: Portal) -> None:
+    old.write(solr_url="http://127.0.0.1:9/solr/none")
+    done = old.db("upgrade")
+    assert "upgraded by" in done.stdout and "searches will show" in done.stderr
+    assert "up to date" in old.db("check").stdout
+
+
+def test_without_the_right_to_make_a_copy(
+    old: Portal, role: Callable[..., str]
+) -> None:
+    plain = role("dbm_plain", "NOCREATEDB IN ROLE ckan_default")
+    old.write(**{"sqlalchemy.url": old.url("database", plain, "other")})
+    before = old.state()
+    said = old.module("upgrade", code=1).stderr
+    assert f"ALTER ROLE {plain} CREATEDB;" in said and "--in-place" in said
+    assert old.state() == before
+    done = old.module("upgrade", "--in-place")
+    assert "upgraded by" in done.stdout
+    assert "a restore of the backup" in done.stderr
+    assert old.backups()[0]["reason"] == "before upgrade"
+    assert "up to date" in old.ckan("db", "check").stdout
+    assert "Nothing is pending" in old.module("upgrade").stdout
+
+
+def test_cores_own_options(old: Portal) -> None:
+    old.db("upgrade", "--skip-plugins", "-v", "12d64978ab44")
+    assert old.sql(HEAD) == [("12d64978ab44",)]
+    assert old.sql("SELECT to_regclass('file')::text") == [(None,)]
+    assert "no way" in old.db("upgrade", "-v", "nowhere", code=1).stderr
+    old.db("upgrade", "--skip-core", "--no-backup")
+    assert old.sql(HEAD) == [("12d64978ab44",)]
+    there = old.sql("SELECT version_num FROM activity_alembic_version")
+    assert there == [("fab3bfdcf830",)]
+    old.db("upgrade", "--no-backup")
+    assert len(old.backups()) == 1
+    assert "up to date" in old.db("check").stdout
+
+
+@pytest.mark.smoke
+def test_init_with_a_percent_sign(portal: Portal, role: Callable[..., str]) -> None:
+    plain = role("dbm_percent", "CREATEDB IN ROLE ckan_default", "p@s%s")
+    name = portal.names["database"]
+    query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    query(f'CREATE DATABASE "{name}" OWNER {plain} TEMPLATE template0')
+    try:
+        portal.write(**{"sqlalchemy.url": portal.url("database", plain, "p@s%s")})
+        assert "is empty" in portal.module("upgrade", code=1).stderr
+        assert "SUCCESS" in portal.db("init").stdout
+        assert portal.sql("SELECT count(*) FROM package") == [(0,)]
+        assert portal.db("version").returncode == 0
+    finally:
+        query(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.mark.smoke
+def test_clean_takes_a_backup_and_needs_neither_solr_nor_a_superuser(
+    portal: Portal,
+) -> None:
+    # what PostGIS has: a table that is an extension's, and a superuser's
+    portal.sql(
+        "CREATE TABLE spatial_ref_sys (id int);"
+        "ALTER EXTENSION plpgsql ADD TABLE spatial_ref_sys"
+    )
+    portal.write(solr_url="http://127.0.0.1:9/solr/none")
+    assert "--yes" in portal.db("clean", code=2).stderr
+    before = portal.state()
+    done = portal.db("clean", "--yes")
+    assert "could not be emptied" in done.stderr
+    left = portal.sql("SELECT relname FROM pg_class WHERE relkind = 'r'"
+                      " AND relnamespace = 'public'::regnamespace")  # fmt: skip
+    assert left == [("spatial_ref_sys",)]
+    (taken,) = portal.backups()
+    assert taken["reason"] == "before clean" and taken["id"] in done.stderr
+    done = portal.db("clean", "--yes")
+    assert len(portal.backups()) == 1  # there was nothing
+    portal.module("restore", taken["id"], "--yes", "--no-backup")
+    assert {k: v for k, v in before.items() if "spatial" not in k} == portal.state()
+
+
+def test_clean_asks_for_the_sites_name(portal: Portal) -> None:
+    portal.write(**{"ckan.site_title": "Open Data"})
+    command = ["script", "-qec", f"{sys.prefix}/bin/ckan -c {portal.ini} db clean"]
+    for answer, gone in (("yes", False), ("Open Data", True)):
+        subprocess.run(
+            [*command, "/dev/null"], input=f"{answer}\n", text=True,
+            env=portal.environment | {"PATH": os.environ["PATH"]}, timeout=300,
+            capture_output=True,
+        )  # fmt: skip
+        there = portal.sql("SELECT to_regclass('package')::text") != [(None,)]
+        assert there is not gone
