@@ -341,7 +341,10 @@ def _may_copy(site: Site) -> None:
 def _backed_up(
     portal: Portal, known: Plan, repository: Repository, report: Report, forget: bool
 ) -> Iterator[Source]:
-    """A backup of the databases, which the copy is made of."""
+    """A backup of the databases, which the copy is made of.
+
+    To be forgotten it must not be needed any more: it stays when the rest fails.
+    """
     from .engine import backup, restore, retention
 
     talk = portal.talk
@@ -353,6 +356,9 @@ def _backed_up(
     report.lap("back up")
     try:
         yield restore.open_source(known.site, repository, taken.id)
+    except BaseException:
+        forget = False
+        raise
     finally:
         talk.end()
         if forget:
@@ -391,12 +397,13 @@ def _upgraded(
     copies: int = _COPIES,
 ) -> Restored:
     from . import upgrade
-    from .engine import restore
+    from .engine import restore, sessions
     from .engine.errors import Written
     from .engine.maintenance import READ_ONLY
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)
+    sessions.settle(site)
     since = restore.Since(restore.counters(site, site.databases))
     with _backed_up(portal, known, repository, report, forget) as source:
         restore.preflight(site, repository, source)

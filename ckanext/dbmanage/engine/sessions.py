@@ -96,6 +96,26 @@ def ending(site: Site, names: list[str]) -> Iterator[None]:
                 thread.join()
 
 
+def settle(site: Site) -> None:
+    """Waits for long transactions, and has idle sessions tell what they wrote.
+
+    PostgreSQL counts a session's writes some seconds later, or when it ends; an idle
+    one waits in a pool, which looks whether it lives before it is used again.
+    """
+    names = [database.name for database in site.databases.values()]
+    with ExitStack() as stack:
+        connections = _connections(site, stack)
+        _wait(connections, names, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
+        for connection in connections:
+            query(
+                connection,
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+                " WHERE datname = ANY(%s) AND usename = current_user"
+                " AND pid <> pg_backend_pid() AND state = 'idle'",
+                names,
+            )
+
+
 def ended(site: Site, seconds: float) -> list[str]:
     """Ends the sessions of the site's own roles, for only then all they wrote is told.
 

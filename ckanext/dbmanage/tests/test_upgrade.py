@@ -242,6 +242,19 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("in time",)]
 
 
+def test_what_was_written_before_is_in_the_first_copy(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    # PostgreSQL counts what an idle session wrote up to ten seconds later
+    with closing(psycopg2.connect(portal.url("database"))) as idle:
+        for number in range(5):
+            with idle, idle.cursor() as cursor:
+                cursor.execute("UPDATE package SET notes = %s", (f"{number}",))
+        done = portal.module("upgrade", env=bad("time.sleep(9)"))
+    assert "Another copy" not in done.stderr
+    assert portal.sql("SELECT DISTINCT notes FROM package") == [("4",)]
+
+
 def test_killed_at_each_step(
     portal: Portal, bad: Callable[[str], dict[str, str]]
 ) -> None:
