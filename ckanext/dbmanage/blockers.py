@@ -31,43 +31,43 @@ class Drops:
 def drops(scripts: Iterable[Path]) -> Drops:
     """Reads what scripts of alembic drop or rename, in their order.
 
-    An index that an earlier one of these makes is not counted: it need not be there
-    yet.
+    Only indexes that must be there: one that is dropped on a condition, or that an
+    earlier one of these scripts makes, is not counted.
     """
     found, earlier = Drops(), ""
     for script in scripts:
         text = script.read_text("utf-8")
-        for call in _calls(ast.parse(text)):
-            match call:
-                case "drop_table" | "rename_table", [name, *_], _:
-                    found.tables.add(name)
-                case "drop_index", [name, *rest], named if name not in earlier:
-                    table = named.get("table_name") or (rest or [""])[0]
-                    found.indexes.append((name, table))
+        for function in ast.parse(text).body:
+            if isinstance(function, ast.FunctionDef) and function.name == "upgrade":
+                for node in ast.walk(function):
+                    name, words, _ = _call(node)
+                    if name in ("drop_table", "rename_table") and words[0]:
+                        found.tables.add(words[0])
+                for statement in function.body:
+                    name, words, named = _call(getattr(statement, "value", None))
+                    if name != "drop_index" or named.get("if_exists") == "True":
+                        continue
+                    index, table = words[0], named.get("table_name") or words[1]
+                    if index and index not in earlier:
+                        found.indexes.append((index, table))
         earlier += text
     return found
 
 
-def _calls(
-    tree: ast.Module,
-) -> Iterator[tuple[str, list[str], dict[str, str]]]:
-    """`op.…("word", …)` in `upgrade()`: the function, its words, its named words."""
-    for function in tree.body:
-        if not (isinstance(function, ast.FunctionDef) and function.name == "upgrade"):
-            continue
-        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-        for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
-            if isinstance(call.func, ast.Attribute):
-                words = [
-                    arg.value if isinstance(arg, ast.Constant) else ""
-                    for arg in call.args
-                ]
-                named = {
-                    each.arg: str(each.value.value)
-                    for each in call.keywords
-                    if each.arg and isinstance(each.value, ast.Constant)
-                }
-                yield call.func.attr, [str(word or "") for word in words], named
+def _call(node: ast.AST | None) -> tuple[str, list[str], dict[str, str]]:
+    """Of `op.…("word", …)` the function, its first two words and its named words.
+
+    Empty for anything else, and for a word that is not written out.
+    """
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return "", ["", ""], {}
+    words = [str(a.value) if isinstance(a, ast.Constant) else "" for a in node.args]
+    named = {
+        each.arg: str(each.value.value)
+        for each in node.keywords
+        if each.arg and isinstance(each.value, ast.Constant)
+    }
+    return node.func.attr, [*words, "", ""], named
 
 
 def blockers(

@@ -274,6 +274,8 @@ def upgrade(
                 to(READ_ONLY)
                 with _backed_up(portal, known, repository, report, no_backup):
                     upgrade.migrate_live(portal.settings, known, report)
+                repository.mark("reindex", True)
+                reindex(portal, repository)
                 return None
             switched = _upgraded(portal, known, repository, report, no_backup, to)
         _switched(portal, repository, switched)

@@ -110,13 +110,19 @@ def query(statement: str, database: str = "postgres", *values: Any) -> list[tupl
         return cursor.fetchall() if cursor.description else []
 
 
-def databases(like: str = "dbm\\_%") -> set[str]:
-    return {
-        r[0]
-        for r in query(
-            "SELECT datname FROM pg_database WHERE datname LIKE %s", "postgres", like
-        )
-    }
+def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:
+    """Runs a client program of PostgreSQL; what fails fails the test.
+
+    The password is in the environment: a test that runs beside this one looks at
+    every program's arguments.
+    """
+    address = make_url(url)
+    return subprocess.run(
+        [program, "-d", address._replace(password=None).render_as_string(), *arguments],
+        env=os.environ | {"PGPASSWORD": address.password or ""},
+        check=True,
+        **options,
+    )
 
 
 class Portal:
@@ -294,6 +300,25 @@ class Portal:
             )
         ]
 
+    def copies(self) -> set[str]:
+        """The scratch and undo databases that are this portal's, by what they say.
+
+        Others run beside it: one of a moment ago, which says nothing yet, is its own
+        when its journal names it.
+        """
+        path = self.repository / "journal.jsonl"
+        journal = path.read_text() if path.exists() else ""
+        rows = query(
+            "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database"
+            " WHERE datname LIKE 'dbm\\_%'"
+        )
+        site = f"site {self.options['ckan.site_id']!r}"
+        return {
+            name
+            for name, said in rows
+            if site in (said or "") or name.rsplit("_", 1)[0] in journal
+        }
+
     # -- the engine in this process
 
     @property
@@ -311,13 +336,7 @@ class Portal:
         return site, Repository(site.repository, site.secrets)
 
     def drop(self) -> None:
-        names = set(self.names.values())
-        journal = self.repository / "journal.jsonl"
-        if journal.exists():
-            names |= {
-                n for n in databases() if n.rsplit("_", 1)[0] in journal.read_text()
-            }
-        for name in names:
+        for name in {*self.names.values(), *self.copies()}:
             query(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
 
 
@@ -548,11 +567,7 @@ class Cluster:
         """Moves a portal's database here, by stock tools."""
         name = portal.names[part]
         self.sql(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
-        dump = subprocess.run(
-            [PG_BIN / "pg_dump", "-Fc", "-d", portal.url(part)],
-            capture_output=True,
-            check=True,
-        )
+        dump = client(PG_BIN / "pg_dump", portal.url(part), "-Fc", capture_output=True)
         subprocess.run(
             [PG_BIN / "pg_restore", "-O", "-d", self.url(name)],
             input=dump.stdout,

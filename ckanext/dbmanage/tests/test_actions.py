@@ -22,7 +22,7 @@ from ckanext.dbmanage.engine.maintenance import key_of
 from ckanext.dbmanage.logic import action
 
 from .admin_site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site
-from .conftest import PG_BIN, Portal, Web, databases, wait_until
+from .conftest import PG_BIN, Portal, Web, wait_until
 
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
@@ -62,7 +62,7 @@ def keys(portal: Portal) -> list[bytes]:
 
 @pytest.mark.smoke
 def test_a_backup_by_the_api(worked: Site) -> None:
-    token, before = worked.token, databases()  # type: ignore[attr-defined]
+    token, before = worked.token, worked.portal.copies()  # type: ignore[attr-defined]
     job = worked.act("dbmanage_backup_create", token, note="before import", keep=True)
     assert job["state"] in ("queued", "running") and job["user"] == SYSADMIN
     done = worked.ended(token, job["id"])
@@ -90,7 +90,7 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     shown = worked.act("dbmanage_backup_show", token, id="latest", compare=True)
     found = {row["table"]: (row["then"], row["now"]) for row in shown["differing"]}
     assert found["public.resource"] == (45, 0)
-    assert databases() == before
+    assert worked.portal.copies() == before
 
     refused = worked.act("dbmanage_backup_delete", token, id=backup["id"])
     assert "held" in str(refused["error"])
@@ -256,7 +256,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
         site.act("dbmanage_status", token)["worker"]["command"].split()[-1]
     )
     before = sorted(p.name for p in portal.repository.iterdir())
-    there, rows_before = databases(), rows(portal)
+    there, rows_before = portal.copies(), rows(portal)
     portal.db("arm", id)
     for name, data, phase in (
         ("dbmanage_backup_create", {"note": "later"}, "dump"),
@@ -275,7 +275,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
         done = site.ended(token, job["id"])
         assert done["state"] == "cancelled", done
         assert sorted(p.name for p in portal.repository.iterdir()) == before
-        assert databases() == there
+        assert portal.copies() == there
     assert rows(portal) == rows_before
     assert site.act("dbmanage_backup_show", token, id=id)["state"] == "verified"
     status = site.act("dbmanage_status", token)

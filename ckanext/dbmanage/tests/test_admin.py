@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 import ckanext.dbmanage
 
 from .admin_site import PASSWORD, SYSADMIN, TITLE, Site
-from .conftest import Portal, Web, databases
+from .conftest import Portal, Web
 from .test_actions import slowed
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"
@@ -268,7 +268,7 @@ def test_cancel_two_tabs_and_an_expired_session(
     expect(page.locator(".dbm-job-state")).to_contain_text("Cancelled")
 
     slowed(site.portal)
-    there = databases()
+    there = site.portal.copies()
     site.start_worker(queue)
     page.goto(BACKUPS)
     page.click("text=Make the first backup")
@@ -277,7 +277,7 @@ def test_cancel_two_tabs_and_an_expired_session(
     page.screenshot(path=SHOTS / "running.png")
     page.click("text=Cancel this job")
     done(page, "Cancelled")
-    assert databases() == there
+    assert site.portal.copies() == there
     assert not [p for p in site.portal.repository.iterdir() if p.name[0] in ".2"
                 and p.is_dir()]  # fmt: skip
 

@@ -16,7 +16,7 @@ import pytest
 from ckanext.dbmanage.engine import archive, postgres
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 
-from .conftest import PG_BIN, Cluster, Portal, databases, query
+from .conftest import PG_BIN, Cluster, Portal, client, query
 from .test_restore import refused
 
 PG16 = Path(os.environ["DBMANAGE_PG16_BIN"])
@@ -25,9 +25,9 @@ PG18 = Path(os.environ["DBMANAGE_PG18_BIN"])
 
 def superuser_dump(portal: Portal, file: Path, *options: str) -> Path:
     """What an operator's cron job made for ten years: pg_dump -Fc."""
-    arguments = [PG_BIN / "pg_dump", "-Fc", "-f", file, *options]
     url = os.environ["DBMANAGE_SUPERUSER_URL"].rsplit("/", 1)[0]
-    subprocess.run([*arguments, "-d", f"{url}/{portal.names['database']}"], check=True)
+    name = portal.names["database"]
+    client(PG_BIN / "pg_dump", f"{url}/{name}", "-Fc", "-f", file, *options)
     return file
 
 
@@ -273,10 +273,7 @@ def test_archives_of_newer_programs_and_this_server(portal: Portal) -> None:
     files = {}
     for bin, major in ((PG_BIN, 15), (PG16, 16), (PG18, 18)):
         files[major] = portal.directory / f"{major}.dump"
-        subprocess.run(
-            [bin / "pg_dump", "-Fc", "-f", files[major], "-d", portal.url("database")],
-            check=True,
-        )
+        client(bin / "pg_dump", portal.url("database"), "-Fc", "-f", files[major])
     before = portal.state()
     assert "pg_restore 15 cannot read an archive of version 1.15" in refused(
         portal, str(files[16]), "--trust"
@@ -336,4 +333,4 @@ def test_five_thousand_datastore_tables(portal: Portal) -> None:
     before = portal.state()
     portal.module("restore", "latest", "--yes", "--no-backup")
     assert portal.state() == before
-    assert not {n for n in databases() if n.endswith("scratch")}
+    assert not {n for n in portal.copies() if n.endswith("scratch")}

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from .conftest import DATASETS, PG_BIN, Portal, databases, query
+from .conftest import DATASETS, PG_BIN, Portal, query
 
 pytestmark = pytest.mark.smoke
 
@@ -36,7 +36,7 @@ def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:
     # the replaced state is a backup too, and its databases are kept
     reasons = [one["reason"] for one in portal.backups()]
     assert len(reasons) == 2 and reasons[0].startswith("before restore of")
-    assert not {n for n in databases() if n.endswith("scratch")}
+    assert not {n for n in portal.copies() if n.endswith("scratch")}
     found = portal.ckan("search-index", "check").stdout
     assert f"Packages not indexed = 0 out of {DATASETS}" in found
 

@@ -16,7 +16,7 @@ import pytest
 import ckanext.dbmanage
 from ckanext.dbmanage.engine.postgres import quoted
 
-from .conftest import BIN, PG_BIN, Portal, query, wait_until
+from .conftest import BIN, PG_BIN, Portal, client, query, wait_until
 
 ROOT = Path(ckanext.dbmanage.__file__).parent.parent.parent
 KINDS = ("datasets", "organizations", "groups", "users")
@@ -215,9 +215,9 @@ def odd(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     portal.sql(clean)
     for script in (ROOT / "bench/portal.sql", Path(__file__).with_name("odd.sql")):
-        subprocess.run(
-            [PG_BIN / "psql", "-qX", "-v", "n=1130", "-d", portal.url("database"), "-f", script],
-            check=True, capture_output=True,
+        client(
+            PG_BIN / "psql", portal.url("database"), "-qX", "-v", "n=1130",
+            "-f", script, capture_output=True,
         )  # fmt: skip
     yield portal
     portal.ckan("search-index", "clear")

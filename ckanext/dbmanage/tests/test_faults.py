@@ -18,7 +18,6 @@ import pytest
 from .conftest import (
     Cluster,
     Portal,
-    databases,
     end_group,
     query,
     wait_until,
@@ -35,9 +34,7 @@ def whole(portal: Portal) -> None:
         portal.module("verify", backup["id"])
     path = portal.backup()
     assert not [p.name for p in portal.repository.glob(".*.partial")]
-    journal = portal.repository / "journal.jsonl"
-    named = journal.read_text() if journal.exists() else ""
-    assert not [n for n in databases() if n.endswith("_scratch") and n in named]
+    assert not [name for name in portal.copies() if name.endswith("_scratch")]
     portal.module("verify", path.name)
 
 
@@ -182,7 +179,7 @@ def test_a_killed_child_is_a_failure_that_is_told(
 def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
     fill(portal, 500_000)  # a busy machine must not be done before the signal
     taken = portal.backup()
-    before, left = portal.state(), databases()
+    before, left = portal.state(), portal.copies()
     for command in (["backup"], ["restore", "latest", "--yes"]):
         process = portal.start(*command)
         assert process.stderr is not None
@@ -194,7 +191,7 @@ def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
         _, said = process.communicate(timeout=60)
         assert process.returncode not in (0, None) and "Traceback" not in said
         assert not list(portal.repository.glob(".*.partial"))
-        assert databases() == left
+        assert portal.copies() == left
         assert [backup["id"] for backup in portal.backups()] == [taken.name]
     assert portal.state() == before
 

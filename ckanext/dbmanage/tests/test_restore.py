@@ -20,7 +20,6 @@ from .conftest import (
     SUPERUSER,
     UPLOADS,
     Portal,
-    databases,
     query,
     superuser,
     wait_until,
@@ -38,11 +37,11 @@ def as_role(portal: Portal, name: str) -> None:
 
 def refused(portal: Portal, *arguments: str) -> str:
     """The message of a restore that fails and leaves everything as it was."""
-    before, oids, left = portal.state(), portal.oids(), databases()
+    before, oids, left = portal.state(), portal.oids(), portal.copies()
     done = portal.module("restore", *arguments, "--yes", code=1)
     assert portal.state() == before
     assert portal.oids() == oids
-    assert databases() == left
+    assert portal.copies() == left
     assert done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     return done.stderr
 
@@ -292,14 +291,10 @@ def test_names_that_look_like_ours_survive(portal: Portal) -> None:
 def test_one_way_back_is_kept(portal: Portal) -> None:
     portal.backup()
     portal.module("restore", "latest", "--yes", "--no-backup")
-    first = {
-        d for d in databases() if d in (portal.repository / "journal.jsonl").read_text()
-    }
+    first = portal.copies()
     assert len(first) == 2 and all(name.endswith("_undo") for name in first)
     portal.module("restore", "latest", "--yes", "--no-backup")
-    second = {
-        d for d in databases() if d in (portal.repository / "journal.jsonl").read_text()
-    }
+    second = portal.copies()
     assert len(second) == 2 and not first & second
 
 

@@ -9,11 +9,22 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
 
-from .conftest import DATASETS, Portal, databases, end_group, made_by, query
+from ckanext.dbmanage import blockers
+
+from .conftest import (
+    DATASETS,
+    Cluster,
+    Portal,
+    end_group,
+    made_by,
+    query,
+)
+from .test_archives import PG16, PG18
 
 HEAD = "SELECT version_num FROM alembic_version"
 
@@ -85,12 +96,6 @@ def own(portal: Portal, *statements: str) -> None:
             connection.cursor().execute(statement)
 
 
-def left_behind(portal: Portal) -> list[str]:
-    path = portal.repository / "journal.jsonl"
-    journal = path.read_text() if path.exists() else ""
-    return sorted(name for name in databases() if name.rsplit("_", 1)[0] in journal)
-
-
 @pytest.mark.smoke
 def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
     for verb in ("upgrade", "init"):
@@ -108,7 +113,7 @@ def test_from_2_10_to_2_12_and_back(old: Portal) -> None:
     assert re.search(r"\d\.\d\d s  activity fab3bfdcf830  ", done.stdout)
     assert "locked against readers: public.activity" in done.stdout
     assert f"public.package_extra ({3 * DATASETS} rows)" in done.stdout
-    assert old.state() == before and left_behind(old) == []
+    assert old.state() == before and not old.copies()
 
     done = old.db("upgrade")
     assert "upgraded by" in done.stdout and "restart CKAN's" in done.stderr
@@ -158,6 +163,28 @@ def test_what_would_fail_is_named_with_what_mends_it(old: Portal) -> None:
     assert "ffffffffffff, which the installed code does not know" in refused
 
 
+def test_what_scripts_drop_is_read(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.py", tmp_path / "2.py"
+    first.write_text(
+        "def upgrade():\n"
+        "    op.create_index('made', 'a', ['b'])\n"
+        "    op.drop_index('sure', table_name='t')\n"
+        "    op.drop_index('by_place', 'u')\n"
+        "    op.drop_index('perhaps', 'u', if_exists=True)\n"
+        "    op.drop_index(op.f('unread'), 'u')\n"
+        "    if there:\n"
+        "        op.drop_index('conditional', 'u')\n"
+        "        op.drop_table('gone')\n"
+        "    op.rename_table(NAME, 'x')\n"
+        "def downgrade():\n"
+        "    op.drop_table('not this')\n"
+    )
+    second.write_text("def upgrade():\n    op.drop_index('made')\n")
+    found = blockers.drops([first, second])
+    assert found.indexes == [("sure", "t"), ("by_place", "u")]
+    assert found.tables == {"gone"}
+
+
 def test_a_migration_that_fails_half_way(old: Portal) -> None:
     # no list of blockers knows of it: the last of core's migrations makes this table
     own(old, "CREATE TABLE file (id text)")
@@ -167,9 +194,10 @@ def test_a_migration_that_fails_half_way(old: Portal) -> None:
     assert "all that is live is as it was" in done.stderr
     assert re.search(r"\d s  CKAN f7b64c701a10", done.stdout)
     assert re.search(r"not ended  CKAN 9445ce34fc23", done.stdout)
-    assert old.state() == before and left_behind(old) == []
+    assert old.state() == before and not old.copies()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -184,9 +212,10 @@ def test_a_plugins_migration_that_does_harm(
     before = portal.state()
     done = portal.module("upgrade", code=1, env=bad(code))
     assert said in done.stderr, done.stderr
-    assert portal.state() == before and left_behind(portal) == []
+    assert portal.state() == before and not portal.copies()
 
 
+@pytest.mark.smoke
 def test_a_plugin_that_cannot_be_imported(
     portal: Portal, bad: Callable[[str], dict[str, str]]
 ) -> None:
@@ -204,7 +233,6 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     portal: Portal, bad: Callable[[str], dict[str, str]]
 ) -> None:
     environment = bad("time.sleep(2)")
-    name = f"{portal.names['database']}"
     writer = psycopg2.connect(portal.url("database"), application_name="harvester")
     stop = threading.Event()
 
@@ -230,7 +258,7 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     assert done.stderr.count("Another copy is made") == 2
     assert "database: public.package were written" in done.stderr
     assert "application 'harvester'" in done.stderr
-    assert left_behind(portal) == [] and name in databases("%")
+    assert not portal.copies() and len(portal.oids()) == 2
 
     started = portal.start("upgrade", env=environment)
     said = ""
@@ -242,6 +270,7 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("in time",)]
 
 
+@pytest.mark.smoke
 def test_what_was_written_before_is_in_the_first_copy(
     portal: Portal, bad: Callable[[str], dict[str, str]]
 ) -> None:
@@ -272,11 +301,67 @@ def test_killed_at_each_step(
         portal.module("doctor", "--fix", code=None)
         if portal.sql(table) == [(None,)]:
             assert portal.state() == before, phase
-            assert left_behind(portal) == [], phase
+            assert not portal.copies(), phase
         else:
             assert phase == "switch"
     portal.module("upgrade", env=environment)
     assert portal.sql(table) == [("of_bad",)]
+
+
+def test_a_session_that_holds_a_lock_is_waited_for_and_named(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    # in the live database this migration would wait for ever
+    environment = bad('op.execute("ALTER TABLE package ADD COLUMN of_bad int")')
+    holder = psycopg2.connect(portal.url("database"), application_name="holder")
+    with closing(holder), holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE package IN SHARE ROW EXCLUSIVE MODE")
+        done = portal.module("upgrade", env=environment)
+    assert "still at work in the live databases, and ended" in done.stderr
+    assert "application 'holder'" in done.stderr
+    assert portal.sql("SELECT count(of_bad) FROM package") == [(0,)]
+
+
+def test_the_disk_of_the_server_is_full(
+    portal: Portal,
+    bad: Callable[[str], dict[str, str]],
+    make_cluster: Callable[..., Cluster],
+    small_disk: Callable[[str], Path],
+) -> None:
+    cluster = make_cluster()
+    cluster.sql(f"CREATE TABLESPACE small LOCATION '{small_disk('100m')}'")
+    cluster.sql("GRANT CREATE ON TABLESPACE small TO ckan_default")
+    for part in portal.names:
+        cluster.copy(portal, part)
+    name = portal.names["database"]
+    cluster.sql(f'ALTER DATABASE "{name}" SET TABLESPACE small')
+    cluster.sql(
+        "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) AS t FROM"
+        " generate_series(1, 20000) i; ALTER TABLE filler OWNER TO ckan_default",
+        name,
+    )
+    fill = 'op.execute("CREATE TABLE of_bad AS SELECT t FROM filler, generate_series(1, 3)")'
+    done = portal.module("upgrade", code=1, env=bad(fill))
+    assert "No space left on device" in done.stderr, done.stderr
+    assert cluster.sql("SELECT to_regclass('of_bad')::text", name) == [(None,)]
+    left = cluster.sql("SELECT datname FROM pg_database WHERE datname LIKE 'dbm%'")
+    assert left == []
+
+
+@pytest.mark.parametrize("bin", [PG16, PG18])
+def test_other_servers(
+    old: Portal, make_cluster: Callable[..., Cluster], bin: Path
+) -> None:
+    cluster = make_cluster(bin=bin)
+    old.write(**{"ckanext.dbmanage.pg_bin": str(bin)})
+    for part in old.names:
+        cluster.copy(old, part)
+    assert "the upgrade would work" in old.module("upgrade", "--rehearse").stdout
+    assert "upgraded by" in old.module("upgrade").stdout
+    assert "up to date" in old.ckan("db", "check").stdout
+    old.module("undo", "--yes")
+    head = cluster.sql(HEAD, old.names["database"])
+    assert head == [("9f33a0280c51",)]
 
 
 def test_solr_is_down(old: Portal) -> None:
