@@ -14,10 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.sax.saxutils import escape
 
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_date, parse_etags
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
 
@@ -36,6 +37,8 @@ FEED = "feed.atom"
 #: for how long a cache may hand out a file without asking for a newer one
 _FRESH = "public, max-age=300, must-revalidate"
 _BLOCK = 1 << 18
+#: how often the list is read for one request, should a new set appear meanwhile
+_LOOKS = 3
 _RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
@@ -78,26 +81,30 @@ class DownloadsMiddleware:
     def _answer(
         self, directory: Path, name: str, environ: dict[str, Any]
     ) -> Response | None:
+        """The answer for a name; None when no such file is published."""
         if name not in (*published.NAMES, published.INDEX, SUMS, FEED):
             return None
-        try:
-            found, index = self._look(directory)
-        except OSError:
-            return None
-        if found is None:
-            return None
-        if name in published.NAMES:
-            return self._file(directory, found, name, environ)
-        kind, body = {
-            published.INDEX: ("application/json", index),
-            SUMS: ("text/plain; charset=utf-8", found.sums),
-            FEED: ("application/atom+xml; charset=utf-8", _feed(found)),
-        }[name]
-        response = Response(body, content_type=kind)
-        moment = found.document["published"]
-        return finished(
-            response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
-        )
+        # while a new set is moved up, a file is no longer what the list of a moment ago
+        # says: the list is read anew then
+        for _ in range(_LOOKS):
+            try:
+                found, index = self._look(directory)
+                if found is None:
+                    return None
+                if name not in published.NAMES:
+                    return _text(found, index, name, environ)
+                response = self._file(directory, found, name, environ)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                _log.warning("%s cannot be read: %s", directory / name, error)
+                refused = _plain("503 Service Unavailable", "try again in a moment")
+                refused.headers["Retry-After"] = "5"
+                return refused
+            if response is not None:
+                return response
+            self._known = None
+        return None
 
     def _file(
         self,
@@ -112,14 +119,15 @@ class DownloadsMiddleware:
             return None
         place, file = opened
         header, prefix = self._sendfile
-        if header:
+        # what is not moved up yet may be before the web server opens it
+        if header and place == name:
             file.close()
             response = Response(content_type=listed.type)
-            response.headers[header] = prefix + place
+            response.headers[header] = prefix + name
             response.headers["Cache-Control"] = _FRESH
             return response
         response = Response(
-            FileWrapper(file, _BLOCK), content_type=listed.type, direct_passthrough=True
+            _Body(file, listed.bytes), content_type=listed.type, direct_passthrough=True
         )
         response.call_on_close(file.close)
         return finished(response, listed.sha256, listed.modified, listed.bytes, environ)
@@ -128,38 +136,130 @@ class DownloadsMiddleware:
         """What is published, and the bytes of its list. Raises OSError."""
         about = os.stat(directory / published.INDEX)
         seen = (about.st_ino, about.st_mtime_ns, about.st_size)
-        if self._known is None or self._known[0] != seen:
-            found, content = published.read_with_bytes(directory)
-            self._known = seen, found, content
-        return self._known[1:]
+        known = self._known
+        if known is None or known[0] != seen:
+            self._known = known = seen, *published.read_with_bytes(directory)
+        return known[1:]
+
+
+class _Body(FileWrapper):
+    """The bytes of a file, as many as were announced.
+
+    Of a file that somebody cut short while it is read, the answer breaks off: a client
+    that was told of more bytes takes what it has for a part, and asks for the rest.
+    """
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        super().__init__(file, _BLOCK)  # type: ignore[arg-type]
+        self._size = size
+
+    def __next__(self) -> bytes:
+        left = self._size - self.file.tell()
+        if left <= 0:
+            raise StopIteration
+        block = self.file.read(min(self.buffer_size, left))
+        if not block:
+            raise OSError("a published file was cut short while it was read")
+        return block
+
+
+def _text(
+    found: Published, index: bytes, name: str, environ: dict[str, Any]
+) -> Response:
+    """What is told of the published files, under one of three names."""
+    kind, body = {
+        published.INDEX: ("application/json", index),
+        SUMS: ("text/plain; charset=utf-8", found.sums),
+        FEED: ("application/atom+xml; charset=utf-8", _feed(found)),
+    }[name]
+    response = Response(body, content_type=kind)
+    moment = found.document["published"]
+    return finished(
+        response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
+    )
 
 
 def finished(
     response: Response, sum: str, modified: str, size: int, environ: dict[str, Any]
 ) -> Response:
-    """A response with its headers, as the request's conditions and range want it."""
-    response.set_etag(sum[:32])
+    """A response with its headers, as the request's conditions and range want it.
+
+    In the order of RFC 9110, section 13.2.2. A condition that is none, like a date that
+    nobody can read, is as if it were not there.
+    """
+    etag = sum[:32]
     moment = datetime.fromisoformat(modified.replace("Z", "+00:00"))
-    response.last_modified = moment.astimezone(timezone.utc)
+    moment = moment.astimezone(timezone.utc)
+    response.set_etag(etag)
+    response.last_modified = moment
     response.headers["Cache-Control"] = _FRESH
     response.headers["Accept-Ranges"] = "bytes"
     response.content_length = size
-    asked = environ.get("HTTP_RANGE", "").strip()
-    # a range that is none, or more than one, is not answered as a range (RFC 9110)
-    found = _RANGE.fullmatch(asked)
-    if asked and not found:
-        environ = {k: v for k, v in environ.items() if k != "HTTP_RANGE"}
-    elif found and asked.startswith("bytes=-") and int(asked[7:]) > size:
-        environ = environ | {"HTTP_RANGE": "bytes=0-"}  # its last N bytes are all of it
-    try:
-        response.make_conditional(environ, accept_ranges=True, complete_length=size)
-    except RequestedRangeNotSatisfiable:
+    status = _condition(environ, etag, moment)
+    if status == 412:
         response.close()
-        refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
-        refused.headers["Content-Range"] = f"bytes */{size}"
-        return refused
+        return _plain("412 Precondition Failed", "it has changed")
+    if status == 304:
+        response.status_code = status
+        return response
+    asked = _asked_range(environ, etag, moment)
+    if not asked:
+        return response
+    if asked == "bytes=-0":
+        return _unsatisfiable(response, size)
+    if asked.startswith("bytes=-") and int(asked[7:]) > size:
+        asked = "bytes=0-"  # its last N bytes are all of it
+    ranged = {"REQUEST_METHOD": "GET", "HTTP_RANGE": asked}
+    try:
+        response.make_conditional(ranged, accept_ranges=True, complete_length=size)
+    except RequestedRangeNotSatisfiable:
+        return _unsatisfiable(response, size)
     response.headers.pop("Date", None)  # servers give one of their own
     return response
+
+
+def _condition(environ: Mapping[str, Any], etag: str, moment: datetime) -> int:
+    """The status that the request's conditions lead to, 200 when they let it pass."""
+    required = parse_etags(environ.get("HTTP_IF_MATCH"))
+    if required:
+        if not required.contains(etag):
+            return 412
+    elif (before := _date(environ.get("HTTP_IF_UNMODIFIED_SINCE"))) and moment > before:
+        return 412
+    known = parse_etags(environ.get("HTTP_IF_NONE_MATCH"))
+    if known:
+        return 304 if known.contains_weak(etag) else 200
+    since = _date(environ.get("HTTP_IF_MODIFIED_SINCE"))
+    return 304 if since and moment <= since else 200
+
+
+def _asked_range(environ: Mapping[str, Any], etag: str, moment: datetime) -> str:
+    """The range that is to be answered as one; nothing when the whole file is."""
+    asked = environ.get("HTTP_RANGE", "").strip()
+    # a range that is none, or more than one, is not answered as a range (RFC 9110)
+    if environ["REQUEST_METHOD"] != "GET" or not _RANGE.fullmatch(asked):
+        return ""
+    condition = environ.get("HTTP_IF_RANGE", "").strip()
+    if condition.startswith(('"', "W/")):
+        same = condition == f'"{etag}"'  # a weak one is never the same bytes
+    else:
+        same = not condition or _date(condition) == moment
+    return asked if same else ""
+
+
+def _date(text: str | None) -> datetime | None:
+    """A date of HTTP; None when there is none, or it is none."""
+    try:
+        return parse_date(text)
+    except OverflowError:  # of numbers that no date has
+        return None
+
+
+def _unsatisfiable(response: Response, size: int) -> Response:
+    response.close()
+    refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
+    refused.headers["Content-Range"] = f"bytes */{size}"
+    return refused
 
 
 def _plain(status: str, text: str) -> Response:

@@ -14,6 +14,7 @@ or when a kill came there, a file is found in `.next`. Must not know CKAN.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -131,12 +132,13 @@ def _file(entry: Mapping[str, Any]) -> File:
 def find(directory: Path, file: File) -> tuple[str, IO[bytes]] | None:
     """Where a listed file is below the directory, and it, open; None if it is not.
 
-    Raises OSError.
+    Raises OSError when it may be there and cannot be opened.
     """
-    for place in (file.name, f"{_NEXT}/{file.name}"):
+    # the first again: it may be moved up between the two looks
+    for place in (file.name, f"{_NEXT}/{file.name}", file.name):
         try:
             found = _opened(directory, place)
-        except OSError:  # none, a link, no right to read
+        except (FileNotFoundError, NotADirectoryError):
             continue
         about = os.fstat(found.fileno())
         if (about.st_size, about.st_mtime_ns) == (file.bytes, file.seconds * 10**9):
@@ -149,7 +151,12 @@ def _opened(directory: Path, name: str) -> IO[bytes]:
     """A plain file. Raises OSError; FileNotFoundError when it is something else."""
     # without waiting: nobody may ever write into a pipe
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(directory / name, flags)
+    try:
+        handle = os.open(directory / name, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise FileNotFoundError(f"{directory / name} is no plain file") from None
+        raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileNotFoundError(f"{directory / name} is no plain file")
@@ -237,9 +244,10 @@ def _move_up(directory: Path) -> None:
             found = find(directory, file)
             if found is None:
                 continue
-            found[1].close()
-            if found[0] != file.name:
-                (directory / found[0]).replace(directory / file.name)
+            place, content = found
+            content.close()
+            if place != file.name:
+                (directory / place).replace(directory / file.name)
         sums = upcoming / SUMS
         with suppress(OSError):
             if published and sums.read_bytes() == published.sums:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -146,6 +147,17 @@ class Client:
         return int(got[0][0][:3]), dict(got[0][1]), content
 
 
+#: what stands where a date should, and what no date can be
+NO_DATES = [
+    "Sat, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "Sat, 99999999999999999999 Jan 2000 00:00:00 GMT",
+    "Sat, 01 Jan 2000 99999999999999999999:00:00 GMT",
+    "Sat, 01 Jan 2000 00:00:00 +99999999999999999999",
+    "Sat, 01 Jan 2000 00:00:00 -999999999", "Sat, 32 Jan 2000 00:00:00 GMT",
+    f"Sat, 01 Jan {'9' * 5000} 00:00:00 GMT", "x", "Sat, 99 Jan", "\x00", ", ,", "\xff",
+]  # fmt: skip
+
+
 def test_conditions_and_ranges(tmp_path: Path) -> None:
     fabricate(tmp_path, "a")
     client = Client(tmp_path)
@@ -166,7 +178,27 @@ def test_conditions_and_ranges(tmp_path: Path) -> None:
         ({"range": "bytes=0-99"}, 206),
         ({"range": "bytes=0-99", "if_range": etag}, 206),
         ({"range": "bytes=0-99", "if_range": '"old"'}, 200),
-        ({"range": f"bytes={size}-"}, 416),
+        ({"range": "bytes=0-99", "if_range": f"W/{etag}"}, 200),
+        ({"range": "bytes=0-99", "if_range": modified}, 206),
+        ({"range": "bytes=0-99", "if_range": "Sat, 01 Jan 2000 00:00:00 GMT"}, 200),
+        ({"range": "bytes=0-99", "if_none_match": etag}, 304),
+        ({"range": "bytes=0-99", "if_none_match": f'"x", W/{etag}'}, 304),
+        ({"range": "bytes=0-99", "if_none_match": '"other"'}, 206),
+        ({"range": "bytes=0-99", "if_modified_since": modified}, 304),
+        # the first says that it has changed: the second is not asked
+        ({"if_none_match": '"other"', "if_modified_since": modified}, 200),
+        ({"if_match": etag}, 200), ({"if_match": "*"}, 200),
+        ({"if_match": f"W/{etag}"}, 412), ({"if_match": '"old"'}, 412),
+        ({"range": "bytes=0-99", "if_match": '"old"'}, 412),
+        ({"range": "bytes=0-99", "if_match": etag}, 206),
+        ({"if_unmodified_since": modified}, 200),
+        ({"if_unmodified_since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 412),
+        ({"if_match": etag, "if_unmodified_since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 200),
+        ({"range": f"bytes={size}-"}, 416), ({"range": "bytes=-0"}, 416),
+        *[({name: date}, 200) for date in NO_DATES for name in (
+            "if_modified_since", "if_unmodified_since", "if_range",
+        )],
+        *[({"range": "bytes=0-99", "if_range": date}, 200) for date in NO_DATES],
         *[({"range": garbage}, 200) for garbage in (
             "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-2,", "bytes=0-1,5-6", "lines=1-2",
             "bytes=--1", "\xff", "bytes=1-2-3", "bytes= 1", "0-1",
@@ -183,6 +215,9 @@ def test_conditions_and_ranges(tmp_path: Path) -> None:
         status, headers, body = client.ask(f"/dump/{ZST}", range=asked)
         assert (status, body) == (206, part) and headers["ETag"] == etag
         assert int(headers["Content-Length"]) == len(part)
+    # a range is of what GET sends
+    status, headers, body = client.ask(f"/dump/{ZST}", "HEAD", range="bytes=0-99")
+    assert (status, body, headers["Content-Length"]) == (200, b"", str(size))
 
 
 def test_the_web_server_in_front_may_send_them(tmp_path: Path) -> None:
@@ -287,16 +322,25 @@ def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
         "x",
         "bytes=99999999999999999999-",
         "bytes=5-1",
+        "bytes=-0",
     ]
+    dates = [*NO_DATES, "Sat, 01 Jan 2000 00:00:00 GMT", "Mon, 01 Jan 9999 0:0:0 +9959"]
+    for _ in range(500):  # and some that nobody has thought of
+        date = list(dice.choice(dates[-3:]))
+        for _ in range(dice.randrange(1, 4)):
+            date[dice.randrange(len(date))] = dice.choice("0919+-:, \x00\xb2aGMT")
+        dates.append("".join(date))
     seen = set()
     for _ in range(100_000):
         path = "/dump/" + "".join(dice.choices(pieces, k=dice.choice((1, 1, 1, 2, 3))))
         path = "/de" * (dice.random() < 0.1) + path
         headers = {"range": dice.choice(ranges)} if dice.random() < 0.3 else {}
-        if dice.random() < 0.1:
-            headers["if_none_match"] = dice.choice(['"x"', "*", "\xff", '"'])
-        if dice.random() < 0.1:
-            headers["if_modified_since"] = dice.choice(["x", "Sat, 99 Jan", "\x00"])
+        for name in ("if_none_match", "if_match", "if_range"):
+            if dice.random() < 0.1:
+                headers[name] = dice.choice(['"x"', "*", "\xff", '"', "W/", *NO_DATES])
+        for name in ("if_modified_since", "if_unmodified_since", "if_range"):
+            if dice.random() < 0.1:
+                headers[name] = dice.choice(dates)
         status, _, _ = client.ask(path, dice.choice(("GET", "HEAD", "POST")), **headers)
         seen.add(status)
     assert seen <= {200, 206, 299, 304, 404, 405, 412, 416} and {200, 206, 404} <= seen
@@ -390,6 +434,104 @@ def test_a_file_replaced_while_it_is_read(tmp_path: Path) -> None:
     assert b"".join(parts) == f"{GZ} old\n".encode() * 2000
     body.close()  # type: ignore[attr-defined]
     assert b"newnew" in client.ask(f"/dump/{GZ}")[2]
+
+
+def test_a_file_cut_short_while_it_is_read(tmp_path: Path) -> None:
+    """What was announced does not come: the answer breaks off, and never looks whole."""
+    fabricate(tmp_path, "old" * 500)
+    client = Client(tmp_path)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": f"/dump/{GZ}"}
+    for change in (10, 10**8):
+        body = client.app(environ, lambda *_: None)
+        parts = iter(body)
+        read = len(next(parts))
+        size = (tmp_path / GZ).stat().st_size
+        assert read < size
+        os.truncate(tmp_path / GZ, change)
+        if change < size:
+            with pytest.raises(OSError, match="cut short"):
+                b"".join(parts)
+            assert client.ask(f"/dump/{GZ}")[0] == 404
+        else:
+            assert read + len(b"".join(parts)) == size
+        body.close()  # type: ignore[attr-defined]
+        fabricate(tmp_path, "old" * 500)
+
+
+def test_read_while_new_sets_appear(tmp_path: Path) -> None:
+    """No listed file is missing for a moment, and each is of one set."""
+    fabricate(tmp_path, "0")
+    child = os.fork()
+    if child == 0:
+        for number in range(1, 400):
+            fabricate(tmp_path, str(number))
+        os._exit(0)
+    plain, sent = Client(tmp_path), Client(tmp_path, sendfile="X-Accel-Redirect /sent")
+    wrong, answers, seen = [], 0, set()
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        for name in (*published.NAMES, "index.json", "SHA256SUMS"):
+            for client in (plain, sent):
+                status, headers, body = client.ask(f"/dump/{name}")
+                answers += 1
+                place = headers.get("X-Accel-Redirect")
+                # what nginx opens later must be there later
+                if status != 200 or place not in (None, f"/sent/{name}"):
+                    wrong.append((name, status, place))
+                elif place is None and len(body) != int(headers["Content-Length"]):
+                    wrong.append((name, len(body), headers["Content-Length"]))
+                seen.add(body.split()[1] if place is None else b"")
+    assert not wrong and answers > 500 and len(seen) > 50, (wrong[:20], answers)
+
+
+def test_a_new_set_while_a_request_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list was read, and then there are other files: the list is read again."""
+    fabricate(tmp_path, "old")
+    client, finding, times = Client(tmp_path), published.find, iter(["newer", "newest"])
+
+    def late(*arguments: Any) -> Any:
+        if text := next(times, None):
+            monkeypatch.undo()
+            fabricate(tmp_path, text)
+            monkeypatch.setattr(published, "find", late)
+        return finding(*arguments)
+
+    monkeypatch.setattr(published, "find", late)
+    status, _, body = client.ask(f"/dump/{GZ}")
+    assert status == 200 and b"newest" in body
+
+
+def test_what_cannot_be_opened_is_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process out of file handles answers 503, and throws away no committed file."""
+    fabricate(tmp_path, "old")
+    before = (tmp_path / "index.json").read_bytes()
+    opening, moving = os.open, Path.replace
+
+    def out_of_handles(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(published.NAMES):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opening(path, *arguments, **options)
+
+    def listed_only(self: Path, target: Path) -> Path:
+        moved = moving(self, target)
+        if target.name == "index.json":  # committed, nothing moved up yet
+            monkeypatch.setattr(os, "open", out_of_handles)
+        return moved
+
+    monkeypatch.setattr(Path, "replace", listed_only)
+    with pytest.raises(OSError, match="Too many open files"):
+        fabricate(tmp_path, "new")
+    assert (tmp_path / "index.json").read_bytes() != before
+    status, headers, _ = Client(tmp_path).ask(f"/dump/{GZ}")
+    assert (status, headers["Retry-After"]) == (503, "5")
+    monkeypatch.undo()
+    assert b"new" in Client(tmp_path).ask(f"/dump/{GZ}")[2]
+    assert is_whole(tmp_path) is not None
+    fabricate(tmp_path, "newer")
+    assert published.foreign(tmp_path) == []
 
 
 def test_answered_while_the_database_is_away(
