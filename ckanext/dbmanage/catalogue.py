@@ -208,6 +208,7 @@ def reindex(
     """
     from . import config
     from . import reindex as engine
+    from .engine.errors import Refused
     from .engine.repository import Repository
 
     if changed and deep:
@@ -226,15 +227,16 @@ def reindex(
         f"search index: {done.indexed} datasets indexed, {done.removed} removed{same}, "
         f"in {time.monotonic() - begun:.1f} s"
     )
-    for failed in done.failed:
-        talk.warn(f"not indexed: dataset {failed}")
+    for dataset, why in done.failed.items():
+        talk.warn(f"not indexed: dataset {dataset}: {why}")
     if not done.agrees:
         talk.warn(
             f"the index has {done.documents} datasets, the database {done.datasets}"
         )
     if done.failed or not done.agrees:
         sys.exit(1)
-    Repository(config.repository(settings), ()).mark("reindex", False)
+    with contextlib.suppress(Refused):  # without a repository nothing is owed
+        Repository(config.repository(settings), ()).mark("reindex", False)
 
 
 def _write_out(lines: bytes) -> None:

@@ -665,8 +665,8 @@ def reindex(portal: Portal, repository: Repository) -> None:
         return
     repository.mark("reindex", False)
     talk.say(f"search index: {done.indexed} datasets indexed, {done.removed} removed")
-    for failed in done.failed:
-        talk.warn(f"not indexed: dataset {failed}")
+    for dataset, why in done.failed.items():
+        talk.warn(f"not indexed: dataset {dataset}: {why}")
     if not done.agrees:
         talk.warn(
             f"the index has {done.documents} datasets, the database {done.datasets}: "

@@ -2,8 +2,9 @@
 
 What is indexed is core's own work; only what it reads comes from rows read for a whole
 batch, and its documents go out a batch at a time. Nothing is cleared before: search
-serves the old documents until the one commit at the end. Compares dataset ids and times
-of the database and of Solr side by side, both streamed. Needs an application context.
+serves the old documents until the one commit at the end. Then ids and times of the
+database and of Solr are compared side by side, both streamed: what was saved meanwhile
+is indexed again. Needs an application context.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import ckan.lib.search.index as core
 import ckan.model as model
@@ -32,11 +34,14 @@ from .readers import Readers, brief
 _BATCH = 1000
 #: datasets that a process makes and sends at once
 _SENT = 250
+#: looks at what differs, the last of which finds nothing unless people save on and on
+_LOOKS = 4
+T = TypeVar("T")
 
 
 @dataclass
 class Indexed:
-    """What was done: datasets indexed, orphans removed, and the ids that failed.
+    """What was done: datasets indexed, orphans removed, and why which ids failed.
 
     `same` are those that `deep` found as they should be. `datasets` and `documents`
     are how many there are afterwards, in the database and in the index.
@@ -45,14 +50,14 @@ class Indexed:
     indexed: int = 0
     removed: int = 0
     same: int = 0
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     datasets: int = 0
     documents: int = 0
 
     @property
     def agrees(self) -> bool:
         """Whether the index has what the database has, but for those that failed."""
-        return self.documents >= self.datasets - len(self.failed)
+        return self.datasets - len(self.failed) <= self.documents <= self.datasets
 
 
 def rebuilt(
@@ -73,7 +78,7 @@ def changed(progress: Progress = lambda *_: None) -> Indexed:
     refuses is noted and never stops the others. Raises DbmanageError when Solr cannot
     be reached.
     """
-    return _told(lambda: _changed(progress))
+    return _told(lambda: _changed(progress, Indexed()))
 
 
 def _told(work: Callable[[], Indexed]) -> Indexed:
@@ -91,7 +96,7 @@ def _all(app: Any, jobs: int, progress: Progress, deep: bool) -> Indexed:
     done = Indexed()
     make_connection().ping()
     # found before anything is sent: a commit in between would move the pages
-    orphans = [dataset for dataset, there in _differences() if not there]
+    orphans = differing()[1]
     model.Session.remove()
     hidden = " WHERE state <> 'deleted'" if _hides_deleted() else ""
     listed = f"SELECT id, metadata_modified FROM package{hidden}"  # noqa: S608
@@ -106,41 +111,47 @@ def _all(app: Any, jobs: int, progress: Progress, deep: bool) -> Indexed:
             for dataset in failed:
                 _index(dataset, done)
             progress("index", done.indexed + done.same + len(done.failed), total)
-    return _ended(orphans, done)
+    _remove(orphans, done)
+    if done.indexed or done.removed or done.failed:
+        make_connection().commit()
+    # of what was saved meanwhile the document may be that of before
+    return _changed(progress, done)
 
 
-def _changed(progress: Progress) -> Indexed:
-    done = Indexed()
-    # compared first and then written: a commit in between would move the pages
-    missing, orphans = differing()
+def _changed(progress: Progress, done: Indexed) -> Indexed:
+    """Indexes what differs, removes orphans, and looks again; counts in the end."""
     write = _Writer(False)
-    for batch in _batches(missing, _SENT):
-        sent, _, failed = write([(dataset, "") for dataset in batch])
-        done.indexed += sent
-        for dataset in failed:
-            _index(dataset, done)
-        progress("index", done.indexed, len(missing))
-    return _ended(orphans, done)
+    for _ in range(_LOOKS):
+        # compared first and then written: a commit in between would move the pages
+        missing, orphans = differing()
+        missing = [each for each in missing if each not in done.failed]
+        if not missing and not orphans:
+            break
+        before = done.indexed
+        for batch in _batched(missing, _SENT):
+            sent, _, failed = write([(dataset, "") for dataset in batch])
+            done.indexed += sent
+            for dataset in failed:
+                _index(dataset, done)
+            progress("index", done.indexed - before, len(missing))
+        _remove(orphans, done)
+        make_connection().commit()
+    own = [f'+site_id:"{config.get("ckan.site_id")}"', "+entity_type:package"]
+    done.documents = make_connection().search("*:*", fq=own, rows=0).hits
+    hidden = " WHERE state <> 'deleted'" if _hides_deleted() else ""
+    count = f"SELECT count(*) FROM package{hidden}"  # noqa: S608
+    done.datasets = model.Session.execute(sa.text(count)).scalar()
+    return done
 
 
-def _ended(orphans: Sequence[str], done: Indexed) -> Indexed:
-    """Removes the orphans, makes all of it seen at once, and counts."""
+def _remove(orphans: Sequence[str], done: Indexed) -> None:
     site = config.get("ckan.site_id")
-    for batch in _batches(orphans, 200):
+    for batch in _batched(orphans, 200):
         ids = " OR ".join(f'"{_escaped(each)}"' for each in batch)
         make_connection().delete(
             q=f'+site_id:"{site}" +entity_type:package +id:({ids})', commit=False
         )
         done.removed += len(batch)
-    solr = make_connection()
-    if done.indexed or done.removed or done.failed:
-        solr.commit()
-    own = [f'+site_id:"{site}"', "+entity_type:package"]
-    done.documents = solr.search("*:*", fq=own, rows=0).hits
-    hidden = " WHERE state <> 'deleted'" if _hides_deleted() else ""
-    count = f"SELECT count(*) FROM package{hidden}"  # noqa: S608
-    done.datasets = model.Session.execute(sa.text(count)).scalar()
-    return done
 
 
 def _index(dataset: str, done: Indexed) -> None:
@@ -151,7 +162,7 @@ def _index(dataset: str, done: Indexed) -> None:
     except Exception as error:
         model.Session.rollback()
         make_connection().ping()  # a Solr that is gone is no dataset's fault
-        done.failed.append(f"{dataset}: {brief(error)}")
+        done.failed[dataset] = brief(error)
 
 
 # -- in a process of its own
@@ -175,31 +186,49 @@ class _Writer:
     """Makes the documents of a batch, and sends those that are to be sent."""
 
     def __init__(self, deep: bool) -> None:
-        self._deep = deep
-        self._solr = make_connection()
+        self._solr = make_connection(decode_dates=False)
+        self._fields = _Fields(self._solr) if deep else None
         self._bulk = bulk.Datasets(lambda: {"ignore_auth": True}, fresh=True)
         self._index = search.index_for("Package")
 
     def __call__(self, batch: Sequence[tuple[str, str]]) -> tuple[int, int, list[str]]:
         """How many of (id, time) were sent, were the same, and the ids that failed."""
-        buffer, failed = _Buffer(self._solr), []
-        with self._bulk.swapped(), _connection(buffer):
-            ways = self._bulk.show(batch, entities=True)
-            for (dataset, _), _ in zip(batch, ways, strict=True):
-                before = len(buffer.documents)
-                try:
-                    self._write(dataset)
-                except Exception:
-                    model.Session.rollback()
-                    del buffer.documents[before:]
-                    failed.append(dataset)
-        documents, same = buffer.documents, 0
-        if self._deep:
-            stored = self._stored([each["id"] for each in documents])
-            documents = [e for e in documents if _differs(e, stored.get(e["id"]))]
-            same = len(buffer.documents) - len(documents)
+        documents, failed = self._made(batch)
+        same = 0
+        if self._fields is not None:
+            there = _documents(self._solr, [each["id"] for each in documents], "*")
+            made = len(documents)
+            documents = [
+                e for e in documents if self._fields.differ(e, there.get(e["id"]))
+            ]
+            same = made - len(documents)
         failed += self._send(documents)
         return len(batch) - same - len(failed), same, failed
+
+    def _made(
+        self, batch: Sequence[tuple[str, str]]
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """The documents of a batch, and the ids that failed."""
+        buffer, failed = _Buffer(self._solr), []
+        try:
+            with self._bulk.swapped(), _connection(buffer):
+                ways = self._bulk.show(batch, entities=True)
+                for (dataset, _), _ in zip(batch, ways, strict=True):
+                    before = len(buffer.documents)
+                    try:
+                        self._write(dataset)
+                    except Exception:
+                        model.Session.rollback()
+                        del buffer.documents[before:]
+                        failed.append(dataset)
+        except Exception:  # a row that cannot be read fails its own dataset alone
+            model.Session.rollback()
+            if len(batch) == 1:
+                return [], [batch[0][0]]
+            half = len(batch) // 2
+            first, second = self._made(batch[:half]), self._made(batch[half:])
+            return first[0] + second[0], first[1] + second[1]
+        return buffer.documents, failed
 
     def _write(self, dataset: str) -> None:
         if hasattr(logic, "index_update_package_dicts"):
@@ -231,36 +260,60 @@ class _Writer:
                 failed.append(document["id"])
         return failed
 
-    def _stored(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        site = config.get("ckan.site_id")
-        found = self._solr.search(
-            "*:*",
-            fq=[f'+site_id:"{site}"', "+entity_type:package",
-                "{!terms f=id}" + ",".join(ids)],
-            fl=",".join(_COMPARED), rows=len(ids),
-        ).docs if ids else []  # fmt: skip
-        return {each["id"]: each for each in found}
 
+class _Fields:
+    """The fields of the index that it gives back: permission labels are not among them.
 
-#: what of a document says all that its dataset is; permission labels are not stored
-_COMPARED = (
-    "id", "data_dict", "validated_data_dict", "organization", "groups", "tags",
-    "capacity", "state", "dataset_type", "name", "title",
-)  # fmt: skip
+    Not what Solr fills by itself: copies, times of writing, versions.
+    """
 
+    def __init__(self, solr: Any) -> None:
+        # as core does when it looks at the schema's version
+        answer = solr._send_request("get", "schema?wt=json")
+        schema = simplejson.loads(answer)["schema"]
+        made = {each["dest"] for each in schema["copyFields"]} | {"_version_"}
+        made |= {each["name"] for each in schema["fields"] if "default" in each}
+        self._own = {
+            each["name"]: each.get("stored", True) and each["name"] not in made
+            for each in schema["fields"]
+        }
+        # the longest pattern that fits is the one that counts
+        patterns = {e["name"]: e.get("stored", True) for e in schema["dynamicFields"]}
+        self._patterns = sorted(patterns.items(), key=lambda each: -len(each[0]))
 
-def _differs(document: dict[str, Any], stored: dict[str, Any] | None) -> bool:
-    if stored is None:
-        return True
-    for name in _COMPARED:
-        ours, theirs = document.get(name), stored.get(name)
-        if (ours or None) != (theirs or None) and (
-            not name.endswith("data_dict")
-            or not theirs
-            or simplejson.loads(ours or "null") != simplejson.loads(theirs)
-        ):
+    def _is_stored(self, name: str) -> bool:
+        if name not in self._own:
+            fits = (kept for p, kept in self._patterns if fnmatchcase(name, p))
+            self._own[name] = next(fits, False)
+        return self._own[name]
+
+    def differ(self, document: dict[str, Any], stored: dict[str, Any] | None) -> bool:
+        """Whether what is stored of a document is not what it says now."""
+        if stored is None:
             return True
-    return False
+        for name in filter(self._is_stored, document.keys() | stored.keys()):
+            ours, theirs = document.get(name), stored.get(name)
+            if ours == theirs:
+                continue
+            if name.endswith("data_dict") and ours and theirs:
+                # the order of keys is another in each process of core's own
+                if simplejson.loads(ours) != simplejson.loads(theirs):
+                    return True
+            elif _plain(ours) != _plain(theirs):
+                return True
+        return False
+
+
+def _plain(value: Any) -> list[str]:
+    """A field's values as Solr gives them back, which may leave out empty ones."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [
+        _time(text) if text.endswith("Z") and text[4:5] == "-" else text
+        for each in values
+        if each is not None
+        for text in [str(each).lower() if isinstance(each, bool) else str(each)]
+        if text
+    ]
 
 
 @contextmanager
@@ -273,8 +326,9 @@ def _connection(buffer: _Buffer) -> Iterator[None]:
         core.make_connection = before
 
 
-def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    left = iter(ids)
+def _batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many, the last one of fewer."""
+    left = iter(rows)
     return iter(lambda: list(islice(left, size)), [])
 
 
@@ -290,39 +344,57 @@ def _hides_deleted() -> bool:
 
 
 def differing() -> tuple[list[str], list[str]]:
-    """Datasets missing or old in the index, and ids in it that the database lacks."""
+    """Datasets missing or old in the index, and ids in it that the database lacks.
+
+    Each is looked at twice: what is saved between the looks at the one and at the
+    other differs for a moment only.
+    """
     found: tuple[list[str], list[str]] = [], []
-    for dataset, there in _differences():
-        found[0 if there else 1].append(dataset)
+    solr = make_connection(decode_dates=False)
+    for batch in _batched(_differences(solr), _BATCH):
+        there = _documents(solr, batch, "id,metadata_modified")
+        rows = model.Session.execute(
+            sa.text(f"{_STORED} AND id = ANY(:ids)"),
+            {"ids": batch, "hidden": _hides_deleted()},
+        )
+        stored = {row[0]: row[1] or "" for row in rows}
+        for dataset in batch:
+            document = there.get(dataset)
+            indexed = document and _time(document.get("metadata_modified") or "")
+            if stored.get(dataset) != indexed:
+                found[0 if dataset in stored else 1].append(dataset)
     return found
 
 
-def _differences() -> Iterator[tuple[str, bool]]:
-    """Ids that differ, and whether the database has them."""
-    ours, theirs = _stored(), _indexed()
+def _differences(solr: Any) -> Iterator[str]:
+    """Ids of datasets that are not in the index as they are in the database."""
+    ours, theirs = _stored(), _indexed(solr)
     mine, other = next(ours, None), next(theirs, None)
     while mine or other:
         if other is None or (mine is not None and mine[0] < other[0]):
             assert mine is not None
-            yield mine[0], True
+            yield mine[0]
             mine = next(ours, None)
         elif mine is None or other[0] < mine[0]:
-            yield other[0], False
+            yield other[0]
             other = next(theirs, None)
         else:
             if mine != other:
-                yield mine[0], True
+                yield mine[0]
             mine, other = next(ours, None), next(theirs, None)
+
+
+#: id and time, as Solr prints it, of the datasets that belong into the index
+_STORED = """SELECT id, to_char(date_trunc('milliseconds', metadata_modified),
+    'YYYY-MM-DD"T"HH24:MI:SS.MS') FROM package WHERE (state <> 'deleted' OR NOT :hidden)
+"""
 
 
 def _stored() -> Iterator[tuple[str, str]]:
     """Id and time of the datasets that belong into the index, in order of id."""
-    # "C" is the order of Solr's strings; the time as Solr prints it
+    # "C" is the order of Solr's strings
     query = sa.text(
-        "SELECT id, to_char(date_trunc('milliseconds', metadata_modified),"
-        " 'YYYY-MM-DD\"T\"HH24:MI:SS.MS') FROM package"
-        " WHERE (state <> 'deleted' OR NOT :hidden) AND id COLLATE \"C\" > :after"
-        ' ORDER BY id COLLATE "C" LIMIT :size'
+        f'{_STORED} AND id COLLATE "C" > :after ORDER BY id COLLATE "C" LIMIT :size'
     )
     hidden = _hides_deleted()
     after = ""
@@ -336,9 +408,8 @@ def _stored() -> Iterator[tuple[str, str]]:
         after = rows[-1][0]
 
 
-def _indexed() -> Iterator[tuple[str, str]]:
+def _indexed(solr: Any) -> Iterator[tuple[str, str]]:
     """Id and time of the datasets in the index, in order of id."""
-    solr = make_connection(decode_dates=False)
     site = config.get("ckan.site_id")
     after = "*"
     # by range and not by cursor: a cursor's pages would move with our own changes
@@ -355,6 +426,20 @@ def _indexed() -> Iterator[tuple[str, str]]:
         for document in found:
             yield document["id"], _time(document.get("metadata_modified") or "")
         after = found[-1]["id"]
+
+
+def _documents(solr: Any, ids: Sequence[str], fields: str) -> dict[str, dict[str, Any]]:
+    """These fields of these documents, by id; of what is there."""
+    if not ids:
+        return {}
+    site = config.get("ckan.site_id")
+    found = solr.search(
+        "*:*",
+        fq=[f'+site_id:"{site}"', "+entity_type:package",
+            "{!terms f=id}" + ",".join(ids)],
+        fl=fields, rows=len(ids),
+    ).docs  # fmt: skip
+    return {each["id"]: each for each in found}
 
 
 def _time(value: str) -> str:

@@ -340,6 +340,28 @@ class Portal:
             query(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
 
 
+def install_plugin(
+    directory: Path, name: str, files: dict[str, str], plugin: str
+) -> dict[str, str]:
+    """Writes a plugin as pip would install it; the environment that finds it.
+
+    `files` of its package, `plugin` what implements it: `module:Class` in there.
+    """
+    for file, text in files.items():
+        path = directory / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    about = directory / f"{name}-1.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
+    )
+    (about / "entry_points.txt").write_text(
+        f"[ckan.plugins]\n{name} = {name}.{plugin}\n"
+    )
+    return {"PYTHONPATH": str(directory)}
+
+
 def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not true():

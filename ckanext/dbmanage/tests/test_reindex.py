@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import Portal
+from .conftest import BIN, DATASETS, Portal, install_plugin, wait_until
 from .test_export import ODD, odd, plugins  # noqa: F401
 
 SCHEMING = {
     "scheming.dataset_schemas": "ckanext.scheming:subfields.yaml",
     "scheming.dataset_fallback": "true",
 }
+#: a plugin with a say in each document: says what it is told, once it is let go
+PLUGIN = """
+import os
+import time
+import ckan.plugins as p
+
+
+class Documents(p.SingletonPlugin):
+    p.implements(p.IPackageController, inherit=True)
+
+    def before_dataset_index(self, document):
+        document["extras_said"] = document["said"] = os.environ["SAID"]
+        document["vocab_said"] = ["one", os.environ["SAID"]]
+        document["said_date"] = "2020-02-03T04:05:06.700Z"
+        if "BEGUN" in os.environ:
+            open(os.environ["BEGUN"], "a").close()
+            end = time.monotonic() + 60
+            while not os.path.exists(os.environ["GO"]) and time.monotonic() < end:
+                time.sleep(0.05)
+        return document
+"""
+
+
+@pytest.fixture(scope="module")
+def documents_plugin(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("documents")
+    files = {"__init__.py": "", "plugin.py": PLUGIN}
+    return install_plugin(directory, "documents", files, "plugin:Documents")[
+        "PYTHONPATH"
+    ]
+
+
 #: what a document gets whenever it is written
 _OWN = ("_version_", "indexed_ts")
 
@@ -59,15 +93,16 @@ def test_the_documents_are_core_s(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(
-    "enabled", ["", "hooks queries chained labels", "scheming_datasets"]
+    "enabled", ["", "hooks queries chained labels", "documents hooks scheming_datasets"]
 )
 def test_with_every_oddity_and_plugins(
     odd: Portal,  # noqa: F811
     plugins: str,  # noqa: F811
+    documents_plugin: str,
     enabled: str,
 ) -> None:
     odd.write(**{"ckan.plugins": f"dbmanage {enabled}"} | SCHEMING)
-    env = {"PYTHONPATH": plugins}
+    env = {"PYTHONPATH": f"{plugins}:{documents_plugin}", "SAID": "this"}
     odd.ckan("search-index", "clear", env=env)
     odd.ckan("search-index", "rebuild", "-i", "-q", env=env)
     theirs = documents(odd)
@@ -77,6 +112,7 @@ def test_with_every_oddity_and_plugins(
     assert documents(odd) == theirs
     told = odd.db("reindex", "--deep", code=None, env=env).stderr
     assert f" 0 datasets indexed, 0 removed, {len(theirs) - 1} as they should" in told
+    odd.write(**{"ckan.plugins": "dbmanage"})
 
 
 def test_only_what_differs(portal: Portal) -> None:
@@ -119,3 +155,73 @@ def test_a_solr_that_is_down_is_said(portal: Portal) -> None:
     assert documents(portal) == before
     done = portal.db("reindex", "--deep", "--changed", code=2)
     assert "give one" in done.stderr
+
+
+def test_what_a_plugin_says_otherwise_is_found(
+    portal: Portal, documents_plugin: str
+) -> None:
+    portal.write(**{"ckan.plugins": "dbmanage datastore activity documents"})
+    env = {"PYTHONPATH": documents_plugin, "SAID": "before"}
+    portal.db("reindex", env=env)
+    told = portal.db("reindex", "--deep", env=env).stderr
+    assert f" 0 datasets indexed, 0 removed, {DATASETS} as they should be" in told
+    told = portal.db("reindex", "--deep", env=env | {"SAID": "after"}).stderr
+    assert f" {DATASETS} datasets indexed, 0 removed, 0 as they should" in told
+    found = select(portal, fq=f"site_id:{portal.options['ckan.site_id']}", rows=1)
+    assert found["response"]["docs"][0]["vocab_said"] == ["one", "after"]
+
+
+def test_what_is_saved_meanwhile_is_what_searches_find(
+    portal: Portal, documents_plugin: str, tmp_path: Path
+) -> None:
+    portal.db("reindex")
+    portal.write(**{"ckan.plugins": "dbmanage datastore activity documents"})
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    environment = portal.environment | {
+        "PYTHONPATH": documents_plugin, "SAID": "x", "BEGUN": str(begun), "GO": str(go)
+    }  # fmt: skip
+    command = [BIN / "ckan", "-c", portal.ini, "db", "reindex"]
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(begun.exists, 60)
+        # searches have all that there was before
+        assert select(portal, rows=0)["response"]["numFound"] == DATASETS
+        portal.sql(
+            "UPDATE package SET private = true, metadata_modified = now()"
+            " WHERE id = 'id-1';"
+            "UPDATE package SET state = 'deleted', metadata_modified = now()"
+            " WHERE id = 'id-2';"
+            "INSERT INTO package (id, name, title, type, state, private,"
+            " metadata_created, metadata_modified) VALUES ('id-new', 'new', 'New',"
+            " 'dataset', 'active', false, now(), now());"
+            "DELETE FROM package_tag WHERE package_id = 'id-3';"
+            "DELETE FROM member WHERE table_id = 'id-3';"
+            "DELETE FROM resource WHERE package_id = 'id-3';"
+            "DELETE FROM package WHERE id = 'id-3'"
+        )
+        go.touch()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    found = documents(portal)
+    assert found["id-1"]["capacity"] == "private"
+    assert "id-3" not in found and "id-new" in found
+    assert found["id-2"]["state"] == "deleted" if "id-2" in found else True
+    assert "0 datasets indexed, 0 removed" in portal.db(
+        "reindex", "--changed", env=environment
+    ).stderr  # fmt: skip
+
+
+@pytest.mark.smoke
+def test_a_row_that_cannot_be_read_fails_its_own_dataset(portal: Portal) -> None:
+    portal.sql(
+        "UPDATE resource SET extras = 'no json' WHERE id = 'r-3';"
+        "UPDATE resource SET url = 'http://[data/x.csv' WHERE id = 'r-4'"
+    )
+    done = portal.db("reindex", code=None)
+    named = {
+        f"id-{n}" for n in (3, 4) if f"not indexed: dataset id-{n}:" in done.stderr
+    }
+    assert "id-3" in named and done.returncode == 1, done.stderr
+    there = documents(portal).keys() - {"facets"}
+    assert len(there) == DATASETS - len(named) and not named & there

@@ -21,6 +21,7 @@ from .conftest import (
     Cluster,
     Portal,
     end_group,
+    install_plugin,
     made_by,
     query,
 )
@@ -70,21 +71,10 @@ def bad(portal: Portal) -> Callable[[str], dict[str, str]]:
     """Enables a plugin with one pending migration of this code."""
 
     def make(code: str) -> dict[str, str]:
-        root = portal.directory / "ckanext"
-        for name, text in PLUGIN.items():
-            path = root / "bad" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.replace("CODE", code))
-        about = root / "bad-1.dist-info"
-        about.mkdir(exist_ok=True)
-        (about / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: bad\nVersion: 1\n"
-        )
-        (about / "entry_points.txt").write_text(
-            "[ckan.plugins]\nbad = bad.plugin:Bad\n"
-        )
+        files = {name: text.replace("CODE", code) for name, text in PLUGIN.items()}
         portal.write(**{"ckan.plugins": "dbmanage datastore activity bad"})
-        return {"PYTHONPATH": str(root)}
+        root = portal.directory / "ckanext"
+        return install_plugin(root, "bad", files, "plugin:Bad")
 
     return make
 
