@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 from . import Progress, Site, archive, postgres
 from .errors import Refused
 from .postgres import Database, closing
-from .repository import create_file, sync_directory
+from .target import whole
 
 _CHUNK = 1 << 18
 
@@ -44,25 +40,12 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
     A link is followed; a pipe or a device is written to as it is. Raises as
     `to_stream`, and OSError.
     """
-    path = Path(os.path.realpath(name))
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as out:
-            to_stream(site, part, out, progress)
-        return
-    partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.partial")
-    if not path.parent.is_dir():
-        raise Refused(f"{path}: there is no directory {path.parent}")
-    try:
-        with create_file(partial) as out:
-            to_stream(site, part, out, progress)
-            os.fsync(out.fileno())
-        with open(partial, "rb") as file:
-            archive.read_to_end(file, "", site.pg_bin)
-        partial.replace(path)
-        sync_directory(path.parent)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+
+    def readable(file: IO[bytes]) -> None:
+        archive.read_to_end(file, "", site.pg_bin)
+
+    with whole(name, 0o600, readable) as out:
+        to_stream(site, part, out, progress)
 
 
 def _expected(database: Database) -> int:

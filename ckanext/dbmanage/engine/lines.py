@@ -9,11 +9,13 @@ import gzip
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
+
+from .target import whole
 
 #: the size of zstd is near its best here, at the speed of gzip's usual level
 _ZSTD_LEVEL, _GZIP_LEVEL = 9, 6
@@ -61,23 +63,13 @@ def compressed(target: Any, name: str) -> Iterator[Callable[[bytes], Any]]:
 
 
 @contextmanager
-def new_file(path: Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
-    """Writes a file whole or not at all: partial name, fsync, rename.
+def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
+    """Writes lines to a file, packed by its name, whole or not at all.
 
-    Raises OSError; what stood there before is as it was then.
+    Raises as `target.whole`; what stood there before is as it was then.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with suppress(FileNotFoundError):
-        partial.unlink()
-    handle = os.open(partial, flags, mode)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with compressed(file, path.name) as write:
-                yield write
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with (
+        whole(path, mode) as file,
+        compressed(file, os.path.basename(path)) as write,
+    ):
+        yield write

@@ -1,0 +1,90 @@
+"""The file that a user named for a result: written whole, or not at all.
+
+Must not know what is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import Refused
+from .repository import sync_directory
+
+#: bytes of a name that its partial name keeps: all that file systems allow are 255
+_KEPT = 200
+
+
+@contextmanager
+def whole(
+    name: str | Path, mode: int, check: Callable[[IO[bytes]], Any] = lambda _: None
+) -> Iterator[IO[bytes]]:
+    """What is written goes to a partial name, to the disk, and then to this one.
+
+    `check` is handed what was written, to be read, before it gets its name. A link is
+    followed; a pipe or a device is written to as it is. What stood there before stays
+    when this fails, and what a killed command left of the same file is removed. Raises
+    Refused and OSError.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            with open(name, "wb") as file:
+                yield file
+            return
+    path = Path(os.path.realpath(name))
+    if not path.parent.is_dir():
+        raise Refused(f"{path}: there is no directory {path.parent}")
+    partial, file = _partial(path, mode)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            with open(partial, "rb") as written:
+                check(written)
+            partial.replace(path)
+        sync_directory(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _partial(path: Path, mode: int) -> tuple[Path, IO[bytes]]:
+    """A new file beside this one, locked as long as it is open."""
+    kept = os.fsdecode(os.fsencode(path.name)[:_KEPT])
+    for left in path.parent.iterdir():
+        start, _, end = left.name.rpartition(f".{kept}.")
+        if not start and end.endswith(".partial") and end.count(".") == 1:
+            _sweep(left)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        partial = path.with_name(f".{kept}.{secrets.token_hex(4)}.partial")
+        handle = os.open(partial, flags, mode)
+        file = os.fdopen(handle, "wb")
+        os.fchmod(handle, mode)  # a umask may only have taken rights away
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # another command may have swept it away before it was locked
+        if os.fstat(handle).st_nlink:
+            return partial, file
+        file.close()
+
+
+def _sweep(partial: Path) -> None:
+    """Removes a partial file that nobody writes any more."""
+    try:
+        handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # somebody else's: it is theirs to remove
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        partial.unlink(missing_ok=True)
+    except OSError:
+        return
+    finally:
+        os.close(handle)
