@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -25,19 +27,27 @@ import sqlalchemy as sa
 from ckan import authz, logic, model
 from ckan import plugins as p
 from ckan.common import config
-from ckan.lib import munge
+from ckan.lib import munge, signals
 from ckan.lib import plugins as forms
 from ckan.lib.dictization import model_dictize, table_dictize
 from ckan.lib.helpers import helper_functions as h
 from ckan.lib.search.common import make_connection
-from sqlalchemy.dialects.postgresql import ARRAY
+from ckan.model.types import JsonDictType
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from . import navl
+from .readers import brief
 
 Record = dict[str, Any]
 #: whether it comes from the search index, and what gives it
 Shown = tuple[bool, Callable[[], Record]]
 _REMEMBERED_TAGS = 20_000
+#: bytes of texts that are read at once
+_PORTION = 4 << 20
+#: bytes that a row takes beside its texts
+_ROW = 1000
+#: what may be a number of more than 64 bits
+_LONG_NUMBER = re.compile("[0-9]{19}")
 
 
 class Datasets:
@@ -95,7 +105,10 @@ class Datasets:
 
         With `entities` the models of all are at hand too.
         """
-        modified = dict(batch)
+        for part in _portions(batch, _SIZES):
+            yield from self._show_part(dict(part), entities)
+
+    def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
         self._documents = self._solr(modified) if self._solr else {}
         missing = [each for each in modified if each not in self._documents]
         self._dictized = self._rows(missing) if missing else {}
@@ -128,7 +141,7 @@ class Datasets:
     def _bare_show(self, dataset: str) -> Record:
         document = self._documents.pop(dataset, None)
         if document is not None:
-            return orjson.loads(document["validated_data_dict"])
+            return _understood(document["validated_data_dict"])
         found = self._dictized.pop(dataset)
         form = forms.lookup_package_plugin(found["type"])
         kind = found["type"]
@@ -172,24 +185,27 @@ class Datasets:
         return before(reference, for_update=for_update) if found is None else found
 
 
-def dataset_counts(user: str, fresh: bool) -> Record:
+def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
     """What makes `organization_show` and `group_show` count without asking one by one.
 
-    From the search index, as core does; from the database when that does not answer.
+    From the search index, as core does; from the database when that does not answer,
+    and then why not.
     """
-    counts = None if fresh else _counts_of_index(user)
-    return {"dataset_counts": counts or _counts_of_database(user)}
+    failed = ""
+    if not fresh:
+        try:
+            return {"dataset_counts": _counts_of_index(user)}, ""
+        except Exception as error:  # as many as there are ways not to reach Solr
+            failed = brief(error)
+    return {"dataset_counts": _counts_of_database(user)}, failed
 
 
-def _counts_of_index(user: str) -> Record | None:
+def _counts_of_index(user: str) -> Record:
     counts = {}
     for field, private in (("owner_org", bool(user)), ("groups", False)):
         asked = {"rows": 0, "facet.field": [field], "facet.limit": -1}
         asked["include_private"] = private
-        try:
-            found = logic.get_action("package_search")({"user": user}, asked)
-        except Exception:  # as many as there are ways not to reach Solr
-            return None
+        found = logic.get_action("package_search")({"user": user}, asked)
         counts[field] = found["facets"][field]
     return counts
 
@@ -235,7 +251,10 @@ class Users:
 
     def show(self, batch: Sequence[tuple[str, str]]) -> Iterator[Shown]:
         """For each (id, anything) what gives its user."""
-        ids = [each for each, _ in batch]
+        for part in _portions(batch, _USER_SIZES):
+            yield from self._show_part([each for each, _ in part])
+
+    def _show_part(self, ids: list[str]) -> Iterator[Shown]:
         query = model.Session.query(model.User).filter(model.User.id.in_(ids))
         self._entities = {user.id: user for user in query}
         package = model.package_table.c
@@ -287,7 +306,10 @@ def _swap(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
 
 
 def _nobody_takes_part() -> bool:
-    """Whether `package_show` is core's alone: action, access, labels and hooks."""
+    """Whether `package_show` is core's alone: action, access, labels and hooks.
+
+    Who is told that an action has succeeded may change its result.
+    """
     import ckan.logic.action.get as actions
     import ckan.logic.auth.get as access
 
@@ -304,6 +326,7 @@ def _nobody_takes_part() -> bool:
         action is actions.package_show
         and function is access.package_show
         and labels is forms.DefaultPermissionLabels
+        and not signals.action_succeeded.has_receivers_for("package_show")
         and not any(
             getattr(type(plugin), hook, None) is not getattr(interface, hook)
             for interface, hook in hooks
@@ -340,7 +363,7 @@ class _Index:
                 rows=len(modified),
             ).docs
         except Exception as error:  # pysolr lets through what requests and urllib raise
-            self.failed = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self.failed = brief(error)
             return {}
         return {
             each["id"]: each
@@ -349,6 +372,15 @@ class _Index:
             if modified[each["id"]][:22] == str(each.get("metadata_modified"))[:22]
             and "validated_data_dict" in each
         }
+
+
+def _understood(text: str) -> Record:
+    """A dataset from its JSON, as core's own `json` reads it."""
+    # for orjson a number of more than 64 bits is a float, and NaN none
+    if not _LONG_NUMBER.search(text):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(text)
+    return json.loads(text)
 
 
 # -------------------------------------------------------------------- the database
@@ -545,6 +577,64 @@ _GROUPS = (
     )
     .order_by(sa.literal_column("member.ctid"))
 )
+
+
+def _length(column: Any) -> Any:
+    """The bytes of a column's text, without reading what is stored apart or packed."""
+    if isinstance(column.type, JSONB):  # its text has to be made: for long ones only
+        made = sa.func.octet_length(sa.cast(column, sa.Text))
+        return sa.case((sa.func.pg_column_size(column) > 1000, made), else_=1000)
+    return sa.func.coalesce(sa.func.octet_length(column), 0)
+
+
+def _lengths(table: Any, key: str) -> Any:
+    texts = [c for c in table.c if isinstance(c.type, (sa.Text, JSONB, JsonDictType))]
+    size = sa.func.sum(sum(map(_length, texts), _ROW))
+    return (
+        sa.select(table.c[key], size)
+        .where(table.c[key] == sa.any_(_IDS))
+        .group_by(table.c[key])
+    )
+
+
+#: some bytes a dataset, of all that can be long: texts, resources, its organization
+_SIZES = sa.union_all(
+    _lengths(model.package_table, "id"),
+    _lengths(model.resource_table, "package_id"),
+    sa.select(model.package_table.c.id, _length(model.group_table.c.description)).where(
+        model.package_table.c.id == sa.any_(_IDS),
+        model.package_table.c.owner_org == model.group_table.c.id,
+    ),
+    *(
+        _lengths(vars(model)[name], "package_id")
+        for name in ("package_extra_table",)
+        if name in vars(model)
+    ),
+)
+_USER_SIZES = _lengths(model.user_table, "id")
+
+
+def _portions(
+    batch: Sequence[tuple[str, str]], sizes: Any
+) -> Iterator[list[tuple[str, str]]]:
+    """A batch in parts of which each is held in memory at once.
+
+    A part has some _PORTION bytes, or is one record.
+    """
+    known: dict[str, int] = {}
+    for id, size in _read_rows(sizes, [id for id, _ in batch]):
+        known[id] = known.get(id, 0) + int(size or 0)
+    part: list[tuple[str, str]] = []
+    held = 0
+    for one in batch:
+        size = known.get(one[0], 0)
+        if part and held + size > _PORTION:
+            yield part
+            part, held = [], 0
+        part.append(one)
+        held += size
+    if part:
+        yield part
 
 
 def _read_rows(statement: Any, ids: Sequence[str]) -> Any:

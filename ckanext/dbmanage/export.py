@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -59,6 +62,8 @@ EXPORTED = {
 #: what no file of users holds without being asked for
 SECRETS = ("apikey", "password_hash", "password", "reset_key", "plugin_extras")
 _BATCH = 200
+#: bytes of lines that a process hands over at once; one line may be more
+_PIECE = 1 << 20
 # a number with an exponent at its end: orjson prints it otherwise than Python
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 
@@ -80,8 +85,9 @@ class Wanted:
 class Exported:
     """What was written: rows, and how many of them came from the search index.
 
-    `hidden` are those that a visitor may not read, `failed` and `differing` sentences
-    that name a record; `index_failed` says why the index was not asked any more.
+    `hidden` are those that a visitor may not read by CKAN's rules of access, `failed`
+    and `differing` sentences that name a record; `index_failed` says why the index was
+    not asked any more.
     """
 
     rows: int = 0
@@ -111,16 +117,14 @@ class Export(Readers):
         return self
 
     def _shown(self) -> Callable[[Any], Any]:
-        """In a process: shows batches of a kind, or one record for a check."""
+        """In a process: does what it is asked of a kind, with a method of `_Shows`."""
         shows: dict[str, _Shows] = {}
 
-        def work(asked: tuple[str, Any]) -> Any:
-            kind, batch = asked
+        def work(asked: tuple[str, str, Any]) -> Any:
+            kind, what, value = asked
             if kind not in shows:
                 shows[kind] = _Shows(kind, self._wanted, self._sysadmin)
-            if isinstance(batch, str):
-                return shows[kind].again(batch)
-            return shows[kind].lines(batch)
+            return getattr(shows[kind], what)(value)
 
         return work
 
@@ -131,7 +135,7 @@ class Export(Readers):
         check: int = 0,
         progress: Progress = lambda *_: None,
     ) -> Exported:
-        """Hands the lines of a kind to `write`, a batch at a time, in order of name.
+        """Hands the lines of a kind to `write`, some at a time, in order of name.
 
         Shows `check` random ones again by the plain action. Raises DbmanageError when
         a process ends before its time.
@@ -145,33 +149,50 @@ class Export(Readers):
         site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
         count = statement.rpartition(" ORDER BY ")[0]
         total = self.rows(f"SELECT count(*) FROM ({count}) found", **site).scalar()  # noqa: S608
+        if exportable.options == _NO_USERS:
+            # by one for all: they may be others a moment later
+            counts, done.index_failed = self.ask((kind, "counts", None))
+            self.tell((kind, "know", counts))
         rows = self.rows(statement, **site)
         sample = _Sample(check)
-        batches = iter(lambda: [_told(row) for row in rows.fetchmany(_BATCH)], [])
-        asked = ((kind, batch) for batch in batches)
-        for (_, batch), (lines, about) in self.each(asked):
+
+        def take(asked: tuple[str, str, Any], piece: tuple[bytes, list[int]]) -> None:
+            lines, shown = piece
             write(lines)
-            done.rows += about["rows"]
             done.bytes += len(lines)
+            if check:
+                found = (asked[2][number] for number in shown)
+                for (id, name, _), line in zip(found, lines.split(b"\n"), strict=False):
+                    sample.add(id, name, line)
+
+        batches = iter(lambda: [_told(row) for row in rows.fetchmany(_BATCH)], [])
+        asked = ((kind, "lines", batch) for batch in batches)
+        for _, about in self.each(asked, take):
+            done.rows += about["rows"]
             done.from_index += about["from_index"]
             done.hidden += about["hidden"]
             done.failed += about["failed"]
             done.index_failed = done.index_failed or about["index_failed"]
-            if check:
-                shown = (batch[number] for number in about["shown"])
-                for (id, name, _), line in zip(shown, lines.split(b"\n"), strict=False):
-                    sample.add(id, name, line)
             progress(kind, done.rows + done.hidden + len(done.failed), total)
-        for id, name, line in sample.chosen:
-            again = self.ask((kind, id))
+        for id, name, sum in sample.chosen:
             done.checked += 1
-            if again != line:
+            if self.ask((kind, "again", id)) != sum:
                 done.differing.append(name)
         return done
 
+    def refused(self, kind: str, ids: Iterable[str]) -> int:
+        """How many of these ids are of no record that a visitor may read."""
+        left = iter(ids)
+        batches = iter(lambda: list(islice(left, _BATCH)), [])
+        asked = ((kind, "refused", batch) for batch in batches)
+        return sum(found for _, found in self.each(asked))
+
 
 class _Sample:
-    """Some of many records, each as likely as any other (reservoir sampling)."""
+    """Some of many records, each as likely as any other (reservoir sampling).
+
+    `chosen` are their ids, their names, and the sums of their lines.
+    """
 
     def __init__(self, size: int) -> None:
         self._size, self._seen = size, 0
@@ -179,12 +200,11 @@ class _Sample:
 
     def add(self, id: str, name: str, line: bytes) -> None:
         self._seen += 1
-        if len(self.chosen) < self._size:
-            self.chosen.append((id, name, line))
-            return
-        place = random.randrange(self._seen)  # noqa: S311
+        place = len(self.chosen)
+        if place == self._size:
+            place = random.randrange(self._seen)  # noqa: S311
         if place < self._size:
-            self.chosen[place] = (id, name, line)
+            self.chosen[place : place + 1] = [(id, name, _sum(line))]
 
 
 def _told(row: Any) -> tuple[str, str, str]:
@@ -209,52 +229,97 @@ class _Shows:
             self._bulk = bulk.Datasets(lambda: {"user": self._user}, wanted.fresh)
         elif kind == "users":
             self._bulk = bulk.Users(self._plain, sysadmin)
-        else:
-            self._counts = bulk.dataset_counts(self._user, wanted.fresh)
+
+    def counts(self, _: None) -> tuple[dict[str, Any], str]:
+        """How many datasets each group has, and why the index could not be asked."""
+        from . import bulk
+
+        return bulk.dataset_counts(self._user, self._wanted.fresh)
+
+    def know(self, counts: dict[str, Any]) -> None:
+        """From now on groups are shown with these counts."""
+        self._counts = counts
 
     def lines(
         self, batch: Sequence[tuple[str, str, str]]
-    ) -> tuple[bytes, dict[str, Any]]:
-        """The lines of (id, name, time) records, and what is to be said of them."""
+    ) -> Generator[tuple[bytes, list[int]], None, dict[str, Any]]:
+        """Yields lines of (id, name, time) records, with the numbers of these.
+
+        Returns what is to be said of the batch.
+        """
         from ckan import model
 
         lines: list[bytes] = []
-        about: dict[str, Any] = {"shown": [], "failed": [], "hidden": 0}
-        from_index = 0
-        with contextlib.ExitStack() as stack:
-            if self._bulk is None:
-                ways: Any = (
-                    (False, functools.partial(self._plain, id)) for id, *_ in batch
-                )
-            else:
-                stack.enter_context(self._bulk.swapped())
-                ways = self._bulk.show([(id, modified) for id, _, modified in batch])
+        shown: list[int] = []
+        held = 0
+        about: dict[str, Any] = {"rows": 0, "from_index": 0, "hidden": 0, "failed": []}
+        with self._ways(batch) as ways:
             for number, ((id, name, _), (from_it, show)) in enumerate(
                 zip(batch, ways, strict=True)
             ):
                 try:
-                    lines.append(_line(show()))
-                    about["shown"].append(number)
-                    from_index += from_it
+                    line = _line(show())
                 except Exception as error:
                     model.Session.rollback()
-                    if not self._user and _is_hidden(error):
+                    if not self._user and self._is_hidden(error, id):
                         about["hidden"] += 1
                     else:
                         about["failed"].append(f"{name} ({id}): {brief(error)}")
-        lines.append(b"")
-        about["rows"] = len(lines) - 1
-        about["from_index"] = from_index
+                    continue
+                lines.append(line)
+                shown.append(number)
+                about["rows"] += 1
+                about["from_index"] += from_it
+                held += len(line)
+                if held >= _PIECE:
+                    yield _joined(lines), shown
+                    lines, shown, held = [], [], 0
+        if lines:
+            yield _joined(lines), shown
         about["index_failed"] = getattr(self._bulk, "index_failed", "")
-        return b"\n".join(lines), about
+        return about
+
+    @contextlib.contextmanager
+    def _ways(self, batch: Sequence[tuple[str, str, str]]) -> Iterator[Any]:
+        """For each record whether the index has it, and what shows it."""
+        if self._bulk is None:
+            yield ((False, functools.partial(self._plain, id)) for id, *_ in batch)
+            return
+        with self._bulk.swapped():
+            yield self._bulk.show([(id, modified) for id, _, modified in batch])
+
+    def _is_hidden(self, error: Exception, id: str) -> bool:
+        from ckan.logic import NotAuthorized, NotFound
+
+        # a hook that misses something fails in the same words
+        return isinstance(error, (NotAuthorized, NotFound)) and self._is_refused(id)
+
+    def _is_refused(self, id: str) -> bool:
+        """Whether CKAN's rules of access refuse a record to a visitor."""
+        from ckan import logic, model
+
+        try:
+            logic.check_access(self._kind.action, {"user": ""}, {"id": id})
+        except (logic.NotAuthorized, logic.NotFound):
+            model.Session.rollback()
+            return True
+        return False
+
+    def refused(self, ids: Sequence[str]) -> int:
+        """How many of these ids are of no record that a visitor may read."""
+        from ckan import model
+
+        found = sum(map(self._is_refused, ids))
+        model.Session.expunge_all()
+        return found
 
     def again(self, id: str) -> bytes:
-        """A record's line by the action alone; a text that is no line if it fails."""
+        """The sum of a record's line by the action alone, or of its error's words."""
         show = getattr(self._bulk, "plain", self._plain)
         try:
-            return _line(show(id))
+            return _sum(_line(show(id)))
         except Exception as error:
-            return brief(error).encode()
+            return _sum(brief(error).encode())
 
     def _plain(self, id: str) -> dict[str, Any]:
         from ckan.logic import get_action
@@ -271,21 +336,43 @@ class _Shows:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    """A record as ckanapi writes it: compact, keys sorted, UTF-8."""
+    """A record as ckanapi writes it: compact, keys sorted, UTF-8.
+
+    Raises ValueError or TypeError for what ckanapi cannot write either.
+    """
     options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
     # the second for SQLAlchemy's own kind of strings, the names of columns
-    for more in (0, orjson.OPT_NON_STR_KEYS):
+    for more in (0, orjson.OPT_NON_STR_KEYS) if _is_finite(record) else ():
         with contextlib.suppress(TypeError):
             line = orjson.dumps(record, option=options | more)
             if _EXPONENT.search(line):
                 break
             return line
+    # there and back, as ckanapi's processes do
+    known = simplejson.loads(simplejson.dumps(record))
     return simplejson.dumps(
-        record, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+        known, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     ).encode()
 
 
-def _is_hidden(error: Exception) -> bool:
-    from ckan.logic import NotAuthorized, NotFound
+def _is_finite(record: Mapping[str, Any]) -> bool:
+    """Whether no number is infinite or none at all: orjson writes null for these."""
+    waiting: list[Any] = [record]
+    while waiting:
+        one = waiting.pop()
+        for value in one.values() if isinstance(one, dict) else one:
+            if value.__class__ is str:
+                continue
+            if isinstance(value, (dict, list, tuple)):
+                waiting.append(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                return False
+    return True
 
-    return isinstance(error, (NotAuthorized, NotFound))
+
+def _joined(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join([*lines, b""])
+
+
+def _sum(line: bytes) -> bytes:
+    return hashlib.sha256(line).digest()

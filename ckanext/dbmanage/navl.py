@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ckan.lib.navl.dictization_functions as core
+import ckan.logic.validators as core_s
 from ckan.lib.navl.dictization_functions import DataError, Invalid, StopOnError, missing
 from ckan.logic import get_validator
 
@@ -108,8 +109,10 @@ def _arguments(validator: Any) -> int:
 
 
 def _error_finders() -> tuple[Any, ...]:
-    # names and keys of extras are unique by the tables that they come from
-    return tuple(map(get_validator, ("duplicate_extras_key", "package_name_validator")))
+    # names and keys of extras are unique by the tables that they come from; what a
+    # plugin has put in the place of core's may do more than look
+    found = map(get_validator, ("duplicate_extras_key", "package_name_validator"))
+    return tuple(each for each in found if each.__module__ == core_s.__name__)
 
 
 _schemas: dict[Any, _Schema] = {}
@@ -150,23 +153,38 @@ def _signature(schema: dict[str, Any]) -> Key:
 
 
 def _identity(validator: Any) -> Any:
-    """What a validator is, also when it is made anew at each call: `one_of([…])`."""
-    if validator.__class__ is not types.FunctionType or not validator.__closure__:
-        return validator
-    said: list[Any] = [validator.__code__, validator.__defaults__]
-    if validator.__kwdefaults__:
-        return validator
-    for cell in validator.__closure__:
+    """What a validator is, also when it is made anew at each call: `one_of([…])`.
+
+    Two of one identity do the same. The schema that is kept for it holds the validator,
+    so that no other one gets its `id`.
+    """
+    if validator.__class__ is not types.FunctionType:
         try:
-            value = cell.cell_contents
-        except ValueError:  # not filled yet
-            return validator
-        if value.__class__ is list and all(each.__class__ is str for each in value):
-            value = tuple(value)
-        elif value.__class__ not in (str, int, bool, float, type(None)):
-            return validator
-        said.append((value.__class__, value))
+            hash(validator)
+        except TypeError:
+            return id(validator)
+        return validator
+    if not validator.__closure__ or validator.__kwdefaults__:
+        return validator
+    said: list[Any] = [validator.__code__]
+    try:
+        for value in (
+            *(validator.__defaults__ or ()),
+            *(cell.cell_contents for cell in validator.__closure__),
+        ):
+            said += _told(value)
+    except ValueError:  # of another kind, or a cell that is not filled yet
+        return validator
     return tuple(said)
+
+
+def _told(value: Any) -> tuple[Any, Any]:
+    """A value told apart from all others: 1 is neither True nor 1.0 here."""
+    if value.__class__ is list and all(each.__class__ is str for each in value):
+        return list, tuple(value)
+    if value.__class__ in (str, int, bool, float, type(None)):
+        return value.__class__, value
+    raise ValueError(value)
 
 
 def _validate(

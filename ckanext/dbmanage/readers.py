@@ -1,16 +1,21 @@
 """Processes that read the catalogue side by side, all of one snapshot of the database.
 
-Knows CKAN, not what is read. Whoever is handed the results gets them in order.
+Knows CKAN, not what is read. Whoever is handed the results gets them in order. Work
+that is a generator hands over its result in pieces, so that nobody holds all of it.
 """
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from types import GeneratorType
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,11 +26,21 @@ from .engine.errors import DbmanageError
 _AHEAD = 2
 
 
+@dataclass(frozen=True)
+class _Piece:
+    content: Any
+
+
+def _ignore(_: Any, __: Any) -> None:
+    """For work that has no pieces."""
+
+
 class Readers:
     """Processes that work on batches, and the snapshot that all of them see.
 
     `prepare` is called in each process, within a request, and gives what works on a
-    batch. `moment` is the snapshot's time. For a `with`; `app` is CKAN's Flask
+    batch: a function, or one that yields pieces of the result and returns what is to be
+    said of it. `moment` is the snapshot's time. For a `with`; `app` is CKAN's Flask
     application. Nothing of this process may be in a transaction.
     """
 
@@ -86,10 +101,13 @@ class Readers:
         )
         return streamed.execute(sa.text(statement), values)
 
-    def each(self, batches: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    def each(
+        self, batches: Iterator[Any], take: Callable[[Any, Any], Any] = _ignore
+    ) -> Iterator[tuple[Any, Any]]:
         """Each batch with what came of it, in their order.
 
-        Raises DbmanageError when a process ends before its time.
+        `take` is handed each batch and piece of it, before. Raises DbmanageError when a
+        process ends before its time.
         """
         waiting: deque[tuple[int, Any]] = deque()
         free = deque(n for _ in range(_AHEAD) for n in range(len(self._workers)))
@@ -101,7 +119,7 @@ class Readers:
             if not waiting:
                 return
             worker, batch = waiting.popleft()
-            found = self._receive(worker)
+            found = self._receive(worker, batch, take)
             free.append(worker)
             yield batch, found
 
@@ -110,13 +128,27 @@ class Readers:
         self._send(0, batch)
         return self._receive(0)
 
+    def tell(self, batch: Any) -> None:
+        """Lets each process work on the same batch. Raises as `each`."""
+        for worker in range(len(self._workers)):
+            self._send(worker, batch)
+        for worker in range(len(self._workers)):
+            self._receive(worker)
+
     def _send(self, worker: int, message: Any) -> None:
         try:
             self._workers[worker][1].send(message)
         except BrokenPipeError:
             self._receive(worker)
 
-    def _receive(self, worker: int) -> Any:
+    def _receive(
+        self, worker: int, batch: Any = None, take: Callable[[Any, Any], Any] = _ignore
+    ) -> Any:
+        while isinstance(found := self._message(worker), _Piece):
+            take(batch, found.content)
+        return found
+
+    def _message(self, worker: int) -> Any:
         process, pipe = self._workers[worker]
         try:
             found = pipe.recv()
@@ -145,6 +177,9 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.set_threshold(100_000, 20, 20)
+    # what a plugin prints is talk: the standard output may be the export itself
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     try:
         snapshot = pipe.recv()
         event.listen(
@@ -155,11 +190,23 @@ def _work(
         with app.test_request_context():
             work = prepare()
             while True:
-                pipe.send(work(pipe.recv()))
+                found = work(pipe.recv())
+                if isinstance(found, GeneratorType):
+                    found = _send_pieces(pipe, found)
+                pipe.send(found)
     except (EOFError, ConnectionError):
         pass  # nobody wants more
     except Exception as error:
         pipe.send(f"the catalogue could not be read: {brief(error)}")
+
+
+def _send_pieces(pipe: Any, pieces: Any) -> Any:
+    """Sends each piece; what the generator returns."""
+    try:
+        while True:
+            pipe.send(_Piece(next(pieces)))
+    except StopIteration as end:
+        return end.value
 
 
 def _look_at(connection: Any, snapshot: str) -> None:

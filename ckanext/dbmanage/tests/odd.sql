@@ -16,7 +16,7 @@ update resource set url='www.example.com/x' where package_id in (select md5('p'|
 update resource set url='' where package_id in (select md5('p'||i)::uuid::text from generate_series(1,400,7) i) and position=2;
 update resource set state='deleted' where package_id in (select md5('p'||i)::uuid::text from generate_series(1,400,11) i) and position=1;
 update resource set extras=null, mimetype=null, size=null, format='geojson', last_modified='2020-02-03 04:05:06' where package_id in (select md5('p'||i)::uuid::text from generate_series(1,400,5) i) and position=2;
-update resource set extras='{"nested": {"a": [1, 2.5, null]}, "list": [1,2], "n": 1.10, "name": "shadow", "big": 12345678901234567890, "u": "\u00e9"}' where package_id in (select md5('p'||i)::uuid::text from generate_series(1,400,13) i) and position=0;
+update resource set extras='{"nested": {"a": [1, 2.5, null]}, "list": [1,2], "n": 1.10, "name": "shadow", "big": 36893488147419103233, "deep": -36893488147419103233, "long": 12345678901234567890, "least": -9223372036854775809, "u": "\u00e9"}' where package_id in (select md5('p'||i)::uuid::text from generate_series(1,400,13) i) and position=0;
 update resource set extras='' where false;
 -- packages
 update package set extras=null where id in (select md5('p'||i)::uuid::text from generate_series(401,600,3) i);

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
+import re
 import signal
+import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +18,8 @@ from pathlib import Path
 import pytest
 
 import ckanext.dbmanage
+from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.lines import new_file
 from ckanext.dbmanage.engine.postgres import quoted
 
 from .conftest import BIN, PG_BIN, Portal, client, query, wait_until
@@ -23,10 +29,14 @@ KINDS = ("datasets", "organizations", "groups", "users")
 
 #: plugins of a test's own, each of which has a say in `package_show`
 PLUGINS = '''
+import os
+import time
+
 import ckan.model as model
 import ckan.plugins as p
 import ckan.plugins.toolkit as tk
 from ckan.lib.plugins import DefaultDatasetForm, DefaultPermissionLabels
+from flask import Blueprint, redirect
 
 
 class Hooks(p.SingletonPlugin):
@@ -104,8 +114,112 @@ class Labels(p.SingletonPlugin, DefaultPermissionLabels):
     def get_dataset_labels(self, dataset):
         labels = super().get_dataset_labels(dataset)
         return ["secret"] if dataset.name.endswith("5") else labels
+
+
+class Prints(p.SingletonPlugin):
+    """Talks, as one does who looks for an error."""
+
+    p.implements(p.IPackageController, inherit=True)
+
+    def after_dataset_show(self, context, dataset):
+        print("a hook speaks")
+        os.write(1, b"and louder")
+
+
+class Fails(p.SingletonPlugin):
+    """Fails in ways that look like a rule of access, and says what JSON cannot."""
+
+    p.implements(p.IPackageController, inherit=True)
+
+    def after_dataset_show(self, context, dataset):
+        if dataset["name"] == "dataset-2":
+            raise tk.ObjectNotFound("its page")
+        if dataset["name"] == "dataset-3":
+            tk.get_action("package_delete")({"user": "", "model": model}, {"id": "id-3"})
+        if dataset["name"] == "dataset-4":
+            dataset["ratio"] = [{"of": float("nan")}]
+        if dataset["name"] == "dataset-5":
+            dataset["asked"] = time.monotonic_ns()
+        if dataset["title"] == "Broken":
+            raise KeyError("no such field")
+
+
+class Replaced(p.SingletonPlugin):
+    p.implements(p.IActions)
+
+    def get_actions(self):
+        @tk.side_effect_free
+        def package_show(context, data):
+            tk.check_access("package_show", context, data)
+            package = model.Package.get(data["id"])
+            return {"id": package.id, "name": package.name, "of": "its own"}
+        return {"package_show": package_show}
+
+
+class Told(p.SingletonPlugin):
+    """Changes what an action gave once that has succeeded."""
+
+    p.implements(p.ISignal)
+
+    def get_signal_subscriptions(self):
+        def told(sender, result, **_):
+            result["told"] = True
+        return {
+            tk.signals.action_succeeded: [{"sender": "package_show", "receiver": told}]
+        }
+
+
+class Checked(p.SingletonPlugin):
+    """Has a validator of its own under the name of one of core's."""
+
+    p.implements(p.IValidators)
+
+    def get_validators(self):
+        def package_name_validator(key, data, errors, context):
+            data["url",] = "https://example.com/" + data[key]
+        return {"package_name_validator": package_name_validator}
+
+
+class Keyed(p.SingletonPlugin, DefaultDatasetForm):
+    """Validators made anew at each call, which nothing tells apart but what they hold."""
+
+    p.implements(p.IDatasetForm)
+
+    def package_types(self):
+        return []
+
+    def is_fallback(self):
+        return True
+
+    def show_package_schema(self):
+        def ended(end):
+            def validator(value, context=[]):
+                return f"{value}{end!r}"
+            return validator
+        schema = super().show_package_schema()
+        for name, end in (("title", 1), ("notes", True), ("url", 1.0), ("version", [])):
+            schema[name] = [ended(end)]
+        return schema
+
+
+class Closed(p.SingletonPlugin):
+    """Lets nobody in who is not signed in, as no rule of access does."""
+
+    p.implements(p.IBlueprint)
+
+    def get_blueprint(self):
+        made = Blueprint("closed", __name__)
+
+        @made.before_app_request
+        def signed_in():
+            if not tk.g.user:
+                return redirect("/user/login")
+        return made
 '''
-NAMES = ("Hooks", "Queries", "Chained", "Form", "Labels")
+NAMES = (
+    "Hooks", "Queries", "Chained", "Form", "Labels", "Prints", "Fails", "Replaced",
+    "Told", "Checked", "Keyed", "Closed",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +411,112 @@ def test_a_record_that_cannot_be_shown_is_named_and_counted(
     odd.write(**{"ckan.plugins": "dbmanage"})
 
 
+def test_who_fails_is_named_and_never_taken_for_hidden(
+    portal: Portal, plugins: str
+) -> None:
+    """Nor is what a plugin prints taken for a line."""
+    portal.write(**{"ckan.plugins": "dbmanage prints fails labels"})
+    done = portal.db(
+        "export", "datasets", "--check", "100", code=1, text=False,
+        env={"PYTHONPATH": plugins},
+    )  # fmt: skip
+    said = done.stderr.decode()
+    lines = by_name(done.stdout.splitlines())
+    assert "a hook speaks" in said and "and louder" in said
+    # visitors may not read three others: 5, 15, 25, 35
+    assert "(4 that a visitor may not read left out)" in said
+    assert lines.keys() == {
+        f"dataset-{n}" for n in range(1, 41) if n % 10 and n % 10 != 5 and n > 4
+    } | {"dataset-1"}
+    for name, why in (
+        ("dataset-2", "its page"),
+        ("dataset-3", "NotAuthorized"),
+        ("dataset-4", "not JSON compliant"),
+    ):
+        assert re.search(rf"datasets: {name} \(\S+\): .*{why}", said), said
+    assert "3 of 32 datasets could not be shown" in said
+
+
+def test_a_check_names_what_differs(portal: Portal, plugins: str) -> None:
+    portal.write(**{"ckan.plugins": "dbmanage fails"})
+    portal.sql("DELETE FROM package_tag WHERE package_id IN ('id-2', 'id-3', 'id-4')")
+    portal.sql(
+        "UPDATE package SET state = 'draft' WHERE id IN ('id-2', 'id-3', 'id-4')"
+    )
+    env = {"PYTHONPATH": plugins}
+    told = portal.db("export", "datasets", "--check", "100", code=1, env=env).stderr
+    assert "1 of 33 datasets differ from what CKAN shows: dataset-5" in told
+    portal.write(**{"ckan.plugins": "dbmanage"})
+    told = portal.db("export", "datasets", "--check", "7").stderr
+    assert "7 of them shown again by CKAN's own action: equal" in told
+
+
+@pytest.mark.parametrize("enabled", ["told checked", "replaced", "keyed"])
+def test_more_plugins_have_their_say(
+    portal: Portal, plugins: str, enabled: str
+) -> None:
+    portal.write(**{"ckan.plugins": f"dbmanage {enabled}"})
+    lines = export(portal, "datasets", PYTHONPATH=plugins)
+    assert lines == ckanapi(portal, "datasets", PYTHONPATH=plugins)
+    words = {"told checked": b"https://example.com/dataset-1", "replaced": b"its own"}
+    assert words.get(enabled, b"True") in lines[0]
+
+
+def test_a_schema_of_scheming_and_a_warm_index(portal: Portal) -> None:
+    portal.write(
+        **{
+            "ckan.plugins": "dbmanage scheming_datasets",
+            "scheming.dataset_schemas": "ckanext.scheming:subfields.yaml",
+            "scheming.dataset_fallback": "true",
+        }
+    )
+    portal.sql("""UPDATE package SET type = 'subfields', extras = jsonb_build_object('citation',
+        '[{"originator": ["Ren\u00e9"], "publication_date": "2016-09-15"}]')""")
+    portal.ckan("search-index", "rebuild", "-q")
+    done = portal.db("export", "datasets", text=False)
+    assert b"36 from the search index, 0 from the database" in done.stderr
+    assert done.stdout.splitlines() == ckanapi(portal, "datasets")
+    assert '"originator":["René"]'.encode() in done.stdout
+
+
+def test_memory_is_bounded_by_bytes_and_not_by_rows(portal: Portal) -> None:
+    """440 MB of long lines, from what is one batch of rows."""
+    portal.sql("""
+        INSERT INTO package (id, name, title, notes, state, type, private,
+          metadata_created, metadata_modified)
+        SELECT md5(g::text), 'long-' || g, 'Long', repeat('long ', 400000), 'active',
+          'dataset', false, now(), now() FROM generate_series(1, 220) g""")
+
+    def peak(*arguments: str) -> float:
+        """MB of the largest of a command's processes."""
+        process = subprocess.Popen(
+            [BIN / "ckan", "-c", portal.ini, "db", *arguments],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=portal.environment,
+        )  # fmt: skip
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stderr.close()
+        assert process.returncode == 0, said
+        return usage.ru_maxrss / 1024
+
+    bare = peak("version")
+    assert peak("export", "datasets", "--check", "9", "-O", os.devnull) < bare + 64
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_counts_are_asked_once_and_the_reason_is_said(portal: Portal) -> None:
+    portal.ckan("search-index", "rebuild", "-q")
+    portal.sql("UPDATE package SET owner_org = NULL WHERE id IN ('id-1', 'id-2')")
+    (line,) = export(portal, "organizations")
+    assert json.loads(line)["package_count"] == 36  # as the index has it
+    portal.write(solr_url="http://127.0.0.1:9/solr/none")
+    done = portal.db("export", "organizations")
+    assert "the search index did not answer" in done.stderr
+    assert json.loads(done.stdout)["package_count"] == 34
+
+
 def test_private_draft_and_deleted_only_when_asked_for(portal: Portal) -> None:
     portal.sql(ODD)
     public = by_name(export(portal, "datasets"))
@@ -398,7 +618,9 @@ def test_killed_it_leaves_no_process_and_no_file(
     portal.sql("INSERT INTO package (id, name, title, state, type, private, metadata_created, metadata_modified)"
                " SELECT md5(g::text), 'more-' || g, 'More', 'active', 'dataset', false, now(), now()"
                " FROM generate_series(1, 20000) g")  # fmt: skip
-    target = tmp_path / "d.jsonl"
+    into = tmp_path / "into"
+    into.mkdir()
+    target = into / "d.jsonl"
 
     def children(process: subprocess.Popen) -> list[int]:
         path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -409,7 +631,7 @@ def test_killed_it_leaves_no_process_and_no_file(
             [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "-O", target],
             stderr=subprocess.PIPE, text=True, env=portal.environment,
         )  # fmt: skip
-        wait_until(lambda: len(children(process)) == 2)
+        wait_until(lambda: len(children(process)) == 2 and any(into.iterdir()))
         found = children(process)
         time.sleep(random.random() * 0.3)
         return process, found
@@ -420,7 +642,9 @@ def test_killed_it_leaves_no_process_and_no_file(
     assert process.stderr is not None
     assert "ended before its time (exit code -9)" in process.stderr.read()
     process.stderr.close()
+    assert not any(into.iterdir())
     for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        # also of what the killed one left: it may hold secrets
         process, found = start()
         process.send_signal(number)
         assert process.wait() == code
@@ -428,7 +652,8 @@ def test_killed_it_leaves_no_process_and_no_file(
             lambda found=found: not any(Path(f"/proc/{pid}").exists() for pid in found)
         )
         process.communicate()
-    assert not target.exists()
+        left = [path.stat().st_mode & 0o777 for path in into.iterdir()]
+        assert left == ([0o644] if number == signal.SIGKILL else [])
 
 
 def test_one_moment(portal: Portal) -> None:
@@ -447,3 +672,53 @@ def test_one_moment(portal: Portal) -> None:
     lines = (first + rest).splitlines()
     assert len(lines) == 36
     assert all(b"Later" not in line and b"air quality" in line for line in lines)
+
+
+def test_where_a_file_goes(tmp_path: Path) -> None:
+    """Into a pipe or a device as it is, where a link leads, whatever a name's length."""
+    with new_file(os.devnull, 0o600) as write:
+        write(b"gone")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    pipe = tmp_path / "pipe.gz"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    with new_file(pipe, 0o600) as write:
+        write(b"lines")
+    reader.join()
+    assert gzip.decompress(read[0]) == b"lines" and pipe.is_fifo()
+    (tmp_path / "there").mkdir()
+    link, there = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to(there)
+    for text in (b"first", b"second"):
+        with new_file(link, 0o640) as write:
+            write(text)
+        assert link.is_symlink() and there.read_bytes() == text
+        assert there.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(there.parent) == ["file"]
+    for name in ("x" * 250, "\u00fc" * 125 + "x"):
+        with new_file(tmp_path / name, 0o600) as write:
+            write(b"long")
+        assert (tmp_path / name).read_bytes() == b"long"
+    with pytest.raises(Refused, match="no directory"), new_file("/no/where", 0o600):
+        pass
+
+
+def test_what_a_killed_command_left_is_removed(tmp_path: Path) -> None:
+    """And nothing that somebody is writing, or that is another file's."""
+    target = tmp_path / "users.jsonl"
+    left = tmp_path / ".users.jsonl.12345.partial"
+    others = [
+        tmp_path / name for name in (".users.jsonl", ".other.users.jsonl.1.partial")
+    ]
+    for path in (left, *others):
+        path.write_text("secret")
+    with new_file(target, 0o600) as one, new_file(target, 0o600) as other:
+        assert not left.exists() and len(list(tmp_path.glob(".users.jsonl.*"))) == 2
+        one(b"one")
+        other(b"other")
+    assert target.read_bytes() == b"one" and set(tmp_path.iterdir()) == {
+        target,
+        *others,
+    }
