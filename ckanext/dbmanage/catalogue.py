@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,17 +111,27 @@ def _sources(kind: str, done: Exported) -> str:
     if kind == "datasets":
         rest = done.rows - done.from_index
         told = f": {done.from_index} from the search index, {rest} from the database"
-    if done.hidden:
-        told += f" ({done.hidden} that a visitor may not read left out)"
-    return told
+    return told + _left_out(done)
 
 
-def complain(exported: dict[str, Exported], talk: Talk) -> None:
-    """Names what could not be shown or differs. Raises ClickException if any does."""
-    problems = []
+def _left_out(done: Exported) -> str:
+    if not done.hidden:
+        return ""
+    return f" ({done.hidden} that a visitor may not read left out)"
+
+
+def name_failed(exported: Mapping[str, Exported], talk: Talk) -> None:
+    """Names what could not be shown."""
     for kind, done in exported.items():
         for sentence in done.failed:
             talk.warn(f"{kind}: {sentence}")
+
+
+def complain(exported: Mapping[str, Exported], talk: Talk) -> None:
+    """Names what could not be shown or differs. Raises ClickException if any does."""
+    problems = []
+    name_failed(exported, talk)
+    for kind, done in exported.items():
         if done.failed:
             problems.append(
                 f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "
@@ -171,11 +181,18 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
 
     talk, settings = Talk(quiet), settings_of(ctx)
     begun = time.monotonic()
-    done, changed = engine.publish(
-        ctx.meta["flask_app"], settings, fresh, jobs or config.jobs(settings), talk.rows
-    )
+    number = jobs or config.jobs(settings)
+    try:
+        done, changed = engine.publish(
+            ctx.meta["flask_app"], settings, fresh, number, talk.rows
+        )
+    except engine.Incomplete as error:
+        name_failed(error.exported, talk)
+        raise
     talk.end()
-    rows = ", ".join(f"{each.rows} {kind}" for kind, each in done.items())
+    rows = ", ".join(
+        f"{each.rows} {kind}{_left_out(each)}" for kind, each in done.items()
+    )
     new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
     talk.say(
         f"published {rows} in {config.public_dir(settings)} in "

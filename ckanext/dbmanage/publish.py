@@ -7,18 +7,47 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from . import config
 from .engine import Progress, published
-from .engine.errors import Refused
+from .engine.errors import DbmanageError, Refused
 from .engine.lines import Written, compressed
+from .engine.published import Published
 from .export import Export, Exported, Wanted
 
 FORMAT = 1
+#: so many records of a kind, or a tenth of them, may be missing in a set that replaces
+#: one in which they are not
+_FEW = 10
+
+
+class Incomplete(DbmanageError):
+    """Too many records could not be shown: the set of before stays published.
+
+    `exported` is what was exported by kind, with what failed.
+    """
+
+    def __init__(self, exported: Mapping[str, Exported], before: Published) -> None:
+        self.exported = exported
+        short = [
+            f"{len(each.failed)} of {each.rows + len(each.failed)} {kind} could not be "
+            f"shown (the first: {each.failed[0]})"
+            for kind, each in exported.items()
+            if each.failed
+        ]
+        super().__init__(
+            f"not published: {', '.join(short)}. The set of "
+            f"{before.document['published']} stays; to replace it by one without "
+            f"these, remove {published.INDEX} from ckanext.dbmanage.public_dir before"
+        )
 
 
 def publish(
@@ -31,9 +60,9 @@ def publish(
     """Writes the public dumps anew; what was exported by kind, and which files changed.
 
     A file whose content is the same stays. All files appear at once, or none. Raises
-    Refused when visitors may not read the site, Busy, and OSError.
+    Refused when visitors may not read the site, Incomplete, Busy, and OSError.
     """
-    _refuse_a_closed_site(app)
+    _refuse_a_closed_site(app, settings)
     directory = config.public_dir(settings)
     done, files = {}, []
     with (
@@ -66,6 +95,9 @@ def publish(
                 )
                 for path, target in targets
             ]
+        before = published.read(directory)
+        if before and _is_worse(before, done) and _may_stay(directory, before, moment):
+            raise Incomplete(done, before)
         snapshot = moment.moment.astimezone(timezone.utc).replace(tzinfo=None)
         site = str(settings.get("ckan.site_url") or "").rstrip("/")
         about = {
@@ -109,19 +141,69 @@ def _licence(id: str) -> dict[str, str] | None:
     return {"id": id, "title": found.title, "url": found.url or ""}
 
 
-def _refuse_a_closed_site(app: Any) -> None:
+def _is_worse(before: Published, done: Mapping[str, Exported]) -> bool:
+    """Whether so much fails of a kind that the set of before serves visitors better.
+
+    What is gone, private or hidden now does not count: it is to be missing.
+    """
+    for file in before.files.values():
+        now = done[file.kind]
+        failed = len(now.failed)
+        many = failed > max(_FEW, (now.rows + failed) // 10, file.failed)
+        if file.rows and failed and (many or not now.rows):
+            return True
+    return False
+
+
+def _may_stay(directory: Path, before: Published, moment: Export) -> bool:
+    """Whether visitors may still read every record of the set of before."""
+    try:
+        return not any(
+            moment.refused(file.kind, _ids(directory, file))
+            for file in before.files.values()
+            if file.name.endswith(".gz")
+        )
+    except (OSError, EOFError, zlib.error, ValueError, KeyError):
+        return False  # nobody knows what is in it
+
+
+def _ids(directory: Path, file: published.File) -> Iterator[str]:
+    found = published.find(directory, file)
+    if found is None:
+        raise ValueError(file.name)
+    with found[1] as packed, gzip.open(packed) as lines:
+        for line in lines:
+            yield orjson.loads(line)["id"]
+
+
+def _refuse_a_closed_site(app: Any, settings: Mapping[str, Any]) -> None:
     """A site that visitors may not read has nothing to publish."""
     from ckan.authz import auth_functions_list
     from ckan.logic import NotAuthorized, check_access
 
     # 2.12 has none any more; a plugin may still bring it
-    if "site_read" not in auth_functions_list():
-        return
-    with app.test_request_context():
-        try:
-            check_access("site_read", {"user": ""}, {})
-        except NotAuthorized:
-            raise Refused(
-                "visitors who are not signed in may not read this site: nothing of it "
-                "is published"
-            ) from None
+    if "site_read" in auth_functions_list():
+        with app.test_request_context():
+            try:
+                check_access("site_read", {"user": ""}, {})
+            except NotAuthorized:
+                raise Refused(
+                    "visitors who are not signed in may not read this site: nothing of "
+                    "it is published"
+                ) from None
+    # what a plugin demands before a request is no rule of access that CKAN knows
+    for action in ("package_search?rows=0", "package_list?limit=1"):
+        path = f"/api/3/action/{action}"
+        address = str(settings.get("ckan.site_url") or "") or None
+        with app.test_client() as visitor:
+            status = visitor.get(path, base_url=address).status_code
+        if status == 200:
+            return
+        # a search engine that is away says nothing of who may read
+        if status < 500 and status != 409:
+            break
+    raise Refused(
+        f"a visitor who is not signed in and asks for {path} is answered {status}: "
+        "nothing of this site is published. If everyone may read it, let visitors read "
+        "its API; if not, stop the timer of `ckan db publish`"
+    )

@@ -23,7 +23,8 @@ from ckanext.dbmanage.downloads import DownloadsMiddleware
 from ckanext.dbmanage.engine import published
 from ckanext.dbmanage.engine.errors import Busy
 
-from .conftest import Portal, Web, query
+from .conftest import BIN, Portal, Web, end_group, query, wait_until
+from .test_export import plugins  # noqa: F401
 
 GZ, ZST = "datasets.jsonl.gz", "datasets.jsonl.zst"
 
@@ -344,6 +345,156 @@ def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
         status, _, _ = client.ask(path, dice.choice(("GET", "HEAD", "POST")), **headers)
         seen.add(status)
     assert seen <= {200, 206, 299, 304, 404, 405, 412, 416} and {200, 206, 404} <= seen
+
+
+def lines_of(directory: Path) -> dict[str, dict[str, Any]]:
+    """The published datasets by name, the same in both files."""
+    found = unpacked((directory / GZ).read_bytes())
+    packed = subprocess.run(
+        ["zstd", "-dc", directory / ZST], capture_output=True, check=True
+    )
+    assert found == [json.loads(line) for line in packed.stdout.splitlines()]
+    return {each["name"]: each for each in found}
+
+
+def test_what_the_index_still_knows_is_gone_too(portal: Portal) -> None:
+    """Made private, deleted, or set aside, while the index has them as they were."""
+    portal.db("reindex", code=None)
+    portal.sql("UPDATE \"group\" SET title = 'Renamed' WHERE name = 'org-1'")
+    portal.db("publish")
+    before = lines_of(folder(portal))
+    assert len(before) == 36
+    # so the lines are the index's
+    assert before["dataset-3"]["organization"]["title"] == "An organization"
+    portal.sql(
+        "UPDATE package SET private = true WHERE name = 'dataset-3';"
+        "UPDATE package SET state = 'deleted' WHERE name = 'dataset-4';"
+        "UPDATE package SET state = 'draft' WHERE name = 'dataset-5'"
+    )
+    portal.db("publish")
+    after = lines_of(folder(portal))
+    assert before.keys() - after.keys() == {"dataset-3", "dataset-4", "dataset-5"}
+    assert is_whole(folder(portal)) is not None
+
+
+def test_a_set_with_few_that_fail_and_one_with_many(
+    portal: Portal,
+    plugins: str,  # noqa: F811
+) -> None:
+    """What only fails stays as it was published; what is private now never does."""
+    directory = folder(portal)
+    portal.db("publish")
+
+    def publish(code: int) -> tuple[str, dict[str, Any]]:
+        done = portal.db("publish", code=code, env={"PYTHONPATH": plugins})
+        document = json.loads((directory / "index.json").read_bytes())
+        assert is_whole(directory) is not None and published.foreign(directory) == []
+        return done.stderr, {each["name"]: each for each in document["files"]}
+
+    portal.write(**{"ckan.plugins": "dbmanage fails"})
+    said, files = publish(1)
+    assert "datasets: dataset-2 (id-2): NotFound" in said
+    assert "3 of 36 datasets could not be shown and are missing" in said
+    assert [files[name]["failed"] for name in (GZ, ZST)] == [3, 3]
+    assert files[GZ]["rows"] == 33 and "dataset-2" not in lines_of(directory)
+    # as many as before is no reason to keep an older one
+    portal.sql("UPDATE package SET notes = 'Later' WHERE name = 'dataset-1'")
+    publish(1)
+    assert lines_of(directory)["dataset-1"]["notes"] == "Later"
+
+    portal.sql("UPDATE package SET title = 'Broken' WHERE name LIKE 'dataset-2%'")
+    before = files_of(directory)
+    said, _ = publish(1)
+    assert "dataset-21 (id-21): KeyError: 'no such field'" in said
+    assert "not published: 12 of 36 datasets could not be shown" in said
+    assert "stays; to replace it" in said and "index.json" in said
+    assert files_of(directory) == before
+    # so it is not served any more, whatever else is missing
+    portal.sql("UPDATE package SET private = true WHERE name = 'dataset-31'")
+    said, files = publish(1)
+    assert "12 of 35 datasets could not be shown and are missing" in said
+    assert files[GZ]["rows"] == 23 and "dataset-31" not in lines_of(directory)
+    # all fail; and then there are none, which is nobody's failure
+    portal.sql("UPDATE package SET title = 'Broken'")
+    before = files_of(directory)
+    assert "not published: 35 of 35 datasets" in publish(1)[0]
+    assert files_of(directory) == before
+    portal.sql("UPDATE package SET private = true")
+    said, files = publish(0)
+    assert files[GZ]["rows"] == files[GZ]["failed"] == 0 and not lines_of(directory)
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_portal_whose_datasets_are_all_hidden(
+    portal: Portal,
+    plugins: str,  # noqa: F811
+) -> None:
+    portal.db("publish")
+    portal.write(**{"ckan.plugins": "dbmanage labels"})
+    portal.sql("UPDATE package SET name = name || '-5'")
+    told = portal.db("publish", env={"PYTHONPATH": plugins}).stderr
+    assert "0 datasets (36 that a visitor may not read left out)" in told
+    assert not lines_of(folder(portal))
+
+
+def test_a_closed_site_publishes_nothing(
+    portal: Portal,
+    plugins: str,  # noqa: F811
+) -> None:
+    """Also when it is a plugin that sends visitors away; not when only Solr is away."""
+    env = {"PYTHONPATH": plugins}
+    portal.write(**{"ckan.plugins": "dbmanage closed"})
+    said = portal.db("publish", code=1, env=env).stderr
+    assert "asks for /api/3/action/package_search?rows=0 is answered 302" in said
+    assert "nothing of this site is published" in said
+    assert not (folder(portal) / "index.json").exists()
+    portal.write(
+        **{"ckan.plugins": "dbmanage", "solr_url": "http://127.0.0.1:9/solr/none"}
+    )
+    said = portal.db("publish").stderr
+    assert "the search index did not answer" in said
+    assert len(lines_of(folder(portal))) == 36
+
+
+def test_publish_killed_leaves_the_old_set_or_the_new(portal: Portal) -> None:
+    """The command itself, with all its processes, at any moment."""
+    directory = folder(portal)
+    portal.db("publish")
+    texts, killed = {"0"}, 0
+    for number in range(1, 7):
+        portal.sql(
+            "UPDATE package SET version = %s, notes = (SELECT string_agg(md5(g::text"
+            " || name), ' ') FROM generate_series(1, 6000) g)".replace(
+                "%s", f"'{number}'"
+            )
+        )
+        process = subprocess.Popen(
+            [BIN / "ckan", "-c", portal.ini, "db", "publish", "-q"],
+            env=portal.environment, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        wait_until(lambda: (directory / ".next").is_dir())
+        time.sleep(random.random() * 1.5)
+        end_group(process)
+        killed += process.returncode == -signal.SIGKILL
+        texts.add(str(number))
+        assert is_whole(directory) is not None
+        client = Client(directory)
+        for name in (GZ, ZST):
+            status, _, body = client.ask(f"/dump/{name}")
+            assert status == 200
+            program = "gzip" if name == GZ else "zstd"
+            lines = subprocess.run(
+                [program, "-dc"], input=body, capture_output=True, check=True
+            ).stdout.splitlines()
+            versions = {json.loads(line)["version"] or "0" for line in lines}
+            assert len(lines) == 36 and len(versions) == 1 and versions <= texts
+    assert killed >= 3
+    portal.db("publish")
+    assert {each["version"] for each in lines_of(directory).values()} == {"6"}
+    assert published.foreign(directory) == [] and not (directory / ".next").exists()
 
 
 def test_unchanged_files_stay_and_private_ones_go(portal: Portal) -> None:
