@@ -36,6 +36,11 @@ ALL = "all.tar"
 #: seconds until a link is no good any more: before its download, after its begin
 _FRESH, _RESUME = 900, 6 * 3600
 _BLOCK = 512
+#: once, and only while the link is known: else what is begun would outlive it
+_BEGIN = """
+if redis.call('HEXISTS', KEYS[1], 'user') == 0 then return 0 end
+if redis.call('HSETNX', KEYS[1], 'begun', 1) == 0 then return 0 end
+return redis.call('EXPIRE', KEYS[1], ARGV[1])"""
 
 
 def names(repository: Repository, found: Backup | None) -> list[str]:
@@ -89,7 +94,7 @@ class Links:
         with answering():
             found = self._redis.hgetall(self._key(token))
         known = {k.decode(): v.decode() for k, v in found.items()}
-        if not known or known["user"] != user:
+        if not user or known.get("user") != user:
             return None
         return known["backup"], known["file"]
 
@@ -99,10 +104,7 @@ class Links:
         with answering():
             if resumed:
                 return bool(self._redis.hexists(key, "begun"))
-            if not self._redis.hsetnx(key, "begun", 1):
-                return False
-            self._redis.expire(key, _RESUME)
-        return True
+            return bool(self._redis.eval(_BEGIN, 1, key, _RESUME))
 
 
 # -------------------------------------------------------------------------- contents
