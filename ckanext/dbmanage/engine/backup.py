@@ -150,7 +150,8 @@ def take(
     backup.remember(
         verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}, keep=keep
     )
-    repository.record(name, "done", what="backup", reason=reason, bytes=backup.bytes)
+    about = {"reason": reason, "bytes": backup.bytes, "parts": backup.parts}
+    repository.record(name, "done", what="backup", **about)
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
         warn(sentence)
     return backup

@@ -23,7 +23,7 @@ from typing import Any
 import redis
 from sqlalchemy.engine import URL
 
-from .errors import DbmanageError
+from .errors import Busy, DbmanageError
 
 READ_ONLY, AWAY = "read-only", "away"
 #: seconds that the key outlives a process that was killed
@@ -42,6 +42,15 @@ if now and cjson.decode(now)['token'] == ARGV[1] then
     return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
   return redis.call('DEL', KEYS[1]) end
 return 0"""
+
+#: what an operation holds is not a person's to end; no value: ends it
+_UNLESS_HELD = """
+local now = redis.call('GET', KEYS[1])
+local sound, known = pcall(cjson.decode, now or 'null')
+if sound and type(known) == 'table' and (known['token'] or '') ~= '' then return 0 end
+if ARGV[1] == '' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1"""
 
 
 def key_of(database_url: URL, name: str = "maintenance") -> str:
@@ -86,16 +95,18 @@ class Maintenance:
         return connect(self._url)
 
     def status(self) -> dict[str, Any] | None:
-        """`{level, owner, reason, reference, since, seconds_left}`, None when off.
+        """What is on, None when nothing is.
 
-        Raises DbmanageError when Redis does not answer.
+        `{level, owner, reason, reference, since, held, seconds_left}`; `held` says that
+        an operation renews it, and ends it. Raises DbmanageError when Redis does not
+        answer.
         """
         with answering():
             found, left = self._redis.get(self.key), self._redis.pttl(self.key)
         known = understood(found)
         if known is None:
             return None
-        known.pop("token", None)
+        known["held"] = bool(known.pop("token", None))
         return known | {"seconds_left": round(max(left, 0) / 1000, 1)}
 
     def on(
@@ -110,6 +121,20 @@ class Maintenance:
         """Ends it, whoever set it; says whether it was on. Raises DbmanageError."""
         with answering():
             return bool(self._redis.delete(self.key))
+
+    def by_hand(self, level: str, seconds: float) -> None:
+        """Sets a level for some seconds, or ends it: `off`.
+
+        Raises Busy where an operation holds it, DbmanageError.
+        """
+        value = json.dumps(_value(level, "by hand", "", "")) if level != "off" else ""
+        with answering():
+            if self._redis.eval(_UNLESS_HELD, 1, self.key, value, int(seconds * 1000)):
+                return
+        raise Busy(
+            "an operation holds the maintenance, and ends it by itself: wait for its "
+            "end, or run `ckan db maintenance off` on the server"
+        )
 
     @contextmanager
     def held(

@@ -367,6 +367,18 @@ class Repository:
             finally:
                 file.truncate(0)
 
+    def holder(self) -> str:
+        """Who is at work here, as the lock says it; empty when nobody is."""
+        with suppress(OSError), open(self.path / ".lock", "rb") as file:
+            said = file.read(1000).decode("utf-8", "replace").strip()
+            try:
+                # only where somebody has signed: a look must be in nobody's way
+                if said:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return said
+        return ""
+
     def _make(self) -> None:
         if not self.path.is_dir():
             self.path.parent.mkdir(parents=True, exist_ok=True)
