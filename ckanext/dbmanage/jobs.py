@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -27,9 +28,10 @@ from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
 from . import config, operations
+from .engine.arming import UNDO, Arming
 from .engine.errors import DbmanageError, Refused
 from .engine.maintenance import answering, connect, key_of
-from .engine.repository import now
+from .engine.repository import Repository, now
 from .operations import Portal, ended_by_signals
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,9 @@ _LIFE, _BEAT = 12.0, 1.0
 _PATIENCE = 60.0
 _TICK = 0.5
 _GRACE = timedelta(seconds=10)
+#: in which a worker that took a job has started CKAN and shows a sign of life
+_START = timedelta(seconds=60)
+_DIED = "its worker ended without a word: the worker's own log says why"
 _LOG_LINES = 1000
 #: a step that happens once, whoever comes first
 _MOVE = """
@@ -75,6 +80,7 @@ class Jobs:
     """The jobs of one site."""
 
     def __init__(self, settings: config.Config) -> None:
+        self._settings = settings
         self._url = config.databases(settings)["database"].url
         self._redis = connect(config.redis_url(settings))
         self.queue = f"dbmanage-{self._key('').split(':')[1][:8]}"
@@ -85,25 +91,33 @@ class Jobs:
     # -- asking
 
     def enqueue(
-        self, kind: str, arguments: Mapping[str, Any], actor: Mapping[str, str]
+        self,
+        kind: str,
+        arguments: Mapping[str, Any],
+        actor: Mapping[str, str],
+        until: str = "",
+        armed_by: str = "",
     ) -> dict[str, Any]:
         """Asks for a job; what is known of it, as `show` tells.
 
         One that waits or runs with the same arguments is returned instead of a second.
+        With `until` it fails unless a worker has begun it by then; `armed_by` is the
+        operator who allowed it, which a job that fails before its switch gives back.
         Raises DbmanageError when Redis does not answer.
         """
         from ckan.plugins import toolkit as tk
 
         id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         words = json.dumps(arguments, sort_keys=True)
-        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
-        once, key = self._key(f"once:{kind}:{digest}"), self._key(f"job:{id}")
+        once, key = self._once(kind, arguments), self._key(f"job:{id}")
         record = {
             "kind": kind,
             "arguments": words,
             "state": QUEUED,
             "asked": f"{now():%Y-%m-%dT%H:%M:%SZ}",
             "once": once,
+            "until": until,
+            "armed_by": armed_by,
             **actor,
         }
         with answering():
@@ -129,38 +143,56 @@ class Jobs:
             )
         return self.show(id)
 
+    def active(self, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The job that waits or runs with these arguments. Raises DbmanageError."""
+        with answering():
+            id = self._redis.get(self._once(kind, arguments)) or b""
+        with suppress(Refused):
+            known = self.show(id.decode())
+            return known if known["state"] in ACTIVE else None
+        return None
+
+    def _once(self, kind: str, arguments: Mapping[str, Any]) -> str:
+        words = json.dumps(arguments, sort_keys=True)
+        digest = hashlib.sha256(words.encode()).hexdigest()[:16]
+        return self._key(f"once:{kind}:{digest}")
+
     # -- looking
 
     def show(self, id: str, log: int = 100) -> dict[str, Any]:
         """What is known of a job, with the last lines of its log. Raises Refused.
 
-        `{id, kind, arguments, state, asked, begun, ended, user, address, phase, phases,
-        done, about, unit, rate, seconds_left, seen, cancellable, result, error, log}`:
-        times in UTC, `rate` a second, `seen` seconds since the last sign of life.
+        `{id, kind, arguments, state, asked, until, begun, ended, user, address,
+        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
+        cancellable, result, error, lines, log}`: times in UTC, `rate` a second, `seen`
+        seconds since the last sign of life, `lines` how many the log has had.
         """
         key = self._key(f"job:{id}")
         with answering():
             pipe = self._redis.pipeline()
             pipe.hgetall(key)
             pipe.pttl(f"{key}:alive")
-            pipe.exists(_queued(id))
+            pipe.hmget(_queued(id), "status", "started_at")
             pipe.lrange(f"{key}:log", -log, -1) if log else pipe.echo("")
-            found, alive, waits, lines = pipe.execute()
+            found, alive, queue, lines = pipe.execute()
         if not found:
             raise Refused(f"there is no job {id!r} of this site")
         known = {k.decode(): v.decode("utf-8", "replace") for k, v in found.items()}
-        return self._said(id, known, alive, waits, lines if log else [])
+        return self._said(id, known, alive, queue, lines if log else [])
 
     def _said(
-        self, id: str, known: dict[str, str], alive: int, waits: int, lines: list[bytes]
+        self,
+        id: str,
+        known: dict[str, str],
+        alive: int,
+        queue: list[bytes | None],
+        lines: list[bytes],
     ) -> dict[str, Any]:
-        state = known["state"]
-        # the record is there a moment before the queue has it
-        taken_out = (
-            not waits and known["asked"] < f"{now() - _GRACE:%Y-%m-%dT%H:%M:%SZ}"
-        )
-        if (state == RUNNING and alive <= 0) or (state == QUEUED and taken_out):
-            state = LOST
+        state, error = known["state"], known.get("error", "")
+        if _is_lost(known, alive, queue):
+            state, error = LOST, _DIED
+        elif state == QUEUED and _expired(known.get("until", "")):
+            state, error = FAILED, _too_late(known["until"])
         done, about = int(known.get("done", 0)), int(known.get("about", 0))
         begun = float(known.get("phase_begun", 0))
         spent = max(time.time() - begun, 0.001) if begun else 0.0
@@ -172,10 +204,12 @@ class Jobs:
             "arguments": json.loads(known["arguments"]),
             "state": state,
             "asked": known["asked"],
+            "until": known.get("until") or None,
             "begun": known.get("begun"),
             "ended": known.get("ended"),
             "user": known.get("user", ""),
             "address": known.get("address", ""),
+            "forwarded": known.get("forwarded", ""),
             "phase": known.get("phase", ""),
             "phases": json.loads(known.get("phases", "[]")),
             "done": done,
@@ -187,7 +221,8 @@ class Jobs:
             "cancellable": state == QUEUED
             or (state == RUNNING and known.get("final") != "1"),
             "result": json.loads(known.get("result", "null")),
-            "error": known.get("error", ""),
+            "error": error,
+            "lines": int(known.get("lines", 0)),
             "log": [
                 dict(zip(("time", "text"), line.decode().split("\t", 1), strict=True))
                 for line in lines
@@ -203,14 +238,14 @@ class Jobs:
                 key = self._key(f"job:{id.decode()}")
                 pipe.hgetall(key)
                 pipe.pttl(f"{key}:alive")
-                pipe.exists(_queued(id.decode()))
+                pipe.hmget(_queued(id.decode()), "status", "started_at")
             found = pipe.execute()
         shown = []
         facts = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
-        for id, record, alive, waits in facts:
+        for id, record, alive, queue in facts:
             if record:
                 known = {k.decode(): v.decode() for k, v in record.items()}
-                shown.append(self._said(id.decode(), known, alive, waits, []))
+                shown.append(self._said(id.decode(), known, alive, queue, []))
         return shown
 
     def workers(self) -> dict[str, Any]:
@@ -297,11 +332,14 @@ class Jobs:
                         asked = time.monotonic()
                         os.kill(main, signal.SIGTERM)
                     elif time.monotonic() > asked + _PATIENCE:
-                        # in a call that no signal ends; the next command tidies up
+                        # in a call that no signal ends: another job tidies up
                         self._move(id, RUNNING, CANCELLED, "ended")
+                        with suppress(Exception):
+                            self.enqueue("tidy", {}, {})
                         os.kill(main, signal.SIGKILL)
 
-        thread = threading.Thread(target=beat, daemon=True)
+        # the context has CKAN's configuration
+        thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
         thread.start()
         log = _Log(self._redis, key)
         state, error = DONE, ""
@@ -326,6 +364,16 @@ class Jobs:
             log.end()
             self._ended(id, state, error)
 
+    def give_back(self, id: str, log: _Log) -> None:
+        """Arms again what was armed for a job that has switched nothing."""
+        with suppress(Exception):  # what the job failed with is what is told
+            fields = "kind", "arguments", "until", "armed_by"
+            found = self._redis.hmget(self._key(f"job:{id}"), *fields)
+            kind, words, until, by = (each.decode() for each in found)
+            name = UNDO if kind == "undo" else json.loads(words)["id"]
+            if by and Arming(config.site(self._settings)).again(name, until, by):
+                log.say(f"nothing was switched: armed again until {until}")
+
     def _ended(self, id: str, state: str, error: str) -> None:
         """Notes how a job ended, when Redis was away also a minute later."""
         key, patience = self._key(f"job:{id}"), time.monotonic() + _PATIENCE
@@ -342,6 +390,40 @@ class Jobs:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(_BEAT)
+
+
+def last_switch(journal: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The journal's line of the last switch, which an undo takes back."""
+    made = (e for e in reversed(journal) if e.get("event") == "switched")
+    return next((line for line in made if line.get("parts")), None)
+
+
+def _is_lost(known: dict[str, str], alive: int, queue: list[bytes | None]) -> bool:
+    """Whether nobody will go on with a job: its worker died, or never came to begin.
+
+    `queue` is what RQ says of it: its state, and when a worker took it.
+    """
+    if known["state"] == RUNNING:
+        return alive <= 0
+    if known["state"] != QUEUED or alive > 0:
+        return False
+    state, taken = ((each or b"").decode() for each in queue)
+    if not state:  # the record is there a moment before the queue has it
+        return known["asked"] < f"{now() - _GRACE:%Y-%m-%dT%H:%M:%SZ}"
+    if state == "started":
+        return (taken or known["asked"]) < f"{now() - _START:%Y-%m-%dT%H:%M:%S}"
+    return state not in ("queued", "deferred", "scheduled")
+
+
+def _expired(until: str) -> bool:
+    return bool(until) and until < f"{now():%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _too_late(until: str) -> str:
+    return (
+        f"no worker came to it until {until}, for which it was allowed; nothing was "
+        "touched: confirm it anew"
+    )
 
 
 def _queued(id: str) -> str:
@@ -375,6 +457,7 @@ class _Log:
     def __init__(self, redis: Any, key: str) -> None:
         self._redis, self._key = redis, key
         self._phase, self._next = "", 0.0
+        self.switches = False
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
@@ -385,6 +468,7 @@ class _Log:
             pipe.rpush(f"{self._key}:log", line.encode())
             pipe.ltrim(f"{self._key}:log", -_LOG_LINES, -1)
             pipe.expire(f"{self._key}:log", _KEPT)
+            pipe.hincrby(self._key, "lines", 1)
             pipe.execute()
 
     def warn(self, sentence: str) -> None:
@@ -411,6 +495,7 @@ class _Log:
             may = self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel")
         if may == 0:
             sys.exit(1)
+        self.switches = True
 
     def _finish(self) -> None:
         if self._phase:
@@ -450,9 +535,17 @@ def run(id: str) -> None:
     with jobs.taken(id) as log:
         if log is None:
             return
-        actor = {key: known[key] for key in ("user", "address")} | {"job": id}
+        if _expired(known["until"] or ""):
+            raise Refused(_too_late(known["until"]))
+        asked = ("user", "address", "forwarded")
+        actor = {key: known[key] for key in asked if known[key]} | {"job": id}
         portal = Portal(settings, log, _application(settings), actor)
-        log.result(KINDS[known["kind"]](portal, **known["arguments"]))
+        try:
+            log.result(KINDS[known["kind"]](portal, **known["arguments"]))
+        except Exception:
+            if not log.switches:
+                jobs.give_back(id, log)
+            raise
 
 
 def _application(settings: Any) -> Any:
@@ -500,9 +593,17 @@ def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, 
     return {"backup": id, "parts": done.parts, "written": dict(done.written)}
 
 
-def _undo(portal: Portal, note: str) -> dict[str, Any]:
+def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
+    def agree(_: Any, repository: Repository, __: Any) -> None:
+        last = last_switch(repository.journal()) or {}
+        if last.get("operation") != operation:
+            raise Refused(
+                "another switch was made since this was confirmed; nothing was "
+                "touched: look at what an undo would take back now, and confirm that"
+            )
+
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = operations.undo(portal)
+    done = operations.undo(portal, agree)
     portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
     return {"parts": done.parts, "written": dict(done.written)}
 
@@ -563,6 +664,14 @@ def _publish(portal: Portal) -> dict[str, Any]:
     return {"rows": rows, "changed": list(changed)}
 
 
+def _tidy(portal: Portal) -> dict[str, Any]:
+    """After a job that could only be killed."""
+    site, repository = operations.open_site(portal)
+    with repository.lock("tidy"):
+        operations.tidy(site, repository, portal.talk)
+    return {}
+
+
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "backup": _backup,
     "verify": _verify,
@@ -571,4 +680,5 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "undo": _undo,
     "export": _export,
     "publish": _publish,
+    "tidy": _tidy,
 }

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import config
-from .engine import Site
+from . import config, operations
+from .engine import Site, links
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
 from .engine.repository import Backup, Repository, now, regular_files
-from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
+from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs, last_switch
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
@@ -83,22 +84,21 @@ def status(
 ) -> dict[str, Any]:
     """Whether the portal's data is safe, at a glance.
 
-    `{state, problems, count, newest, proven, expected_by, bytes, disk, undo, worker,
-    jobs, maintenance, armed, failed, redis}`. `state` is the worst of `failed`,
-    `offline`, `empty`, `overdue`, `unproven`, `running`, `ok`.
+    As the action `dbmanage_status` documents. Only backups of all parts count: the
+    portal cannot be brought back from half of them.
     """
     described = backups(repository)
-    good = [each for each in described if each["state"] in ("verified", "proven")]
+    whole = _whole(described, wanted(site, settings))
+    good = [each for each in whole if each["state"] in ("verified", "proven")]
     proven = next((each for each in good if each["state"] == "proven"), None)
     journal = repository.journal(_TAIL)
-    failed = _failed(journal)
     known: dict[str, Any] = {
         "site": str(settings.get("ckan.site_title") or "CKAN"),
         "count": len(described),
         "newest": good[0] if good else None,
         "proven": proven,
         "expected_by": _after(good[0]["created"], EXPECTED) if good else None,
-        "failed": failed,
+        "failed": None,
         "bytes": sum(e["bytes"] - e["sizes"].get("files", 0) for e in described),
         "uploads_bytes": max(
             (e["sizes"].get("files", 0) for e in described), default=0
@@ -107,6 +107,7 @@ def status(
         "undo": undo(journal, config.undo_days(settings)),
         "web_restore": config.web_restore(settings),
         "half_way": repository.marked("reindex"),
+        "exports": links.exports(repository),
         "redis": "",
         "worker": None,
         "jobs": [],
@@ -114,6 +115,7 @@ def status(
         "maintenance": None,
         "armed": None,
     }
+    listed: list[dict[str, Any]] = []
     try:
         jobs = Jobs(settings)
         known["worker"] = jobs.workers()
@@ -126,7 +128,33 @@ def status(
         known["armed"] = Arming(site).armed()
     except DbmanageError as error:
         known["redis"] = str(error)
+    known["failed"] = _failed(journal, listed, wanted(site, settings))
     return known | {"state": _state(known)}
+
+
+def wanted(site: Site, settings: config.Config) -> set[str]:
+    """The parts that a whole backup of the site has."""
+    there = {*site.databases, *(["files"] if site.uploads else [])}
+    return set(config.parts(settings)) or there
+
+
+def _whole(
+    described: list[dict[str, Any]], parts: Collection[str]
+) -> list[dict[str, Any]]:
+    return [each for each in described if set(parts) <= set(each["parts"])]
+
+
+def must_stay(
+    about: dict[str, Any], described: list[dict[str, Any]], parts: Collection[str]
+) -> str:
+    """Why a backup may not be deleted by hand, empty when it may.
+
+    As `operations.must_stay`, and the newest good one that has all `parts` stays too.
+    """
+    whole = _whole(described, parts)
+    return operations.must_stay(about, described) or (
+        about in whole and operations.must_stay(about, whole) or ""
+    )
 
 
 def _state(known: dict[str, Any]) -> str:
@@ -148,22 +176,94 @@ def _state(known: dict[str, Any]) -> str:
     return "ok"
 
 
-def _failed(journal: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The last attempt at a backup, if it failed: `{time, error}`."""
-    for line in reversed(journal):
-        if line.get("what") == "backup" and line.get("event") in ("done", "failed"):
-            if line["event"] == "done":
-                return None
-            return {"time": line.get("time"), "error": str(line.get("error") or "")}
-    return None
+def _failed(
+    journal: list[dict[str, Any]], jobs: list[dict[str, Any]], parts: Collection[str]
+) -> dict[str, Any] | None:
+    """The last backup that failed since a whole one was taken: `{time, error}`.
+
+    That one may have been deleted since: the journal has it still. One whose worker
+    was killed could write no line: the job tells of it.
+    """
+    done = [
+        str(line.get("time"))
+        for line in journal
+        if (line.get("what"), line.get("event")) == ("backup", "done")
+        and set(parts) <= set(line.get("parts") or parts)
+    ]
+    found = [
+        {"time": str(line.get("time")), "error": str(line.get("error") or "")}
+        for line in journal
+        if (line.get("what"), line.get("event")) == ("backup", "failed")
+    ] + [
+        {"time": job["ended"] or job["begun"] or job["asked"], "error": job["error"]}
+        for job in jobs
+        if job["kind"] == "backup" and job["state"] in (FAILED, LOST)
+    ]
+    last = max(found, key=lambda failure: failure["time"], default=None)
+    return last if last and last["time"] > max(done, default="") else None
+
+
+def blockers(
+    site: Site,
+    repository: Repository,
+    known: dict[str, Any],
+    found: Backup | None,
+    parts: Collection[str] = (),
+) -> list[str]:
+    """What would make a restore from the web (without a backup: an undo) fail now.
+
+    What is cheap to see, a sentence each; `known` is what `status` tells, `parts` are
+    those to restore, all when empty. Asks the databases' server, by one statement or
+    two each.
+    """
+    from .engine import postgres, restore
+
+    if known["redis"]:
+        return [known["redis"]]
+    told = []
+    if not known["worker"]["count"]:
+        told.append(
+            "no worker runs, so nobody would begin it: start one on the server, "
+            f"`{known['worker']['command']}`"
+        )
+    if known["jobs"]:
+        job = known["jobs"][0]
+        told.append(f"another job is under way, {job['kind']} {job['id']}: let it end")
+    elif holder := repository.holder():
+        told.append(f"the repository is in use by {holder}: let it end")
+    try:
+        for database in site.databases.values() if found else ():
+            with postgres.closing(database.maintenance()) as connection:
+                restore.may_create(connection, database)
+    except DbmanageError as error:
+        told.append(str(error))
+    uploads = 0
+    if found and (not parts or "files" in parts):
+        uploads = found.manifest.get("files", {}).get("bytes", 0)
+    free = _disk(Path(next(iter(site.uploads.values()), repository.path)))
+    if free and uploads > free["free"]:
+        told.append(
+            f"the uploads need {uploads} bytes beside the live ones, and "
+            f"{free['free']} are free: make room, or leave the uploads out"
+        )
+    return told
+
+
+def restorable(repository: Repository, settings: config.Config) -> str:
+    """The id of the newest good backup that fits this site, empty when none does."""
+    for each in backups(repository):
+        if each["state"] in ("verified", "proven"):
+            found = repository.find(each["id"])
+            if not operations.unfit(settings, found):
+                return each["id"]
+    return ""
 
 
 def undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
-    """What `undo` would take back: `{what, source, time, until, user}`."""
-    switched = [e for e in journal if e.get("event") == "switched" and e.get("parts")]
-    if not switched:
+    """What `undo` would take back: `{operation, what, source, time, until, user}`."""
+    last = last_switch(journal)
+    if last is None:
         return None
-    last = switched[-1]
     try:
         until = _after(last["time"], timedelta(days=days))
     except (KeyError, TypeError, ValueError):  # not a line of ours
@@ -179,6 +279,7 @@ def undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
     if until < f"{now():{_FORM}}":
         return None
     return {
+        "operation": str(last.get("operation")),
         "what": begun.get("what", "restore"),
         "source": begun.get("source", ""),
         "user": begun.get("user") or begun.get("by", ""),
@@ -202,13 +303,14 @@ def _after(time: str, delta: timedelta) -> str:
 
 
 #: events of the journal that are worth a line on the page
-_TOLD = ("done", "failed", "asked", "refused")
+_TOLD = ("done", "failed", "asked", "refused", "cancelled")
 
 
 def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     """The journal's last lines that people want to read, the newest first.
 
-    `{time, what, event, of, user, address, by, error}`.
+    `{time, what, event, of, user, address, forwarded, by, error}`; `forwarded` is what
+    a proxy, or anybody, said of where it came from.
     """
     journal = repository.journal(_TAIL)
     # a restore's last line does not say of what
@@ -222,8 +324,10 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
             continue
         told = {
             key: str(line.get(key) or "")
-            for key in ("time", "what", "event", "user", "address", "by", "error")
-        }
+            for key in (
+                "time", "what", "event", "user", "address", "forwarded", "by", "error"
+            )
+        }  # fmt: skip
         operation = line.get("operation")
         of = line.get("backup") or sources.get(operation) or operation or ""
         lines.append(told | {"of": str(of).removeprefix("backup ")})
@@ -237,11 +341,22 @@ def history(repository: Repository, name: str) -> list[dict[str, Any]]:
     return [e for e in lately(repository, 10_000) if e["of"] == name]
 
 
-def rows_now(site: Site, found: Backup) -> list[dict[str, Any]]:
+def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:
     """The rows of each table in the backup and now, where they differ.
 
-    `{part, table, then, now}`, the largest difference first. Raises ConnectionFailed.
+    `{part, table, then, now}`, the largest difference first; None when counting took
+    longer than anybody waits for a page. Raises ConnectionFailed.
     """
+    from psycopg2 import errors
+
+    try:
+        differing = _differing(site, found)
+    except (errors.QueryCanceled, errors.LockNotAvailable):
+        return None
+    return sorted(differing, key=lambda e: -abs((e["then"] or 0) - (e["now"] or 0)))
+
+
+def _differing(site: Site, found: Backup) -> list[dict[str, Any]]:
     from .engine import postgres
 
     differing = []
@@ -251,7 +366,8 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]]:
         then = about.get("rows") or {}
         with postgres.closing(site.databases[part].connect()) as connection:
             connection.autocommit = True
-            postgres.query(connection, "SET statement_timeout = '20s'")
+            limits = "SET statement_timeout = '20s'; SET lock_timeout = '3s'"
+            postgres.query(connection, limits)
             names = [
                 (schema, table) for schema, table, *_ in postgres.tables(connection)
             ]
@@ -262,7 +378,7 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]]:
                 differing.append(
                     row | {"then": then.get(table), "now": live.get(table)}
                 )
-    return sorted(differing, key=lambda e: -abs((e["then"] or 0) - (e["now"] or 0)))
+    return differing
 
 
 def table_sizes(site: Site) -> dict[str, Any]:

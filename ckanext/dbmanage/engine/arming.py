@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from . import Site
@@ -41,13 +41,29 @@ class Arming:
         """
         until = f"{now() + timedelta(seconds=seconds):{_FORM}}"
         document = {"backup": name, "until": until, "by": by}
-        document |= {"token": secrets.token_hex(8)}
-        signed = json.dumps(sign(document, self._secrets[0], _PURPOSE))
         self.off()
         with answering():
             self._redis.delete(self._wrong)
-            self._redis.set(self._key, signed, ex=seconds)
+            self._redis.set(self._key, self._signed(document), ex=seconds)
         return document
+
+    def again(self, name: str, until: str, by: str) -> bool:
+        """Arms what was used in vain until the same moment; whether it is armed.
+
+        Not in place of what an operator has armed since, nor after wrong passwords.
+        """
+        ends = datetime.strptime(until, _FORM).replace(tzinfo=timezone.utc)
+        seconds = int((ends - now()).total_seconds())
+        if seconds <= 0 or self.tries() >= TRIES:
+            return False
+        signed = self._signed({"backup": name, "until": until, "by": by})
+        with answering():
+            return bool(self._redis.set(self._key, signed, ex=seconds, nx=True))
+
+    def _signed(self, document: dict[str, Any]) -> str:
+        # each is good once: the token tells one from another
+        whole = document | {"token": secrets.token_hex(8)}
+        return json.dumps(sign(whole, self._secrets[0], _PURPOSE))
 
     def armed(self) -> dict[str, Any] | None:
         """What is armed, `{backup, until, by}`, or None. Raises DbmanageError."""
@@ -58,18 +74,18 @@ class Arming:
                 return None
         return known
 
-    def use(self, name: str) -> bool:
-        """Takes the one right to restore `name`; whether there was one."""
+    def use(self, name: str) -> dict[str, Any] | None:
+        """Takes the one right to restore `name`: what was armed, None when nothing."""
         with answering():
             known = self.armed()
             if known is None or known["backup"] != name:
-                return False
+                return None
             # whoever adds the token is the one who has it
             if not self._redis.sadd(self._used, known["token"]):
-                return False
+                return None
             self._redis.expire(self._used, 30 * 86400)
             self._redis.delete(self._key)
-        return True
+        return known
 
     def off(self) -> None:
         """Takes it back for good: the same value would not arm it again."""
@@ -84,14 +100,20 @@ class Arming:
         with answering():
             return int(self._redis.get(self._wrong) or 0)
 
-    def wrong_password(self, disarms: bool = True) -> int:
-        """Counts a wrong password; how many more are left, at 0 it is off."""
+    def count_try(self) -> int:
+        """Counts a password before it is looked at, so that many at once count too.
+
+        Returns how many were given within the hour, but for the right ones.
+        """
         with answering():
             tried = self._redis.incr(self._wrong)
             self._redis.expire(self._wrong, 3600)
-            if disarms and tried >= TRIES:
-                self.off()
-        return max(TRIES - tried, 0)
+        return int(tried)
+
+    def right_password(self) -> None:
+        """Takes the count of one that was right back."""
+        with answering():
+            self._redis.decr(self._wrong)
 
     def _understood(self, found: bytes | None) -> dict[str, Any] | None:
         with suppress(ValueError):

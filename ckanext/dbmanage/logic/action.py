@@ -1,16 +1,21 @@
 """The actions: all that the sysadmin page does, for sysadmins alone.
 
 Each takes the parameters that its schema names and refuses others (ValidationError).
-What is long is a job: the action returns what `dbmanage_job_show` does, at once. What
-the operation itself refuses is a ValidationError whose `message` says why and what to
-do. Times are UTC, `2026-11-23T04:55:00Z`; sizes are bytes.
+What is long is a job: the action returns what `dbmanage_job_show` does, at once. Times
+are UTC, `2026-11-23T04:55:00Z`; sizes are bytes.
+
+Every one of them raises NotAuthorized for whoever is no sysadmin, and, but for those
+that only read, for a browser's session without its CSRF token; and a ValidationError
+whose `message` says why and what to do when the configuration is wrong, or the disk,
+PostgreSQL or Redis does not answer. What it raises besides stands at each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, NoReturn
 
 import psycopg2
 from ckan import model
@@ -20,11 +25,11 @@ from flask import has_request_context, session
 
 from .. import config, operations, overview
 from ..engine import Site
-from ..engine.arming import UNDO, Arming
-from ..engine.errors import DbmanageError
+from ..engine.arming import TRIES, UNDO, Arming
+from ..engine.errors import DbmanageError, Refused
 from ..engine.links import Links, names
 from ..engine.maintenance import Maintenance
-from ..engine.repository import Repository
+from ..engine.repository import Backup, Repository, now
 from ..jobs import Jobs
 from . import schema
 
@@ -32,6 +37,8 @@ Context = Any
 Data = dict[str, Any]
 #: wrong passwords of all sysadmins together within an hour
 _TRIES = 10
+#: how long a restore waits for a worker where no arming says until when
+_WAITS = timedelta(minutes=30)
 
 
 # ------------------------------------------------------------------------- looking
@@ -44,12 +51,19 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
     :param tables: also what fills the databases (queries them), default false
     :param journal: so many of the journal's last lines, default 0
 
-    :returns: ``{state, site, count, newest, proven, expected_by, failed, bytes,
-        uploads_bytes, disk: {total, free}, undo: {what, source, user, time, until},
-        worker: {count, seen, waiting, command}, jobs, maintenance, armed: {backup,
-        until, by}, web_restore, redis, half_way}`` and, when asked for, ``tables`` and
-        ``journal``. ``state`` is the worst of ``failed``, ``offline``, ``empty``,
-        ``overdue``, ``unproven``, ``running``, ``ok``.
+    :returns: ``{state, site, count, newest, proven, expected_by, failed: {time,
+        error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
+        source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
+        ended, maintenance, armed: {backup, until, by}, web_restore, redis, half_way,
+        exports}`` and, when asked for, ``tables`` and ``journal``. ``state`` is the
+        worst of ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``,
+        ``running``, ``ok``. ``newest`` and ``proven`` have all parts that a backup of
+        this site has; ``jobs`` wait or run, ``ended`` is the last one of all when it
+        failed or was lost; ``redis`` says why Redis does not answer, then ``worker``,
+        ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports`` are names for
+        ``dbmanage_backup_download``.
+
+    Raises ValidationError for ``tables`` that PostgreSQL does not tell of.
     """
     data, site, repository = _called(context, data_dict, "status", schema.status)
     with _told():
@@ -73,6 +87,8 @@ def dbmanage_backup_list(context: Context, data_dict: Data) -> list[dict[str, An
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
         proved, reason, note, keep, versions, problems, files, path}``
+
+    Raises ValidationError for a repository that cannot be read.
     """
     data, _, repository = _called(context, data_dict, "backup_list", schema.backup_list)
     with _told():
@@ -86,13 +102,17 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
     """One backup.
 
     :param id: the backup's id, ``latest`` or ``oldest``
-    :param compare: also count the live rows (queries every table), default false
+    :param compare: also count the live rows, in 20 seconds at most, default false
 
     :returns: as ``dbmanage_backup_list``, and ``databases`` (rows by table),
         ``contents`` (bytes and sha256 by file), ``made`` (what made it), ``proof``,
         ``history`` (lines of the journal), ``stays`` (why it may not be deleted, or
-        empty), ``fits`` (why it may not be restored, or empty); with ``compare``
-        ``differing``: ``[{part, table, then, now}]``
+        empty), ``fits`` (why it may not be restored, or empty), ``instead`` (the newest
+        that may, where it may not); with ``compare`` ``differing``: ``[{part, table,
+        then, now}]``, or None where counting took too long: a preview of the restore
+        (``dbmanage_restore``) takes its time
+
+    Raises ObjectNotFound.
     """
     data, site, repository = _called(
         context, data_dict, "backup_show", schema.backup_show
@@ -100,7 +120,7 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
     found = _find(repository, data["id"])
     with _told():
         described = overview.backups(repository)
-        shown = next(e for e in described if e["id"] == found.id)
+        shown = _among(described, found.id)
         manifest = found.manifest if found.signed else {}
         shown |= {
             "databases": {
@@ -111,9 +131,13 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
             "proof": found.state().get("proved"),
             "history": overview.history(repository, found.id),
-            "stays": operations.must_stay(shown, described),
+            "stays": overview.must_stay(
+                shown, described, overview.wanted(site, tk.config)
+            ),
             "fits": operations.unfit(tk.config, found),
         }
+        unfit = shown["fits"]
+        shown["instead"] = overview.restorable(repository, tk.config) if unfit else ""
         if data["compare"]:
             shown["differing"] = overview.rows_now(site, found)
     return shown
@@ -126,10 +150,14 @@ def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
     :param id: the job's id
     :param log: so many of the log's last lines, default 100
 
-    :returns: ``{id, kind, arguments, state, asked, begun, ended, user, address, phase,
-        phases, done, about, unit, rate, seconds_left, seen, cancellable, result,
-        error, log}``; ``state`` is ``queued``, ``running``, ``done``, ``failed``,
-        ``cancelled`` or ``lost`` (its worker died)
+    :returns: ``{id, kind, arguments, state, asked, until, begun, ended, user, address,
+        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
+        cancellable, result, error, lines, log}``; ``state`` is ``queued``, ``running``,
+        ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died); one that has
+        not begun at ``until`` has failed; ``lines`` is how many the log has had, also
+        those that are forgotten
+
+    Raises ValidationError for an ``id`` that is not known (any more).
     """
     data, *_ = _called(context, data_dict, "job_show", schema.job_show)
     with _told("id"):
@@ -149,8 +177,9 @@ def dbmanage_job_list(context: Context, data_dict: Data) -> list[dict[str, Any]]
 
 @tk.side_effect_free
 def dbmanage_maintenance_show(context: Context, data_dict: Data) -> dict[str, Any]:
-    """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``
-    and ``seconds_left``. ``level`` is ``off``, ``read-only`` or ``away``.
+    """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``,
+    ``seconds_left`` and ``held``: whether an operation renews and ends it. ``level`` is
+    ``off``, ``read-only`` or ``away``.
     """
     _, site, _ = _called(context, data_dict, "maintenance_show", schema.nothing)
     with _told():
@@ -166,6 +195,8 @@ def dbmanage_backup_create(context: Context, data_dict: Data) -> dict[str, Any]:
     :param parts: a list of ``database``, ``datastore``, ``files``; all by default
     :param note: a note to keep with it
     :param keep: hold it whatever retention says, default false
+
+    What fails later, the job tells; so do the other jobs.
     """
     data, *_ = _called(context, data_dict, "backup_create", schema.backup_create)
     return _enqueue(context, "backup", data)
@@ -176,6 +207,8 @@ def dbmanage_backup_verify(context: Context, data_dict: Data) -> dict[str, Any]:
 
     :param id: the backup's id
     :param prove: also restore it beside the live site, and look, default false
+
+    Raises ObjectNotFound.
     """
     data, _, repository = _called(
         context, data_dict, "backup_verify", schema.backup_verify
@@ -187,11 +220,13 @@ def dbmanage_backup_verify(context: Context, data_dict: Data) -> dict[str, Any]:
 def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
     """Hold a backup whatever retention says: ``{id, keep}``.
 
-    :param id: the backup's id
+    :param id: the backup's id, neither ``latest`` nor ``oldest``
     :param release: give it back to retention instead, default false
+
+    Raises ObjectNotFound; ValidationError while somebody else is at work.
     """
     data, _, repository = _called(context, data_dict, "backup_keep", schema.backup_keep)
-    _find(repository, data["id"])
+    _named(repository, data["id"])
     with _told():
         found = operations.keep(_portal(context), data["id"], not data["release"])
     return {"id": found.id, "keep": not data["release"]}
@@ -200,13 +235,22 @@ def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
 def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
     """Delete a backup and what only it named: ``{id}``.
 
-    Refused for one that is held, and for the newest proven one.
+    Refused for one that is held, and for the newest proven ones: of all backups, and
+    of those with all parts.
 
-    :param id: the backup's id
+    :param id: the backup's id, neither ``latest`` nor ``oldest``
+
+    Raises ObjectNotFound; ValidationError with why it stays, or while somebody else is
+    at work.
     """
-    data, _, repository = _called(context, data_dict, "backup_delete", schema.one)
-    _find(repository, data["id"])
+    data, site, repository = _called(context, data_dict, "backup_delete", schema.one)
+    found = _named(repository, data["id"])
     with _told("id"):
+        described = overview.backups(repository)
+        about = _among(described, found.id)
+        parts = overview.wanted(site, tk.config)
+        if why := overview.must_stay(about, described, parts):
+            raise Refused(f"backup {found.id} stays: {why}")
         return {"id": operations.delete(_portal(context), data["id"]).id}
 
 
@@ -223,6 +267,9 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     :param password: the caller's own, again; not needed with an API token
 
     :returns: ``{url, until}``
+
+    Raises ObjectNotFound; ValidationError for a ``file`` that is not there and a wrong
+    ``password``.
     """
     data, site, repository = _called(
         context, data_dict, "backup_download", schema.download
@@ -231,13 +278,13 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     found = _find(repository, name) if name else None
     if data["file"] not in names(repository, found):
         raise tk.ValidationError({"file": [tk._("There is no such file")]})
-    _confirm(context, data, site, disarms=False)
+    _confirm(context, data, site, repository, "download", found.id if found else "")
     if _user(context) == tk.config.get("ckan.site_id"):
         who = tk._("A link is for a user: name one, or copy the file where it lies")
         raise tk.ValidationError({"message": [who]})
     with _told():
         link = Links(site).make(_user(context), found.id if found else "", data["file"])
-    _note(context, repository, "download", of=found.id if found else data["file"])
+    _note(repository, "download", of=found.id if found else data["file"])
     # a page stays on the address that its reader came by
     far = not (has_request_context() and tk.request.blueprint == "dbmanage_admin")
     url = tk.url_for(
@@ -249,13 +296,21 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
 def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
     """Restore a backup, as a job, when an operator has armed that (``ckan db arm ID``).
 
+    A worker must begin it while it is armed, or the job fails. Armed is one restore: a
+    job that fails before its switch gives that back.
+
     :param id: the backup's id
-    :param parts: a list of ``database``, ``datastore``, ``files``; all by default
+    :param parts: a list of ``database``, ``datastore``, ``files``; all that the backup
+        has by default
     :param preview: only count what would be lost and gained: a job that needs no
         arming; its ``result`` is ``{rows: [{kind, now, then, lost, gained, changed}]}``
     :param note: why, for the journal
     :param confirm: the site's title
     :param password: the caller's own, again; not needed with an API token
+
+    Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError for a
+    wrong ``confirm`` or ``password``, and with what stands in the way: of this backup
+    at ``id``, else (no worker, another job, no room, no right) at ``message``.
     """
     data, site, repository = _called(context, data_dict, "restore", schema.restore)
     found = _find(repository, data["id"])
@@ -264,27 +319,39 @@ def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
         return _enqueue(context, "preview", chosen)
     with _told("id"):
         if why := operations.unfit(tk.config, found):
-            raise DbmanageError(why)
-    _confirm(context, data, site)
-    _disarm(context, site, repository, found.id)
-    return _enqueue(context, "restore", chosen | {"note": data["note"]})
+            raise Refused(why)
+    _confirm(context, data, site, repository, "restore", found.id)
+    job = chosen | {"note": data["note"]}
+    return _armed(context, site, repository, "restore", job, found)
 
 
 def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     """Take the last restore back, as a job, when armed (``ckan db arm undo``).
 
+    As with ``dbmanage_restore`` a worker must begin it while it is armed.
+
+    :param operation: the switch to take back, as ``undo`` of ``dbmanage_status`` names
+        it; refused when it is not the last one (any more). The last one by default
     :param note: why, for the journal
     :param confirm: the site's title
     :param password: the caller's own, again; not needed with an API token
+
+    Raises NotAuthorized when it is not armed; ValidationError when there is nothing to
+    undo, for a wrong ``operation``, ``confirm`` or ``password``, and with what stands
+    in the way.
     """
     data, site, repository = _called(context, data_dict, "undo", schema.undo)
     with _told():
         days = config.undo_days(tk.config)
-        if overview.undo(repository.journal(), days) is None:
-            raise DbmanageError(tk._("There is nothing to undo"))
-    _confirm(context, data, site)
-    _disarm(context, site, repository, UNDO)
-    return _enqueue(context, "undo", {"note": data["note"]})
+        last = overview.undo(repository.journal(), days)
+        if last is None:
+            raise Refused(tk._("There is nothing to undo"))
+    if data.get("operation", last["operation"]) != last["operation"]:
+        other = tk._("Another switch was made since: look at what an undo takes back")
+        raise tk.ValidationError({"operation": [other]})
+    _confirm(context, data, site, repository, "undo", UNDO)
+    job = {"note": data["note"], "operation": last["operation"]}
+    return _armed(context, site, repository, "undo", job, None)
 
 
 def dbmanage_export(context: Context, data_dict: Data) -> dict[str, Any]:
@@ -313,12 +380,17 @@ def dbmanage_job_cancel(context: Context, data_dict: Data) -> dict[str, Any]:
     :param id: the job's id
 
     :returns: as ``dbmanage_job_show``
+
+    Raises ValidationError for an ``id`` that is not known, has ended, or has come to
+    its switch.
     """
     data, _, repository = _called(context, data_dict, "job_cancel", schema.one)
+    jobs = Jobs(tk.config)
     with _told("id"):
-        known = Jobs(tk.config).cancel(data["id"])
-    _note(context, repository, "cancel", of=data["id"])
-    return known
+        known = jobs.show(data["id"], log=0)
+    _note(repository, "cancel", of=known["id"])
+    with _told("id"):
+        return jobs.cancel(known["id"])
 
 
 def dbmanage_maintenance_update(context: Context, data_dict: Data) -> dict[str, Any]:
@@ -327,18 +399,16 @@ def dbmanage_maintenance_update(context: Context, data_dict: Data) -> dict[str, 
     :param level: ``off``, ``read-only`` or ``away``; from *away* only its end, or the
         command line, leads back: this page and the API are away too
     :param seconds: for how long, default 1800
+
+    Raises ValidationError while an operation holds the maintenance: it ends it.
     """
     data, site, repository = _called(
         context, data_dict, "maintenance_update", schema.maintenance_update
     )
     keeper = _maintenance(site)
+    _note(repository, f"maintenance {data['level']}")
     with _told():
-        if data["level"] == "off":
-            keeper.off()
-        else:
-            keeper.on(data["level"], data["seconds"])
-    _note(context, repository, f"maintenance {data['level']}")
-    with _told():
+        keeper.by_hand(data["level"], data["seconds"])
         return keeper.status() or {"level": "off"}
 
 
@@ -350,7 +420,7 @@ def _called(
 ) -> tuple[Data, Site, Repository]:
     tk.check_access(f"dbmanage_{name}", context, data_dict)
     if not getattr(tk.get_action(f"dbmanage_{name}"), "side_effect_free", False):
-        _refuse_forged()
+        _refuse_forged(context)
     taken = made()
     unknown: Any = {k: [tk._("Unknown parameter")] for k in data_dict if k not in taken}
     if unknown:
@@ -363,12 +433,15 @@ def _called(
     return data, site, Repository(site.repository, site.secrets, actor(context))
 
 
-def _refuse_forged() -> None:
-    """Core's API takes a form of another site from whoever is signed in: not here."""
+def _refuse_forged(context: Context) -> None:
+    """Core's API takes a form of another site from whoever is signed in: not here.
+
+    By whatever cookie: only a token in a header is nothing that a browser adds.
+    """
     from ckan.config.middleware.flask_app import csrf
     from werkzeug.exceptions import BadRequest
 
-    if not has_request_context() or "_user_id" not in session:
+    if not has_request_context() or _by_token(context):
         return
     if tk.request.blueprint == "dbmanage_admin":  # its guard has looked
         return
@@ -389,7 +462,7 @@ def _told(field: str = "message") -> Iterator[None]:
         raise tk.ValidationError({field: [operations.told(error)]}) from error
 
 
-def _find(repository: Repository, name: str) -> Any:
+def _find(repository: Repository, name: str) -> Backup:
     try:
         return repository.find(name)
     except DbmanageError as error:
@@ -408,6 +481,23 @@ def actor(context: Context) -> dict[str, str]:
     return known
 
 
+def _among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
+    for each in described:
+        if each["id"] == id:
+            return each
+    raise tk.ObjectNotFound(tk._("Backup {} was deleted meanwhile").format(id))
+
+
+def _named(repository: Repository, id: str) -> Backup:
+    """The backup of an id; `latest` is another one after each call."""
+    found = _find(repository, id)
+    if found.id != id:
+        raise tk.ValidationError(
+            {"id": [tk._("Name it by its id, {}").format(found.id)]}
+        )
+    return found
+
+
 def _user(context: Context) -> str:
     return str(context.get("user") or "")
 
@@ -420,16 +510,18 @@ def _maintenance(site: Site) -> Maintenance:
     return Maintenance(site.redis_url, site.databases["database"].url)
 
 
-def _note(context: Context, repository: Repository, what: str, of: str = "") -> None:
+def _note(
+    repository: Repository, what: str, of: str = "", event: str = "asked", **facts: str
+) -> None:
     with _told():
-        repository.record(of or what, "asked", what=what)
+        repository.record(of or what, event, what=what, **facts)
 
 
 def _enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
     _, repository = _site_of(context)
     what = "proof" if kind == "verify" and arguments.get("prove") else kind
     # first: a job that no line of the journal tells of must not run
-    _note(context, repository, what, of=str(arguments.get("id") or kind))
+    _note(repository, what, of=str(arguments.get("id") or kind))
     with _told():
         return Jobs(tk.config).enqueue(kind, arguments, actor(context))
 
@@ -440,13 +532,21 @@ def _site_of(context: Context) -> tuple[Site, Repository]:
     return site, Repository(site.repository, site.secrets, actor(context))
 
 
-def _confirm(context: Context, data: Data, site: Site, disarms: bool = True) -> None:
-    """The site's title, and the password of who is signed in by a cookie.
+def _confirm(
+    context: Context,
+    data: Data,
+    site: Site,
+    repository: Repository,
+    what: str,
+    of: str,
+) -> None:
+    """The password of who is signed in by a cookie; for a switch the site's title too.
 
     A stolen session is not enough; a token is a secret of its own, and the command line
     has no caller.
     """
     errors: Any = {}
+    disarms = what != "download"
     if disarms:
         title = str(tk.config.get("ckan.site_title") or "CKAN")
         said = " ".join(str(data.get("confirm") or "").split())
@@ -454,56 +554,97 @@ def _confirm(context: Context, data: Data, site: Site, disarms: bool = True) -> 
             errors["confirm"] = [tk._("That is not the name of this site")]
     if _needs_password(context):
         with _told():
-            arming = Arming(site)
-            if arming.tries() >= _TRIES:
-                wrong = tk._("Too many wrong passwords: try again in an hour")
-                raise tk.ValidationError({"password": [wrong]})
-            user = model.User.get(_user(context))
-            password = str(data.get("password") or "")
-            if not (user and password and user.validate_password(password)):
-                left = arming.wrong_password(disarms) if password else 1
-                wrong = tk._("That is not your password")
-                if disarms and not left:
-                    wrong = tk._("That is not your password; restoring is off now")
-                errors["password"] = [wrong]
+            wrong = _wrong_password(context, data, Arming(site), disarms)
+        if wrong:
+            errors["password"] = [tk._(wrong)]
+            _note(repository, what, of=of, event="refused", error=wrong)
     if errors:
         raise tk.ValidationError(errors)
+
+
+def _(message: str) -> str:
+    """Marks a message that is translated later, for the journal has it in English."""
+    return message
+
+
+def _wrong_password(context: Context, data: Data, arming: Arming, disarms: bool) -> str:
+    """What is wrong with the password that was given, empty when it is right."""
+    user = model.User.get(_user(context))
+    password = str(data.get("password") or "")
+    if not (user and password):
+        return _("That is not your password")
+    tried = arming.count_try()
+    if tried > _TRIES:
+        return _("Too many wrong passwords: try again in an hour")
+    if user.validate_password(password):
+        arming.right_password()
+        return ""
+    if disarms and tried >= TRIES:
+        arming.off()
+        return _("That is not your password; restoring is off now")
+    return _("That is not your password")
 
 
 def _needs_password(context: Context) -> bool:
     """Whether the caller is a browser: no command line, and no API token."""
     if not has_request_context():
         return False
-    if "_user_id" in session:
-        return True
+    return "_user_id" in session or not _by_token(context)
+
+
+def _by_token(context: Context) -> bool:
+    """Whether the request's header has an API token of the caller."""
     options = ("apitoken_header_name", "apikey_header_name")
     headers = [str(tk.config.get(option) or "") for option in options]
     for header in filter(None, [*headers, "Authorization"]):
         if token := tk.request.headers.get(header):
             user = api_token.get_user_from_token(token, update_access_time=False)
             if user is not None and user.name == _user(context):
-                return False
-    return True
+                return True
+    return False
 
 
-def _disarm(context: Context, site: Site, repository: Repository, name: str) -> None:
-    """Uses up what an operator has armed. Raises NotAuthorized."""
+def _armed(
+    context: Context,
+    site: Site,
+    repository: Repository,
+    kind: str,
+    arguments: Mapping[str, Any],
+    found: Backup | None,
+) -> Data:
+    """The job of a restore or an undo, once nothing that is known speaks against it.
+
+    What an operator has armed is used up last. Raises NotAuthorized, ValidationError.
+    """
+    name = found.id if found else UNDO
     with _told():
-        allowed = config.web_restore(tk.config)
-        if allowed == "always":
-            return
-        if allowed == "armed" and Arming(site).use(name):
-            return
-    _note_refused(repository, name)
+        jobs, allowed = Jobs(tk.config), config.web_restore(tk.config)
+        if again := jobs.active(kind, arguments):  # a second click
+            return again
+        known = Arming(site).armed()
+        armed = allowed == "armed" and known is not None and known["backup"] == name
+        if not armed and allowed != "always":
+            _not_armed(repository, kind, name, allowed)
+        status = overview.status(site, repository, tk.config)
+        parts = arguments.get("parts", ())
+        if told := overview.blockers(site, repository, status, found, parts):
+            raise Refused("; ".join(told))
+        _note(repository, kind, of=name)
+        until, by = f"{now() + _WAITS:%Y-%m-%dT%H:%M:%SZ}", ""
+        if armed:
+            used = Arming(site).use(name)
+            if used is None:  # somebody else was faster
+                _not_armed(repository, kind, name, allowed)
+            until, by = used["until"], used["by"]
+        return jobs.enqueue(kind, arguments, actor(context), until, by)
+
+
+def _not_armed(repository: Repository, kind: str, name: str, allowed: str) -> NoReturn:
+    _note(repository, kind, of=name, event="refused", error="not armed")
     how = f"an operator runs `ckan db arm {name}` on the server first"
     if allowed == "never":
         how = "ckanext.dbmanage.web_restore is `never`: restore on the command line"
     raise tk.NotAuthorized(tk._("Restoring from the web is off: {}").format(how))
-
-
-def _note_refused(repository: Repository, name: str) -> None:
-    with _told():
-        repository.record(name, "refused", what="restore", error="not armed")
 
 
 def functions() -> dict[str, Callable[..., Any]]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import signal
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import requests
 from passlib.hash import pbkdf2_sha512
 
-from .conftest import BIN, Portal, Web, wait_until
+from .conftest import BIN, Portal, Web, query, wait_until
 
 PASSWORD = "correct horse"
 _HASH = pbkdf2_sha512.using(rounds=1000).hash(PASSWORD)
@@ -63,6 +68,10 @@ class Site:
         self.web = serve(portal)
         self.base = f"http://127.0.0.1:{self.web.port}"
         self.worker: subprocess.Popen | None = None
+        #: of a sysadmin, when it was made
+        self.token = ""
+        #: one of its own, if it has one
+        self.redis: subprocess.Popen | None = None
 
     def session(self, name: str = "") -> Session:
         made = Session(self.web)
@@ -74,20 +83,22 @@ class Site:
         done = self.portal.ckan("user", "token", "add", name, "test", "-q")
         return done.stdout.split()[-1]
 
-    def act(self, name: str, token: str, **data: Any) -> Any:
+    def act(self, name: str, token: str = "", **data: Any) -> Any:
         """An action's answer: its result, or the whole when it failed."""
         answer = self.web.ask(
-            f"/api/3/action/{name}", "POST", data, Authorization=token
+            f"/api/3/action/{name}", "POST", data, Authorization=token or self.token
         )
         found = json.loads(answer.body)
         return found["result"] if found["success"] else found
 
     # -- jobs
 
-    def start_worker(self, queue: str) -> subprocess.Popen:
+    def start_worker(
+        self, queue: str, program: Sequence[str | Path] = (BIN / "ckan",)
+    ) -> subprocess.Popen:
         with open(self.portal.directory / "worker.log", "ab") as log:
             self.worker = subprocess.Popen(
-                [BIN / "ckan", "-c", self.portal.ini, "jobs", "worker", queue],
+                [*program, "-c", self.portal.ini, "jobs", "worker", queue],
                 env=self.portal.environment | {"PATH": f"{BIN}:/usr/bin:/bin"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,7 +118,94 @@ class Site:
         wait_until(over, seconds)
         return found
 
+    @property
+    def queue(self) -> str:
+        """The queue that the page names."""
+        page = self.session(SYSADMIN).ask("GET", "/ckan-admin/backups/").text
+        found = re.search(r"ckan jobs worker (dbmanage-\w+)", page)
+        assert found, "the page names no queue"
+        return found[1]
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        """The journal's lines."""
+        text = (self.portal.repository / "journal.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def paused_worker(self) -> subprocess.Popen:
+        """A worker that is there and takes nothing, until SIGCONT."""
+        worker, token = self.start_worker(self.queue), self.api_token()
+        wait_until(lambda: self.act("dbmanage_status", token)["worker"]["count"], 90)
+        worker.send_signal(signal.SIGSTOP)
+        return worker
+
     def stop(self) -> None:
         if self.worker is not None and self.worker.poll() is None:
             self.worker.terminate()
+            self.worker.send_signal(signal.SIGCONT)
             self.worker.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Quiet(Web):
+    """A web process without Werkzeug's debugger, which shows all there is."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.log, self.port = portal.directory / "web.log", free_port()
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                 "-p", str(self.port), "-r", "-t", "-D"],
+                env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+
+@contextmanager
+def own_redis() -> Iterator[tuple[subprocess.Popen, str]]:
+    """A Redis that a test may stop, and its URL."""
+    port = free_port()
+    server = subprocess.Popen(
+        ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield server, f"redis://127.0.0.1:{port}/2"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@contextmanager
+def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
+    """A site that the tests of a module share: to start CKAN takes seconds."""
+    portal, webs = Portal(directory, secrets.token_hex(4), options), []
+    for part, own in portal.names.items():
+        origin = template.names[part]
+        query(f'CREATE DATABASE "{own}" OWNER ckan_default TEMPLATE "{origin}"')
+    query(f'GRANT CONNECT ON DATABASE "{portal.names["datastore"]}"'
+          " TO datastore_default")  # fmt: skip
+    own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
+    portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
+    portal.fill_uploads()
+
+    def serve(portal: Portal) -> Web:
+        webs.append(Quiet(portal))
+        wait_until(webs[0].up, 90)
+        return webs[0]
+
+    made = None
+    try:
+        made = Site(portal, serve)
+        yield made
+    finally:
+        if made:
+            made.stop()
+        for web in webs:
+            web.process.terminate()
+            web.process.wait()
+        portal.drop()
