@@ -8,13 +8,16 @@ job on the screen up to date.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, Response, make_response, redirect, request
+from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import config, overview, views
+from . import config, operations, overview, views
 from .downloads import finished
 from .engine import links
 from .engine.arming import UNDO
@@ -40,10 +43,11 @@ def guard() -> Any:
     """Sysadmins only, and no form that another site has sent."""
     from ckan.config.middleware.flask_app import csrf
 
-    request.environ["__no_cache__"] = True  # else core calls it public
     user = tk.current_user
     if not user.is_authenticated:
-        if request.method in ("GET", "HEAD") and not request.path.endswith("/live"):
+        if request.method not in ("GET", "HEAD"):
+            return _again(), 403
+        if not request.path.endswith("/live"):
             return tk.redirect_to("user.login", came_from=request.full_path)
         return tk.abort(403, tk._("Sign in, then try again"))
     try:
@@ -55,6 +59,22 @@ def guard() -> Any:
     return None
 
 
+@admin.errorhandler(CSRFError)
+def expired(_: Exception) -> Any:
+    """A form that stood open for too long; 2.12 looks before the guard does."""
+    return _again(), 400
+
+
+def _again() -> str:
+    """The page that says what to do instead of sending the form once more."""
+    # a path of a form only is not the page that has it
+    came = urlsplit(request.referrer or "")
+    own = came.netloc == request.host and came.path.startswith(_index())
+    page = came.path if own else _index()
+    extra = {"page": page, "signed_in": tk.current_user.is_authenticated}
+    return tk.render("dbmanage/admin/again.html", extra)
+
+
 @admin.after_request
 def headers(response: Response) -> Response:
     """What keeps these pages out of frames and caches."""
@@ -63,6 +83,7 @@ def headers(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Content-Security-Policy"] = _POLICY
     response.headers["Cache-Control"] = "no-store"
+    request.environ["__no_cache__"] = True  # else core calls it public
     return response
 
 
@@ -130,34 +151,26 @@ def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
     status = _look("status", journal=8)
-    repository = _repository()
-    every = overview.backups(repository)
+    every = overview.backups(_repository())
     listed = [each for each in every if not before or each["id"] < before]
-    job = next((job for job in status["jobs"] if job["state"] in ACTIVE), None)
+    job = next(iter(status["jobs"]), None)
+    with suppress(tk.ValidationError):  # gone since, or Redis is
+        job = job and _call("job_show", id=job["id"], log=30)
+    parts = overview.wanted(config.site(tk.config), tk.config)
     said = {
         "status": status,
         "backups": listed[:_PAGE],
         "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
         "before": before,
-        "stays": _stays(every),
+        "stays": {e["id"] for e in every if overview.must_stay(e, every, parts)},
         "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
-        "job": job and _call("job_show", id=job["id"], log=30),
+        "job": job,
         "retention": config.retention(tk.config),
         "parts": PARTS,
+        "wanted": parts,
         "dumps": views.published_set(),
-        "exports": links.exports(repository),
-        "undo_id": UNDO,
     }
     return tk.render("dbmanage/admin/index.html", said)
-
-
-def _stays(every: list[dict[str, Any]]) -> str:
-    """The id of the newest good backup, which may not be deleted."""
-    for state in ("proven", "verified"):
-        for each in every:
-            if each["state"] == state:
-                return each["id"]
-    return ""
 
 
 def _repository() -> Repository:
@@ -234,13 +247,19 @@ def job(id: str) -> Any:
 @admin.route("/job/<id>/live")
 def job_live(id: str) -> Any:
     """What of a job changes, for htmx; 286 ends its asking."""
+    seen = request.args.get("lines", "")
+    had = int(seen) if seen.isdecimal() and len(seen) < 10 else 0
     try:
         found = _call("job_show", id=id, log=30)
+        if found["lines"] > had + 30:  # much was told since the last look
+            found = _call("job_show", id=id, log=1000)
     except tk.ValidationError as error:
         return tk.abort(404, _said(error))
     # a screen reader is told of a new phase, not of every tick
     said = f"{found['state']} {found['phase']}"
     extra = {"job": found, "live": True, "new": request.args.get("said") != said}
+    more = found["lines"] - had
+    extra["more"] = found["log"][-more:] if more > 0 else []
     made = make_response(tk.render("dbmanage/admin/job_live.html", extra))
     if found["state"] not in ACTIVE:
         made.status_code = 286
@@ -260,7 +279,7 @@ def _job(name: str, **data: Any) -> Any:
         made = _call(name, **data)
     except tk.ValidationError as error:
         tk.h.flash_error(_said(error))
-        return redirect(request.form.get("back") and _page_of(data["id"]) or _index())
+        return redirect(_page_of(data["id"]) if "id" in data else _index())
     return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
 
 
@@ -270,9 +289,14 @@ def _job(name: str, **data: Any) -> Any:
 @admin.route("/new", methods=["POST"])
 def create() -> Any:
     """Asks for a backup."""
-    parts = request.form.getlist("parts")
     note, keep = request.form.get("note", ""), "keep" in request.form
-    return _job("backup_create", parts=parts, note=note, keep=keep)
+    return _job("backup_create", note=note, keep=keep, **_ticked())
+
+
+def _ticked() -> dict[str, list[str]]:
+    """The parts that a form with boxes for them asks for, perhaps none of them."""
+    asked = request.form if request.method == "POST" else request.args
+    return {"parts": asked.getlist("parts")} if "boxes" in asked else {}
 
 
 @admin.route("/<id>/verify", methods=["POST"])
@@ -292,7 +316,7 @@ def keep(id: str) -> Any:
 @admin.route("/<id>/preview", methods=["POST"])
 def preview(id: str) -> Any:
     """Asks what a restore would change."""
-    return _job("restore", id=id, preview=True)
+    return _job("restore", id=id, preview=True, **_ticked())
 
 
 @admin.route("/<id>/delete", methods=["GET", "POST"])
@@ -334,15 +358,13 @@ def maintenance() -> Any:
 def restore(id: str) -> Any:
     """Says what a restore would do, and does it once it is confirmed."""
     backup = _look("backup_show", id=id)
-    return _confirmed(
-        "restore", backup, id=backup["id"], parts=request.form.getlist("parts")
-    )
+    return _confirmed("restore", backup, id=backup["id"], **_ticked())
 
 
 @admin.route("/undo", methods=["GET", "POST"])
 def undo() -> Any:
     """The same, for taking the last restore back."""
-    return _confirmed("undo", None)
+    return _confirmed("undo", None, operation=request.form.get("operation", ""))
 
 
 def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
@@ -353,14 +375,14 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
             made = _call(name, **data, **words)
             return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
         except tk.ValidationError as error:
-            errors = {
-                k: [str(e) for e in _listed(v)] for k, v in error.error_dict.items()
-            }
+            errors = _errors(error)
         except tk.NotAuthorized as error:
             errors = {"armed": [str(error)]}
     status = _look("status")
     wanted = backup["id"] if backup else UNDO
     armed = status["armed"]
+    # what somebody has left out stays left out
+    chosen = data.get("parts", backup["parts"] if backup else [])
     said = {
         "backup": backup,
         "status": status,
@@ -371,9 +393,21 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
         "form": {k: request.form.get(k, "") for k in ("note", "confirm")},
         "undo_days": config.undo_days(tk.config),
         "preview": backup and _previewed(backup["id"]),
+        "chosen": chosen,
+        "blockers": _blockers(status, wanted, chosen),
     }
     page = tk.render("dbmanage/admin/restore.html", said)
     return make_response(page, 400 if errors else 200)
+
+
+def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str]:
+    """What stands in the way, said before anything is typed."""
+    repository = _repository()
+    found = None if wanted == UNDO else repository.find(wanted)
+    if found and operations.unfit(tk.config, found):  # the page says why, and no more
+        return []
+    site = config.site(tk.config)
+    return overview.blockers(site, repository, status, found, parts)
 
 
 def _previewed(id: str) -> dict[str, Any] | None:
@@ -401,9 +435,7 @@ def download(id: str) -> Any:
         try:
             link = _call("backup_download", **data, **({"id": id} if backup else {}))
         except tk.ValidationError as error:
-            errors = {
-                k: [str(e) for e in _listed(v)] for k, v in error.error_dict.items()
-            }
+            errors = _errors(error)
     repository = _repository()
     found = repository.find(id) if backup else None
     said = {

@@ -70,6 +70,7 @@ _WORDS = {
         "export": _("Export"),
         "publish": _("Publication"),
         "verify": _("Verification"),
+        "tidy": _("Tidying up"),
     },
     "what": {
         "backup": _("Backup"),
@@ -86,6 +87,11 @@ _WORDS = {
         "prune": _("Retention applied"),
         "arm": _("Armed"),
         "cancel": _("Job cancelled"),
+        "maintenance read-only": _("Saving paused"),
+        "maintenance away": _("Site taken away"),
+        "maintenance off": _("Saving goes on"),
+        "upgrade": _("Upgrade"),
+        "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
     },
     "event": {
@@ -93,6 +99,7 @@ _WORDS = {
         "failed": _("failed"),
         "asked": _("asked for"),
         "refused": _("refused"),
+        "cancelled": _("cancelled"),
     },
 }
 

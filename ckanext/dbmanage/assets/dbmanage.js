@@ -19,9 +19,38 @@
     if (event.target.closest('.dbm') && event.target.dataset.dbmSent) event.preventDefault();
     event.target.dataset.dbmSent = '1';
   });
-  // the site may be away for a look or two while a job switches: the next look tells
   var live = document.getElementById('job-live');
-  if (live) live.addEventListener('htmx:responseError', function (event) { event.stopPropagation(); });
+  if (live) {
+    live.addEventListener('htmx:responseError', function (event) {
+      var status = event.detail.xhr.status === 401 ? 403 : event.detail.xhr.status;
+      // the site may be away for a look or two while a job switches: the next look tells
+      if (status === 503) { event.stopPropagation(); return; }
+      var told = document.querySelector('#job-gone [data-dbm-status="' + status + '"]');
+      if (!told) return;
+      event.stopPropagation();
+      live.replaceWith(live.cloneNode(true)); // what is not htmx's own asks no more
+      told.hidden = false;
+      document.getElementById('job-gone').hidden = false;
+    });
+    // the rest of the page is of before the job's end; not while somebody types in it
+    live.addEventListener('htmx:afterRequest', function (event) {
+      if (event.detail.xhr.status !== 286 || !live.hasAttribute('data-dbm-reload')) return;
+      if (!document.querySelector('.dbm form :focus, .dbm-menu[open]')) location.reload();
+    });
+  }
+  // a form that may not be sent yet looks whether it may now; what is ticked stays so
+  var waits = document.querySelector('form[data-dbm-again]');
+  if (waits) setInterval(function () {
+    var chosen = new URLSearchParams();
+    new FormData(waits).forEach(function (value, name) {
+      if (name === 'boxes' || name === 'parts') chosen.append(name, value);
+    });
+    var url = location.pathname + '?' + chosen;
+    fetch(url).then(function (answer) { return answer.ok ? answer.text() : ''; }).then(function (text) {
+      var found = new DOMParser().parseFromString(text, 'text/html').querySelector('form.dbm-confirm');
+      if (found && found.dataset.dbmAgain !== waits.dataset.dbmAgain) location.replace(url);
+    }).catch(function () {});
+  }, 10000);
   var errors = document.getElementById('errors');
   if (errors) errors.focus();
   // buttons that copy are shown only here: without this script they do nothing

@@ -13,6 +13,9 @@ KINDS = ("datasets", "organizations", "groups", "users")
 
 
 def _list_of_parts(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple)) and not value:
+        # to leave all of them out is not to want all
+        raise tk.Invalid(tk._("Choose at least one part"))
     chosen = value.split() if isinstance(value, str) else value or []
     if not isinstance(chosen, (list, tuple)):
         raise tk.Invalid(tk._("A list of parts"))
@@ -137,6 +140,7 @@ def restore() -> dict[str, Any]:
 
 def undo() -> dict[str, Any]:
     return {
+        "operation": [_v("ignore_empty"), _v("unicode_safe")],
         "note": _text(),
         "confirm": [_v("ignore_empty"), _v("unicode_safe")],
         "password": [_v("ignore_empty"), _v("unicode_safe")],

@@ -457,10 +457,15 @@ import json, sys
 from ckan.cli import load_config
 from ckan.config.middleware import make_app
 app = make_app(load_config(sys.argv[1]))._wsgi_app
-found = [[rule.rule, sorted(rule.methods), sorted(rule.arguments)]
-         for rule in app.url_map.iter_rules() if rule.endpoint.startswith("dbmanage_admin.")]
+def ours(endpoint):
+    module = getattr(app.view_functions[endpoint], "__module__", "")
+    return endpoint.startswith("dbmanage") or module.startswith("ckanext.dbmanage")
+found = [[rule.rule, sorted(rule.methods), sorted(rule.arguments), rule.endpoint]
+         for rule in app.url_map.iter_rules() if ours(rule.endpoint)]
 print("ROUTES", json.dumps(found))
 """
+#: what anybody may see: the page of the public dumps, and nothing else
+PUBLIC = {"dbmanage.dumps": 200, "dbmanage.dumps_slash": 308}
 
 
 @pytest.mark.smoke
@@ -470,11 +475,19 @@ def test_every_route_is_guarded(site: Site) -> None:
         capture_output=True, text=True, env=site.portal.environment,
     )  # fmt: skip
     routes = json.loads(done.stdout.split("ROUTES", 1)[1])
-    assert len(routes) >= 19
+    endpoints = {endpoint for *_, endpoint in routes}
+    assert set(PUBLIC) < endpoints
+    assert len(endpoints) >= 21, endpoints
     id = site.portal.backup().name
     people = {name: site.session(name) for name in ("", USER, ORG_ADMIN, SYSADMIN)}
     asked = site.act("dbmanage_publish", site.api_token())
-    for rule, methods, arguments in routes:
+    for rule, methods, arguments, endpoint in routes:
+        if endpoint in PUBLIC:
+            answer = people[""].ask("GET", rule)
+            assert answer.status_code == PUBLIC[endpoint] and id not in answer.text
+            assert people[""].ask("POST", rule).status_code == 405
+            continue
+        assert "backups" in rule, rule
         value = {
             "id": asked["id"] if "/job/" in rule else id,
             "token": "x",
