@@ -8,11 +8,12 @@ dropped; in silence go repeated and inactive extras and the history of revisions
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .engine.postgres import Connection, query, quoted
+from .engine.postgres import Connection, query, quoted, server_major
 
 #: the revision that wants e-mail addresses to be one of a kind whatever their case
 _ONE_EMAIL = "f7b64c701a10"
@@ -22,14 +23,17 @@ _EXTRAS = {"package_extra": "package", "group_extra": "group"}
 
 @dataclass
 class Drops:
-    """What the scripts of migrations take away: tables, and `(index, table)`."""
+    """What the scripts of migrations take away: tables, and `(index, table)`.
+
+    The table is empty where the script does not name it.
+    """
 
     tables: set[str] = field(default_factory=set)
     indexes: list[tuple[str, str]] = field(default_factory=list)
 
 
 def drops(scripts: Iterable[Path]) -> Drops:
-    """Reads what scripts of alembic drop or rename, in their order.
+    """Reads what scripts of alembic drop, in their order.
 
     Only indexes that must be there: one that is dropped on a condition, or that an
     earlier one of these scripts makes, is not counted.
@@ -41,7 +45,7 @@ def drops(scripts: Iterable[Path]) -> Drops:
             if isinstance(function, ast.FunctionDef) and function.name == "upgrade":
                 for node in ast.walk(function):
                     name, words, _ = _call(node)
-                    if name in ("drop_table", "rename_table") and words[0]:
+                    if name == "drop_table" and words[0]:
                         found.tables.add(words[0])
                 for statement in function.body:
                     name, words, named = _call(getattr(statement, "value", None))
@@ -97,18 +101,76 @@ def blockers(
 def _missing(connection: Connection, dropped: Drops) -> Iterator[str]:
     """What is to be dropped and is not there: anything of its name will do."""
     made = [(i, t) for i, t in dropped.indexes if not _is_there(connection, i)]
-    for table in sorted({t for _, t in made if t}):
-        there = _is_there(connection, table)
+    for table in sorted({t for _, t in made}):
+        there = not table or _is_there(connection, table)
         indexes = [index for index, of in made if of == table]
-        lines = [f"CREATE INDEX {i} ON {quoted(table)} ((1));" for i in indexes]
+        # an index is dropped by its name, whatever it is of
+        on = quoted(table or "alembic_version")
+        lines = [f"CREATE INDEX {i} ON {on} ((1));" for i in indexes]
         if not there:
             lines.insert(0, f"CREATE TABLE {quoted(table)} ();")
-        what = "indexes of the table" if there else "table"
+        what = f"table {table}"
+        if there:
+            what = f"indexes of the {what}" if table else "indexes"
         yield (
-            f"the {what} {table}, to be dropped, {'are' if there else 'is'} not there "
+            f"the {what}, to be dropped, {'are' if there else 'is'} not there "
             f"({', '.join(indexes)}). Make them, for the migration to drop:\n    "
             + "\n    ".join(lines)
         )
+
+
+#: what this extension and CKAN are tested with
+_OLDEST = 14
+
+
+def server(connection: Connection, oldest: int = _OLDEST) -> Iterator[str]:
+    """A server that is older than what CKAN and this extension work with."""
+    major = server_major(connection)
+    if major < oldest:
+        yield (
+            f"the server is PostgreSQL {major}, and {oldest} is the oldest that will "
+            "do: upgrade it first, on Debian\n    pg_upgradecluster"
+            f" {major} main"
+        )
+
+
+def room(
+    connection: Connection, databases: Sequence[str], repository: Path
+) -> Iterator[str]:
+    """Too little room for a backup of these databases, and for a copy of them.
+
+    The server's disk is looked at where it is this machine's and the connection's role
+    may know the directory.
+    """
+    ((needed,),) = query(
+        connection,
+        "SELECT coalesce(sum(pg_database_size(datname)), 0)::bigint FROM pg_database"
+        " WHERE datname = ANY(%s)",
+        list(databases),
+    )
+    places = {"the repository": _existing(repository)}
+    rows = query(
+        connection,
+        "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+        " AND coalesce(inet_server_addr() = inet_client_addr(), true)",
+    )
+    for (directory,) in rows:
+        places["PostgreSQL's data"] = Path(directory)
+    for what, path in places.items():
+        try:
+            free = shutil.disk_usage(path).free
+        except OSError:
+            continue
+        if free < needed:
+            yield (
+                f"{free // 1_000_000} MB are free for {what} in {path}, and the "
+                f"databases have {needed // 1_000_000} MB: make room, for backups by\n"
+                "    ckan db prune"
+            )
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
 
 
 def emails(connection: Connection) -> Iterator[str]:

@@ -58,6 +58,15 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
         for entry in entry_points(group="ckan.plugins")
         if f"{entry.name}_{upgrade.CORE}" in set(there) - set(known)
     ]
+    installed = {
+        f"{entry.name}_{upgrade.CORE}" for entry in entry_points(group="ckan.plugins")
+    }
+    for table in sorted(set(there) - {upgrade.CORE} - installed):
+        yield (
+            HINT,
+            f"the database holds migrations of a plugin that is not installed ({table})"
+            f": install it, or DROP TABLE {table}; when it is gone for good",
+        )
     behind = 0
     for table, each in upgrade.installed_migrations([*plugins, *others]).items():
         owner = table.removesuffix(upgrade.CORE).rstrip("_") or "CKAN"
@@ -128,17 +137,37 @@ def unset_permissions(store: Database, main: Database) -> Iterator[str]:
             if not query(connection, statement, name):
                 yield f"the {kind.lower()} {name} is missing"
         reader = store.role_of(store.read_url)
-        ((may_make, may_use),) = query(
-            connection,
-            "SELECT has_schema_privilege(%s, 'public', 'CREATE'),"
-            " has_schema_privilege(%s, 'public', 'USAGE')",
-            reader,
-            reader,
-        )
+        if reader == store.role:
+            yield f"CKAN reads as {reader!r}, which may write: set another read_url"
+            return
+        (rights,) = query(connection, _RIGHTS, {"reader": reader})
+        may_make, may_use, may_list, given, cannot, can = rights
         if may_make:
             yield f"the reading role {reader!r} may make tables"
-        if not may_use:
+        if not (may_use and may_list):
             yield f"the reading role {reader!r} may not read"
+        if not given:
+            yield f"the reading role {reader!r} will not be able to read new tables"
+        if cannot:
+            yield f"the reading role {reader!r} may not read {cannot} tables"
+        if can:
+            yield f"the reading role {reader!r} may write to {can} tables"
+
+
+_RIGHTS = """
+SELECT has_schema_privilege(%(reader)s, 'public', 'CREATE'),
+    has_schema_privilege(%(reader)s, 'public', 'USAGE'),
+    coalesce(has_table_privilege(%(reader)s, to_regclass('public._table_metadata'),
+                                 'SELECT'), true),
+    EXISTS (SELECT 1 FROM pg_default_acl, aclexplode(defaclacl) a
+            WHERE defaclobjtype = 'r' AND privilege_type = 'SELECT'
+            AND a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %(reader)s)),
+    count(*) FILTER (WHERE NOT has_table_privilege(%(reader)s, oid, 'SELECT')),
+    count(*) FILTER (WHERE has_table_privilege(%(reader)s, oid,
+                                               'INSERT, UPDATE, DELETE, TRUNCATE'))
+FROM pg_class WHERE relnamespace = 'public'::regnamespace
+    AND relkind IN ('r', 'p', 'v', 'm')
+"""
 
 
 def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:

@@ -640,6 +640,8 @@ def doctor(
     --fix ends what was left half-way, brings the search index up to date, sets the
     DataStore's permissions and closes the repository to others.
     """
+    from psycopg2 import Error as DatabaseError
+
     from . import checks, config
     from .engine import doctor as engine
     from .engine.errors import DbmanageError
@@ -656,8 +658,10 @@ def doctor(
         named = records.named_uploads(*config.upload_bases(settings))
         site = replace(site, named_uploads=named)
         found = engine.examine(site, Repository(site.repository, site.secrets), more)
-    except (DbmanageError, OSError) as error:
-        found = [engine.Finding("configuration", engine.PROBLEM, str(error))]
+    except (DbmanageError, DatabaseError, OSError) as error:
+        what = "repair" if fix else "configuration"
+        said = operations.told(error)
+        found = [engine.Finding(what, engine.PROBLEM, said)]
     problems = [each for each in found if each.state == engine.PROBLEM]
     hints = [each for each in found if each.state == engine.HINT]
     if nagios:
@@ -696,21 +700,11 @@ def extend_core() -> list[click.Command]:
 
     Returns no command: core would take a group for another one of the same name.
     """
-    import ckan.model
-    from alembic.config import Config as AlembicConfig
     from ckan.cli import db as core
 
-    from . import catalogue
+    from . import catalogue, upgrade
 
-    class Config(AlembicConfig):
-        # for alembic a % in a database's URL is an interpolation
-        def set_main_option(self, name: str, value: str) -> None:
-            try:
-                super().set_main_option(name, value)
-            except ValueError:
-                super().set_main_option(name, value.replace("%", "%%"))
-
-    ckan.model.AlembicConfig = Config  # type: ignore[misc]
+    upgrade.allow_percent()
     for command in (*COMMANDS, *of_core(), *catalogue.COMMANDS):
         core.db.add_command(command)
     return []

@@ -307,8 +307,16 @@ def health_paths(config: Config) -> frozenset[str]:
     return frozenset(value.split() if isinstance(value, str) else value)
 
 
-def site(config: Config, migrations: Mapping[str, Migrations] | None = None) -> Site:
-    """The site, as the engine wants to know it. Raises Refused."""
+def site(
+    config: Config,
+    migrations: Mapping[str, Migrations] | None = None,
+    *,
+    stored: bool = True,
+) -> Site:
+    """The site, as the engine wants to know it; unless `stored` without a repository.
+
+    Raises Refused.
+    """
     first = _text(config, "SECRET_KEY") or _text(config, "beaker.session.secret")
     older = config.get("SECRET_KEY_FALLBACKS") or []
     older = older.split() if isinstance(older, str) else older
@@ -320,7 +328,7 @@ def site(config: Config, migrations: Mapping[str, Migrations] | None = None) -> 
     return Site(
         id=_text(config, "ckan.site_id") or "default",
         url=_text(config, "ckan.site_url"),
-        repository=repository(config),
+        repository=repository(config) if stored else "",
         databases=databases(config),
         secrets=(first, *map(str, older)),
         token_secret=token,

@@ -222,6 +222,8 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
+#: what CKAN writes when somebody who is signed in, or has a token, reads a page
+_TOUCHED = {"public.user": "last_active", "public.api_token": "last_access"}
 
 
 def upgrade(
@@ -242,22 +244,32 @@ def upgrade(
     upgrade came. Returns None where nothing was switched. Raises Refused, and what a
     backup and a restore raise.
     """
-    from . import upgrade
+    from . import blockers, config, upgrade
+    from .engine import backup
     from .engine.errors import Refused
     from .engine.maintenance import READ_ONLY, Maintenance
+    from .engine.postgres import closing
 
-    talk = portal.talk
+    talk, settings = portal.talk, portal.settings
+    installed = upgrade.installed_migrations(config.plugins(settings))
+    # a portal that is at its head needs no place for backups
+    site = config.site(settings, installed, stored=False)
+    known = upgrade.plan(settings, site, wanted)
+    if not known.steps and not known.blockers:
+        planned(known)
+        return None
     site, repository = open_site(portal, heads=True)
-    known = upgrade.plan(portal.settings, site, wanted)
-    if known.blockers:
+    known = replace(known, site=replace(site, heads=known.site.heads))
+    problems = list(known.blockers)
+    with closing(site.databases["database"].maintenance()) as connection:
+        names = [database.name for database in site.databases.values()]
+        problems += blockers.room(connection, names, repository.path)
+    if problems:
         raise Refused(
             "the upgrade would fail; nothing was touched. What stands in its way, and "
             "what CKAN's role can run to mend it:\n"
-            + "\n".join(f"- {sentence}" for sentence in known.blockers)
+            + "\n".join(f"- {sentence}" for sentence in problems)
         )
-    if not known.steps:
-        planned(known)
-        return None
     if not in_place:
         _may_copy(site)
     with repository.lock("upgrade"):
@@ -272,7 +284,10 @@ def upgrade(
         with keeper.held("upgrade", "upgrade", talk.warn) as to:
             if in_place:
                 to(READ_ONLY)
-                with _backed_up(portal, known, repository, report, no_backup):
+                with (
+                    _backed_up(portal, known, repository, report, no_backup),
+                    backup.live_lock(site),
+                ):
                     upgrade.migrate_live(portal.settings, known, report)
                 repository.mark("reindex", True)
                 reindex(portal, repository)
@@ -311,7 +326,8 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> None:
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
             own = [(s, t) for s, t, *_ in tables if s == "public"]
-            postgres.drop_tables(connection, own)
+            with backup.live_lock(site):
+                postgres.drop_tables(connection, own)
         repository.record("clean", "done", what="clean", tables=len(tables))
     try:
         with _application(portal):
@@ -406,7 +422,7 @@ def _upgraded(
     site, talk = known.site, portal.talk
     to(READ_ONLY)
     sessions.settle(site)
-    since = restore.Since(restore.counters(site, site.databases))
+    since = restore.since(site, _TOUCHED)
     with _backed_up(portal, known, repository, report, forget) as source:
         restore.preflight(site, repository, source)
         try:
@@ -454,7 +470,8 @@ def mend(portal: Portal, preview: bool) -> None:
     from .engine import switch
 
     talk = portal.talk
-    site, repository = open_site(portal)
+    # opening brings an index up to date that is owed
+    site, repository = open_site(replace(portal, app=None) if preview else portal)
 
     def to_do(sentence: str) -> bool:
         talk.say(f"{'would ' if preview else ''}{sentence}")

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -22,9 +23,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from . import blockers, config
 from .blockers import Drops
@@ -49,13 +53,26 @@ def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
 
 @cache
 def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
-    return {
-        table: Migrations(
-            frozenset(script.get_heads()),
-            frozenset(each.revision for each in script.walk_revisions()),
-        )
-        for table, script in _scripts(plugins).items()
-    }
+    found = {}
+    for table, script in _scripts(plugins).items():
+        try:  # which runs each script, and one may be for another CKAN
+            known = frozenset(each.revision for each in script.walk_revisions())
+        except Exception as error:
+            raise Refused(
+                f"the migrations of {_owner(table)} cannot be read: {_brief(error)}. "
+                "Install a version of it for this CKAN, or take it out of ckan.plugins"
+            ) from error
+        found[table] = Migrations(frozenset(script.get_heads()), known)
+    return found
+
+
+def _owner(table: str) -> str:
+    """The plugin that a version table is of, or `CKAN`."""
+    return table.removesuffix(CORE).rstrip("_") or "CKAN"
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @cache
@@ -76,7 +93,13 @@ def _source(plugin: EntryPoint) -> str | None:
     try:
         return inspect.getsourcefile(plugin.load())
     except Exception:  # it may have been written for another CKAN
-        found = find_spec(plugin.module)
+        try:  # which imports its package
+            found = find_spec(plugin.module)
+        except Exception as error:
+            raise Refused(
+                f"the plugin {plugin.name!r} cannot be imported: {_brief(error)}. "
+                "Install a version of it for this CKAN, or take it out of ckan.plugins"
+            ) from error
         return found and found.origin
 
 
@@ -99,9 +122,8 @@ def prepare(
     def run(copies: Mapping[str, Database], older: list[str]) -> None:
         if older:
             migrate(settings, copies, older)
-        copy = copies.get("datastore")
-        if copy is not None:
-            set_permissions(copy, config.databases(settings)["database"])
+        if "datastore" in copies:
+            set_up_datastore(settings, copies)
 
     return run
 
@@ -213,40 +235,42 @@ def isolated(
     file are put before the arguments. Returns what it printed; what it said on stderr
     is added to `heard`. Raises ToolFailed.
     The environment wins over every configuration file (facts: measured), so each
-    address is set there.
+    address that it may hold is set there; those of plugins' own options are closed in
+    the file.
     """
     if "datastore" not in copies:  # CKAN refuses to start with one database for both
         plugins = [name for name in plugins if name not in _NEED_DATASTORE]
     main = copies["database"]
     store = copies.get("datastore", main)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("CKAN_")}
-    secret = {"PGUSER": main.url.username, "PGPASSWORD": main.url.password}
-    environment |= {k: str(v) for k, v in secret.items() if v is not None}
-    # alembic takes a % in a URL for one of its own
-    address = main.url.set(username=None, password=None)
+    is_live = main == config.databases(settings)["database"]
+    environment = dict(os.environ)
+    if is_live:  # a migration that waits for a lock has all others wait behind it
+        environment["PGOPTIONS"] = "-c lock_timeout=10s"
     environment |= {
-        "CKAN_SQLALCHEMY_URL": address.render_as_string(hide_password=False),
-        "CKAN_DATASTORE_WRITE_URL": store.url.render_as_string(hide_password=False),
-        "CKAN_DATASTORE_READ_URL": (store.read_url or store.url).render_as_string(
-            hide_password=False
-        ),
+        "CKAN_SQLALCHEMY_URL": _rendered(main.url),
+        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url),
+        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url),
         "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
         "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
+        "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
+        "CKAN_SMTP_SERVER": _CLOSED,
     }
     with tempfile.TemporaryDirectory(prefix="dbmanage") as directory:
         ini = Path(directory) / "ckan.ini"
+        environment["CKAN_STORAGE_PATH"] = directory
+        other = "".join(f"{k} = {v}\n" for k, v in _addresses(settings, copies))
         ini.write_text(
             f"[app:main]\nuse = config:{os.path.abspath(settings['__file__'])}\n"
             f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
-            + _LOGGING
+            f"{other}{_LOGGING}"
         )
+        begin = "from ckanext.dbmanage import upgrade; upgrade.allow_percent()"
         said, lines, ended = _run(
-            [code, "-c", str(ini), *arguments], environment, heard
+            [f"{begin}\n{code}", "-c", str(ini), *arguments], environment, heard
         )
     if ended:
-        live = main == config.databases(settings)["database"]
-        where = "the live database" if live else "the copy"
-        calm = "" if live else "; all that is live is as it was"
+        where = "the live database" if is_live else "the copy"
+        calm = "" if is_live else "; all that is live is as it was"
         raise ToolFailed(
             f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
             f"{calm}:\n  " + "\n  ".join(_gist(lines))
@@ -254,8 +278,66 @@ def isolated(
     return said
 
 
+def _rendered(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+#: how the address of a service begins, and how options of one without a scheme end
+_SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
+_HOST = (".host", ".hostname", ".server")
+
+
+def _addresses(
+    settings: config.Config, copies: Mapping[str, Database]
+) -> Iterator[tuple[str, str]]:
+    """Options of plugins that name a live service: a copy's, or a closed address."""
+    live = config.databases(settings)
+    names = {(d.url.host, d.url.database): copies.get(p) for p, d in live.items()}
+    for option, value in settings.items():
+        value = str(value or "")
+        if _SERVICE.match(value):
+            scheme = value.partition(":")[0]
+            with suppress(ArgumentError, ValueError):
+                url = make_url(value)
+                copy = names.get((url.host, url.database))
+                closed = f"{scheme}://{_CLOSED}/none"
+                new = _rendered(url.set(database=copy.name)) if copy else closed
+                yield option, new.replace("%", "%%")
+        elif value and option.endswith(_HOST):
+            yield option, "closed.invalid"
+
+
 #: when a line was said on stderr, and the line; an empty one at a program's good end
 Heard = list[tuple[float, str]]
+
+
+def allow_percent() -> None:
+    """Lets core migrate a database whose URL holds a `%`, of a password or a socket.
+
+    alembic, and core's reader of files for what is in the environment, take it for an
+    interpolation.
+    """
+    import ckan.cli
+    import ckan.model
+
+    if ckan.cli.CKANConfigLoader.__module__ == __name__:
+        return  # that was done before
+
+    class Config(AlembicConfig):
+        def set_main_option(self, name: str, value: str) -> None:
+            try:
+                super().set_main_option(name, value)
+            except ValueError:
+                super().set_main_option(name, value.replace("%", "%%"))
+
+    class Loader(ckan.cli.CKANConfigLoader):
+        def _update_defaults(self, new_defaults: dict[str, Any]) -> None:
+            super()._update_defaults(
+                {k: str(v).replace("%", "%%") for k, v in new_defaults.items()}
+            )
+
+    ckan.model.AlembicConfig = Config  # type: ignore[misc]
+    ckan.cli.CKANConfigLoader = Loader  # type: ignore[misc]
 
 
 def _run(
@@ -329,6 +411,32 @@ def set_permissions(datastore: Database, main: Database) -> None:
             ) from error
 
 
+#: until 2.10 a field's description was all there was in its column's comment
+_OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoid
+    WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND relkind = 'r'
+    AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
+
+
+def set_up_datastore(
+    settings: config.Config,
+    databases: Mapping[str, Database],
+    heard: Heard | None = None,
+) -> None:
+    """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
+
+    As core's `ckan datastore set-permissions` and `datastore upgrade`. Raises
+    ToolFailed, DbmanageError.
+    """
+    from ckanext.datastore.cli import datastore
+
+    store = databases["datastore"]
+    set_permissions(store, config.databases(settings)["database"])
+    with closing(store.connect()) as connection:
+        old = postgres.query(connection, _OLD_FIELDS.replace("%", "%%"))
+    if old and "upgrade" in datastore.commands and "database" in databases:
+        _ckan(settings, databases, ["datastore"], "datastore", "upgrade", heard=heard)
+
+
 # --------------------------------------------------------------------- the upgrade
 
 
@@ -354,7 +462,7 @@ class Step:
     @property
     def owner(self) -> str:
         """The plugin that it is of, or `CKAN`."""
-        return self.table.removesuffix(CORE).rstrip("_") or "CKAN"
+        return _owner(self.table)
 
 
 @dataclass(frozen=True)
@@ -396,6 +504,7 @@ def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
                 f"the plugin {wanted.plugin!r} is not enabled or has no migrations"
             )
         problems = list(_odd_heads(there, scripts, site))
+        others = list(_not_enabled(there, scripts))
         heads = {table: frozenset(there.get(table, ())) for table in scripts}
         steps: list[Step] = []
         if not problems:
@@ -412,9 +521,11 @@ def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
         known = Plan(site, steps, [], [])
         if steps:
             core = [step.revision for step in steps if step.table == CORE]
+            problems += [*others, *blockers.server(connection)]
             problems += blockers.blockers(connection, core, known.drops)
             problems += _unloadable(known)
         found = [] if problems else list(blockers.losses(connection, known.drops))
+        found += [] if steps else others
     return replace(known, blockers=problems, losses=found)
 
 
@@ -438,33 +549,41 @@ def _odd_heads(
     there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory], site: Site
 ) -> Iterator[str]:
     """Revisions in the database, or in the code, that no migration can start at."""
-    for table, revisions in there.items():
-        owner = table.removesuffix(CORE).rstrip("_") or "CKAN"
-        if table not in scripts:
-            if revisions:
-                yield (
-                    f"the database holds migrations of the plugin {owner!r}, which is "
-                    "not enabled: enable it, that they are looked after; or, when it "
-                    "is gone for good:\n"
-                    f"    DROP TABLE {table};"
-                )
-        elif unknown := set(revisions) - site.revisions[table]:
+    for table, script in scripts.items():
+        owner, revisions = _owner(table), there.get(table, [])
+        if unknown := set(revisions) - site.revisions[table]:
             yield (
                 f"{owner}'s schema is at {', '.join(sorted(unknown))}, which the "
                 "installed code does not know: install the version of it that the "
                 "database was last used with, or a newer one"
             )
         elif len(revisions) > 1:
-            yield (
-                f"{table} holds {len(revisions)} revisions ({', '.join(revisions)}), "
-                "one is right: delete the others from it"
+            # the one that has the others behind it
+            newest = max(
+                revisions, key=lambda r: len(list(script.iterate_revisions(r, "base")))
             )
-    for table, script in scripts.items():
+            yield (
+                f"{table} holds {len(revisions)} revisions ({', '.join(revisions)}), "  # noqa: S608
+                "and only the newest is right:\n"
+                f"    DELETE FROM {table} WHERE version_num <> '{newest}';"
+            )
         if len(heads := script.get_heads()) > 1:
             yield (
-                f"the code of {table.removesuffix(CORE).rstrip('_') or 'CKAN'}"
-                f" has {len(heads)} last ones ({', '.join(sorted(heads))}): "
-                "install a release of it"
+                f"the code of {owner} has {len(heads)} last migrations "
+                f"({', '.join(sorted(heads))}): install a release of it"
+            )
+
+
+def _not_enabled(
+    there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory]
+) -> Iterator[str]:
+    """Migrations that nobody looks after."""
+    for table, revisions in there.items():
+        if table not in scripts and revisions:
+            yield (
+                f"the database holds migrations of the plugin {_owner(table)!r}, which "
+                "is not enabled: enable it, that they are looked after; or, when it is "
+                f"gone for good:\n    DROP TABLE {table};"
             )
 
 
@@ -570,8 +689,8 @@ def _migrate(
     finally:
         report.lap("migrate")
         report.steps = list(_timed(known, heard))
-    if (store := databases.get("datastore")) is not None:
-        set_permissions(store, config.databases(settings)["database"])
+    if "datastore" in databases:
+        set_up_datastore(settings, databases, heard)
 
 
 _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")

@@ -45,10 +45,27 @@ Counters = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class Since:
-    """What had been written to the live databases, and the moment of looking."""
+    """What the live databases were like, by part, and the moment of looking.
+
+    `touched` are tables with a column that reading itself writes, and `contents`
+    checksums of them without it: such a write is not counted.
+    """
 
     counters: Counters
+    shapes: Mapping[str, Mapping[str, str]]
+    touched: Mapping[str, str]
+    contents: Mapping[str, str]
     moment: float = field(default_factory=time.monotonic)
+
+
+def since(site: Site, touched: Mapping[str, str]) -> Since:
+    """Looks at the live databases; `touched` are columns by `schema.table` of CKAN's.
+
+    Raises ConnectionFailed.
+    """
+    contents = sessions.contents(site.databases["database"], touched)
+    shapes = {part: sessions.shapes(d) for part, d in site.databases.items()}
+    return Since(counters(site, site.databases), shapes, touched, contents)
 
 
 @dataclass(frozen=True)
@@ -342,7 +359,7 @@ def restore(
     written to after it. Raises Refused, ConnectionFailed, ToolFailed, Damaged, Written.
     """
     with _journalled(site, repository, what, source.name, warn) as operation:
-        before = since.counters if since else counters(site, source.archives)
+        before = counters(site, source.archives)
         with (
             copies(
                 site, repository, source, operation, prepare, progress, warn
@@ -361,12 +378,12 @@ def restore(
                 switch.copy_properties(scratch, warn)
             pairs = [scratch.pair for scratch in scratches.values()]
             with _away(site, what, operation, progress, warn):
-                if since is not None:
-                    _refuse_written(site, since)
+                written = _refuse_written(site, since, pairs) if since else {}
                 planned = switch.planned(site, repository, laid)
-                switch.switch(site, repository, operation, pairs, planned)
+                switch.switch(site, repository, operation, pairs, planned, written)
         done = _done(site, repository, operation, pairs, laid, before, warn)
-    return replace(done, source=source.name)
+    # with `since` nothing was, but for what reading itself writes
+    return replace(done, source=source.name, written={} if since else done.written)
 
 
 def undo(
@@ -428,16 +445,45 @@ def counters(site: Site, parts: Iterable[str]) -> Counters:
     return {part: sessions.written(site.databases[part]) for part in parts}
 
 
-def _refuse_written(site: Site, since: Since) -> None:
+def _refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int]:
+    """Ends all sessions, and refuses when there was a write since.
+
+    Returns what is known of the live databases now, for the switch to compare:
+    `sessions.tuples` by OID.
+    """
     writers = sessions.ended(site, time.monotonic() - since.moment)
-    more = _more(since.counters, counters(site, since.counters))
-    if more:
-        tables = ", ".join(f"{rows} rows of {name}" for name, rows in more.items())
+    known = {}
+    for pair in pairs:
+        with closing(site.databases[pair.part].maintenance()) as connection:
+            known[pair.live_oid] = sessions.tuples(connection, pair.live_oid)
+    changed = [
+        sentence for part in since.counters for sentence in _new(site, since, part)
+    ]
+    if changed:
         who = "; ".join(writers) or "a session that is gone"
         raise Written(
-            f"{tables} were written since the copy was made, perhaps by: {who}. Stop "
+            f"{', '.join(changed)} since the copy was made, perhaps by: {who}. Stop "
             "CKAN's workers, harvesters and cron jobs, then try again"
         )
+    return known
+
+
+def _new(site: Site, since: Since, part: str) -> Iterator[str]:
+    """What was written to a live database since, by table."""
+    database, before = site.databases[part], since.counters[part]
+    after = sessions.written(database)
+    rows = {n: after.get(n, 0) - before.get(n, 0) for n in before.keys() | after.keys()}
+    shapes = sessions.shapes(database)
+    for name in sorted(rows.keys() | shapes.keys() | since.shapes[part].keys()):
+        if shapes.get(name) != since.shapes[part].get(name):
+            yield f"{part}: {name} was made, altered or emptied"
+        elif rows.get(name):  # fewer: the counters were reset, nobody knows
+            if part == "database" and name in since.touched:
+                column = {name: since.touched[name]}
+                now = sessions.contents(database, column).get(name)
+                if now == since.contents.get(name):
+                    continue
+            yield f"{abs(rows[name])} rows of {part}: {name} were written"
 
 
 def _more(before: Counters, after: Counters) -> dict[str, int]:

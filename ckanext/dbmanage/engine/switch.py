@@ -25,7 +25,7 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from . import Site, Warn, files, postgres, sessions
-from .errors import DbmanageError, Refused
+from .errors import DbmanageError, Refused, Written
 from .files import Folder, Move
 from .postgres import Connection, Database, closing, execute, query
 from .repository import Backup, Repository, now
@@ -279,8 +279,12 @@ def switch(
     operation: str,
     pairs: list[Pair],
     moves: list[Move],
+    written: Mapping[int, int] | None = None,
 ) -> None:
     """Renames live to undo and scratch to live: all databases at once, and uploads.
+
+    `written` are `sessions.tuples` by OID of live databases; where one is another when
+    nobody can connect any more, nothing is switched (Written).
 
     The uploads' folders are renamed right before the databases' commit, which decides:
     a failure before it turns them back, and so does the next command when this one is
@@ -293,11 +297,12 @@ def switch(
     with _uninterrupted():
         try:
             for group in groups[:-1]:
-                _rename(site, site.databases[group[0].part], group)
+                _rename(site, site.databases[group[0].part], group, written=written)
             if not groups:
                 _forward(moves)
             for group in groups[-1:]:
-                _rename(site, site.databases[group[0].part], group, moves=moves)
+                database = site.databases[group[0].part]
+                _rename(site, database, group, moves=moves, written=written)
         except BaseException:
             # what the servers say counts, not what was heard of it; when they cannot
             # be asked nothing is turned back, and the next command settles it
@@ -388,6 +393,7 @@ def _rename(
     pairs: list[Pair],
     back: bool = False,
     moves: Iterable[Move] = (),
+    written: Mapping[int, int] | None = None,
 ) -> None:
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
     with closing(database.maintenance()) as connection, sessions.ending(site, names):
@@ -395,7 +401,7 @@ def _rename(
         query(connection, "SET client_connection_check_interval = '500ms'")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                _rename_once(connection, pairs, back)
+                _rename_once(connection, pairs, back, written or {})
                 # nobody can connect meanwhile
                 _forward(moves)
                 query(connection, "COMMIT")
@@ -419,7 +425,9 @@ def _rename(
                 raise
 
 
-def _rename_once(connection: Connection, pairs: list[Pair], back: bool) -> None:
+def _rename_once(
+    connection: Connection, pairs: list[Pair], back: bool, written: Mapping[int, int]
+) -> None:
     query(connection, "BEGIN")
     for pair in pairs:
         oids = (
@@ -441,6 +449,14 @@ def _rename_once(connection: Connection, pairs: list[Pair], back: bool) -> None:
                 connection, "SELECT shobj_description(%s::oid, 'pg_database')", oids[0]
             )
             execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
+            now = sessions.tuples(connection, oids[0])
+            if written.get(oids[0], now) != now:
+                query(connection, "ROLLBACK")
+                raise Written(
+                    f"the database {pair.live!r} was written to at the last moment, by "
+                    "a worker or a command. Stop CKAN's workers, harvesters and cron "
+                    "jobs, then try again"
+                )
             execute(connection, "COMMENT ON DATABASE {} IS {comment}", first,
                     comment=pair.comment)  # fmt: skip
         if oids[1]:

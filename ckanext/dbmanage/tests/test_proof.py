@@ -297,6 +297,9 @@ def test_the_doctor(portal: Portal) -> None:
     portal.write(**{"sqlalchemy.url": portal.url("database", password="wr0ng")})
     done = portal.module("doctor", code=1)
     assert "authentication failed" in done.stdout and "wr0ng" not in done.stdout
+    portal.write(**{"ckan.plugins": "dbmanage datastore activity"})
+    done = portal.module("doctor", "--fix", "--nagios", code=2)
+    assert done.stdout.startswith("DBMANAGE CRITICAL - ") and "wr0ng" not in done.stdout
     portal.write(**{"ckanext.dbmanage.jobs": "many"})
     done = portal.module("doctor", "--nagios", code=2)
     assert done.stdout.startswith("DBMANAGE CRITICAL - configuration: ")
@@ -316,6 +319,12 @@ def test_the_doctor_knows_ckan(portal: Portal) -> None:
     table = "tracking_alembic_version"
     portal.sql(f"CREATE TABLE {table} (version_num text)")
     portal.sql(f"ALTER TABLE {table} OWNER TO ckan_default")
+    portal.sql("CREATE TABLE nobody_s_alembic_version (version_num text)")
+    # what a restore without rights (pg_restore -x) leaves
+    portal.sql("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM datastore_default;"
+               "GRANT INSERT ON _table_metadata TO datastore_default;"
+               "ALTER DEFAULT PRIVILEGES FOR ROLE ckan_default IN SCHEMA public"
+               " REVOKE SELECT ON TABLES FROM datastore_default", "datastore")  # fmt: skip
     portal.write(SECRET_KEY="change_me")
 
     found = json.loads(portal.db("doctor", "--json", code=1).stdout)
@@ -328,6 +337,11 @@ def test_the_doctor_knows_ckan(portal: Portal) -> None:
         "hint upload files: 1 uploads on the disk are named by nothing",
         "hint users: the users user-1, user-2 have the same e-mail address",
         "hint migrations: the plugin 'tracking' is not enabled",
+        "hint migrations: the database holds migrations of a plugin that is not",
+        "problem datastore: the reading role 'datastore_default' may not read:",
+        "problem datastore: the reading role 'datastore_default' will not be able",
+        "problem datastore: the reading role 'datastore_default' may not read 4 tables",
+        "problem datastore: the reading role 'datastore_default' may write to 1 tables",
         "hint secrets: SECRET_KEY is short or was never changed",
         "problem repository: ",
     ):
@@ -338,6 +352,7 @@ def test_the_doctor_knows_ckan(portal: Portal) -> None:
     for repair in repairs:
         assert f"would {repair}" in preview.stderr
     assert portal.repository.stat().st_mode & 0o777 == 0o755
+    portal.sql("REVOKE INSERT ON _table_metadata FROM datastore_default", "datastore")
     fixed = portal.db("doctor", "--fix", code=1)
     for name in ("search index", "datastore", "repository"):
         assert re.search(rf"ok +{name} ", fixed.stdout), fixed.stdout

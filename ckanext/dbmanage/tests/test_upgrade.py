@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,16 +11,21 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg2
 import pytest
 
 from ckanext.dbmanage import blockers
+from ckanext.dbmanage.engine import restore, sessions, switch
+from ckanext.dbmanage.engine.errors import Written
 
 from .conftest import (
     DATASETS,
+    SUPERUSER,
     Cluster,
     Portal,
+    Web,
     end_group,
     install_plugin,
     made_by,
@@ -92,10 +98,27 @@ def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
         assert "Nothing is pending" in portal.db(verb).stdout
     assert "Nothing is pending" in portal.module("upgrade", "--rehearse").stdout
     assert portal.backups() == []
+    # nor does a container that calls `init` at each start need a place for backups
+    own(portal, "CREATE TABLE gone_alembic_version (version_num text)",
+        "INSERT INTO gone_alembic_version VALUES ('1')")  # fmt: skip
+    storage = portal.options.pop("ckan.storage_path")
+    portal.write()
+    done = portal.db("init")
+    assert "Nothing is pending" in done.stdout and "the plugin 'gone'" in done.stderr
+    portal.write(**{"ckan.storage_path": storage})
     assert "two ways" in portal.db("upgrade", "--rehearse", "--in-place", code=2).stderr
 
 
+#: what 2.10 keeps of a field in its column's comment
+COMMENT = """
+SELECT col_description(c.oid, attnum) FROM pg_class c JOIN pg_attribute ON attrelid = c.oid
+WHERE relname LIKE '00000000%' AND attname = 'a b'"""
+
+
 def test_from_2_10_to_2_12_and_back(old: Portal) -> None:
+    table = "00000000-0000-4000-8000-000000000000"
+    comment = f'COMMENT ON COLUMN "{table}"."a b" IS \'{{"label": "Old"}}\''
+    old.sql(comment, "datastore")
     before = old.state()
     done = old.db("upgrade", "--rehearse")
     assert "rehearsed: the upgrade would work" in done.stdout
@@ -113,9 +136,12 @@ def test_from_2_10_to_2_12_and_back(old: Portal) -> None:
     ((kept, reason),) = [(b["id"], b["reason"]) for b in old.backups()[:1]]
     assert reason == "before upgrade" and kept in done.stderr
     assert "Nothing is pending" in old.db("upgrade").stdout
+    ((field,),) = old.sql(COMMENT, "datastore")
+    assert json.loads(field) == {"_info": {"label": "Old"}}
 
     old.module("undo", "--yes")
     assert old.state() == before
+    assert old.sql(COMMENT, "datastore") == [('{"label": "Old"}',)]
 
 
 #: what is broken in an old database, and a word of what is said of it
@@ -126,13 +152,17 @@ BROKEN = {
     "CREATE VIEW public.seen AS SELECT key FROM package_extra": "the view seen needs",
     "CREATE TABLE mine (id text REFERENCES package_extra (id))": "foreign key",
     "DROP INDEX idx_package_period": "not there (idx_package_period)",
+    "DROP INDEX idx_only_one_active_email": "not there (idx_only_one_active_email)",
+    "INSERT INTO alembic_version VALUES ('103676e0a497')": "holds 2 revisions",
     "DROP TABLE rating": "the table rating, to be dropped, is not there",
     "CREATE TABLE gone_alembic_version (version_num text);"
     "INSERT INTO gone_alembic_version VALUES ('1')": "the plugin 'gone'",
 }
 
 
-def test_what_would_fail_is_named_with_what_mends_it(old: Portal) -> None:
+def test_what_would_fail_is_named_with_what_mends_it(
+    old: Portal, small_disk: Callable[[str], Path]
+) -> None:
     for statement, said in BROKEN.items():
         own(old, statement)
         before = old.sql(HEAD)
@@ -148,6 +178,15 @@ def test_what_would_fail_is_named_with_what_mends_it(old: Portal) -> None:
     done = old.module("upgrade", "--rehearse")
     assert f"{DATASETS - 1} deleted extras of packages are not kept" in done.stderr
     assert "repeated extras of packages" in done.stderr
+    with closing(psycopg2.connect(old.url("database"))) as connection:
+        assert list(blockers.server(connection)) == []
+        (told,) = blockers.server(connection, oldest=99)
+    assert "99 is the oldest" in told and "pg_upgradecluster" in told
+    small = small_disk("1m")
+    small.chmod(0o700)
+    old.write(**{"ckanext.dbmanage.repository": str(small / "backups")})
+    refused = old.module("upgrade", code=1).stderr
+    assert "are free for the repository" in refused and "ckan db prune" in refused
     old.sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     refused = old.module("upgrade", code=1).stderr
     assert "ffffffffffff, which the installed code does not know" in refused
@@ -165,7 +204,7 @@ def test_what_scripts_drop_is_read(tmp_path: Path) -> None:
         "    if there:\n"
         "        op.drop_index('conditional', 'u')\n"
         "        op.drop_table('gone')\n"
-        "    op.rename_table(NAME, 'x')\n"
+        "    op.rename_table('renamed', 'x')\n"
         "def downgrade():\n"
         "    op.drop_table('not this')\n"
     )
@@ -217,6 +256,18 @@ def test_a_plugin_that_cannot_be_imported(
         "the plugin 'bad' has migrations to run and cannot be imported" in done.stderr
     )
     assert "ckan.lib.gone" in done.stderr
+    package = portal.directory / "ckanext" / "bad" / "__init__.py"
+    migration = package.parent / "migration" / "bad" / "versions" / "1.py"
+    script = migration.read_text()
+    for path, text in (
+        (migration, f"import nowhere\n{script}"),
+        (package, "import nowhere"),
+    ):
+        path.write_text(text)
+        for verb in ("upgrade", "doctor"):
+            done = portal.module(verb, code=1, env=environment)
+            said = done.stdout + done.stderr
+            assert "nowhere" in said and "bad" in said and "Traceback" not in said, said
 
 
 def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
@@ -254,10 +305,22 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     said = ""
     while "migrate" not in said:
         said += started.stderr.read(1)
+    # what leaves no rows to be counted, too
     portal.sql("UPDATE package SET notes = 'in time' WHERE id = 'id-1'")
+    portal.sql('DROP TABLE "00000000-0000-4000-8000-000000000000"', "datastore")
+    portal.sql("TRUNCATE tag CASCADE")
     said += started.communicate(timeout=300)[1]
     assert started.returncode == 0 and said.count("Another copy is made") == 1, said
+    assert "1 rows of database: public.package were written" in said
+    assert "database: public.tag was made, altered or emptied" in said
+    assert "datastore: public.00000000" in said
     assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("in time",)]
+    assert portal.sql("SELECT count(*) FROM tag") == [(0,)]
+    left = portal.sql(
+        "SELECT to_regclass('\"00000000-0000-4000-8000-000000000000\"')::text",
+        "datastore",
+    )
+    assert left == [(None,)]
 
 
 @pytest.mark.smoke
@@ -272,6 +335,90 @@ def test_what_was_written_before_is_in_the_first_copy(
         done = portal.module("upgrade", env=bad("time.sleep(9)"))
     assert "Another copy" not in done.stderr
     assert portal.sql("SELECT DISTINCT notes FROM package") == [("4",)]
+
+
+def test_who_reads_with_a_token_does_not_hinder_it(
+    portal: Portal, bad: Callable[[str], dict[str, str]], serve: Callable[[Portal], Web]
+) -> None:
+    web = serve(portal)
+    token = portal.ckan("user", "token", "add", "user-2", "t", "-q").stdout.split()[-1]
+    environment = bad("time.sleep(2)")
+    portal.sql('UPDATE "user" SET last_active = NULL')
+    seen = "SELECT last_access FROM api_token"
+    ((before,),) = portal.sql(seen)
+    started = portal.start("upgrade", env=environment)
+    said = ""
+    while "migrate" not in said:
+        said += started.stderr.read(1)
+    path = "/api/3/action/package_show?id=dataset-1"
+    assert web.ask(path, Authorization=token).status == 200
+    assert portal.sql(seen) != [(before,)]
+    said += started.communicate(timeout=300)[1]
+    assert started.returncode == 0 and "Another copy" not in said, said
+
+
+def test_a_write_at_the_last_moment_is_not_left_behind(portal: Portal) -> None:
+    portal.backup()
+    site, repository = portal.engine()
+    source = restore.open_source(site, repository, "latest")
+    before, oids = portal.state(), portal.oids()
+    operation = "00000001"
+    with (
+        repository.lock("restore"),
+        restore.copies(
+            site, repository, source, operation, lambda *_: None, lambda *_: None, print
+        ) as scratches,
+        closing(site.databases["database"].maintenance()) as connection,
+        pytest.raises(Written, match="written to at the last moment"),
+    ):
+        pairs = [scratch.pair for scratch in scratches.values()]
+        known = {p.live_oid: sessions.tuples(connection, p.live_oid) for p in pairs}
+        own(portal, "UPDATE package SET notes = 'late' WHERE id = 'id-1'")
+        switch.switch(site, repository, operation, pairs, [], known)
+    assert portal.oids() == oids and portal.state() != before
+    assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("late",)]
+    assert not portal.copies()
+
+
+def test_no_live_service_is_within_reach(
+    portal: Portal, bad: Callable[[str], dict[str, str]]
+) -> None:
+    told = portal.directory / "told.json"
+    environment = bad(
+        "import json; from ckan.common import config; "
+        f"json.dump({{k: str(v) for k, v in config.items()}}, open({str(told)!r}, 'w'))"
+    )
+    # a socket in the address, and the site's address in the environment only
+    socket = os.environ["DBMANAGE_PG_SOCKET"]
+    live = {
+        option: f"{portal.url(part).partition('@')[0]}@/{portal.names[part]}"
+        f"?host={quote(socket, safe='')}&port={SUPERUSER.port}"
+        for part, option in (
+            ("database", "sqlalchemy.url"),
+            ("datastore", "ckan.datastore.write_url"),
+        )
+    }
+    others = {
+        "ckanext.xloader.jobs_db.uri": live["sqlalchemy.url"],
+        "ckanext.other.store": "postgresql://who@db.example.com/other",
+        "ckanext.other.cache": "redis://cache.example.com:6379/3",
+        "ckan.harvest.mq.hostname": "mq.example.com",
+        "smtp.server": "mail.example.com",
+    }
+    portal.write(**live, **others)
+    del portal.options["ckan.site_url"]
+    portal.write()
+    environment["CKAN_SITE_URL"] = "http://of.the.environment"
+    portal.module("upgrade", env=environment)
+    seen = json.loads(told.read_text())
+    assert seen["ckan.site_url"] == "http://of.the.environment"
+    named = [v for v in seen.values() if "example.com" in v]
+    # the `+` of a driver, or a name of a live database
+    for option in (*live, "ckan.datastore.read_url", "ckanext.xloader.jobs_db.uri"):
+        assert "dbm_" in seen[option] and "_scratch" in seen[option], option
+    for option in ("ckan.redis.url", "solr_url"):
+        assert "127.0.0.1:9" in seen[option]
+    assert named == [] and str(portal.storage) not in seen["ckan.storage_path"]
 
 
 def test_killed_at_each_step(
@@ -369,6 +516,11 @@ def test_without_the_right_to_make_a_copy(
     before = old.state()
     said = old.module("upgrade", code=1).stderr
     assert f"ALTER ROLE {plain} CREATEDB;" in said and "--in-place" in said
+    assert old.state() == before
+    with closing(psycopg2.connect(old.url("database"))) as holder:
+        holder.cursor().execute("LOCK TABLE package IN ACCESS SHARE MODE")
+        said = old.module("upgrade", "--in-place", code=1).stderr
+    assert "lock timeout" in said and "on the live database" in said
     assert old.state() == before
     done = old.module("upgrade", "--in-place")
     assert "upgraded by" in done.stdout
