@@ -39,6 +39,7 @@ PASSWORD = os.environ["DBMANAGE_CKAN_PASSWORD"]
 READER = os.environ["DBMANAGE_READER_PASSWORD"]
 BIN = Path(sys.executable).parent
 PG_BIN = Path(os.environ["DBMANAGE_PG_BIN"])
+_IS_DEBIAN_S = PG_BIN.is_relative_to("/usr/lib/postgresql")
 
 ROWS = f"""
 INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
@@ -151,6 +152,8 @@ class Portal:
             ),
             "ckan.redis.url": f"redis://127.0.0.1:{os.environ['DBMANAGE_REDIS_PORT']}/2",
             "solr_url": os.environ["CKAN_SOLR_URL"],
+            # Debian's own programs are found
+            **({} if _IS_DEBIAN_S else {"ckanext.dbmanage.pg_bin": str(PG_BIN)}),
             **(options or {}),
         }
         self.storage.mkdir(exist_ok=True)
