@@ -40,6 +40,7 @@
   }
   // a form that may not be sent yet looks whether it may now; what is ticked stays so
   var waits = document.querySelector('form[data-dbm-again]');
+  if (waits) document.getElementById('look-again').hidden = true;
   if (waits) setInterval(function () {
     var chosen = new URLSearchParams();
     new FormData(waits).forEach(function (value, name) {

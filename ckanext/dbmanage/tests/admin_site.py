@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ckan
 import requests
 from passlib.hash import pbkdf2_sha512
 
@@ -157,10 +158,12 @@ class Quiet(Web):
 
     def __init__(self, portal: Portal) -> None:
         self.log, self.port = portal.directory / "web.log", free_port()
+        # CKAN 2.10 has no debugger to disable
+        more = [] if ckan.__version__.startswith("2.10") else ["-D"]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
-                 "-p", str(self.port), "-r", "-t", "-D"],
+                 "-p", str(self.port), "-r", "-t", *more],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import ckanext.dbmanage
+from ckanext.dbmanage.engine.repository import dumped, now, sign
 
-from .admin_site import PASSWORD, SYSADMIN, TITLE, Site
-from .conftest import Portal, Web
+from .admin_site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis
+from .conftest import PG_BIN, Portal, Web
 from .test_actions import slowed
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"
 BACKUPS = "/ckan-admin/backups/"
+#: the one thing that axe finds in core's frame, on each page of CKAN: the bar with the
+#: account's links lies in no landmark (rule `region`)
+CORE = [[".account-masthead"]]
 #: Debian's Chromium asks nobody outside
 OPTIONS = (
     "--no-sandbox --disable-gpu --disable-background-networking --no-first-run "
@@ -47,10 +52,7 @@ def site(portal: Portal, serve: Callable[[Portal], Web]) -> Iterator[Site]:
 
 @pytest.fixture
 def queue(site: Site) -> str:
-    done = site.session(SYSADMIN).ask("GET", BACKUPS).text
-    found = re.search(r"ckan jobs worker (dbmanage-\w+)", done)
-    assert found, done
-    return found[1]
+    return site.queue
 
 
 def opened(browser: Browser, site: Site, name: str = SYSADMIN, **options: Any) -> Page:
@@ -70,14 +72,19 @@ def opened(browser: Browser, site: Site, name: str = SYSADMIN, **options: Any) -
     return page
 
 
-def looked(page: Page, name: str) -> None:
+def accessible(page: Page) -> None:
+    """axe, as npm has it, finds nothing on the whole page, core's frame included."""
+    found = Axe().run(page, context={"exclude": CORE})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def looked(page: Page, name: str, widths: tuple[int, ...] = (1280, 390)) -> None:
     """A picture of a screen, wide and narrow; nothing hinders anybody in reading it."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    for width in (1280, 390):
+    for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         page.screenshot(path=SHOTS / f"{name}-{width}.png", full_page=True)
-        found = Axe().run(page, context=".dbm")
-        assert found.violations_count == 0, found.generate_report()
+        accessible(page)
         # CKAN's own pages scroll 6 px sideways on a phone
         wide = page.evaluate(
             "[...document.querySelectorAll('.dbm *')].filter(e => "
@@ -124,6 +131,7 @@ def test_back_up_verify_prove_hold_download(
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("worker does not answer")
     looked(page, "offline")
+    page.click("text=Follow it on a page of its own")
     page.locator("#job-h").wait_for()
     site.start_worker(queue)
     done(page)  # the page notices by itself
@@ -192,7 +200,10 @@ def test_restore_while_others_read_then_undo(
 ) -> None:
     id = site.portal.backup().name
     before = site.portal.sql("SELECT count(*) FROM resource")
-    site.portal.sql("DELETE FROM resource")
+    # as CKAN would: what it shows from the index it tells by this time
+    site.portal.sql(
+        "DELETE FROM resource; UPDATE package SET metadata_modified = now()"
+    )
     site.start_worker(queue)
     page = opened(browser, site)
     page.goto(BACKUPS)
@@ -215,20 +226,12 @@ def test_restore_while_others_read_then_undo(
     expect(page.locator("#errors")).to_contain_text("not the name of this site")
     looked(page, "restore-errors")
 
-    stop, seen = threading.Event(), set()
-
-    def read() -> None:
-        while not stop.is_set():
-            with suppress(OSError):  # the development server drops some at a switch
-                seen.add(site.web.ask("/dataset/dataset-1").status)
-            time.sleep(0.05)
-
-    reader = threading.Thread(target=read)
-    reader.start()
+    looked(page, "restore-armed", (1280,))
     page.fill("#field-note", "resources deleted by mistake")
     page.fill("#field-confirm", TITLE.lower())
     page.fill("#field-password", PASSWORD)
     page.click("button:has-text('Restore to')")
+    assert read_meanwhile(browser, site, page).count("dataset") > 3
     done(page)
     expect(page.locator(".dbm-log")).to_contain_text("resources deleted by mistake")
     looked(page, "restored")
@@ -238,19 +241,41 @@ def test_restore_while_others_read_then_undo(
     looked(page, "undo")
     page.click("text=Undo…")
     assert page.is_disabled("button:has-text('Undo the last restore')")
+    looked(page, "undo-off", (1280,))
     site.portal.db("arm", "undo")
-    page.reload()
+    # the page looks by itself whether it is armed
+    expect(page.locator("button:has-text('Undo the last restore')")).to_be_enabled(
+        timeout=30_000
+    )
     page.fill("#field-confirm", TITLE)
     page.fill("#field-password", PASSWORD)
     page.click("button:has-text('Undo the last restore')")
+    assert read_meanwhile(browser, site, page)
     done(page)
-    stop.set()
-    reader.join()
     assert site.portal.sql("SELECT count(*) FROM resource") == [(0,)]
-    assert 200 in seen
     journal = (site.portal.repository / "journal.jsonl").read_text()
     switched = [json.loads(e) for e in journal.splitlines() if '"switched"' in e]
     assert [e["user"] for e in switched] == [SYSADMIN, SYSADMIN]
+
+
+def read_meanwhile(browser: Browser, site: Site, page: Page) -> list[str]:
+    """What a visitor with a browser of their own sees until the page's job ends."""
+    context, seen = browser.new_context(base_url=site.base), []
+    visitor = context.new_page()
+    state = page.locator(".dbm-job-state .dbm-state")
+    while state.inner_text() in ("Waiting", "Running"):
+        answer = visitor.goto("/dataset/dataset-1", timeout=60_000)
+        assert answer is not None
+        said = visitor.inner_text("body")
+        if answer.status == 200 and "Dataset" in visitor.inner_text("h1"):
+            seen.append("dataset")
+        elif answer.status == 503 and "Back in a moment" in said:
+            seen.append("away")
+        else:
+            seen.append(f"{answer.status}: {said[:500]}")
+    context.close()
+    assert set(seen) <= {"dataset", "away"}, seen
+    return seen
 
 
 def test_cancel_two_tabs_and_an_expired_session(
@@ -274,7 +299,6 @@ def test_cancel_two_tabs_and_an_expired_session(
     page.click("text=Make the first backup")
     expect(page.locator(".dbm-job-state")).to_contain_text("Running", timeout=60_000)
     expect(page.locator(".dbm-phases .now")).to_be_visible()
-    page.screenshot(path=SHOTS / "running.png")
     page.click("text=Cancel this job")
     done(page, "Cancelled")
     assert site.portal.copies() == there
@@ -284,12 +308,232 @@ def test_cancel_two_tabs_and_an_expired_session(
     page.goto(BACKUPS)
     page.context.clear_cookies()
     page.click("text=Make the first backup")
-    page.wait_for_timeout(2000)  # to the page for signing in, of the site's own URL
-    answer = site.session().ask("GET", BACKUPS)
-    assert "/user/login" in answer.headers["Location"]
+    expect(page.locator("h1")).to_have_text("Nothing was done")
+    expect(page.locator("main")).to_contain_text("You were signed out")
+    page.click("text=Sign in again")
+    expect(page.locator("#field-login")).to_be_visible()
     token = site.api_token()
     states = [e["state"] for e in site.act("dbmanage_job_list", token)]
     assert states == ["cancelled", "cancelled"]
+
+    # a page that watches a job says it too, and asks no more
+    page = opened(browser, site)
+    page.goto(BACKUPS)
+    page.click("text=Make the first backup")
+    page.wait_for_url(re.compile("/job/"))
+    page.context.clear_cookies()
+    expect(page.locator("#job-gone")).to_be_visible()
+    expect(page.locator("#job-gone p >> visible=true")).to_have_text(
+        "You were signed out. The job goes on. Sign in again"
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(5000)
+    assert asked == []
+    assert "403" not in page.inner_text("body")
+    accessible(page)
+
+
+#: a pg_dump that takes its time, byte for byte the same
+SLOW_DUMP = f"""#!/usr/bin/python3
+import subprocess, sys, time
+dump = subprocess.Popen(["{PG_BIN / "pg_dump"}", *sys.argv[1:]], stdout=subprocess.PIPE)
+while chunk := dump.stdout.read(4096):
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+    time.sleep(0.1)
+sys.exit(dump.wait())
+"""
+
+
+def test_a_backup_by_the_keyboard_alone_with_its_progress(
+    browser: Browser, site: Site, queue: str
+) -> None:
+    slowed(site.portal)
+    (site.portal.directory / "slow" / "pg_dump").write_text(SLOW_DUMP)
+    site.start_worker(queue)
+    page = opened(browser, site)
+    page.goto(BACKUPS)
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("by hand")
+    accessible(page)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/job/"))
+    expect(page.locator(".dbm-phases .now")).to_contain_text("Dump", timeout=60_000)
+    expect(page.locator(".dbm-progress-line")).to_contain_text(
+        re.compile(r"\d+\s?% · [\d.,]+ [kMG]B of about [\d.,]+ [kMG]B")
+    )
+    while page.evaluate("!document.activeElement.classList.contains('dbm-log')"):
+        page.keyboard.press("Tab")
+    # what is read keeps its focus, what was told stays, and more comes to its end
+    log = page.locator(".dbm-log")
+    before = log.inner_text()
+    say = page.locator("#job-say").element_handle()
+    looked(page, "running", (1280, 390))
+    done(page)
+    assert page.evaluate("document.activeElement.classList.contains('dbm-log')")
+    assert log.inner_text().startswith(before) and "verified" in log.inner_text()
+    times = page.locator(".dbm-log time").count()
+    assert times == len(site.act("dbmanage_job_show", site.api_token(),
+                                 id=page.url.rpartition("/")[2])["log"])  # fmt: skip
+    # the region that speaks is the same one, and says how it ended
+    assert (
+        say is not None and say.evaluate("e => e.isConnected && e.innerText") == "Done"
+    )
+    for phase in ("Dump", "Verify"):
+        expect(page.locator(".dbm-phases")).to_contain_text(phase)
+
+    # the list follows to the end too, but not while somebody types
+    page.goto(BACKUPS)
+    page.click("button:has-text('Back up now')")
+    for typing in (True, False):
+        page.wait_for_url(re.compile("/job/"))
+        expect(page.locator(".dbm-job-state")).to_contain_text("Running")
+        page.goto(BACKUPS)
+        expect(page.locator(".dbm-health")).to_contain_text("A job is running.")
+        if typing:
+            looked(page, "list-running", (1280,))
+            page.locator(".dbm-split summary").click()
+            page.fill("#field-note", "half a sen")
+            done(page)
+            page.wait_for_timeout(1000)
+            assert page.input_value("#field-note") == "half a sen"
+            page.click("button:has-text('Back up with these options')")
+        else:
+            expect(page.locator(".dbm-list tbody tr")).to_have_count(3, timeout=60_000)
+            assert "A job is running" not in page.inner_text(".dbm-health")
+            assert page.locator(".dbm-job").count() == 0
+
+
+# --------------------------------------------------------------------- every state
+
+
+@pytest.fixture(scope="module")
+def shared(
+    template: Portal, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A site for looks at states that are not made by the browser."""
+    with (
+        own_redis() as (server, address),
+        hosted(
+            template, tmp_path_factory.mktemp("states"), **{"ckan.redis.url": address}
+        ) as made,
+    ):
+        made.redis, made.token = server, made.api_token()
+        yield made
+
+
+def aged(site: Site, id: str, days: float) -> str:
+    """A backup as it was made some days ago, with all its signatures."""
+    _, repository = site.portal.engine()
+    whole, moment = repository.find(id), now() - timedelta(days=days)
+    name = f"{moment:%Y%m%dT%H%M%SZ}"
+    subprocess.run(["cp", "-a", whole.path, site.portal.repository / name], check=True)
+    manifest = whole.manifest | {"id": name, "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+    secret = site.portal.options["SECRET_KEY"]
+    path = site.portal.repository / name / "manifest.json"
+    path.write_bytes(dumped(sign(manifest, secret, "manifest")))
+    repository.find(name).remember(
+        verified={"time": manifest["created"], "problems": []}
+    )
+    return name
+
+
+def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> None:
+    site, portal = shared, shared.portal
+    page = opened(browser, site)
+    health = page.locator(".dbm-health")
+
+    def at(path: str, name: str, *words: str) -> None:
+        page.goto(BACKUPS + path)
+        for word in words:
+            expect(page.locator(".dbm")).to_contain_text(word)
+        looked(page, name, (1280,))
+
+    portal.write(**{"ckanext.dbmanage.pg_bin": "/nonexistent"})
+    portal.module("backup", code=1)
+    portal.write(**{"ckanext.dbmanage.pg_bin": ""})
+    at("", "failed", "The last backup failed.", "Try again now", "no pg_dump was found")
+    half = portal.backup("--only", "database").name
+    at("", "failed-still", "The last backup failed.")
+    newest = portal.backup()
+    at("", "unproven", "Backed up, but not proven.", "no uploads")
+    portal.db("maintenance", "on", "--read-only")
+    at("", "read-only", "The site is read-only", "Let people save again")
+    portal.db("maintenance", "off")
+    _, repository = portal.engine()
+    repository.mark("reindex", True)
+    at("", "half-way", "ckan db doctor --fix")
+    repository.mark("reindex", False)
+    at(f"{newest.name}/restore", "blocked", "It cannot be begun now:", "no worker runs")
+
+    foreign = portal.repository / "20200101T000000Z"
+    subprocess.run(["cp", "-a", newest, foreign], check=True)
+    at("20200101T000000Z", "foreign", "Not signed by this site.")
+    at("20200101T000000Z/restore", "no-fit", "The newest that can be restored")
+    dump = portal.repository / half / "database.dump.zst"
+    dump.write_bytes(dump.read_bytes()[:-1] + b"?")
+    portal.module("verify", half, code=1)
+    at(half, "damaged", "Damaged: do not rely on it.", "checksum")
+
+    job = site.act("dbmanage_backup_create", note="lost")
+    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
+    client.hset(f"rq:job:{job['id']}", "status", "failed")  # as RQ notes a dead process
+    at("", "lost", "The last backup failed.", "the worker's own log says why")
+    at(f"job/{job['id']}", "job-lost", "Its worker died")
+    site.redis.send_signal(signal.SIGSTOP)
+    try:
+        at("", "redis-away", "Redis does not answer")
+    finally:
+        site.redis.send_signal(signal.SIGCONT)
+    client.delete(*client.scan_iter("dbmanage:*:job*"))
+
+    old = aged(site, newest.name, 3)
+    (portal.repository / "journal.jsonl").unlink()  # which tells of today's backups
+    for name in (newest.name, half, foreign.name):
+        subprocess.run(["rm", "-r", portal.repository / name], check=True)
+    at("", "overdue", "A backup is overdue.", "Expected by")
+    expect(health).to_have_class(re.compile("is-warn"))
+    at("tables", "tables", "What fills the databases")
+    at(f"{old}/delete", "delete-newest", "It may not be deleted:")
+
+    page.goto(f"/de{BACKUPS}")
+    expect(health).to_contain_text("Eine Sicherung ist überfällig.")
+    assert page.locator("html").get_attribute("lang") == "de"
+    looked(page, "german")
+    page.goto(f"/de{BACKUPS}{old}/restore")
+    expect(page.locator(".dbm")).to_contain_text("Zählen, was sich ändern würde")
+    plain = opened(browser, site, java_script_enabled=False)
+    for path, name in (("", "list"), (old, "backup"), (f"{old}/restore", "restore")):
+        plain.goto(BACKUPS + path)
+        plain.screenshot(path=SHOTS / f"no-script-{name}.png", full_page=True)
+    expect(plain.locator(".dbm-confirm")).to_contain_text("Look again whether")
+
+
+def test_the_restore_page_notices_that_it_was_armed(
+    browser: Browser, shared: Site
+) -> None:
+    """What was left out by then stays left out."""
+    id = shared.portal.backup().name
+    worker = shared.paused_worker()
+    try:
+        page = opened(browser, shared)
+        page.goto(f"{BACKUPS}{id}/restore")
+        page.uncheck("input[value=files]")
+        button = page.locator("button:has-text('Restore to')")
+        expect(button).to_be_disabled()
+        shared.portal.db("arm", id)
+        expect(button).to_be_enabled(timeout=30_000)
+        assert not page.is_checked("input[value=files]")
+        assert page.is_checked("input[value=database]")
+    finally:
+        worker.kill()
+        shared.stop()
 
 
 def test_without_javascript(browser: Browser, site: Site, queue: str) -> None:

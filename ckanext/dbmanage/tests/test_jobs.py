@@ -5,17 +5,24 @@ All tests share one site and one worker; each leaves them as they were.
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
+from ckanext.dbmanage import helpers
+
 from .admin_site import SYSADMIN, TITLE, Site, hosted
-from .conftest import Portal, query, wait_until
+from .conftest import BIN, Portal, query, wait_until
 
 #: a worker that waits for a job that hangs not as long as one of a portal
 HASTY = """
@@ -152,23 +159,108 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
     site: Site, backup: str
 ) -> None:
     """A statement that waits for a lock: psycopg2 does not come back from it."""
-    there, before = site.portal.copies(), sorted(site.portal.repository.iterdir())
-    with closing(psycopg2.connect(site.portal.url("database"))) as other:
-        other.cursor().execute("LOCK TABLE package_tag IN ACCESS EXCLUSIVE MODE")
-        job = site.act("dbmanage_backup_create", note="hangs")
+    portal = site.portal
 
-        def waits() -> bool:
-            return bool(query(
-                "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-                " WHERE NOT granted AND datname = %s AND application_name = 'dbmanage'",
-                "postgres", site.portal.names["database"],
-            ))  # fmt: skip
+    def there() -> list[Path]:
+        found = [*portal.repository.iterdir()]
+        found += (portal.repository / "exports").glob("*")
+        return sorted(found)
 
-        wait_until(waits, 60)
-        site.act("dbmanage_job_cancel", id=job["id"])
-        assert site.ended(site.token, job["id"])["state"] == "cancelled"
-        tidied = next(e for e in site.act("dbmanage_job_list") if e["kind"] == "tidy")
-        assert site.ended(site.token, tidied["id"])["state"] == "done"
-    assert sorted(site.portal.repository.iterdir()) == before
-    assert site.portal.copies() == there
+    (portal.repository / "exports").mkdir(mode=0o700, exist_ok=True)
+    copies, before = portal.copies(), there()
+
+    def waits() -> list[tuple]:
+        return query(
+            "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE NOT granted AND datname = %s",
+            "postgres", portal.names["database"],
+        )  # fmt: skip
+
+    for name, data in (
+        ("backup_create", {"note": "hangs"}),
+        ("export", {"kind": "datasets"}),
+        ("publish", {}),
+    ):
+        with closing(psycopg2.connect(portal.url("database"))) as other:
+            other.cursor().execute("LOCK TABLE package_tag IN ACCESS EXCLUSIVE MODE")
+            job = site.act(f"dbmanage_{name}", **data)
+            wait_until(waits, 60)
+            site.act("dbmanage_job_cancel", id=job["id"])
+            assert site.ended(site.token, job["id"])["state"] == "cancelled"
+            kinds = {e["kind"]: e for e in reversed(site.act("dbmanage_job_list"))}
+            assert site.ended(site.token, kinds["tidy"]["id"])["state"] == "done"
+        assert there() == before, name
+    assert portal.copies() == copies
     assert site.act("dbmanage_status")["failed"] is None
+    asked = [e for e in site.journal if e.get("what") == "cancel"]
+    assert {e["user"] for e in asked[-3:]} == {SYSADMIN}
+
+
+def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:
+    site.portal.db("arm", backup, "--for", "1s")
+    time.sleep(1.1)
+    assert site.act("dbmanage_status")["armed"] is None
+    refused = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert refused["error"]["__type"] == "Authorization Error"
+
+
+def test_the_configuration_allows_it_always_or_never(
+    site: Site, backup: str, asleep: None
+) -> None:
+    def restore() -> str:
+        arguments = [f"id={backup}", f"confirm={TITLE}", "-c", site.portal.ini]
+        done = subprocess.run(
+            [BIN / "ckanapi", "action", "dbmanage_restore", *arguments],
+            env=site.portal.environment, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    site.portal.db("arm", backup)
+    try:
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "never"})
+        assert "web_restore is `never`" in restore()
+        assert site.act("dbmanage_status")["armed"] is not None
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "always"})
+        job = json.loads(restore())
+    finally:
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "armed"})
+    assert job["state"] == "queued"
+    begun, until = (helpers.known(job[key]) for key in ("asked", "until"))
+    assert timedelta(minutes=29) < until - begun < timedelta(minutes=31)
+    # what an operator has armed is not used up by what needs no arming
+    assert site.act("dbmanage_status")["armed"]["backup"] == backup
+    site.act("dbmanage_job_cancel", id=job["id"])
+
+
+@pytest.mark.smoke
+def test_the_pages_from_the_list_to_the_end_of_a_job(site: Site) -> None:
+    me, path = site.session(SYSADMIN), "/ckan-admin/backups/"
+
+    def look(path: str, *words: str) -> str:
+        page = me.ask("GET", path)
+        assert page.status_code == 200, (path, page.status_code)
+        assert not [w for w in words if w not in page.text], (path, words)
+        return page.text
+
+    made = me.post(f"{path}new", boxes="1", parts=["database", "files"], note="walk")
+    job = made.headers["Location"].removeprefix(site.base)
+    look(job, "walk", "Asked for by user-1", 'id="job-log"', "http-equiv")
+    done = site.ended(site.token, job.rpartition("/")[2])
+    assert done["state"] == "done", done
+    look(job, "verified", "Show the backup")
+    live = me.ask("GET", f"{job}/live?lines={done['lines'] - 1}&said=")
+    assert live.status_code == 286 and live.text.count("<time") == 1
+    id = done["result"]["backup"]
+    look(path, id, "walk", "Export as JSON Lines")
+    look(path + id, "Verified", "sha256sum -c SHA256SUMS")
+    look(f"{path}{id}?compare=1", "Rows then and now")
+    look(f"{path}{id}/restore", "Restoring from the web is off", f"ckan db arm {id}")
+    look(f"{path}{id}/download", "all.tar", "Your password, again")
+    look(f"{path}{id}/delete", "other backup")
+    look(f"{path}journal", "127.0.0.1")
+    look(f"{path}tables", "resource")
+    look(f"/de{path}", "Sicherung")
+    late = me.ask("POST", f"{path}publish")
+    assert late.status_code == 400 and "Nothing was done" in late.text
+    gone = site.session().ask("POST", f"{path}publish")
+    assert gone.status_code in (400, 403) and "You were signed out" in gone.text
