@@ -42,6 +42,7 @@ EXPORTS = "exports"
 UNSIGNED = "is not signed"
 _ID = re.compile(r"\d{8}T\d{6}Z")
 _PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
+_PARTIAL_EXPORT = re.compile(r"\..+\.partial")
 _PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial")
 #: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
 _MAX_JSON = 64 << 20
@@ -390,6 +391,10 @@ class Repository:
         for entry in regular_files(self.path).values():
             if _PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            for entry in regular_files(self.path / EXPORTS).values():
+                if _PARTIAL_EXPORT.fullmatch(entry.name) and is_regular(entry):
+                    Path(entry.path).unlink()
         with suppress(FileNotFoundError):
             for entry in regular_files(self.path / "state").values():
                 if _PARTIAL_STATE.fullmatch(entry.name) and is_regular(entry):
