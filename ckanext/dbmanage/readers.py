@@ -214,6 +214,8 @@ def _look_at(connection: Any, snapshot: str) -> None:
     for statement in (
         "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
         f"SET TRANSACTION SNAPSHOT '{snapshot}'",
+        # there are several of us: a server's own workers start slower than these end
+        "SET LOCAL max_parallel_workers_per_gather = 0",
     ):
         connection.exec_driver_sql(statement)
 

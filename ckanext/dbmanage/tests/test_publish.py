@@ -464,7 +464,7 @@ def test_publish_killed_leaves_the_old_set_or_the_new(portal: Portal) -> None:
     directory = folder(portal)
     portal.db("publish")
     texts, killed = {"0"}, 0
-    for number in range(1, 7):
+    for number in range(1, 9):
         portal.sql(
             "UPDATE package SET version = %s, notes = (SELECT string_agg(md5(g::text"
             " || name), ' ') FROM generate_series(1, 6000) g)".replace(
@@ -476,7 +476,13 @@ def test_publish_killed_leaves_the_old_set_or_the_new(portal: Portal) -> None:
             env=portal.environment, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         wait_until(lambda: (directory / ".next").is_dir())
-        time.sleep(random.random() * 1.5)
+        if number % 2:
+            time.sleep(random.random())
+        else:  # about when the new set gets its name
+            upcoming = directory / ".next" / "index.json"
+            while not upcoming.exists() and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(random.random() * 0.05)
         end_group(process)
         killed += process.returncode == -signal.SIGKILL
         texts.add(str(number))
@@ -493,7 +499,7 @@ def test_publish_killed_leaves_the_old_set_or_the_new(portal: Portal) -> None:
             assert len(lines) == 36 and len(versions) == 1 and versions <= texts
     assert killed >= 3
     portal.db("publish")
-    assert {each["version"] for each in lines_of(directory).values()} == {"6"}
+    assert {each["version"] for each in lines_of(directory).values()} == {"8"}
     assert published.foreign(directory) == [] and not (directory / ".next").exists()
 
 
