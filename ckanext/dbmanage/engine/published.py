@@ -134,16 +134,22 @@ def find(directory: Path, file: File) -> tuple[str, IO[bytes]] | None:
 
     Raises OSError when it may be there and cannot be opened.
     """
+    failed: OSError | None = None
     # the first again: it may be moved up between the two looks
     for place in (file.name, f"{_NEXT}/{file.name}", file.name):
         try:
             found = _opened(directory, place)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            failed = error
+            continue
         about = os.fstat(found.fileno())
         if (about.st_size, about.st_mtime_ns) == (file.bytes, file.seconds * 10**9):
             return place, found
         found.close()
+    if failed is not None:
+        raise failed
     return None
 
 
@@ -204,7 +210,9 @@ def commit(
     files, new = [], []
     for file in made:
         old = before.files.get(file.name) if before else None
-        found = find(directory, old) if old else None
+        found = None
+        with suppress(OSError):  # what nobody can open is replaced
+            found = find(directory, old) if old else None
         if found:
             found[1].close()
         if old and found and old.sha256 == file.sha256:

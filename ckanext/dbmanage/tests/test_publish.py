@@ -691,6 +691,25 @@ def test_what_cannot_be_opened_is_not_taken_for_missing(
     assert published.foreign(tmp_path) == []
 
 
+def test_what_nobody_may_open_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as what root has put there under one of the names."""
+    fabricate(tmp_path, "old")
+    opening, number = os.open, (tmp_path / GZ).stat().st_ino
+
+    def not_allowed(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == tmp_path / GZ and os.stat(path).st_ino == number:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opening(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", not_allowed)
+    assert Client(tmp_path).ask(f"/dump/{GZ}")[0] == 503
+    fabricate(tmp_path, "old")
+    assert b"old" in Client(tmp_path).ask(f"/dump/{GZ}")[2]
+    assert is_whole(tmp_path) is not None and published.foreign(tmp_path) == []
+
+
 def test_answered_while_the_database_is_away(
     portal: Portal, serve: Callable[[Portal], Web]
 ) -> None:
