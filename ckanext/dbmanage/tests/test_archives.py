@@ -31,6 +31,7 @@ def superuser_dump(portal: Portal, file: Path, *options: str) -> Path:
     return file
 
 
+@pytest.mark.smoke
 def test_a_plain_pg_dump_is_restored_with_trust(portal: Portal, tmp_path: Path) -> None:
     # what pg_dump keeps of the database itself is in the archive, and not restored
     name = portal.names["database"]

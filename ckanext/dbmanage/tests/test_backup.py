@@ -13,6 +13,7 @@ from .conftest import DATASETS, PG_BIN, Portal, query
 pytestmark = pytest.mark.smoke
 
 
+@pytest.mark.smoke
 def test_backup_prints_its_id_alone(portal: Portal) -> None:
     done = portal.db("backup", "--note", "before the harvest")
     name = done.stdout.strip()
@@ -25,6 +26,7 @@ def test_backup_prints_its_id_alone(portal: Portal) -> None:
     assert listed["parts"] == ["database", "datastore", "files"]
 
 
+@pytest.mark.smoke
 def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:
     portal.db("backup")
     before = portal.state()
@@ -41,6 +43,7 @@ def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:
     assert f"Packages not indexed = 0 out of {DATASETS}" in found
 
 
+@pytest.mark.smoke
 def test_it_works_without_ckan(portal: Portal) -> None:
     """`ckan` cannot start when its database is gone; `python -m` brings it back."""
     portal.db("backup")
@@ -54,6 +57,7 @@ def test_it_works_without_ckan(portal: Portal) -> None:
     assert portal.db("backups").returncode == 0
 
 
+@pytest.mark.smoke
 def test_dump_and_load(portal: Portal) -> None:
     file = portal.directory / "my dump.dump"
     portal.db("dump", str(file))
@@ -68,6 +72,7 @@ def test_dump_and_load(portal: Portal) -> None:
     }
 
 
+@pytest.mark.smoke
 def test_json_is_one_document(portal: Portal) -> None:
     done = portal.db("backup", "--json")
     about = json.loads(done.stdout)

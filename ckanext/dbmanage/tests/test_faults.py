@@ -175,6 +175,7 @@ def test_a_killed_child_is_a_failure_that_is_told(
     whole(portal)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
     fill(portal, 500_000)  # a busy machine must not be done before the signal

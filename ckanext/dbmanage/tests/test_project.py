@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import secrets
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,8 @@ import pytest
 
 import ckanext.dbmanage
 from ckanext.dbmanage import catalogue, cli, config
+
+from .conftest import READER, Portal, query
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent
@@ -156,7 +159,9 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin() -> None:
+def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin(
+    tmp_path: Path,
+) -> None:
     """The same pass as with `image_view`, core's own plugin that declares an option.
 
     Without any plugin one more does: "no undeclared options" fails with every plugin
@@ -167,11 +172,16 @@ def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin() -> None:
     import ckan.tests.cli
 
     tests = Path(ckan.tests.cli.__file__).parent
+    # databases that no other process of the tests has a session in
+    own = Portal(tmp_path, f"core{secrets.token_hex(4)}")
+    for name in own.names.values():
+        query(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
     settings = {
         "ckan.auth.create_unowned_dataset": "true",
-        "sqlalchemy.url": os.environ["CKAN_SQLALCHEMY_URL"],
-        "ckan.datastore.write_url": os.environ["CKAN_DATASTORE_WRITE_URL"],
-        "ckan.datastore.read_url": os.environ["CKAN_DATASTORE_READ_URL"],
+        "ckan.storage_path": str(own.storage),  # an upgrade is backed up
+        "sqlalchemy.url": own.url("database"),
+        "ckan.datastore.write_url": own.url("datastore"),
+        "ckan.datastore.read_url": own.url("datastore", "datastore_default", READER),
         "ckan.redis.url": os.environ["CKAN_REDIS_URL"],
         "solr_url": os.environ["CKAN_SOLR_URL"],
     }
@@ -194,6 +204,7 @@ def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin() -> None:
         (passed,) = re.findall(r"(\d+) passed", done.stdout) or [done.stdout[-2000:]]
         failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", done.stdout)
         results.append((passed, sorted(failed)))
+    own.drop()
     with_core_s, with_ours = results
-    assert with_ours == with_core_s
+    assert with_ours == with_core_s, done.stdout[-6000:]
     assert int(with_ours[0]) > 100

@@ -270,6 +270,7 @@ def test_another_site_s_backup_says_what_changes(
 # ------------------------------------------------------------------------- the doctor
 
 
+@pytest.mark.smoke
 def test_the_doctor(portal: Portal) -> None:
     done = portal.module("doctor", code=1)
     assert re.search(r"problem +backups +there is no verified backup", done.stdout)

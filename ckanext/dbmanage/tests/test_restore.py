@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import psycopg2
+import pytest
 
 from .conftest import (
     DATASETS,
@@ -49,6 +50,7 @@ def refused(portal: Portal, *arguments: str) -> str:
 # ------------------------------------------------------------------ who may do it
 
 
+@pytest.mark.smoke
 def test_a_role_without_createdb_is_told_the_one_line(portal: Portal, role) -> None:
     plain = role("dbm_plain", "NOCREATEDB IN ROLE ckan_default")
     as_role(portal, plain)
@@ -116,6 +118,7 @@ def test_wrong_password_missing_database_and_no_server(portal: Portal) -> None:
 # --------------------------------------------------------------------- the preview
 
 
+@pytest.mark.smoke
 def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> None:
     portal.backup()
     portal.sql("DELETE FROM resource WHERE id IN ('r-1', 'r-2')")
@@ -147,6 +150,7 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
 # ------------------------------------------------------------------------- the copy
 
 
+@pytest.mark.smoke
 def test_what_belongs_to_the_database_is_copied(portal: Portal) -> None:
     name = portal.names["database"]
     for statement in (
@@ -238,6 +242,7 @@ def test_a_wrong_row_count_is_found_in_the_copy(portal: Portal) -> None:
 # ------------------------------------------------------------------------ the switch
 
 
+@pytest.mark.smoke
 def test_a_foreign_session_is_named(portal: Portal) -> None:
     portal.backup()
     with closing(superuser(portal.names["datastore"])) as session:
@@ -288,6 +293,7 @@ def test_names_that_look_like_ours_survive(portal: Portal) -> None:
             query(f'DROP DATABASE IF EXISTS "{name}"')
 
 
+@pytest.mark.smoke
 def test_one_way_back_is_kept(portal: Portal) -> None:
     portal.backup()
     portal.module("restore", "latest", "--yes", "--no-backup")
@@ -334,6 +340,7 @@ def test_two_at_once_in_one_repository(portal: Portal) -> None:
     portal.backup()
 
 
+@pytest.mark.smoke
 def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) -> None:
     """Without a look at each new connection it answers 500 for ever."""
     import socket
@@ -404,6 +411,7 @@ def test_solr_down_is_a_warning_and_is_made_up_for(portal: Portal) -> None:
     assert "Packages not indexed = 0" in done.stdout
 
 
+@pytest.mark.smoke
 def test_only_what_differs_is_indexed_and_orphans_go(portal: Portal) -> None:
     portal.ckan("search-index", "rebuild", "-q")
     portal.db("backup")
@@ -459,6 +467,7 @@ def test_a_failed_dump_leaves_the_old_file(portal: Portal) -> None:
     portal.module("dump", "/nosuch/dir/x.dump", code=1)
 
 
+@pytest.mark.smoke
 def test_the_datastore_goes_by_only(portal: Portal) -> None:
     file = portal.directory / "ds.dump"
     portal.module("dump", str(file), "--only", "datastore")

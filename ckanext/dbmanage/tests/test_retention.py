@@ -328,6 +328,7 @@ def test_what_cannot_be_judged_is_never_touched(shelf: Shelf) -> None:
 # ---------------------------------------------------------------------- forgetting
 
 
+@pytest.mark.smoke
 def test_forgetting_takes_the_backup_and_what_was_known_of_it(shelf: Shelf) -> None:
     ids = shelf.daily(3)
     (shelf.path / "state" / f"{ids[1]}.html").write_text("a proof")

@@ -188,6 +188,7 @@ def test_the_disk_is_full_while_contents_are_written(
 # --------------------------------------------------------------------- the restore
 
 
+@pytest.mark.smoke
 def test_uploads_come_back_with_the_databases(portal: Portal) -> None:
     before = portal.state()
     portal.backup()
@@ -283,6 +284,7 @@ def test_a_link_to_what_is_another_s_is_not_followed(portal: Portal) -> None:
     assert (portal.storage / "link").is_symlink()
 
 
+@pytest.mark.smoke
 def test_a_changed_content_is_found_before_anything_is_touched(portal: Portal) -> None:
     path = portal.backup()
     (line,) = [line for line in listed(path) if line["path"] == LAST]

@@ -41,6 +41,7 @@ def test_a_backup_is_these_files_and_no_others(taken: Path) -> None:
     assert oct(taken.stat().st_mode & 0o777) == "0o700"
 
 
+@pytest.mark.smoke
 def test_a_flipped_bit_anywhere_is_named(portal: Portal, taken: Path) -> None:
     chance = random.Random(4711)
     for name in FILES:
@@ -175,6 +176,7 @@ def test_an_older_secret_still_counts(portal: Portal, taken: Path) -> None:
     portal.module("verify", code=1)
 
 
+@pytest.mark.smoke
 def test_a_copied_backup_directory_can_be_restored(portal: Portal, taken: Path) -> None:
     copy = portal.directory / "elsewhere"
     shutil.copytree(taken, copy)
