@@ -140,20 +140,12 @@ class Export(Readers):
         Shows `check` random ones again by the plain action. Raises DbmanageError when
         a process ends before its time.
         """
-        exportable, done = EXPORTED[kind], Exported()
-        from ckan.common import config
-
-        statement = (
-            exportable.everything if self._wanted.everything else exportable.listed
-        )
-        site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
-        count = statement.rpartition(" ORDER BY ")[0]
-        total = self.rows(f"SELECT count(*) FROM ({count}) found", **site).scalar()  # noqa: S608
-        if exportable.options == _NO_USERS:
+        done = Exported()
+        if EXPORTED[kind].options == _NO_USERS:
             # by one for all: they may be others a moment later
             counts, done.index_failed = self.ask((kind, "counts", None))
             self.tell((kind, "know", counts))
-        rows = self.rows(statement, **site)
+        total, rows = self._listed(kind)
         sample = _Sample(check)
 
         def take(asked: tuple[str, str, Any], piece: tuple[bytes, list[int]]) -> None:
@@ -179,6 +171,17 @@ class Export(Readers):
             if self.ask((kind, "again", id)) != sum:
                 done.differing.append(name)
         return done
+
+    def _listed(self, kind: str) -> tuple[int, Any]:
+        """How many records of a kind there are to be shown, and their rows."""
+        from ckan.common import config
+
+        wanted = EXPORTED[kind]
+        statement = wanted.everything if self._wanted.everything else wanted.listed
+        site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
+        count = statement.rpartition(" ORDER BY ")[0]
+        total = self.rows(f"SELECT count(*) FROM ({count}) found", **site).scalar()  # noqa: S608
+        return total, self.rows(statement, **site)
 
     def refused(self, kind: str, ids: Iterable[str]) -> int:
         """How many of these ids are of no record that a visitor may read."""
