@@ -182,8 +182,9 @@ def _told(value: Any) -> tuple[Any, Any]:
     """A value told apart from all others: 1 is neither True nor 1.0 here."""
     if value.__class__ is list and all(each.__class__ is str for each in value):
         return list, tuple(value)
-    if value.__class__ in (str, int, bool, float, type(None)):
-        return value.__class__, value
+    kind = value.__class__
+    if kind in (str, int, bool, float, type(None)) or kind.__eq__ is object.__eq__:
+        return kind, value
     raise ValueError(value)
 
 

@@ -485,7 +485,7 @@ def test_validators_made_anew_are_told_apart() -> None:
         def __call__(self, value: Any) -> Any:
             return value
 
-    values = [1, True, 1.0, 0, None, "1", ["1"], ["1", "2"], {}]
+    values = [1, True, 1.0, 0, None, "1", ["1"], ["1", "2"], Path, ended, {}]
     made = [ended(value) for value in values] + [ended(0, value) for value in values]
     made += [Unhashable(), Unhashable()]
     known = {navl._identity(each) for each in made}
