@@ -151,18 +151,21 @@ def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
     status = _look("status", journal=8)
-    every = overview.backups(_repository())
+    site = config.site(tk.config)
+    every = overview.backups(Repository(site.repository, site.secrets))
     listed = [each for each in every if not before or each["id"] < before]
+    shown = listed[:_PAGE]
     job = next(iter(status["jobs"]), None)
     with suppress(tk.ValidationError):  # gone since, or Redis is
         job = job and _call("job_show", id=job["id"], log=30)
-    parts = overview.wanted(config.site(tk.config), tk.config)
+    parts = overview.wanted(site, tk.config)
+    whole = overview.having(every, parts)
     said = {
         "status": status,
-        "backups": listed[:_PAGE],
+        "backups": shown,
         "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
         "before": before,
-        "stays": {e["id"] for e in every if overview.must_stay(e, every, parts)},
+        "stays": {e["id"] for e in shown if overview.must_stay(e, every, whole)},
         "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
         "job": job,
         "retention": config.retention(tk.config),

@@ -88,7 +88,7 @@ def status(
     portal cannot be brought back from half of them.
     """
     described = backups(repository)
-    whole = _whole(described, wanted(site, settings))
+    whole = having(described, wanted(site, settings))
     good = [each for each in whole if each["state"] in ("verified", "proven")]
     proven = next((each for each in good if each["state"] == "proven"), None)
     journal = repository.journal(_TAIL)
@@ -138,23 +138,24 @@ def wanted(site: Site, settings: config.Config) -> set[str]:
     return set(config.parts(settings)) or there
 
 
-def _whole(
-    described: list[dict[str, Any]], parts: Collection[str]
-) -> list[dict[str, Any]]:
-    return [each for each in described if set(parts) <= set(each["parts"])]
+def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, Any]]:
+    """Those of the backups that have all of the parts."""
+    return [each for each in described if parts.issubset(each["parts"])]
 
 
 def must_stay(
-    about: dict[str, Any], described: list[dict[str, Any]], parts: Collection[str]
+    about: dict[str, Any],
+    described: list[dict[str, Any]],
+    whole: list[dict[str, Any]],
 ) -> str:
     """Why a backup may not be deleted by hand, empty when it may.
 
-    As `operations.must_stay`, and the newest good one that has all `parts` stays too.
+    As `operations.must_stay`, and the newest good one of the `whole` stays too.
     """
-    whole = _whole(described, parts)
-    return operations.must_stay(about, described) or (
-        about in whole and operations.must_stay(about, whole) or ""
-    )
+    why = operations.must_stay(about, described)
+    if why or not any(each["id"] == about["id"] for each in whole):
+        return why
+    return operations.must_stay(about, whole)
 
 
 def _state(known: dict[str, Any]) -> str:

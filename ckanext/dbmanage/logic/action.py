@@ -131,9 +131,7 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
             "proof": found.state().get("proved"),
             "history": overview.history(repository, found.id),
-            "stays": overview.must_stay(
-                shown, described, overview.wanted(site, tk.config)
-            ),
+            "stays": _stays(site, shown, described),
             "fits": operations.unfit(tk.config, found),
         }
         unfit = shown["fits"]
@@ -247,9 +245,7 @@ def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
     found = _named(repository, data["id"])
     with _told("id"):
         described = overview.backups(repository)
-        about = _among(described, found.id)
-        parts = overview.wanted(site, tk.config)
-        if why := overview.must_stay(about, described, parts):
+        if why := _stays(site, _among(described, found.id), described):
             raise Refused(f"backup {found.id} stays: {why}")
         return {"id": operations.delete(_portal(context), data["id"]).id}
 
@@ -486,6 +482,11 @@ def _among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
         if each["id"] == id:
             return each
     raise tk.ObjectNotFound(tk._("Backup {} was deleted meanwhile").format(id))
+
+
+def _stays(site: Site, about: Data, described: list[Data]) -> str:
+    whole = overview.having(described, overview.wanted(site, tk.config))
+    return overview.must_stay(about, described, whole)
 
 
 def _named(repository: Repository, id: str) -> Backup:

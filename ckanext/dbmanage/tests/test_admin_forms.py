@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import secrets
 import signal
@@ -53,7 +54,7 @@ def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         found = install_plugin(
             directory / "sso", "sso", {"__init__.py": SSO}, "__init__:Plugin"
         )
-        patch.setenv("PYTHONPATH", found["PYTHONPATH"])
+        patch.setenv("PYTHONPATH", found["PYTHONPATH"], prepend=os.pathsep)
         at = f"{SUPERUSER.host}:{SUPERUSER.port}"
         options = {
             "ckan.plugins": "dbmanage datastore activity sso",
