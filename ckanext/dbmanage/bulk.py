@@ -110,7 +110,7 @@ class Datasets:
     def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
         self._documents = self._solr(modified) if self._solr else {}
         missing = [each for each in modified if each not in self._documents]
-        self._dictized = self._rows(missing) if missing else {}
+        self._dictized = self._read(missing)
         self._entities = {}
         bare = {each: self._is_bare(each) for each in modified}
         others = [each for each in modified if entities or not bare[each]]
@@ -123,6 +123,15 @@ class Datasets:
             one = self._bare_show if bare[dataset] else self._action
             yield dataset in self._documents, functools.partial(one, dataset)
         model.Session.expunge_all()
+
+    def _read(self, ids: Sequence[str]) -> dict[str, Record]:
+        """These datasets' rows; one whose rows are broken is left to the action."""
+        try:
+            return self._rows(ids) if ids else {}
+        except Exception:
+            model.Session.rollback()
+            half = len(ids) // 2
+            return {**self._read(ids[:half]), **self._read(ids[half:])} if half else {}
 
     # -- a dataset without a plugin that has a say
 

@@ -210,24 +210,16 @@ class _Writer:
     ) -> tuple[list[dict[str, Any]], list[str]]:
         """The documents of a batch, and the ids that failed."""
         buffer, failed = _Buffer(self._solr), []
-        try:
-            with self._bulk.swapped(), _connection(buffer):
-                ways = self._bulk.show(batch, entities=True)
-                for (dataset, _), _ in zip(batch, ways, strict=True):
-                    before = len(buffer.documents)
-                    try:
-                        self._write(dataset)
-                    except Exception:
-                        model.Session.rollback()
-                        del buffer.documents[before:]
-                        failed.append(dataset)
-        except Exception:  # a row that cannot be read fails its own dataset alone
-            model.Session.rollback()
-            if len(batch) == 1:
-                return [], [batch[0][0]]
-            half = len(batch) // 2
-            first, second = self._made(batch[:half]), self._made(batch[half:])
-            return first[0] + second[0], first[1] + second[1]
+        with self._bulk.swapped(), _connection(buffer):
+            ways = self._bulk.show(batch, entities=True)
+            for (dataset, _), _ in zip(batch, ways, strict=True):
+                before = len(buffer.documents)
+                try:
+                    self._write(dataset)
+                except Exception:
+                    model.Session.rollback()
+                    del buffer.documents[before:]
+                    failed.append(dataset)
         return buffer.documents, failed
 
     def _write(self, dataset: str) -> None:

@@ -129,7 +129,8 @@ def test_only_what_differs(portal: Portal) -> None:
     )
     told = portal.db("reindex", "--changed").stderr
     assert "1 datasets indexed, 1 removed" in told
-    found = select(portal, fq="title:newer")["response"]
+    own = f"site_id:{portal.options['ckan.site_id']}"
+    found = select(portal, fq=["title:newer", own])["response"]
     assert [each["id"] for each in found["docs"]] == ["id-4"]
     assert "0 datasets indexed, 0 removed" in portal.db("reindex", "--changed").stderr
     portal.sql("UPDATE \"group\" SET title = 'Renamed' WHERE name = 'org-1'")
@@ -225,3 +226,9 @@ def test_a_row_that_cannot_be_read_fails_its_own_dataset(portal: Portal) -> None
     assert "id-3" in named and done.returncode == 1, done.stderr
     there = documents(portal).keys() - {"facets"}
     assert len(there) == DATASETS - len(named) and not named & there
+    # the export names it as well, and writes the others (id-10 to id-40 are private)
+    file = portal.directory / "d.jsonl"
+    done = portal.db("export", "datasets", "--fresh", "-O", str(file), code=1)
+    lines = file.read_text().splitlines()
+    told = {n for n in ("id-3", "id-4") if f"({n})" in done.stderr}
+    assert "id-3" in told and len(lines) == DATASETS - 4 - len(told), done.stderr
