@@ -338,7 +338,7 @@ def test_cancel_two_tabs_and_an_expired_session(
 SLOW_DUMP = f"""#!/usr/bin/python3
 import subprocess, sys, time
 dump = subprocess.Popen(["{PG_BIN / "pg_dump"}", *sys.argv[1:]], stdout=subprocess.PIPE)
-while chunk := dump.stdout.read(4096):
+while chunk := dump.stdout.read(1024):
     sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
     time.sleep(0.1)
