@@ -702,9 +702,9 @@ def extend_core() -> list[click.Command]:
     """
     from ckan.cli import db as core
 
-    from . import catalogue, upgrade
+    from . import catalogue, isolated
 
-    upgrade.allow_percent()
+    isolated.allow_percent()
     for command in (*COMMANDS, *of_core(), *catalogue.COMMANDS):
         core.db.add_command(command)
     return []

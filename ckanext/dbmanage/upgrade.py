@@ -10,12 +10,8 @@ import inspect
 import json
 import os
 import re
-import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -23,12 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from alembic.config import Config as AlembicConfig
 from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from . import blockers, config
 from .blockers import Drops
@@ -37,6 +30,7 @@ from .engine import Site, Warn, migration, postgres
 from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed
 from .engine.migration import Changes
 from .engine.postgres import Database, closing
+from .isolated import Heard, isolated
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it
 CORE = "alembic_version"
@@ -190,186 +184,6 @@ def sample(
         return json.loads(isolated(settings, copies, core, code).splitlines()[-1])
 
     return read
-
-
-#: CKAN 2.10 and 2.11 do not start without these
-_LOGGING = """
-[loggers]
-keys = root, alembic
-[handlers]
-keys = console
-[formatters]
-keys = plain
-[logger_root]
-level = ERROR
-handlers = console
-[logger_alembic]
-level = INFO
-handlers =
-qualname = alembic.runtime.migration
-[handler_console]
-class = StreamHandler
-args = (sys.stderr,)
-formatter = plain
-[formatter_plain]
-format = %(levelname)s %(message)s
-"""
-
-_NEED_DATASTORE = {"datastore", "datapusher", "datatables_view", "recline_view"}
-
-#: nothing listens there: a copy's CKAN must not touch a live service
-_CLOSED = "127.0.0.1:9"
-
-
-def isolated(
-    settings: config.Config,
-    copies: Mapping[str, Database],
-    plugins: list[str],
-    code: str,
-    *arguments: str,
-    heard: Heard | None = None,
-) -> str:
-    """Runs Python code with CKAN on copies, every live service out of its reach.
-
-    With the site's configuration, but only these plugins; `-c` and the configuration
-    file are put before the arguments. Returns what it printed; what it said on stderr
-    is added to `heard`. Raises ToolFailed.
-    The environment wins over every configuration file (facts: measured), so each
-    address that it may hold is set there; those of plugins' own options are closed in
-    the file.
-    """
-    if "datastore" not in copies:  # CKAN refuses to start with one database for both
-        plugins = [name for name in plugins if name not in _NEED_DATASTORE]
-    main = copies["database"]
-    store = copies.get("datastore", main)
-    is_live = main == config.databases(settings)["database"]
-    environment = dict(os.environ)
-    if is_live:  # a migration that waits for a lock has all others wait behind it
-        environment["PGOPTIONS"] = "-c lock_timeout=10s"
-    environment |= {
-        "CKAN_SQLALCHEMY_URL": _rendered(main.url),
-        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url),
-        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url),
-        "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
-        "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
-        "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
-        "CKAN_SMTP_SERVER": _CLOSED,
-    }
-    with tempfile.TemporaryDirectory(prefix="dbmanage") as directory:
-        ini = Path(directory) / "ckan.ini"
-        environment["CKAN_STORAGE_PATH"] = directory
-        other = "".join(f"{k} = {v}\n" for k, v in _addresses(settings, copies))
-        ini.write_text(
-            f"[app:main]\nuse = config:{os.path.abspath(settings['__file__'])}\n"
-            f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
-            f"{other}{_LOGGING}"
-        )
-        begin = "from ckanext.dbmanage import upgrade; upgrade.allow_percent()"
-        said, lines, ended = _run(
-            [f"{begin}\n{code}", "-c", str(ini), *arguments], environment, heard
-        )
-    if ended:
-        where = "the live database" if is_live else "the copy"
-        calm = "" if is_live else "; all that is live is as it was"
-        raise ToolFailed(
-            f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
-            f"{calm}:\n  " + "\n  ".join(_gist(lines))
-        )
-    return said
-
-
-def _rendered(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
-#: how the address of a service begins, and how options of one without a scheme end
-_SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
-_HOST = (".host", ".hostname", ".server")
-
-
-def _addresses(
-    settings: config.Config, copies: Mapping[str, Database]
-) -> Iterator[tuple[str, str]]:
-    """Options of plugins that name a live service: a copy's, or a closed address."""
-    live = config.databases(settings)
-    names = {(d.url.host, d.url.database): copies.get(p) for p, d in live.items()}
-    for option, value in settings.items():
-        value = str(value or "")
-        if _SERVICE.match(value):
-            scheme = value.partition(":")[0]
-            with suppress(ArgumentError, ValueError):
-                url = make_url(value)
-                copy = names.get((url.host, url.database))
-                closed = f"{scheme}://{_CLOSED}/none"
-                new = _rendered(url.set(database=copy.name)) if copy else closed
-                yield option, new.replace("%", "%%")
-        elif value and option.endswith(_HOST):
-            yield option, "closed.invalid"
-
-
-#: when a line was said on stderr, and the line; an empty one at a program's good end
-Heard = list[tuple[float, str]]
-
-
-def allow_percent() -> None:
-    """Lets core migrate a database whose URL holds a `%`, of a password or a socket.
-
-    alembic, and core's reader of files for what is in the environment, take it for an
-    interpolation.
-    """
-    import ckan.cli
-    import ckan.model
-
-    if ckan.cli.CKANConfigLoader.__module__ == __name__:
-        return  # that was done before
-
-    class Config(AlembicConfig):
-        def set_main_option(self, name: str, value: str) -> None:
-            try:
-                super().set_main_option(name, value)
-            except ValueError:
-                super().set_main_option(name, value.replace("%", "%%"))
-
-    class Loader(ckan.cli.CKANConfigLoader):
-        def _update_defaults(self, new_defaults: dict[str, Any]) -> None:
-            super()._update_defaults(
-                {k: str(v).replace("%", "%%") for k, v in new_defaults.items()}
-            )
-
-    ckan.model.AlembicConfig = Config  # type: ignore[misc]
-    ckan.cli.CKANConfigLoader = Loader  # type: ignore[misc]
-
-
-def _run(
-    arguments: list[str], environment: dict[str, str], heard: Heard | None
-) -> tuple[str, list[str], int]:
-    """What a Python program printed, its lines on stderr, and its exit code."""
-    lines: Heard = [] if heard is None else heard
-
-    def listen(file: Any) -> None:
-        for line in file:
-            if line.strip():
-                lines.append((time.monotonic(), line.rstrip()))
-
-    before = len(lines)
-    with postgres.running(
-        [sys.executable, "-c", *arguments], environment, text=True, stdin=-3, stdout=-1
-    ) as process:
-        thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
-        thread.start()
-        said = str(process.stdout.read()) if process.stdout else ""
-        code = process.wait()
-        thread.join()
-    if not code:
-        lines.append((time.monotonic(), ""))
-    return said, [line for _, line in lines[before:]], code
-
-
-def _gist(lines: list[str]) -> list[str]:
-    """The error in what a program said, without the statement that follows it."""
-    errors = re.compile(r"[\w.]+(Error|Exception|Failed|Mismatch): ")
-    begins = [n for n, line in enumerate(lines) if errors.match(line)]
-    return lines[begins[-1] :][:4] if begins else lines[-6:]
 
 
 #: core makes this type at the first search, and fails when two come at once

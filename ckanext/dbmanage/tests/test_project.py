@@ -54,7 +54,7 @@ LAYERS = [
     {"engine"},
     {"config", "pool"},
     {"place", "readers"},
-    {"blockers"},
+    {"blockers", "isolated"},
     {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
     {"checks"},
     {"operations"},
