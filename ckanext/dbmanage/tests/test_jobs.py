@@ -182,7 +182,7 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
         ("publish", {}),
     ):
         with closing(psycopg2.connect(portal.url("database"))) as other:
-            other.cursor().execute("LOCK TABLE package_tag IN ACCESS EXCLUSIVE MODE")
+            other.cursor().execute("LOCK TABLE package IN ACCESS EXCLUSIVE MODE")
             job = site.act(f"dbmanage_{name}", **data)
             wait_until(waits, 60)
             site.act("dbmanage_job_cancel", id=job["id"])
