@@ -574,7 +574,7 @@ def maintenance(
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     if what == "on":
         level = READ_ONLY if read_only else AWAY
-        keeper.on(level, seconds)
+        keeper.by_hand(level, seconds)
         what = f"maintenance {level}"
     elif what == "off" and keeper.off():
         what = "maintenance off"

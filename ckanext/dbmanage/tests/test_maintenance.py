@@ -144,6 +144,9 @@ def test_whose_key_it_is(portal: Portal) -> None:
         to(READ_ONLY)
         to(AWAY)
         assert (one.status() or {})["reason"] == "restore"
+        said = portal.module("maintenance", "on", code=1).stderr
+        assert "an operation holds the maintenance" in said
+        assert (one.status() or {})["reason"] == "restore"
     # the operator's own comes back, with the time it had left
     status = one.status() or {}
     assert status["reason"] == "by hand" and 90 < status["seconds_left"] <= 100
