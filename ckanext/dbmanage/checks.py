@@ -162,7 +162,8 @@ SELECT has_schema_privilege(%(reader)s, 'public', 'CREATE'),
     EXISTS (SELECT 1 FROM pg_default_acl, aclexplode(defaclacl) a
             WHERE defaclobjtype = 'r' AND privilege_type = 'SELECT'
             AND a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %(reader)s)),
-    count(*) FILTER (WHERE NOT has_table_privilege(%(reader)s, oid, 'SELECT')),
+    count(*) FILTER (WHERE NOT has_table_privilege(%(reader)s, oid, 'SELECT')
+                     AND NOT starts_with(relname, '_')),  -- core's own stay closed
     count(*) FILTER (WHERE has_table_privilege(%(reader)s, oid,
                                                'INSERT, UPDATE, DELETE, TRUNCATE'))
 FROM pg_class WHERE relnamespace = 'public'::regnamespace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -95,8 +96,8 @@ def test_links_special_files_and_missing_uploads_are_named(portal: Portal) -> No
     (resources / "link").symlink_to("/etc/passwd")
     (resources / "directory-link").symlink_to("/etc")
     os.mkfifo(resources / "pipe")
-    with socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(os.path.relpath(resources / "socket"))
+    with socket.socket(socket.AF_UNIX) as unix, contextlib.chdir(resources):
+        unix.bind("socket")  # the path of a socket has at most 107 bytes
     (portal.storage / LAST).unlink()
     done = portal.module("backup")
     path = portal.repository / done.stdout.strip()
