@@ -58,6 +58,7 @@ class Datasets:
     def __init__(self, context: Callable[[], Any], fresh: bool) -> None:
         self._context = context
         self._fresh = fresh
+        self._own_action = _is_cores_own()
         self._bare = _nobody_takes_part() and not context().get("user")
         self._rows = _Rows()
         self._schemas: dict[str, navl.Kept] = {}
@@ -135,9 +136,32 @@ class Datasets:
 
     # -- a dataset without a plugin that has a say
 
-    def bare(self, dataset: str) -> Record | None:
-        """It, when no plugin has a say in what is shown of it."""
-        return self._bare_show(dataset) if self._is_bare(dataset) else None
+    def both(self, dataset: str) -> tuple[Record, Record] | None:
+        """It by the default schema and by its own one, as core's index wants it.
+
+        As `ckan.logic.package_show_default_and_custom_schemas`; both are the same one
+        unless a hook changes the second. None where plugins have more of a say than
+        by hooks, or the dataset was not read.
+        """
+        found = self._dictized.get(dataset)
+        if not self._own_action or found is None or not _has_core_form(found["type"]):
+            return None
+        del self._dictized[dataset]
+        entity = self._entities.get(dataset)
+        for plugin in _with(p.IPackageController, "read"):
+            plugin.read(entity)
+        for plugin in _with(p.IResourceController, "before_resource_show"):
+            for resource in found["resources"]:
+                plugin.before_resource_show(resource)
+        shown = self._validated(found)
+        after = _with(p.IPackageController, "after_dataset_show")
+        if not after:
+            return shown, shown
+        other = self._validated(found)
+        context = self._context() | {"session": model.Session, "package": entity}
+        for plugin in after:
+            plugin.after_dataset_show(context, other)
+        return shown, other
 
     def _is_bare(self, dataset: str) -> bool:
         if not self._bare or dataset in self._documents:
@@ -150,9 +174,11 @@ class Datasets:
         document = self._documents.pop(dataset, None)
         if document is not None:
             return _understood(document["validated_data_dict"])
-        found = self._dictized.pop(dataset)
-        form = forms.lookup_package_plugin(found["type"])
+        return self._validated(self._dictized.pop(dataset))
+
+    def _validated(self, found: Record) -> Record:
         kind = found["type"]
+        form = forms.lookup_package_plugin(kind)
         if kind not in self._schemas:
             self._schemas[kind] = navl.Kept(form.show_package_schema())
         schema = self._schemas[kind]
@@ -313,15 +339,31 @@ def _swap(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
         setattr(owner, name, own)
 
 
-def _nobody_takes_part() -> bool:
-    """Whether `package_show` is core's alone: action, access, labels and hooks.
+def _is_cores_own() -> bool:
+    """Whether the action `package_show` is core's, and nobody is told of its success.
 
-    Who is told that an action has succeeded may change its result.
+    Who is told may change its result.
     """
     import ckan.logic.action.get as actions
-    import ckan.logic.auth.get as access
 
     action = getattr(logic.get_action("package_show"), "__wrapped__", None)
+    told = signals.action_succeeded.has_receivers_for("package_show")
+    return action is actions.package_show and not told
+
+
+def _with(interface: Any, hook: str) -> list[Any]:
+    """The plugins that have a hook of their own."""
+    return [
+        plugin
+        for plugin in p.PluginImplementations(interface)
+        if getattr(type(plugin), hook, None) is not getattr(interface, hook)
+    ]
+
+
+def _nobody_takes_part() -> bool:
+    """Whether `package_show` is core's alone: action, access, labels and hooks."""
+    import ckan.logic.auth.get as access
+
     function: Any = authz._AuthFunctions.get("package_show")
     function = getattr(function, "__wrapped__", function)
     labels = type(forms.get_permission_labels())
@@ -331,15 +373,10 @@ def _nobody_takes_part() -> bool:
         (p.IResourceController, "before_resource_show"),
     )
     return (
-        action is actions.package_show
+        _is_cores_own()
         and function is access.package_show
         and labels is forms.DefaultPermissionLabels
-        and not signals.action_succeeded.has_receivers_for("package_show")
-        and not any(
-            getattr(type(plugin), hook, None) is not getattr(interface, hook)
-            for interface, hook in hooks
-            for plugin in p.PluginImplementations(interface)
-        )
+        and not any(_with(interface, hook) for interface, hook in hooks)
     )
 
 

@@ -224,9 +224,9 @@ class _Writer:
 
     def _write(self, dataset: str) -> None:
         if hasattr(logic, "index_update_package_dicts"):
-            bare = self._bulk.bare(dataset)
-            if bare is not None:
-                logic.index_update_package_dicts((bare, bare), True)
+            both = self._bulk.both(dataset)
+            if both is not None:
+                logic.index_update_package_dicts(both, True)
             else:
                 logic.index_update_package({"ignore_auth": True}, dataset, True)
             return

@@ -66,8 +66,10 @@ def documents(portal: Portal) -> dict[str, Any]:
     found = select(portal, rows=100_000)["response"]["docs"]
     fields = ("permission_labels", "res_format", "tags", "organization", "groups")
     facets = select(
-        portal, rows=0, facet="true", **{"facet.field": fields, "facet.limit": -1}
-    )["facet_counts"]["facet_fields"]
+        portal, rows=0, facet="true",
+        # another site of the same core has terms of its own
+        **{"facet.field": fields, "facet.limit": -1, "facet.mincount": 1},
+    )["facet_counts"]["facet_fields"]  # fmt: skip
     kept = {}
     for each in found:
         document = {k: v for k, v in each.items() if k not in _OWN}
