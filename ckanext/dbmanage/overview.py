@@ -28,7 +28,7 @@ _PROVEN = timedelta(days=31)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 #: bytes of the journal's end that are looked at
 _TAIL = 1 << 19
-#: by directory: what it looked like, and what was read of it then
+#: by place: what it looked like, and what was read of it then
 _known: dict[Path, tuple[Any, list[dict[str, Any]]]] = {}
 
 
@@ -43,6 +43,17 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
         found = [_described(repository, name) for name in repository.names()]
         _known[repository.path] = seen, found
     return [dict(described) for described in _known[repository.path][1]]
+
+
+def _journal(repository: Repository) -> list[dict[str, Any]]:
+    """The journal's end, read anew only when it has grown."""
+    path, seen = repository.path / "journal.jsonl", None
+    with suppress(OSError):
+        about = path.stat()
+        seen = about.st_ino, about.st_size, about.st_mtime_ns
+    if path not in _known or _known[path][0] != seen:
+        _known[path] = seen, repository.journal(_TAIL)
+    return _known[path][1]
 
 
 def _changed(path: Path) -> tuple[int, int] | None:
@@ -91,7 +102,7 @@ def status(
     whole = having(described, wanted(site, settings))
     good = [each for each in whole if each["state"] in ("verified", "proven")]
     proven = next((each for each in good if each["state"] == "proven"), None)
-    journal = repository.journal(_TAIL)
+    journal = _journal(repository)
     known: dict[str, Any] = {
         "site": str(settings.get("ckan.site_title") or "CKAN"),
         "count": len(described),
@@ -313,7 +324,7 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     `{time, what, event, of, user, address, forwarded, by, error}`; `forwarded` is what
     a proxy, or anybody, said of where it came from.
     """
-    journal = repository.journal(_TAIL)
+    journal = _journal(repository)
     # a restore's last line does not say of what
     sources = {e.get("operation"): e["source"] for e in journal if e.get("source")}
     lines = []
