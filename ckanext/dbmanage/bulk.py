@@ -60,6 +60,7 @@ class Datasets:
         self._fresh = fresh
         self._own_action = _is_cores_own()
         self._bare = _nobody_takes_part() and not context().get("user")
+        self._of_resources = _with(p.IResourceController, "before_resource_show")
         self._rows = _Rows()
         self._schemas: dict[str, navl.Kept] = {}
         self._solr: Any = None if fresh else _Index()
@@ -150,10 +151,7 @@ class Datasets:
         entity = self._entities.get(dataset)
         for plugin in _with(p.IPackageController, "read"):
             plugin.read(entity)
-        for plugin in _with(p.IResourceController, "before_resource_show"):
-            for resource in found["resources"]:
-                plugin.before_resource_show(resource)
-        shown = self._validated(found)
+        shown = self._validated(self._hooked(found))
         after = _with(p.IPackageController, "after_dataset_show")
         if not after:
             return shown, shown
@@ -173,8 +171,15 @@ class Datasets:
     def _bare_show(self, dataset: str) -> Record:
         document = self._documents.pop(dataset, None)
         if document is not None:
-            return _understood(document["validated_data_dict"])
-        return self._validated(self._dictized.pop(dataset))
+            return self._hooked(_understood(document["validated_data_dict"]))
+        return self._validated(self._hooked(self._dictized.pop(dataset)))
+
+    def _hooked(self, found: Record) -> Record:
+        """It, once each plugin has had its say on each resource."""
+        for plugin in self._of_resources:
+            for resource in found["resources"]:
+                plugin.before_resource_show(resource)
+        return found
 
     def _validated(self, found: Record) -> Record:
         kind = found["type"]
@@ -361,22 +366,18 @@ def _with(interface: Any, hook: str) -> list[Any]:
 
 
 def _nobody_takes_part() -> bool:
-    """Whether `package_show` is core's alone: action, access, labels and hooks."""
+    """Whether `package_show` is core's alone, but for what is said of resources."""
     import ckan.logic.auth.get as access
 
     function: Any = authz._AuthFunctions.get("package_show")
     function = getattr(function, "__wrapped__", function)
     labels = type(forms.get_permission_labels())
-    hooks = (
-        (p.IPackageController, "read"),
-        (p.IPackageController, "after_dataset_show"),
-        (p.IResourceController, "before_resource_show"),
-    )
+    hooks = ("read", "after_dataset_show")
     return (
         _is_cores_own()
         and function is access.package_show
         and labels is forms.DefaultPermissionLabels
-        and not any(_with(interface, hook) for interface, hook in hooks)
+        and not any(_with(p.IPackageController, hook) for hook in hooks)
     )
 
 
