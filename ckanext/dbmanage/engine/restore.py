@@ -537,7 +537,7 @@ def copies(
     with ExitStack() as stack:
         scratches = {
             part: stack.enter_context(
-                switch.scratch(site, repository, operation, part, source.backup)
+                switch.scratch(site, repository, operation, part, source.backup, warn)
             )
             for part in source.archives
         }

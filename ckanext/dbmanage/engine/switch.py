@@ -85,11 +85,12 @@ def scratch(
     operation: str,
     part: str,
     of: Backup | None,
+    warn: Warn,
 ) -> Iterator[Scratch]:
     """A new, empty database for a part, dropped at the end unless it was switched in.
 
     Has the live database's encoding, locale and owner; without a live database those
-    of the signed backup `of`.
+    of the signed backup `of`. That it cannot be dropped is told: the next command does.
     """
     live = site.databases[part]
     prefix = f"dbm_{secrets.token_hex(4)}"
@@ -103,13 +104,20 @@ def scratch(
             yield Scratch(pair, live.named(pair.scratch), live, keeper)
         finally:
             # after a switch there is no database of this name any more
-            # (and when this fails, the next command does it)
-            with suppress(psycopg2.Error, DbmanageError, OSError):
-                keeper.close()
+            with suppress(psycopg2.Error):
+                # the lock of a closed connection is free a moment later only
+                postgres.unlock(keeper, "ours", pair.scratch)
+            keeper.close()
+            try:
                 if operation not in half_way(site, repository):  # else it is needed
                     with closing(live.maintenance()) as connection:
                         if _drop(site, connection, pair, "scratch"):
                             repository.record(operation, "drop", database=pair.scratch)
+            except (psycopg2.Error, DbmanageError, OSError) as error:
+                warn(
+                    f"the copy {pair.scratch!r} stays until the next command: "
+                    f"{' '.join(str(error).split())}"
+                )
 
 
 def _create(

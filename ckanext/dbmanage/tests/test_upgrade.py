@@ -299,7 +299,8 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
     assert done.stderr.count("Another copy is made") == 2
     assert "database: public.package were written" in done.stderr
     assert "application 'harvester'" in done.stderr
-    assert not portal.copies() and len(portal.oids()) == 2
+    assert not portal.copies(), done.stderr
+    assert len(portal.oids()) == 2
 
     started = portal.start("upgrade", env=environment)
     said = ""
