@@ -17,7 +17,7 @@ from flask import Blueprint, Response, make_response, redirect, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import config, operations, overview, views
+from . import config, helpers, operations, overview, views
 from .downloads import finished
 from .engine import links
 from .engine.arming import UNDO
@@ -25,6 +25,7 @@ from .engine.backup import PARTS
 from .engine.errors import DbmanageError
 from .engine.repository import Repository
 from .jobs import ACTIVE
+from .logic.action import this_site
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
@@ -151,14 +152,13 @@ def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
     status = _look("status", journal=8)
-    site = config.site(tk.config)
-    every = overview.backups(Repository(site.repository, site.secrets))
+    every = overview.backups(_repository())
     listed = [each for each in every if not before or each["id"] < before]
     shown = listed[:_PAGE]
     job = next(iter(status["jobs"]), None)
     with suppress(tk.ValidationError):  # gone since, or Redis is
         job = job and _call("job_show", id=job["id"], log=30)
-    parts = overview.wanted(site, tk.config)
+    parts = overview.wanted(this_site(), tk.config)
     whole = overview.having(every, parts)
     said = {
         "status": status,
@@ -177,8 +177,8 @@ def index() -> Any:
 
 
 def _repository() -> Repository:
-    site = config.site(tk.config)
-    return Repository(site.repository, site.secrets)
+    known = this_site()
+    return Repository(known.repository, known.secrets)
 
 
 def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -187,6 +187,7 @@ def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     largest = max(sum(each["sizes"].values()) for each in nights) or 1
     longest = max(each["seconds"] or 0 for each in nights) or 1
+    width = round(290 / len(nights) * 0.8, 2)
     bars = []
     for number, each in enumerate(nights):
         at, pieces = 0.0, []
@@ -194,19 +195,17 @@ def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
             height = each["sizes"].get(part, 0) / largest * 100
             pieces.append({"part": part, "y": round(at, 2), "height": round(height, 2)})
             at += height
-        seconds = each["seconds"] or 0
+        x, seconds = number * 290 / len(nights), each["seconds"] or 0
         bars.append(
             {
-                "x": round(number * 290 / len(nights), 2),
-                "id": each["id"],
-                "created": each["created"],
-                "bytes": sum(each["sizes"].values()),
-                "seconds": seconds,
+                "x": round(x, 2),
+                "created": helpers.moment(each["created"]),
+                "size": helpers.size(sum(each["sizes"].values())),
+                "clock": helpers.clock(seconds),
                 "pieces": pieces,
-                "duration": round(seconds / longest * 100, 2),
+                "point": f"{x + width / 2:.1f},{195 - seconds / longest * 50:.1f}",
             }
         )
-    width = round(290 / len(nights) * 0.8, 2)
     return {"bars": bars, "width": width, "largest": largest, "longest": longest}
 
 
@@ -409,7 +408,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     found = None if wanted == UNDO else repository.find(wanted)
     if found and operations.unfit(tk.config, found):  # the page says why, and no more
         return []
-    site = config.site(tk.config)
+    site = this_site()
     return overview.blockers(site, repository, status, found, parts)
 
 
@@ -456,7 +455,7 @@ def download(id: str) -> Any:
 @admin.route("/file/<token>/<name>")
 def file(token: str, name: str) -> Any:
     """A file, for the user that its link was made for."""
-    known, repository = links.Links(config.site(tk.config)), _repository()
+    known, repository = links.Links(this_site()), _repository()
     user = tk.current_user.name
     try:
         found = known.find(token, user)

@@ -15,6 +15,7 @@ from babel.dates import format_date, format_timedelta
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
+from flask import g
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -111,7 +112,21 @@ def word(kind: str, name: str) -> str:
 
 def locale() -> Locale:
     """The visitor's language."""
-    return _locale(str(tk.h.lang() or "en").partition("@")[0])
+    return _visitor()[0]
+
+
+def _visitor() -> tuple[Locale, tzinfo, bool]:
+    """The language, the zone, and whether it is read from the right, found once.
+
+    A page asks hundreds of times, and CKAN goes through its configuration each time.
+    """
+    try:
+        return g.dbmanage_visitor
+    except AttributeError:
+        language = _locale(str(tk.h.lang() or "en").partition("@")[0])
+        zone = tk.h.get_display_timezone()
+        g.dbmanage_visitor = language, zone, tk.h.is_rtl_language()
+        return g.dbmanage_visitor
 
 
 @lru_cache(maxsize=100)
@@ -150,9 +165,10 @@ def moment(time: str | None, form: str = "medium") -> str:
     """A point in time in the site's zone, without the zone's name."""
     if not time:
         return ""
-    told = _moment(time, form, tk.h.get_display_timezone(), locale())
+    where, zone, from_the_right = _visitor()
+    told = _moment(time, form, zone, where)
     # within a sentence from the right, a moment is read as one piece
-    return f"\u2068{told}\u2069" if tk.h.is_rtl_language() else told
+    return f"\u2068{told}\u2069" if from_the_right else told
 
 
 @lru_cache(maxsize=10_000)
@@ -185,7 +201,7 @@ def clock(seconds: float | None) -> str:
 
 def zone() -> str:
     """The name of the site's display time zone."""
-    return str(tk.h.get_display_timezone())
+    return str(_visitor()[1])
 
 
 def known(time: str) -> datetime:

@@ -35,14 +35,15 @@ _known: dict[Path, tuple[Any, list[dict[str, Any]]]] = {}
 def backups(repository: Repository) -> list[dict[str, Any]]:
     """The backups as `Backup.describe` tells, the newest first.
 
-    As `Repository.backups`, but reads only what has changed since the last time.
+    As `Repository.backups`, but reads only what has changed since the last time. They
+    are what is kept for the next one who asks: who changes one copies it.
     """
     # a backup comes and goes by a rename here, what is learned of it by one in `state`
     seen = [_changed(repository.path), _changed(repository.path / "state")]
     if repository.path not in _known or _known[repository.path][0] != seen:
         found = [_described(repository, name) for name in repository.names()]
         _known[repository.path] = seen, found
-    return [dict(described) for described in _known[repository.path][1]]
+    return _known[repository.path][1]
 
 
 def _journal(repository: Repository) -> list[dict[str, Any]]:
@@ -106,8 +107,8 @@ def status(
     known: dict[str, Any] = {
         "site": str(settings.get("ckan.site_title") or "CKAN"),
         "count": len(described),
-        "newest": good[0] if good else None,
-        "proven": proven,
+        "newest": dict(good[0]) if good else None,
+        "proven": dict(proven) if proven else None,
         "expected_by": _after(good[0]["created"], EXPECTED) if good else None,
         "failed": None,
         "bytes": sum(e["bytes"] - e["sizes"].get("files", 0) for e in described),

@@ -21,7 +21,7 @@ import psycopg2
 from ckan import model
 from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
-from flask import has_request_context, session
+from flask import g, has_request_context, session
 
 from .. import config, operations, overview
 from ..engine import Site
@@ -94,7 +94,8 @@ def dbmanage_backup_list(context: Context, data_dict: Data) -> list[dict[str, An
     with _told():
         found = overview.backups(repository)
     before = data.get("before")
-    return [e for e in found if not before or e["id"] < before][: data["limit"]]
+    listed = [e for e in found if not before or e["id"] < before]
+    return [dict(each) for each in listed[: data["limit"]]]
 
 
 @tk.side_effect_free
@@ -120,7 +121,7 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
     found = _find(repository, data["id"])
     with _told():
         described = overview.backups(repository)
-        shown = _among(described, found.id)
+        shown = dict(_among(described, found.id))
         manifest = found.manifest if found.signed else {}
         shown |= {
             "databases": {
@@ -424,9 +425,7 @@ def _called(
     data, errors = tk.navl_validate(data_dict, taken, context)
     if errors:
         raise tk.ValidationError(errors)
-    with _told():
-        site = config.site(tk.config)
-    return data, site, Repository(site.repository, site.secrets, actor(context))
+    return data, *_site_of(context)
 
 
 def _refuse_forged(context: Context) -> None:
@@ -529,8 +528,17 @@ def _enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
 
 def _site_of(context: Context) -> tuple[Site, Repository]:
     with _told():
-        site = config.site(tk.config)
-    return site, Repository(site.repository, site.secrets, actor(context))
+        known = this_site()
+    return known, Repository(known.repository, known.secrets, actor(context))
+
+
+def this_site() -> Site:
+    """The site as it is configured, made once for a request. Raises Refused."""
+    if not has_request_context():
+        return config.site(tk.config)
+    if "dbmanage_site" not in g:
+        g.dbmanage_site = config.site(tk.config)
+    return g.dbmanage_site
 
 
 def _confirm(
