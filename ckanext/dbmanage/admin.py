@@ -1,4 +1,4 @@
-"""The sysadmin page: ckan-admin → Backups. Calls the actions, and nothing else.
+"""The sysadmin page: ckan-admin → Backups. What it does, it asks of the actions.
 
 One guard stands before every route. All that changes something is a form sent by POST,
 so that the pages work without JavaScript; htmx, where core has it, keeps the running
@@ -408,8 +408,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     found = None if wanted == UNDO else repository.find(wanted)
     if found and operations.unfit(tk.config, found):  # the page says why, and no more
         return []
-    site = this_site()
-    return overview.blockers(site, repository, status, found, parts)
+    return overview.blockers(this_site(), repository, status, found, parts)
 
 
 def _previewed(id: str) -> dict[str, Any] | None:

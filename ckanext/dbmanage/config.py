@@ -73,7 +73,7 @@ def _serving(config: Config, real: Path) -> tuple[str, str] | None:
     """The option and the served directory that a place is in, if it is in any."""
     within = {str(real), *map(str, real.parents)}
     for option, served in _served(config, _text(config, "ckan.storage_path")):
-        # at each request: by strings, for paths as objects take five times as long
+        # strings, for this is asked at each request of the page
         if os.path.realpath(os.path.expanduser(served)) in within:
             return option, served
     return None

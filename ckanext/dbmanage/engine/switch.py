@@ -90,7 +90,8 @@ def scratch(
     """A new, empty database for a part, dropped at the end unless it was switched in.
 
     Has the live database's encoding, locale and owner; without a live database those
-    of the signed backup `of`. That it cannot be dropped is told: the next command does.
+    of the signed backup `of`. One that cannot be dropped is told of, and left to the
+    next command.
     """
     live = site.databases[part]
     prefix = f"dbm_{secrets.token_hex(4)}"
@@ -113,11 +114,17 @@ def scratch(
                     with closing(live.maintenance()) as connection:
                         if _drop(site, connection, pair, "scratch"):
                             repository.record(operation, "drop", database=pair.scratch)
+                        else:
+                            warn(_stays(pair, "somebody else has its lock"))
             except (psycopg2.Error, DbmanageError, OSError) as error:
-                warn(
-                    f"the copy {pair.scratch!r} stays until the next command: "
-                    f"{' '.join(str(error).split())}"
-                )
+                warn(_stays(pair, error))
+
+
+def _stays(pair: Pair, why: object) -> str:
+    return (
+        f"the copy {pair.scratch!r} stays until the next command: "
+        f"{' '.join(str(why).split())}"
+    )
 
 
 def _create(

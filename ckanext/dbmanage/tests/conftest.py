@@ -365,11 +365,12 @@ def install_plugin(
     return {"PYTHONPATH": str(directory)}
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30) -> None:
+def wait_until(true: Callable[[], Any], seconds: float = 30) -> Any:
     end = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+    return found
 
 
 def end_group(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:

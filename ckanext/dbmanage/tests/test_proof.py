@@ -9,13 +9,17 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 
+from ckanext.dbmanage.engine.postgres import lock_key
 from ckanext.dbmanage.engine.repository import dumped, sign
 
-from .conftest import DATASETS, UPLOADS, Portal, made_by, wait_until
+from .conftest import DATASETS, UPLOADS, Portal, made_by, superuser, wait_until
 from .test_faults import fill
 from .test_restore import refused
 
@@ -137,6 +141,29 @@ def test_what_another_site_wrote_breaks_no_listing(portal: Portal) -> None:
 
 
 # ------------------------------------------------------------------------------ undo
+
+
+@pytest.mark.parametrize("how", ["session", "lock"])
+def test_a_copy_that_cannot_be_dropped_is_told(portal: Portal, how: str) -> None:
+    """Somebody is connected to it, or takes its lock the moment that it is free."""
+    portal.backup()
+    process = portal.start("verify", "latest", "--prove")
+    wait_until(portal.copies)
+    name = min(portal.copies())
+
+    def connected() -> Any:
+        with suppress(psycopg2.OperationalError):  # not before it has its comment
+            return superuser(name)
+
+    holder = superuser("postgres") if how == "lock" else wait_until(connected)
+    with closing(holder), holder.cursor() as cursor:
+        if how == "lock":
+            cursor.execute("SELECT pg_advisory_lock(%s)", [lock_key("ours", name)])
+        _, said = process.communicate(timeout=120)
+        assert f"the copy {name!r} stays until the next command" in said
+        assert portal.copies() == {name}
+    portal.module("prune")
+    assert not portal.copies()
 
 
 @pytest.mark.smoke
