@@ -15,16 +15,16 @@ import psycopg2
 from . import postgres
 from .postgres import Connection, Database, closing, query
 
-#: a migration of a second is looked at some dozen times; its locks stay to its commit
-_PAUSE = 0.03
+#: what nobody could read for a shorter time no visitor has noticed
+_PAUSE = 0.01
 
 
 @dataclass
 class Changes:
     """What was seen: names of tables, `dropped` and `fewer` with their rows.
 
-    `locked` are those that nobody could read meanwhile, `fewer` the rows before and
-    after of tables that lost some.
+    `locked` are those that nobody could read for a hundredth of a second or longer,
+    `fewer` the rows before and after of tables that lost some.
     """
 
     locked: list[str] = field(default_factory=list)
