@@ -17,6 +17,7 @@ import ckan
 import requests
 from passlib.hash import pbkdf2_sha512
 
+from . import forked
 from .conftest import BIN, Portal, Web, query, wait_until
 
 PASSWORD = "correct horse"
@@ -98,7 +99,7 @@ class Site:
         self, queue: str, program: Sequence[str | Path] = (BIN / "ckan",)
     ) -> subprocess.Popen:
         with open(self.portal.directory / "worker.log", "ab") as log:
-            self.worker = subprocess.Popen(
+            self.worker = forked.start(
                 [*program, "-c", self.portal.ini, "jobs", "worker", queue],
                 env=self.portal.environment | {"PATH": f"{BIN}:/usr/bin:/bin"},
                 stdin=subprocess.DEVNULL,
@@ -161,7 +162,7 @@ class Quiet(Web):
         # CKAN 2.10 has no debugger to disable
         more = [] if ckan.__version__.startswith("2.10") else ["-D"]
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
+            self.process = forked.start(
                 [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
                  "-p", str(self.port), "-r", "-t", *more],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,

@@ -31,6 +31,8 @@ from ckanext.dbmanage.engine import Site
 from ckanext.dbmanage.engine.postgres import quoted
 from ckanext.dbmanage.engine.repository import Repository
 
+from . import forked
+
 DATASETS = 40
 DATASTORE_TABLES = 3
 UPLOADS = 5
@@ -205,9 +207,16 @@ class Portal:
     ) -> Any:
         options = {"stdin": subprocess.DEVNULL, "text": True} | options
         environment = self.environment | options.pop("env", {})
-        done = subprocess.run(
-            command, capture_output=True, env=environment, timeout=600, **options
-        )
+        with forked.start(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+            **options,
+        ) as process:  # fmt: skip
+            try:
+                said = process.communicate(timeout=600)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(command, process.returncode, *said)
         assert code in (done.returncode, None), (
             f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         )
@@ -215,7 +224,7 @@ class Portal:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen:
         """A `python -m` command left running, leader of its own process group."""
-        return subprocess.Popen(
+        return forked.start(
             [*self.module_command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -417,7 +426,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         "postgres",
         list(portal.names.values()),
     )
+    forked.serve(portal.ini, portal.environment)
     yield portal
+    forked.stop()
     portal.drop()
 
 
@@ -677,7 +688,7 @@ class Web:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
+            self.process = forked.start(
                 [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
                  "-p", str(self.port), "-r", "-t"],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,

@@ -1,0 +1,253 @@
+"""Commands without the second that each needs to import CKAN: forked, not started.
+
+`python -m ckanext.dbmanage.tests.forked` imports what `ckan` and
+`python -m ckanext.dbmanage` import, and forks for each command that it is told of.
+From there on all is as after a true start: a process with its own arguments,
+environment, directory, standard files and session, which reads its configuration and
+ends as Python ends. `start` falls back to a true start where this would not be the
+same, and always when DBMANAGE_TRUE_STARTS is set.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+CKAN = str(Path(sys.executable).parent / "ckan")
+MODULE = "ckanext.dbmanage"
+NAME = f"{MODULE}.tests.forked"
+
+# ------------------------------------------------------------------- in the tests
+
+
+class Server:
+    """The process that forks; `ini` is of a portal whose plugins it may import."""
+
+    def __init__(self, ini: Path, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.control, other = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        with other:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", NAME, str(other.fileno()), str(ini)],
+                env=environment, stdin=subprocess.DEVNULL, pass_fds=[other.fileno()],
+            )  # fmt: skip
+
+    def stop(self) -> None:
+        self.control.close()
+        self.process.wait()
+
+    def can(self, command: Sequence[str], options: Mapping[str, Any]) -> bool:
+        """Whether a fork is the same as a true start."""
+        known = {"stdin", "stdout", "stderr", "text", "env", "cwd", "start_new_session"}
+        env = options.get("env") or os.environ
+        differ = {
+            name
+            for name in {*self.environment, *env}
+            if self.environment.get(name) != env.get(name)
+        }
+        return (
+            (command[0] == CKAN or [*command[:3]] == [sys.executable, "-m", MODULE])
+            and known.issuperset(options)
+            # what Python and its libraries read once, at their start
+            and not any(n.startswith(("PYTHON", "LD_", "LC_", "LANG")) for n in differ)
+            and "DBMANAGE_TRUE_STARTS" not in os.environ
+        )
+
+
+class Forked(subprocess.Popen):
+    """What `subprocess.Popen` is, of a process that the server has forked."""
+
+    def __init__(self, server: Server, command: Sequence[str], **options: Any) -> None:
+        self._server = server
+        super().__init__(command, **options)
+
+    def _execute_child(self, *arguments: Any) -> None:
+        names = list(inspect.signature(super()._execute_child).parameters)
+        given = dict(zip(names, arguments, strict=True))
+        files = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
+        files = [own if file == -1 else file for own, file in enumerate(files)]
+        request = {
+            "command": [os.fspath(word) for word in given["args"]],
+            "environment": dict(os.environ if given["env"] is None else given["env"]),
+            "directory": os.fspath(given["cwd"] or os.getcwd()),
+            "session": given["start_new_session"],
+        }
+        self._answer, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            socket.send_fds(
+                self._server.control,
+                [json.dumps(request).encode()],
+                [*files, other.fileno()],
+            )
+        said = self._answer.recv(100)
+        if not said:
+            raise OSError("the process that forks has ended")
+        self.pid, self._child_created = int(said), True
+        self._close_pipe_fds(*(given[name] for name in (
+            "p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite",
+        )))  # fmt: skip
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        try:
+            self._answer.setblocking(not wait_flags & os.WNOHANG)
+            said = self._answer.recv(100)
+        except BlockingIOError:
+            return 0, 0
+        self._answer.close()
+        # without an answer somebody has killed the one that waits
+        return self.pid, int(said or -1)
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(False):
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid:
+                        self._handle_exitstatus(status)
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
+
+
+_server: Server | None = None
+
+
+def serve(ini: Path, environment: Mapping[str, str]) -> None:
+    """Lets commands be forked from now on."""
+    global _server
+    _server = Server(ini, environment)
+
+
+def stop() -> None:
+    """Every command is started truly again."""
+    global _server
+    if _server:
+        _server.stop()
+    _server = None
+
+
+def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen:
+    """`subprocess.Popen`, of a process that has imported CKAN already, if it can."""
+    words = [os.fspath(word) for word in command]
+    if _server and _server.can(words, options):
+        return Forked(_server, words, **options)
+    return subprocess.Popen(words, **options)
+
+
+# ------------------------------------------------------------- in the one that forks
+
+
+def _import_all(ini: str) -> None:
+    """Imports what a command has imported once CKAN has started with this portal."""
+    import ckan.cli.cli  # noqa: F401
+
+    package = importlib.import_module(MODULE)
+    own = [name for _, name, _ in pkgutil.walk_packages(package.__path__, f"{MODULE}.")]
+    skip = ("__main__", "migration", "tests")
+    for name in own:
+        if not any(part in skip for part in name.split(".")):
+            importlib.import_module(name)
+    # in a process of its own, for here nothing may be configured
+    here, there = os.pipe()
+    if not os.fork():
+        from ckan.cli import load_config
+        from ckan.config.middleware import make_app
+
+        make_app(load_config(ini))
+        with open(there, "w") as file:
+            file.write("\n".join(sys.modules))
+        os._exit(0)
+    os.close(there)
+    with open(here) as file:
+        for name in file.read().splitlines():
+            try:
+                importlib.import_module(name)
+            except Exception:  # noqa: S112 - a name that is no module's
+                continue
+    os.wait()
+
+
+def _wait_for_a_command(control: socket.socket) -> dict[str, Any] | None:
+    """Returns in each process that is to become a command; None when all is over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        request, files, _, _ = socket.recv_fds(control, 1 << 20, 4)
+        with suppress(ChildProcessError):  # those that have ended meanwhile
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not request:
+            return None
+        # one process waits for the command and tells of its end
+        if not os.fork():
+            control.close()
+            *own, answer = files
+            command = os.fork()
+            if not command:
+                os.close(answer)
+                return json.loads(request) | {"files": own}
+            for file in own:
+                os.close(file)
+            with socket.socket(fileno=answer) as said:
+                said.send(str(command).encode())
+                said.send(str(os.waitpid(command, 0)[1]).encode())
+            os._exit(0)
+        for file in files:
+            os.close(file)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Makes this process what it were if its command had been started."""
+    if request["session"]:
+        os.setsid()
+    for number, file in enumerate(request["files"]):
+        os.dup2(file, number)
+    for file in request["files"]:
+        os.close(file)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        old = getattr(sys, name)
+        new = open(number, old.mode, encoding=old.encoding, errors=old.errors,
+                   buffering=1 if name == "stderr" or os.isatty(number) else -1,
+                   closefd=False)  # fmt: skip
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    os.chdir(request["directory"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _run(command: list[str]) -> None:
+    if command[0] == CKAN:
+        sys.argv, sys.path[0] = command, str(Path(CKAN).parent)
+        runpy.run_path(CKAN, run_name="__main__")
+    else:
+        sys.argv, sys.path[0] = [MODULE, *command[3:]], os.getcwd()
+        runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
+        _import_all(sys.argv[2])
+        gc.collect()
+        gc.freeze()  # forks share what is not looked at
+        wanted = _wait_for_a_command(channel)
+    if wanted:
+        _become(wanted)
+        _run(wanted["command"])
