@@ -466,7 +466,7 @@ def mend(portal: Portal, preview: bool) -> None:
 
     With `preview` it only says.
     """
-    from . import checks, upgrade
+    from . import datastore
     from .engine import switch
 
     talk = portal.talk
@@ -488,10 +488,16 @@ def mend(portal: Portal, preview: bool) -> None:
         store, main = site.databases.get("datastore"), site.databases["database"]
         if (
             store is not None
-            and list(checks.unset_permissions(store, main))
+            and list(datastore.unset_permissions(store, main))
             and to_do("set the DataStore's permissions")
         ):
-            upgrade.set_permissions(store, main)
+            datastore.set_permissions(store, main)
+            if left := list(datastore.unset_permissions(store, main)):
+                talk.warn(
+                    "CKAN's role may not set all of the DataStore's permissions "
+                    f"({'; '.join(left)}). As PostgreSQL's superuser run what "
+                    "`ckan datastore set-permissions` prints"
+                )
         owed = repository.marked("reindex") or _is_behind(portal)
         if owed and to_do("bring the search index up to date"):
             reindex(portal, repository)

@@ -2,7 +2,7 @@
 
 The rules are restic's: the newest ones, and the newest of each of the last days, ISO
 weeks and months (in UTC) that have one. Only verified backups count. Whatever they say,
-the newest proven backup stays, and for some days what a restore or an upgrade put aside.
+the newest proven backup stays, and for some days what a restore or an upgrade replaced.
 An object goes when no backup that is left names it. Knows the repository; not what is
 in a backup.
 """
