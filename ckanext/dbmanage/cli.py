@@ -33,13 +33,14 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         from psycopg2 import Error as DatabaseError
+        from sqlalchemy.exc import SQLAlchemyError
 
         from .engine.errors import DbmanageError
 
         try:
             with operations.ended_by_signals():
                 return super().invoke(ctx)
-        except (DbmanageError, DatabaseError, OSError) as error:
+        except (DbmanageError, DatabaseError, SQLAlchemyError, OSError) as error:
             raise click.ClickException(operations.told(error)) from error
 
 

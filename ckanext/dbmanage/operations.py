@@ -594,9 +594,14 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
 def told(failure: Exception) -> str:
     """What an operation failed with, for people: no traceback, no password."""
     from psycopg2 import Error as DatabaseError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from .engine.errors import words
 
     if isinstance(failure, DatabaseError):
         return f"PostgreSQL: {' '.join(str(failure).split())}"
+    if isinstance(failure, SQLAlchemyError):
+        return f"CKAN's database: {words(failure)}"
     if isinstance(failure, OSError):
         where = f"{failure.filename}: " if failure.filename else ""
         return f"{where}{failure.strerror or failure}"
@@ -700,7 +705,7 @@ def reindex(portal: Portal, repository: Repository) -> None:
 @contextmanager
 def _application(portal: Portal) -> Iterator[None]:
     """CKAN's application context, its application made where that was not done yet."""
-    from .engine.errors import DbmanageError
+    from .engine.errors import DbmanageError, words
 
     app = portal.app
     if app is None:
@@ -710,6 +715,6 @@ def _application(portal: Portal) -> Iterator[None]:
             made: Any = make_app(portal.settings)  # type: ignore[arg-type]
             app = made._wsgi_app
         except Exception as error:
-            raise DbmanageError(f"CKAN could not be started: {error}") from error
+            raise DbmanageError(f"CKAN could not be started: {words(error)}") from error
     with app.test_request_context():
         yield

@@ -28,7 +28,7 @@ from .blockers import Drops
 from .config import Migrations
 from .datastore import bring_permissions
 from .engine import Site, Warn, migration, postgres
-from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed
+from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
 from .engine.migration import Changes
 from .engine.postgres import Database, closing
 from .isolated import Heard, isolated
@@ -67,7 +67,7 @@ def _owner(table: str) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{type(error).__name__}: {words(error)}"
 
 
 @cache
@@ -382,7 +382,7 @@ def _unloadable(known: Plan) -> Iterator[str]:
         except Exception as error:
             yield (
                 f"the plugin {owner!r} has migrations to run and cannot be imported: "
-                f"{type(error).__name__}: {error}. Install a version of it for CKAN "
+                f"{_brief(error)}. Install a version of it for CKAN "
                 f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
             )
 
