@@ -168,7 +168,8 @@ def index() -> Any:
         "stays": {e["id"] for e in shown if overview.must_stay(e, every, whole)},
         "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
         "job": job,
-        "retention": config.retention(tk.config),
+        "retention": config.retention(tk.config)
+        | {"undo_days": config.undo_days(tk.config)},
         "parts": PARTS,
         "wanted": parts,
         "dumps": views.published_set(),

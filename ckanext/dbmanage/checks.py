@@ -13,10 +13,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from . import blockers, config, upgrade
+from . import blockers, config, datastore, upgrade
 from .engine import Site, files, postgres
 from .engine.doctor import HINT, OK, PROBLEM, Check
-from .engine.postgres import Database, closing, query
+from .engine.postgres import closing, query
 from .engine.repository import Repository
 
 _SHOWN = 3
@@ -117,58 +117,13 @@ def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     if store is None or store.read_url is None:
         return
     mend = "`ckan db doctor --fix` sets them"
-    problems = list(unset_permissions(store, site.databases["database"]))
+    problems = list(datastore.unset_permissions(store, site.databases["database"]))
     for sentence in problems:
         yield PROBLEM, f"{sentence}: the DataStore's permissions, {mend}"
-    if not problems:
+    excess = list(datastore.excess(store))
+    yield from ((PROBLEM, sentence) for sentence in excess)
+    if not problems and not excess:
         yield OK, "the DataStore's permissions are those that core sets"
-
-
-def unset_permissions(store: Database, main: Database) -> Iterator[str]:
-    """What of core's `datastore set-permissions` is not in force."""
-    assert store.read_url is not None
-    script = upgrade.permissions(store, main)
-    made = re.findall(r"CREATE OR REPLACE (VIEW|FUNCTION) \"?(\w+)\"?", script)
-    with closing(store.connect()) as connection:
-        for kind, name in made:
-            catalogue = "pg_proc" if kind == "FUNCTION" else "pg_class"
-            column = "proname" if kind == "FUNCTION" else "relname"
-            statement = f"SELECT 1 FROM {catalogue} WHERE {column} = %s"  # noqa: S608
-            if not query(connection, statement, name):
-                yield f"the {kind.lower()} {name} is missing"
-        reader = store.role_of(store.read_url)
-        if reader == store.role:
-            yield f"CKAN reads as {reader!r}, which may write: set another read_url"
-            return
-        (rights,) = query(connection, _RIGHTS, {"reader": reader})
-        may_make, may_use, may_list, given, cannot, can = rights
-        if may_make:
-            yield f"the reading role {reader!r} may make tables"
-        if not (may_use and may_list):
-            yield f"the reading role {reader!r} may not read"
-        if not given:
-            yield f"the reading role {reader!r} will not be able to read new tables"
-        if cannot:
-            yield f"the reading role {reader!r} may not read {cannot} tables"
-        if can:
-            yield f"the reading role {reader!r} may write to {can} tables"
-
-
-_RIGHTS = """
-SELECT has_schema_privilege(%(reader)s, 'public', 'CREATE'),
-    has_schema_privilege(%(reader)s, 'public', 'USAGE'),
-    coalesce(has_table_privilege(%(reader)s, to_regclass('public._table_metadata'),
-                                 'SELECT'), true),
-    EXISTS (SELECT 1 FROM pg_default_acl, aclexplode(defaclacl) a
-            WHERE defaclobjtype = 'r' AND privilege_type = 'SELECT'
-            AND a.grantee = (SELECT oid FROM pg_roles WHERE rolname = %(reader)s)),
-    count(*) FILTER (WHERE NOT has_table_privilege(%(reader)s, oid, 'SELECT')
-                     AND NOT starts_with(relname, '_')),  -- core's own stay closed
-    count(*) FILTER (WHERE has_table_privilege(%(reader)s, oid,
-                                               'INSERT, UPDATE, DELETE, TRUNCATE'))
-FROM pg_class WHERE relnamespace = 'public'::regnamespace
-    AND relkind IN ('r', 'p', 'v', 'm')
-"""
 
 
 def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:

@@ -33,13 +33,14 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         from psycopg2 import Error as DatabaseError
+        from sqlalchemy.exc import SQLAlchemyError
 
         from .engine.errors import DbmanageError
 
         try:
             with operations.ended_by_signals():
                 return super().invoke(ctx)
-        except (DbmanageError, DatabaseError, OSError) as error:
+        except (DbmanageError, DatabaseError, SQLAlchemyError, OSError) as error:
             raise click.ClickException(operations.told(error)) from error
 
 
@@ -497,7 +498,9 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     site, repository = _open(ctx, talk)
     settings = settings_of(ctx)
     with repository.lock("prune"):
-        decisions = retention.decide(repository.backups(), config.retention(settings))
+        days = config.undo_days(settings)
+        rules = config.retention(settings)
+        decisions = retention.decide(repository.backups(), rules, days)
         if dry_run:
             forgotten = {d.backup.id for d in decisions if d.forget}
             objects = retention.unnamed_objects(repository, forgotten)
@@ -506,7 +509,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         with locks.live_lock(site):
             if not dry_run:
                 switch.recover(site, repository, talk.warn)
-            outlived = switch.outlived(site, repository, config.undo_days(settings))
+            outlived = switch.outlived(site, repository, days)
             dropped = switch.drop_replaced(
                 site, repository, outlived, talk.warn, dry_run
             )

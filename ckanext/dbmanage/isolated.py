@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -180,7 +180,7 @@ def _run(
     lines: Heard = [] if heard is None else heard
 
     def listen(file: Any) -> None:
-        for line in file:
+        for line in without_values(file):
             if line.strip():
                 lines.append((time.monotonic(), line.rstrip()))
 
@@ -196,6 +196,25 @@ def _run(
     if not code:
         lines.append((time.monotonic(), ""))
     return said, [line for _, line in lines[before:]], code
+
+
+_ROW = re.compile(r"DETAIL: +Failing row contains|LINE \d+: |\s*\^\s*$")
+_KEY = re.compile(r"(Key \([^)]*(?:key|pass|token|secret|hash)[^)]*\)=)\(.*\)", re.I)
+
+
+def without_values(lines: Iterable[str]) -> Iterator[str]:
+    """What a program said of an error, without the values of its statement.
+
+    SQLAlchemy tells the statement and its parameters, PostgreSQL the row and the line:
+    hashes of passwords and keys are among them.
+    """
+    inside = False
+    for line in lines:
+        inside = inside or line.startswith(("[SQL: ", "[parameters: "))
+        if inside and line.startswith(("(Background on", "Traceback ")):
+            inside = False
+        if not inside and not _ROW.match(line):
+            yield _KEY.sub(r"\1(…)", line)
 
 
 def _gist(lines: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ from redis import RedisError
 
 from . import config, operations
 from .engine.arming import UNDO, Arming
-from .engine.errors import DbmanageError, Refused
+from .engine.errors import DbmanageError, Refused, hide_values
 from .engine.maintenance import answering, connect, key_of
 from .engine.repository import Repository, now
 from .operations import Portal, ended_by_signals
@@ -354,6 +354,7 @@ class Jobs:
             if not cancelled:
                 raise
         except BaseException as failure:
+            hide_values(failure)
             state, error = FAILED, _told(failure)
             log.say(f"failed: {error}")
             _log.exception("the job %s failed", id)

@@ -466,7 +466,7 @@ def mend(portal: Portal, preview: bool) -> None:
 
     With `preview` it only says.
     """
-    from . import checks, upgrade
+    from . import datastore
     from .engine import switch
 
     talk = portal.talk
@@ -488,10 +488,16 @@ def mend(portal: Portal, preview: bool) -> None:
         store, main = site.databases.get("datastore"), site.databases["database"]
         if (
             store is not None
-            and list(checks.unset_permissions(store, main))
+            and list(datastore.unset_permissions(store, main))
             and to_do("set the DataStore's permissions")
         ):
-            upgrade.set_permissions(store, main)
+            datastore.set_permissions(store, main)
+            if left := list(datastore.unset_permissions(store, main)):
+                talk.warn(
+                    "CKAN's role may not set all of the DataStore's permissions "
+                    f"({'; '.join(left)}). As PostgreSQL's superuser run what "
+                    "`ckan datastore set-permissions` prints"
+                )
         owed = repository.marked("reindex") or _is_behind(portal)
         if owed and to_do("bring the search index up to date"):
             reindex(portal, repository)
@@ -588,9 +594,14 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
 def told(failure: Exception) -> str:
     """What an operation failed with, for people: no traceback, no password."""
     from psycopg2 import Error as DatabaseError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from .engine.errors import words
 
     if isinstance(failure, DatabaseError):
         return f"PostgreSQL: {' '.join(str(failure).split())}"
+    if isinstance(failure, SQLAlchemyError):
+        return f"CKAN's database: {words(failure)}"
     if isinstance(failure, OSError):
         where = f"{failure.filename}: " if failure.filename else ""
         return f"{where}{failure.strerror or failure}"
@@ -694,7 +705,7 @@ def reindex(portal: Portal, repository: Repository) -> None:
 @contextmanager
 def _application(portal: Portal) -> Iterator[None]:
     """CKAN's application context, its application made where that was not done yet."""
-    from .engine.errors import DbmanageError
+    from .engine.errors import DbmanageError, words
 
     app = portal.app
     if app is None:
@@ -704,6 +715,6 @@ def _application(portal: Portal) -> Iterator[None]:
             made: Any = make_app(portal.settings)  # type: ignore[arg-type]
             app = made._wsgi_app
         except Exception as error:
-            raise DbmanageError(f"CKAN could not be started: {error}") from error
+            raise DbmanageError(f"CKAN could not be started: {words(error)}") from error
     with app.test_request_context():
         yield

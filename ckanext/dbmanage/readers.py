@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from .engine.errors import DbmanageError
+from .engine.errors import DbmanageError, words
 
 _AHEAD = 2
 
@@ -222,5 +222,5 @@ def _look_at(connection: Any, snapshot: str) -> None:
 
 def brief(error: Exception) -> str:
     """What an error says, on one line."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return words if len(words) < 300 else words[:300] + " …"
+    said = f"{type(error).__name__}: {words(error)}"
+    return said if len(said) < 300 else said[:300] + " …"

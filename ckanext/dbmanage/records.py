@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from .engine.errors import words
 from .engine.preview import Kind
 
 #: for the preview of a restore; `is_organization` is a boolean here, its text there
@@ -105,9 +106,13 @@ def print_sample() -> None:
                     get_action(action)(context, data)
                 except Exception as error:
                     model.Session.rollback()
-                    problems.append(f"CKAN cannot read {kind} {id}: {error!r}")
+                    problems.append(f"CKAN cannot read {kind} {id}: {_brief(error)}")
             read[kind] = len(ids)
     print(json.dumps({"read": read, "problems": problems}))  # noqa: T201
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {words(error)}"
 
 
 def _literal(text: str) -> str:

@@ -26,8 +26,9 @@ from alembic.util import CommandError
 from . import blockers, config
 from .blockers import Drops
 from .config import Migrations
+from .datastore import bring_permissions
 from .engine import Site, Warn, migration, postgres
-from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed
+from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
 from .engine.migration import Changes
 from .engine.postgres import Database, closing
 from .isolated import Heard, isolated
@@ -66,7 +67,7 @@ def _owner(table: str) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{type(error).__name__}: {words(error)}"
 
 
 @cache
@@ -186,45 +187,6 @@ def sample(
     return read
 
 
-#: core makes this type at the first search, and fails when two come at once
-_NESTED = """DO $$ BEGIN IF to_regtype('nested') IS NULL THEN
-    CREATE TYPE nested AS (json json, extra text); END IF; END $$"""
-
-
-def permissions(datastore: Database, main: Database) -> str:
-    """The SQL of core's `ckan datastore set-permissions`, for the DataStore itself."""
-    from ckanext.datastore.cli import permissions_sql
-
-    assert datastore.read_url is not None
-    script = permissions_sql(
-        maindb=datastore.name,  # its CONNECT is given back three lines further on
-        datastoredb=datastore.name,
-        mainuser=main.role,
-        writeuser=datastore.role,
-        readuser=datastore.role_of(datastore.read_url),
-    )
-    lines = script.splitlines()
-    return "\n".join(line for line in lines if not line.startswith("\\connect"))
-
-
-def set_permissions(datastore: Database, main: Database) -> None:
-    """Runs core's `ckan datastore set-permissions` on a DataStore, as its owner.
-
-    Measured: the owner may run all of it, no superuser is needed. Raises
-    DbmanageError.
-    """
-    with postgres.closing(datastore.connect()) as connection:
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(permissions(datastore, main))
-                cursor.execute(_NESTED)
-        except Exception as error:
-            raise DbmanageError(
-                "the permissions of the DataStore could not be set: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-
-
 #: until 2.10 a field's description was all there was in its column's comment
 _OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoid
     WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND relkind = 'r'
@@ -238,13 +200,13 @@ def set_up_datastore(
 ) -> None:
     """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
 
-    As core's `ckan datastore set-permissions` and `datastore upgrade`. Raises
-    ToolFailed, DbmanageError.
+    What is missing of core's `ckan datastore set-permissions`, and as `datastore
+    upgrade`. Raises ToolFailed, DbmanageError.
     """
     from ckanext.datastore.cli import datastore
 
     store = databases["datastore"]
-    set_permissions(store, config.databases(settings)["database"])
+    bring_permissions(store, config.databases(settings)["database"])
     with closing(store.connect()) as connection:
         old = postgres.query(connection, _OLD_FIELDS.replace("%", "%%"))
     if old and "upgrade" in datastore.commands and "database" in databases:
@@ -420,7 +382,7 @@ def _unloadable(known: Plan) -> Iterator[str]:
         except Exception as error:
             yield (
                 f"the plugin {owner!r} has migrations to run and cannot be imported: "
-                f"{type(error).__name__}: {error}. Install a version of it for CKAN "
+                f"{_brief(error)}. Install a version of it for CKAN "
                 f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
             )
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from . import Site, files, postgres, published, restore, switch
+from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
 from .repository import Repository, now
@@ -46,7 +47,7 @@ def examine(
         try:
             found += [Finding(name, *finding) for finding in check(site, repository)]
         except Exception as error:  # a check that fails is itself a problem
-            found.append(Finding(name, PROBLEM, " ".join(str(error).split())))
+            found.append(Finding(name, PROBLEM, words(error)))
     return found
 
 

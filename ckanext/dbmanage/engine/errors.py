@@ -14,6 +14,8 @@ Messages never hold a password: they are built from names, never from URLs.
 
 from __future__ import annotations
 
+from sqlalchemy.exc import DBAPIError, StatementError
+
 
 class DbmanageError(Exception):
     """Something failed that the reader can do something about."""
@@ -50,3 +52,27 @@ class Damaged(DbmanageError):
 
 class ToolFailed(DbmanageError):
     """A program of PostgreSQL, or the server itself, ended with an error."""
+
+
+def words(error: BaseException) -> str:
+    """What an error says, on one line, without the values of a statement.
+
+    SQLAlchemy quotes the statement with its parameters, PostgreSQL a row of it: hashes
+    of passwords and keys are among them.
+    """
+    hide_values(error)
+    if isinstance(error, DBAPIError):
+        said = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+        lines = str(error.orig).strip().splitlines()
+        return " ".join((said or (lines[0] if lines else "")).split())
+    return " ".join(str(error).split())
+
+
+def hide_values(error: BaseException | None) -> None:
+    """Takes the parameters out of what an error, and all behind it, will ever say."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, StatementError):
+            error.hide_parameters = True
+        error = error.__cause__ or error.__context__

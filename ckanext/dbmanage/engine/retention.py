@@ -1,8 +1,10 @@
 """Retention: which backups are kept, why, and how the others are forgotten.
 
 The rules are restic's: the newest ones, and the newest of each of the last days, ISO
-weeks and months (in UTC) that have one. Only verified backups count. An object goes
-when no backup that is left names it. Knows the repository; not what is in a backup.
+weeks and months (in UTC) that have one. Only verified backups count. Whatever they say,
+the newest proven backup stays, and for some days what a restore or an upgrade replaced.
+An object goes when no backup that is left names it. Knows the repository; not what is
+in a backup.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +31,7 @@ from .repository import (
     Backup,
     Repository,
     create_file,
+    now,
     read_json,
     regular_files,
     sync_directory,
@@ -67,19 +70,27 @@ class _Standing:
     good: bool = False
     fixed: str = ""
     idle: str = ""
+    proven: frozenset[str] = frozenset()  # its parts, when it is
 
 
-def decide(backups: list[Backup], policy: Mapping[str, int]) -> list[Decision]:
+def decide(
+    backups: list[Backup], policy: Mapping[str, int], undo_days: int = 0
+) -> list[Decision]:
     """What becomes of each backup, the newest first.
 
     `policy` says how many: `last`, `days`, `weeks`, `months`, and `min` verified ones
-    that stay in any case.
+    that stay in any case. So do the newest proven ones, and for `undo_days` what was
+    backed up because something was to replace it.
     """
     newest_first = sorted(backups, key=lambda backup: backup.id, reverse=True)
-    found = [_standing(backup) for backup in newest_first]
+    limit = f"{now() - timedelta(days=undo_days):%Y%m%dT%H%M%SZ}"
+    aside = f"what was replaced, for {undo_days} days"
+    found = [_standing(backup, limit, aside) for backup in newest_first]
     good = [each.backup.id for each in found if each.good]
     reasons = {each.backup.id: [each.fixed] for each in found if each.fixed}
     for name, reason in _ruled([n for n in good if n not in reasons], policy):
+        reasons.setdefault(name, []).append(reason)
+    for name, reason in _newest_proven(found):
         reasons.setdefault(name, []).append(reason)
     missing = policy["min"] - sum(name in reasons for name in good)
     for name in [n for n in good if n not in reasons][: max(missing, 0)]:
@@ -111,6 +122,18 @@ def _ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, s
                 yield name, period
 
 
+def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:
+    """The proven backups of which no newer proven one holds the same parts or more.
+
+    The newest of all parts is among them, whatever was proven of one part since.
+    """
+    newer: list[frozenset[str]] = []
+    for each in found:
+        if each.proven and not any(each.proven <= parts for parts in newer):
+            newer.append(each.proven)
+            yield each.backup.id, f"the newest proven of {', '.join(each.backup.parts)}"
+
+
 def _replaced(newer: int, wanted: int) -> tuple[bool, str]:
     if newer < wanted:
         ones = "one is" if wanted == 1 else "ones are"
@@ -119,7 +142,7 @@ def _replaced(newer: int, wanted: int) -> tuple[bool, str]:
     return True, f"{newer} newer verified {ones} there"
 
 
-def _standing(backup: Backup) -> _Standing:
+def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
     document = None
     try:
         about = backup.describe()
@@ -141,11 +164,14 @@ def _standing(backup: Backup) -> _Standing:
         return _Standing(backup, fixed="of another version's format: never touched")
     good = about["state"] in _GOOD
     fixed = "held by keep" if about["keep"] else ""
+    if not fixed and str(about["reason"]).startswith("before ") and backup.id > limit:
+        fixed = aside
     if about["state"] == "damaged":
         what = about["problems"] or [f"{MANIFEST} cannot be read"]
         return _Standing(backup, fixed=fixed, idle=f"damaged: {what[0]}")
     idle = "" if good else "not verified: counts for no rule"
-    return _Standing(backup, good, fixed, idle)
+    proven = frozenset(backup.parts if about["state"] == "proven" else ())
+    return _Standing(backup, good, fixed, idle, proven)
 
 
 # ------------------------------------------------------------------------ forgetting

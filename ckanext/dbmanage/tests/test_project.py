@@ -54,7 +54,7 @@ LAYERS = [
     {"engine"},
     {"config", "pool"},
     {"place", "readers"},
-    {"blockers", "isolated"},
+    {"blockers", "isolated", "datastore"},
     {"upgrade", "records", "reindex", "navl", "bulk", "export", "publish"},
     {"checks"},
     {"operations"},
