@@ -57,12 +57,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """An archive's table of contents; `server` is the version of the one dumped."""
+    """An archive's table of contents; the versions of its server and of pg_dump."""
 
     version: tuple[int, int]
     database: str
     entries: list[Entry]
     server: str = ""
+    program: str = ""
 
     def tables(self, schema: str = "public") -> set[str]:
         """The names of the tables in a schema."""
@@ -132,10 +133,10 @@ def contents(file: Any, name: str) -> Contents:
         reader.integer()
     database = reader.text() or ""
     server = reader.text() or ""
-    reader.text()  # pg_dump's version
+    program = reader.text() or ""
     count = reader.integer()
     found = [_entry(reader, version, offset_size) for _ in range(count)]
-    return Contents(version, database, found, server)
+    return Contents(version, database, found, server, program)
 
 
 def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry:

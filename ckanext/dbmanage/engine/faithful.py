@@ -177,10 +177,15 @@ def refuse_open_public(
     Until PostgreSQL 14 a new database's schema public belongs to the superuser, who
     alone can close it. Raises Refused, with what the superuser runs once.
     """
-    closed = any((e.kind, e.schema, e.name) == _PUBLIC for e in found.entries)
+    rights = [
+        right
+        for entry in found.entries
+        if (entry.kind, entry.schema, entry.name) == _PUBLIC
+        for right in _rights(entry)
+    ]
     if (
         postgres.server_major(connection) > _OPEN_UNTIL
-        or not closed
+        or _CREATE in _public(rights, found, plan)
         or plan.superuser
         or site.scratch_template
         or _is_superuser(connection)
@@ -415,15 +420,18 @@ def _misowned(
 ) -> Iterator[tuple[Entry, str]]:
     """The entries whose thing in the copy is another role's, and the thing as SQL."""
     copies = _things(there)
-    public = Entry(0, "SCHEMA", "", "public", "", "", "", "DROP SCHEMA public;\n")
+    # it has no entry where it is whose pg_dump takes for granted
+    usual = "" if _is_old(there) else "pg_database_owner"
+    unnamed = Entry(0, *_PUBLIC_SCHEMA, usual, "", "")
+    copies.setdefault(_PUBLIC_SCHEMA, [unnamed])
     for key, entries in _things(found).items():
-        copied = copies.get(key, [public] if key == _PUBLIC_SCHEMA else [])
-        for entry, other in zip(entries, copied, strict=False):
-            if key == _PUBLIC_SCHEMA and not plan.keeps(entry.owner):
-                continue  # it is whose the version says that made the cluster
-            if not other.drop.startswith("DROP "):
-                continue  # it goes with another thing
-            if entry.owner and plan.name(entry.owner) != other.owner:
+        for entry, other in zip(entries, copies.get(key, ()), strict=False):
+            if not entry.owner or plan.name(entry.owner) == other.owner:
+                continue
+            if key == _PUBLIC_SCHEMA:
+                if plan.keeps(entry.owner):
+                    yield entry, "SCHEMA public"
+            elif other.drop.startswith("DROP "):  # else it goes with another thing
                 yield entry, other.drop.strip()[5:-1]
 
 
@@ -480,14 +488,16 @@ class _Right:
         return f"SET ROLE {_role(self.by)}; {sql}; RESET ROLE" if self.by else sql
 
 
+_NAME = r'(?:"(?:[^"]|"")+"|[\w$]+)'
 _RIGHT = re.compile(
-    r'(?P<prefix>(?:ALTER DEFAULT PRIVILEGES FOR ROLE (?P<for>"(?:[^"]|"")+"|[\w$]+) '
-    r'(?P<in>IN SCHEMA (?:"(?:[^"]|"")+"|[\w$]+) )?)?'
-    r'(?:GRANT|REVOKE(?: GRANT OPTION FOR)?) [A-Z]+(?:[ ,A-Z]|\((?:"(?:[^"]|"")+"|'
-    r'[^";])*\))* ON (?!DATABASE |TABLESPACE |PARAMETER )[A-Z].* (?:TO|FROM))'
-    r' (?P<role>"(?:[^"]|"")+"|[\w$]+)(?P<suffix> WITH GRANT OPTION)?',
+    rf"(?P<start>(?:ALTER DEFAULT PRIVILEGES FOR ROLE (?P<for>{_NAME}) "
+    rf"(?:IN SCHEMA {_NAME} )?)?(?:GRANT|REVOKE(?: GRANT OPTION FOR)?) )"
+    rf"(?P<what>[A-Z]+(?: ?\({_NAME}(?:, ?{_NAME})*\)|[ ,A-Z])*?)"
+    r"(?P<end> ON (?!DATABASE |TABLESPACE |PARAMETER )[A-Z].* (?:TO|FROM))"
+    rf" (?P<role>{_NAME})(?P<suffix> WITH GRANT OPTION)?",
     re.DOTALL,
 )
+_COMMAS = re.compile(r",\s*(?![^()]*\))")
 _SESSION = re.compile(
     r"RESET SESSION AUTHORIZATION|SET SESSION AUTHORIZATION "
     r'(?P<by>"(?:[^"]|"")+"|[\w$]+)'
@@ -505,9 +515,13 @@ def _rights(entry: Entry) -> list[_Right]:
         if session := _SESSION.fullmatch(statement.strip()):
             by = _unquoted(session["by"]) if session["by"] else ""
         known = _RIGHT.fullmatch(statement.strip())
-        if known and _PLAIN.fullmatch(statement):
-            role, suffix = _unquoted(known["role"]), known["suffix"] or ""
-            found.append(_Right(known["prefix"], role, suffix, by))
+        if known is None or not _PLAIN.fullmatch(statement):
+            continue
+        role, suffix = _unquoted(known["role"]), known["suffix"] or ""
+        # one by one: how they are put together depends on who gave them
+        for what in _COMMAS.split(known["what"]):
+            prefix = f"{known['start']}{what}{known['end']}"
+            found.append(_Right(prefix, role, suffix, by))
     return found
 
 
@@ -520,6 +534,8 @@ def _role(name: str) -> str:
     return name if name == "PUBLIC" else '"' + name.replace('"', '""') + '"'
 
 
+#: what everybody may do in PostgreSQL 14's schema public
+_CREATE = _Right("GRANT CREATE ON SCHEMA public TO", "PUBLIC")
 Rights = dict[tuple[str, ...], list[_Right]]
 
 
@@ -564,7 +580,7 @@ def _is_missing(right: _Right, entry: Entry, plan: Plan) -> bool:
 
 def _mapped(right: _Right, plan: Plan) -> _Right:
     known = _RIGHT.fullmatch(f"{right.prefix} x")
-    if known is None or not known["for"] or _unquoted(known["for"]) != plan.own:
+    if not known or not known["for"] or _unquoted(known["for"]) != plan.own:
         return right
     start, end = known.span("for")
     prefix = right.prefix[:start] + _plain(plan.role) + right.prefix[end:]
@@ -594,14 +610,13 @@ def _have(there: Contents) -> Rights:
     return rights
 
 
-def _public(rights: Iterable[_Right], server: str, plan: Plan) -> list[_Right]:
+def _public(rights: Iterable[_Right], of: Contents, plan: Plan) -> list[_Right]:
     """Rights in schema public as what they come to: who may use it, who make there.
 
-    What a new one allows depends on the version of the server.
+    What pg_dump takes for granted depends on its version.
     """
     everything = {"CREATE", "USAGE"}
-    old = int(re.match(r"\d*", server)[0] or 0) <= _OPEN_UNTIL  # type: ignore[index]
-    may: dict[str, set[str]] = {"PUBLIC": everything if old else {"USAGE"}}
+    may = {"PUBLIC": everything if _is_old(of) else {"USAGE"}}
     for right in rights:
         words = right.prefix.partition(" ON ")[0].replace("GRANT OPTION FOR ", "")
         named = {word.strip() for word in words.partition(" ")[2].split(",")}
@@ -616,6 +631,10 @@ def _public(rights: Iterable[_Right], server: str, plan: Plan) -> list[_Right]:
     ]
 
 
+def _is_old(of: Contents) -> bool:
+    return int(re.match(r"\d*", of.program)[0] or 0) <= _OPEN_UNTIL  # type: ignore[index]
+
+
 @dataclass(frozen=True)
 class _Difference:
     """What somebody may do and did not, and what somebody did and may not any more."""
@@ -628,9 +647,9 @@ class _Difference:
 def _different(found: Contents, there: Contents, plan: Plan) -> dict[Any, _Difference]:
     expected, have = _expected(found, there, plan), _have(there)
     public = (*_PUBLIC, "")
-    if public in expected or found.server.split(".")[0] == there.server.split(".")[0]:
+    if public in expected or not _is_old(found):
         for rights, of in ((expected, found), (have, there)):
-            rights[public] = _public(rights.get(public, ()), of.server, plan)
+            rights[public] = _public(rights.get(public, ()), of, plan)
     else:
         have.pop(public, None)
     owners = {_key(e, plan): plan.name(e.owner, e) for e in found.entries}

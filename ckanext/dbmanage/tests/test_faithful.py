@@ -10,12 +10,13 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import Site, archive, backup, faithful, restore, switch
+from ckanext.dbmanage.engine import Site, backup, faithful, restore, switch
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres import Database
 from ckanext.dbmanage.engine.repository import Repository
@@ -313,6 +314,258 @@ def test_what_only_a_superuser_makes_is_told_with_its_sql(
         assert "hush-1" not in said
         after = made.dump(name)
         assert before != after
+        # of its owner's it was, and would be CKAN's for everybody now
+        runs = "SELECT has_function_privilege('editors', 'strange.f()', 'EXECUTE')"
+        assert made.cluster.sql(runs, name) == [(False,)]
         for told in made.said:
             made.cluster.sql(told.partition("\n")[2].replace("***", "hush-1"), name)
         assert made.dump(name) == before
+
+
+def told_sql(made: Made, name: str) -> None:
+    """Runs what was told to be run by a superuser after the restore."""
+    for told in made.said:
+        assert "superuser" in told
+        made.cluster.sql(told.partition("\n")[2], name)
+
+
+CKAN = 'CREATE TABLE public.package (id int); CREATE TABLE public."user" (id int);'
+#: what core's `datastore set-permissions` does
+CLOSE = """REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    GRANT ALL ON SCHEMA public TO ckan_default"""
+
+
+def test_schema_public_is_never_more_open_than_it_was(
+    make: Callable[..., Made], tmp_path: Path
+) -> None:
+    made = make()
+    made.sql(CLOSE)
+    made.sql(CKAN, "ckan_default")
+    source = made.backup()
+    makers = (
+        "SELECT rolname FROM pg_roles WHERE has_schema_privilege(oid, 'public', 'CREATE')"
+        " AND rolname !~ '^pg_' ORDER BY 1"
+    )
+    before = made.sql(makers)
+    assert ("datastore_default",) not in before
+    if made.version == 14:
+        with pytest.raises(Refused, match="everybody may make objects") as early:
+            restore.preflight(made.site, made.repository, source)
+        with pytest.raises(Refused, match="nothing was switched") as late:
+            made.copy(source).__enter__()
+        assert "CREATE DATABASE ckan_scratch" in str(early.value)
+        sql = str(late.value).partition("\n")[2].partition("\nand set")[0]
+        create, _, alter = re.split(r"\s*\\connect (\w+)\n", sql)
+        made.cluster.sql(create)
+        made.cluster.sql(alter, "ckan_scratch")
+        made.site = replace(made.site, scratch_template="ckan_scratch")
+    restore.preflight(made.site, made.repository, source)
+    with made.copy(source) as name:
+        assert made.cluster.sql(makers, name) == before
+    made.cluster.sql("DROP DATABASE IF EXISTS ckan_scratch")
+    # and where a superuser is asked for
+    by_admin = Made(made.cluster, tmp_path, made.name, admin="postgres")
+    restore.preflight(by_admin.site, by_admin.repository, source)
+    with by_admin.copy(source) as name:
+        assert by_admin.cluster.sql(makers, name) == before
+    assert made.said == by_admin.said == []
+
+
+def test_schema_public_of_ckan_s_role(make: Callable[..., Made]) -> None:
+    made = make()
+    made.sql("ALTER SCHEMA public OWNER TO ckan_default")
+    made.sql(f"{CKAN}; COMMENT ON SCHEMA public IS 'the portal''s'", "ckan_default")
+    before = made.dump(made.name)
+    with made.copy(made.backup()) as name:
+        assert len(made.said) == (2 if made.version == 14 else 0), made.said
+        told_sql(made, name)
+        assert made.dump(name) == before
+
+
+def test_schema_public_of_another_role_or_closed_to_all(
+    make: Callable[..., Made],
+) -> None:
+    made = make()
+    made.sql("GRANT USAGE, CREATE ON SCHEMA public TO editors")
+    made.sql(
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT ALL ON SCHEMA public TO ckan_default"
+    )
+    if made.version > 14:
+        made.sql("ALTER SCHEMA public OWNER TO editors")
+    made.sql(CKAN, "ckan_default")
+    before = made.dump(made.name)
+    source = made.backup()
+    if made.version == 14:
+        with pytest.raises(Refused, match="everybody may make objects"):
+            made.copy(source).__enter__()
+        return
+    with made.copy(source) as name:
+        assert made.dump(name) == before
+    assert made.said == []
+
+
+def test_rows_that_need_what_only_a_superuser_makes_are_not_left_out(
+    make: Callable[..., Made],
+) -> None:
+    made = make()
+    made.sql(CKAN, "ckan_default")
+    made.sql(
+        "CREATE TYPE base; CREATE FUNCTION base_in(cstring) RETURNS base"
+        " LANGUAGE internal AS 'textin'; CREATE FUNCTION base_out(base) RETURNS cstring"
+        " LANGUAGE internal AS 'textout';"
+        "CREATE TYPE base (INPUT = base_in, OUTPUT = base_out)"
+    )
+    made.sql("CREATE TABLE held (b base)", "ckan_default")
+    source = made.backup()
+    for look in (
+        lambda: restore.preflight(made.site, made.repository, source),
+        lambda: made.copy(source).__enter__(),
+    ):
+        with pytest.raises(Refused, match=r"rows of TABLE DATA public\.held"):
+            look()
+
+
+def test_what_cannot_run_here_as_it_stands(
+    make: Callable[..., Made], tmp_path: Path
+) -> None:
+    made = make()
+    cluster = made.cluster
+    space = tmp_path / "space"
+    space.mkdir(mode=0o777)
+    space.chmod(0o777)
+    cluster.sql(f"CREATE TABLESPACE dba LOCATION '{space}'")
+    try:
+        made.sql(CKAN, "ckan_default")
+        for role in ("grantor", "gone"):
+            cluster.sql(f"CREATE ROLE {role}")
+        made.sql(
+            """CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+            REVOKE ALL ON FUNCTION f() FROM PUBLIC; GRANT ALL ON FUNCTION f() TO gone;
+            GRANT SELECT ON package TO grantor WITH GRANT OPTION;
+            GRANT UPDATE ON package TO editors, gone""",
+            "ckan_default",
+        )
+        made.sql("SET ROLE grantor; GRANT SELECT ON package TO editors")
+        made.sql('ALTER TABLE "user" SET TABLESPACE dba')
+        # a dump as others make it: not signed, and its schema public is made
+        file = tmp_path / "n.dump"
+        subprocess.run(
+            [made.bin / "pg_dump", "-Fc", "-n", "public", "-f", file,
+             cluster.url(made.name, "postgres")], check=True,
+        )  # fmt: skip
+        signed = made.backup()
+        rights = "SELECT has_table_privilege('editors', 'package', 'SELECT, UPDATE')"
+        rights += ", has_function_privilege('stranger', 'f()', 'EXECUTE')"
+        cluster.sql("REASSIGN OWNED BY gone TO postgres")
+        made.sql("DROP OWNED BY gone")
+        cluster.sql("DROP ROLE gone")
+        unsigned = restore.Source("n.dump", {"database": file}, signed=False)
+        for source in (signed, unsigned):
+            made.said.clear()
+            with made.copy(source) as name:
+                assert cluster.sql(rights, name) == [(True, False)]
+                assert cluster.sql('SELECT count(*) FROM "user"', name) == [(0,)]
+            said = "\n".join(made.said)
+            assert "tablespaces dba are not" in said
+            assert "roles that do not exist here: gone" in said
+            assert len(made.said) == 2
+    finally:
+        made.sql('DROP TABLE "user"')
+        made.sql("DROP OWNED BY grantor")
+        cluster.sql("DROP TABLESPACE dba")
+        cluster.sql("DROP ROLE grantor")
+
+
+def test_what_a_database_is_like_is_kept(make: Callable[..., Made]) -> None:
+    icu = make().version in (14, 15)
+    options = "IS_TEMPLATE true"
+    if icu and make().version == 15:
+        options += " LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk' LC_COLLATE 'C'"
+    made = make(options)
+    made.sql(CKAN, "ckan_default")
+    kept = (
+        "SELECT encoding, datcollate, datctype, datistemplate,"
+        " to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale'"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    before = made.sql(kept)
+    with made.copy(made.backup()) as name:
+        assert made.cluster.sql(kept, name) == before
+    assert not made.cluster.sql("SELECT 1 FROM pg_database WHERE datname ~ '^dbm_'")
+
+
+def test_the_order_of_sorting_is_kept(make: Callable[..., Made]) -> None:
+    """These servers are built without ICU, so that this looks at what is sent."""
+    connection = make().cluster.connect()
+    like = {"encoding": 6, "datlocprovider": "i", "datlocale": "de"}
+    like |= {"daticurules": "& a < 'g'"}
+    sent = " ".join(
+        each.as_string(connection) for each in switch._locale(connection, like)
+    )
+    connection.close()
+    assert ("ICU_RULES '& a < ''g'''" in sent) == (connection.server_version >= 160000)
+
+
+def test_what_stays_with_the_old_database_is_told(make: Callable[..., Made]) -> None:
+    made = make()
+    made.sql(
+        "CREATE SUBSCRIPTION \"Sub\" CONNECTION 'host=x password=hush-2' PUBLICATION a, b"
+        " WITH (connect = false, slot_name = 'its')"
+    )
+    try:
+        (said,) = faithful.stays_behind(made.site.databases["database"])
+        assert "hush-2" not in said
+        sql = said.partition("\n")[2].replace("***", "host=y").splitlines()
+        for statement in sql[:-1]:
+            made.sql(statement)
+        made.sql(sql[-1].replace("create_slot = false", "connect = false"))
+        kept = (
+            "SELECT subname, subpublications::text[], subslotname FROM pg_subscription"
+        )
+        assert made.sql(kept) == [("Sub", ["a", "b"], "its")]
+    finally:
+        made.sql('ALTER SUBSCRIPTION "Sub" SET (slot_name = NONE)')
+        made.sql('DROP SUBSCRIPTION "Sub"')
+
+
+def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) -> None:
+    made = make()
+    made.sql(CKAN, "ckan_default")
+    made.sql(
+        "CREATE SCHEMA theirs AUTHORIZATION stranger; CREATE SCHEMA e AUTHORIZATION editors"
+    )
+    (said,) = restore.changed_owners(made.site, made.backup())
+    assert "SCHEMA theirs" in said and "editors" not in said
+    grant = re.search(r"`(GRANT .*;)`", said)
+    assert grant
+    made.cluster.sql(grant[1])
+    try:
+        source = made.backup()
+        assert list(restore.changed_owners(made.site, source)) == []
+        with made.copy(source) as name:
+            owners = "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname IN ('e', 'theirs') ORDER BY 1"
+            assert made.cluster.sql(owners, name) == [("editors",), ("stranger",)]
+    finally:
+        made.cluster.sql("REVOKE stranger FROM ckan_default")
+    # another portal's, whose role is named otherwise
+    file = tmp_path / "other.dump"
+    made.sql(
+        'ALTER TABLE package OWNER TO editors; ALTER TABLE "user" OWNER TO editors;'
+        "GRANT SELECT ON package TO stranger; DROP SCHEMA theirs; DROP SCHEMA e;"
+        "GRANT UPDATE ON package TO stranger"
+    )
+    subprocess.run(
+        [made.bin / "pg_dump", "-Fc", "-f", file,
+         made.cluster.url(made.name, "postgres")], check=True,
+    )  # fmt: skip
+    unsigned = restore.Source("other.dump", {"database": file}, signed=False)
+    (said,) = restore.changed_owners(made.site, unsigned)
+    assert "what belongs to 'editors' in it will belong to 'ckan_default'" in said
+    made.said.clear()
+    with made.copy(unsigned) as name:
+        acl = "SELECT relacl::text FROM pg_class WHERE relname = 'package'"
+        ((rights,),) = made.cluster.sql(acl, name)
+        assert re.fullmatch(
+            r"\{ckan_default=\w+/ckan_default,stranger=rw/ckan_default\}", rights
+        )
+    assert made.said == []
