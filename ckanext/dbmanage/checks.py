@@ -117,6 +117,13 @@ def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     if store is None or store.read_url is None:
         return
     mend = "`ckan db doctor --fix` sets them"
+    with closing(store.connect()) as connection:
+        if query(connection, _NOT_OURS):
+            mend = (
+                f"run as PostgreSQL's superuser in the database {store.name!r} "
+                f"`ALTER SCHEMA public OWNER TO {postgres.quoted(store.role)};`, then "
+                "`ckan db doctor --fix`"
+            )
     problems = list(unset_permissions(store, site.databases["database"]))
     for sentence in problems:
         yield PROBLEM, f"{sentence}: the DataStore's permissions, {mend}"
@@ -154,6 +161,11 @@ def unset_permissions(store: Database, main: Database) -> Iterator[str]:
             yield f"the reading role {reader!r} may write to {can} tables"
 
 
+#: PostgreSQL 14's schema public, which the superuser owns
+_NOT_OURS = """
+SELECT 1 FROM pg_namespace
+WHERE nspname = 'public' AND NOT pg_has_role(nspowner, 'USAGE')
+"""
 _RIGHTS = """
 SELECT has_schema_privilege(%(reader)s, 'public', 'CREATE'),
     has_schema_privilege(%(reader)s, 'public', 'USAGE'),

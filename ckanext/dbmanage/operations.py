@@ -410,12 +410,26 @@ def _rehearse(
 
     talk = portal.talk
     restore.preflight(known.site, repository, source)
+    _refuse_other_owners(known.site, source)
     prepare = upgrade.migrated(portal.settings, known, report, talk)
     with restore.copies(
         known.site, repository, source, secrets.token_hex(4), prepare,
         talk.progress, talk.warn,
     ):  # fmt: skip
         report.lap("statistics")
+
+
+def _refuse_other_owners(site: Site, source: Source) -> None:
+    """Nobody asked for a restore: what is live stays its owner's."""
+    from .engine import restore
+    from .engine.errors import Refused
+
+    changed = list(restore.changed_owners(site, source))
+    if changed:
+        raise Refused(
+            f"the copy would not be what is live: {'; '.join(changed)}. Or migrate the "
+            "live database itself: `ckan db upgrade --in-place`"
+        )
 
 
 def _upgraded(
@@ -438,6 +452,7 @@ def _upgraded(
     since = restore.since(site, _TOUCHED)
     with _backed_up(portal, known, repository, report, forget) as source:
         restore.preflight(site, repository, source)
+        _refuse_other_owners(site, source)
         try:
             with _owing_an_index(site, repository, True):
                 switched = restore.restore(
@@ -505,6 +520,8 @@ def mend(portal: Portal, preview: bool) -> None:
             and to_do("set the DataStore's permissions")
         ):
             upgrade.set_permissions(store, main)
+            for sentence in checks.unset_permissions(store, main):
+                talk.warn(f"the DataStore's permissions could not be set: {sentence}")
         owed = repository.marked("reindex") or _is_behind(portal)
         if owed and to_do("bring the search index up to date"):
             reindex(portal, repository)

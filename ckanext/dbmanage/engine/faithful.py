@@ -104,9 +104,7 @@ def plan(found: Contents, connection: Connection, role: str) -> Plan:
         {"role": role, "may": may},
     )
     roles: dict[str, bool] = dict(rows)
-    ((superuser,),) = query(
-        connection, "SELECT rolsuper FROM pg_roles WHERE rolname = %s", role
-    )
+    superuser = _is_superuser(connection, role)
     own = _own(found, role)
     left = _left(found, _SUPERUSERS) if not superuser else _left(found, _NEVER)
     named = {entry.tablespace for entry in found.entries} - {""}
@@ -137,6 +135,14 @@ def _own(found: Contents, role: str) -> str:
     if role in owners or not owners:
         return role
     return owners.most_common(1)[0][0]
+
+
+def renamed(found: Contents, role: str) -> str:
+    """That CKAN's role is another than in the archive, empty when it is not."""
+    own = _own(found, role)
+    if own == role:
+        return ""
+    return f"what belongs to {own!r} in it will belong to {role!r}, CKAN's role here"
 
 
 def _left(found: Contents, kinds: tuple[str, ...]) -> dict[int, Entry]:
@@ -183,15 +189,31 @@ def refuse_open_public(
         if (entry.kind, entry.schema, entry.name) == _PUBLIC
         for right in _rights(entry)
     ]
-    if (
-        postgres.server_major(connection) > _OPEN_UNTIL
-        or _CREATE in _public(rights, found, plan)
-        or plan.superuser
-        or site.scratch_template
-        or _is_superuser(connection)
+    if not _public_can_be_closed(site, connection, plan.role) and (
+        _CREATE not in _public(rights, found, plan)
     ):
-        return
-    raise Refused(_open_public(plan.role))
+        raise Refused(_open_public(plan.role))
+
+
+def open_public(site: Site, database: Database) -> str:
+    """Why a copy of a live database would be refused for it, empty when it is not."""
+    with closing(database.maintenance()) as connection:
+        if _public_can_be_closed(site, connection, database.role):
+            return ""
+    with closing(database.connect()) as connection:
+        open_ = query(
+            connection, "SELECT has_schema_privilege('public', 'public', 'CREATE')"
+        )
+    return "" if open_ == [(True,)] else _open_public(database.role)
+
+
+def _public_can_be_closed(site: Site, connection: Connection, role: str) -> bool:
+    return (
+        postgres.server_major(connection) > _OPEN_UNTIL
+        or bool(site.scratch_template)
+        or _is_superuser(connection, role)
+        or _is_superuser(connection)
+    )
 
 
 def _open_public(role: str) -> str:
@@ -208,9 +230,11 @@ def _open_public(role: str) -> str:
     )
 
 
-def _is_superuser(connection: Connection) -> bool:
+def _is_superuser(connection: Connection, role: str | None = None) -> bool:
     return query(
-        connection, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+        connection,
+        "SELECT rolsuper FROM pg_roles WHERE rolname = coalesce(%s, current_user)",
+        role,
     ) == [(True,)]
 
 
@@ -229,11 +253,6 @@ def changed_owners(plan: Plan) -> Iterator[str]:
         yield (
             f"{len(theirs)} objects belong to {owner!r} and will belong to "
             f"{plan.role!r}, for {why}: {_some(theirs)}{mend}"
-        )
-    if plan.own != plan.role:
-        yield (
-            f"what belongs to {plan.own!r} in it will belong to {plan.role!r}, "
-            "which is CKAN's role here"
         )
 
 

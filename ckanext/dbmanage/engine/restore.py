@@ -262,6 +262,10 @@ def changed_owners(site: Site, source: Source) -> Iterator[str]:
 
 def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
+    for part, path in source.archives.items():
+        role = site.databases[part].role if part in site.databases else ""
+        if role and (said := faithful.renamed(archive.contents_of(path), role)):
+            yield said
     if source.backup is None:
         return
     manifest = source.backup.manifest
