@@ -210,7 +210,7 @@ def open_public(site: Site, database: Database) -> str:
 def _public_can_be_closed(site: Site, connection: Connection, role: str) -> bool:
     return (
         postgres.server_major(connection) > _OPEN_UNTIL
-        or bool(site.scratch_template)
+        or site.scratch_template not in ("", "template0")
         or _is_superuser(connection, role)
         or _is_superuser(connection)
     )
