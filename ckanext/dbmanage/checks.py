@@ -112,11 +112,25 @@ def _index(differing: tuple[list[str], list[str]]) -> Iterator[tuple[str, str]]:
         yield OK, "the search index is in step with the database"
 
 
+#: PostgreSQL 14's schema public, which the superuser owns
+_NOT_OURS = """
+SELECT 1 FROM pg_namespace
+WHERE nspname = 'public' AND NOT pg_has_role(nspowner, 'USAGE')
+"""
+
+
 def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     store = site.databases.get("datastore")
     if store is None or store.read_url is None:
         return
     mend = "`ckan db doctor --fix` sets them"
+    with closing(store.connect()) as connection:
+        if query(connection, _NOT_OURS):
+            mend = (
+                f"run as PostgreSQL's superuser in the database {store.name!r} "
+                f"`ALTER SCHEMA public OWNER TO {postgres.quoted(store.role)};`, then "
+                "`ckan db doctor --fix`"
+            )
     problems = list(datastore.unset_permissions(store, site.databases["database"]))
     for sentence in problems:
         yield PROBLEM, f"{sentence}: the DataStore's permissions, {mend}"

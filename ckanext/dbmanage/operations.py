@@ -170,11 +170,15 @@ def restore(
     *,
     trust: bool = False,
     no_backup: bool = False,
-    agree: Agree = lambda *_: None,
+    agree: Agree | None = None,
 ) -> Restored:
-    """Restores a backup or a file, indexes, and backs up what was replaced."""
+    """Restores a backup or a file, indexes, and backs up what was replaced.
+
+    Without `agree` there is nobody to ask, and what needs an answer is refused.
+    """
     from . import upgrade
     from .engine import restore as engine
+    from .engine.errors import Refused
 
     talk = portal.talk
     site, repository = open_site(portal, heads=True)
@@ -186,7 +190,16 @@ def restore(
         for sentence in engine.differences(site, source):
             talk.warn(sentence)
         engine.preflight(site, repository, source)
-        agree(site, repository, source)
+        changed = list(engine.changed_owners(site, source))
+        if changed and agree is None:
+            raise Refused(
+                f"{'; '.join(changed)}. Nobody can be asked here: restore it on the "
+                "command line"
+            )
+        for sentence in changed:
+            talk.warn(sentence)
+        if agree is not None:
+            agree(site, repository, source)
         let_go()
         with _owing_an_index(site, repository, "database" in source.archives):
             restored = engine.restore(
@@ -397,12 +410,26 @@ def _rehearse(
 
     talk = portal.talk
     restore.preflight(known.site, repository, source)
+    _refuse_other_owners(known.site, source)
     prepare = upgrade.migrated(portal.settings, known, report, talk)
     with restore.copies(
         known.site, repository, source, secrets.token_hex(4), prepare,
         talk.progress, talk.warn,
     ):  # fmt: skip
         report.lap("statistics")
+
+
+def _refuse_other_owners(site: Site, source: Source) -> None:
+    """Nobody asked for a restore: what is live stays its owner's."""
+    from .engine import restore
+    from .engine.errors import Refused
+
+    changed = list(restore.changed_owners(site, source))
+    if changed:
+        raise Refused(
+            f"the copy would not be what is live: {'; '.join(changed)}. Or migrate the "
+            "live database itself: `ckan db upgrade --in-place`"
+        )
 
 
 def _upgraded(
@@ -425,6 +452,7 @@ def _upgraded(
     since = restore.since(site, _TOUCHED)
     with _backed_up(portal, known, repository, report, forget) as source:
         restore.preflight(site, repository, source)
+        _refuse_other_owners(site, source)
         try:
             with _owing_an_index(site, repository, True):
                 switched = restore.restore(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import IO, Any
 import zstandard
 from psycopg2 import sql
 
-from . import Progress, Warn, postgres
+from . import Progress, postgres
 from .errors import Damaged, Refused, ToolFailed
 from .postgres import Connection, Tools
 from .repository import create_file
@@ -33,7 +33,11 @@ _MAX_TEXT = 64 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of an archive: `statement` makes it, `copy` is its COPY."""
+    """One object of an archive: `statement` makes it, `copy` is its COPY.
+
+    `drop` is the statement that would drop it, which names it as SQL must; `needs` are
+    the ids of the entries that it depends on.
+    """
 
     id: int
     kind: str
@@ -42,6 +46,9 @@ class Entry:
     owner: str
     statement: str
     copy: str
+    drop: str = ""
+    tablespace: str = ""
+    needs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         name = f"{self.schema}.{self.name}" if self.schema else self.name
@@ -50,11 +57,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """An archive's table of contents."""
+    """An archive's table of contents; the versions of its server and of pg_dump."""
 
     version: tuple[int, int]
     database: str
     entries: list[Entry]
+    server: str = ""
+    program: str = ""
 
     def tables(self, schema: str = "public") -> set[str]:
         """The names of the tables in a schema."""
@@ -123,11 +132,11 @@ def contents(file: Any, name: str) -> Contents:
     for _ in range(7):  # when it was made
         reader.integer()
     database = reader.text() or ""
-    reader.text()  # the server's version
-    reader.text()  # pg_dump's
+    server = reader.text() or ""
+    program = reader.text() or ""
     count = reader.integer()
     found = [_entry(reader, version, offset_size) for _ in range(count)]
-    return Contents(version, database, found)
+    return Contents(version, database, found, server, program)
 
 
 def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry:
@@ -138,20 +147,21 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry
     name, kind = reader.text(), reader.text()
     reader.integer()  # section
     statement = reader.text()
-    reader.text()  # DROP statement, which is never run here
+    drop = reader.text()  # which is never run here
     copy, schema = reader.text(), reader.text()
-    reader.text()  # tablespace
+    tablespace = reader.text()
     if version >= (1, 14):
         reader.text()  # table access method
     if version >= (1, 16):
         reader.integer()  # relation kind
     owner = reader.text()
     reader.text()  # with oids
-    while reader.text() is not None:  # dependencies
-        pass
+    needs = []
+    while (need := reader.text()) is not None:
+        needs.append(need)
     reader.bytes(1 + offset_size)  # where the data are
-    texts = (kind, schema, name, owner, statement, copy)
-    return Entry(number, *(text or "" for text in texts))
+    texts = (kind, schema, name, owner, statement, copy, drop, tablespace)
+    return Entry(number, *(text or "" for text in texts), needs=tuple(needs))
 
 
 def contents_of(path: Path) -> Contents:
@@ -321,8 +331,8 @@ _QUOTED = re.compile(
 )
 #: their bodies may hold any statement, in quotes or (BEGIN ATOMIC) without
 _WITH_BODY = ("FUNCTION", "PROCEDURE")
-#: left out of every restore: only a superuser can make them, see `choose`
-_SKIPPED = ("EVENT TRIGGER", "PUBLICATION", "SUBSCRIPTION")
+#: left out of every restore of an unsigned archive, see `faithful`
+_SKIPPED = ("EVENT TRIGGER", "SUBSCRIPTION")
 
 
 def refuse_odd(found: Contents, name: str) -> None:
@@ -375,62 +385,25 @@ def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
     )
 
 
-def choose(found: Contents, connection: Connection, warn: Warn) -> list[str]:
-    """The lines of pg_restore's `-L` list: all entries but those that would fail.
+def choose(
+    found: Contents, connection: Connection, left: Container[int] = ()
+) -> list[str]:
+    """The lines of pg_restore's `-L` list: all entries but those that are there.
 
-    `connection` is to the scratch database. Left out: what only a superuser may make
-    and a copy does not need, extensions that are there, rights of roles that are not.
+    `connection` is to the scratch database; `left` are ids of entries to be left out.
     """
     present = {
         row[0] for row in postgres.query(connection, "SELECT extname FROM pg_extension")
     }
-    roles = {
-        row[0] for row in postgres.query(connection, "SELECT rolname FROM pg_roles")
-    }
-    member = {
-        row[0]
-        for row in postgres.query(
-            connection, "SELECT rolname FROM pg_roles WHERE pg_has_role(oid, 'USAGE')"
-        )
-    }
-    rights = [e for e in found.entries if e.kind in ("ACL", "DEFAULT ACL")]
-    missing = {role for e in rights for role in _roles(e.statement)} - roles
-    if missing:
-        warn(
-            "the archive gives rights to roles that do not exist here: "
-            f"{', '.join(sorted(missing))}; its rights are left out and those that "
-            "CKAN needs are set anew"
-        )
 
     def wanted(entry: Entry) -> bool:
-        if entry.kind.startswith(_SKIPPED):
-            warn(f"left out, only a superuser can make it: {entry}")
-            return False
         if entry.kind == "EXTENSION":
             return entry.name not in present
         if entry.kind == "COMMENT":
             return not entry.name.startswith("EXTENSION ")
-        if entry.kind == "DEFAULT ACL":
-            return not missing and entry.owner in member
-        return not (missing and entry.kind == "ACL")
+        return True
 
-    return [f"{entry.id};" for entry in found.entries if wanted(entry)]
-
-
-_GRANTEE = re.compile(
-    r"^(?:GRANT\b.* TO|REVOKE\b.* FROM|ALTER DEFAULT PRIVILEGES FOR ROLE)"
-    r' ("(?:[^"]|"")+"|[\w$]+)',
-    re.MULTILINE,
-)
-
-
-def _roles(statement: str) -> set[str]:
-    found = set()
-    for line in statement.split(";"):
-        for role in _GRANTEE.findall(line.strip()):
-            if role != "PUBLIC":
-                found.add(role[1:-1].replace('""', '"') if role[0] == '"' else role)
-    return found
+    return [f"{e.id};" for e in found.entries if e.id not in left and wanted(e)]
 
 
 # --------------------------------------------------------------------- for a preview

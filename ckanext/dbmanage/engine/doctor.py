@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, files, postgres, published, restore, switch
+from . import Site, faithful, files, postgres, published, restore, switch
 from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
@@ -62,6 +62,8 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             restore.may_create(connection, database)
+        if open_ := faithful.open_public(site, database):
+            yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
 
 

@@ -355,12 +355,15 @@ def running(
                     stream.close()
 
 
-def finish(process: subprocess.Popen[bytes], doing: str) -> None:
-    """Waits for a client program. Raises ToolFailed with its last words."""
+def finish(process: subprocess.Popen[bytes], doing: str) -> str:
+    """Waits for a client program; what it said on stderr all the same.
+
+    Raises ToolFailed with its last words.
+    """
     words = process.stderr.read() if process.stderr else b""
     code = process.wait()
     if code == 0:
-        return
+        return words.decode("utf-8", "replace").strip()
     lines = [line for line in words.decode("utf-8", "replace").splitlines() if line]
     why = "\n  ".join(lines[-6:])
     if code < 0:

@@ -41,9 +41,10 @@ def prove(
 ) -> dict[str, Any]:
     """Proves a backup and returns the record, its `problems` empty when it is proven.
 
-    `{time, seconds, problems, tables, rows, migrated, read, uploads}`. The caller holds
-    the repository's lock. Raises Untrusted, Refused, ConnectionFailed, ToolFailed;
-    then nothing is known of the backup.
+    `{time, seconds, problems, told, tables, rows, migrated, read, uploads}`; `told` is
+    what was told of the copy, as that something is not its owner's any more. The caller
+    holds the repository's lock. Raises Untrusted, Refused, ConnectionFailed,
+    ToolFailed; then nothing is known of the backup.
     """
     begun = time.monotonic()
     if not found.signed:
@@ -52,7 +53,11 @@ def prove(
             "it, so only this site's own backups are proven"
         )
     record: dict[str, Any] = {"tables": 0, "rows": 0, "migrated": [], "read": {}}
-    record |= {"uploads": None, "problems": backup.verify(found, site, progress)}
+    record |= {
+        "uploads": None,
+        "told": [],
+        "problems": backup.verify(found, site, progress),
+    }
     if not record["problems"]:
         source = restore.open_source(site, repository, found.id)
         source = replace(source, uploads=None)
@@ -94,9 +99,13 @@ def _look(
         record["migrated"] = older
         prepare(copies, older)
 
+    def telling(sentence: str) -> None:
+        record["told"].append(sentence)
+        warn(sentence)
+
     operation = secrets.token_hex(4)
     with restore.copies(
-        site, repository, source, operation, migrated, progress, warn
+        site, repository, source, operation, migrated, progress, telling
     ) as scratches:
         for part in scratches:
             rows = source.rows(part) or {}
@@ -214,6 +223,7 @@ def _page(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
         for name, value in rows
     )
     listed = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
+    told = html.escape("\n\n".join(record["told"]))
     tables = "".join(
         f"<tr><td>{html.escape(part)}</td><td>{html.escape(table)}</td><td>{count}</td>"
         for part, about in sorted(found.manifest["databases"].items())
@@ -229,5 +239,6 @@ def _page(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
         "migrated, counted, read through CKAN, and dropped again.</p>"
         f"<table>{cells}</table>"
         + (f"<h2>Problems</h2><ul>{listed}</ul>" if problems else "")
+        + (f"<h2>What was told of the copy</h2><pre>{told}</pre>" if told else "")
         + f"<h2>Rows</h2><table>{tables}</table></html>\n"
     ).encode()

@@ -20,7 +20,18 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
+from . import (
+    Progress,
+    Site,
+    Warn,
+    archive,
+    backup,
+    faithful,
+    files,
+    postgres,
+    sessions,
+    switch,
+)
 from .backup import Replaced
 from .errors import (
     ConnectionFailed,
@@ -38,6 +49,9 @@ from .switch import Pair, Scratch
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
 Prepare = Callable[[Mapping[str, Database], list[str]], None]
+
+#: of what pg_restore says though it succeeds
+_WORDS = 2000
 
 #: rows ever written, by part and table
 Counters = Mapping[str, Mapping[str, int]]
@@ -224,17 +238,34 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
             archive.tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
                 _refuse_superuser(connection, database.role, source.name)
-        held = archive.contents_of(source.archives[part])
-        archive.refuse_wrong_part(held, part, source.name)
-        if not source.signed:
-            archive.refuse_odd(held, source.name)
+            held = archive.contents_of(source.archives[part])
+            archive.refuse_wrong_part(held, part, source.name)
+            if not source.signed:
+                archive.refuse_odd(held, source.name)
+            plan = faithful.plan(held, connection, database.role)
+            faithful.refuse_lost_rows(plan, source.name)
+            faithful.refuse_open_public(site, plan, held, connection)
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
         outdated(source.name, migrations, site)
 
 
+def changed_owners(site: Site, source: Source) -> Iterator[str]:
+    """What would come back as CKAN's role's and was another's, a sentence for each."""
+    for part, path in source.archives.items():
+        database = site.databases[part]
+        with closing(database.maintenance()) as connection:
+            held = archive.contents_of(path)
+            plan = faithful.plan(held, connection, database.role)
+        yield from faithful.changed_owners(plan)
+
+
 def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
+    for part, path in source.archives.items():
+        role = site.databases[part].role if part in site.databases else ""
+        if role and (said := faithful.renamed(archive.contents_of(path), role)):
+            yield said
     if source.backup is None:
         return
     manifest = source.backup.manifest
@@ -376,6 +407,8 @@ def restore(
                 files.stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
                 switch.copy_properties(scratch, warn)
+                for sentence in faithful.stays_behind(scratch.live):
+                    warn(sentence)
             pairs = [scratch.pair for scratch in scratches.values()]
             with _away(site, what, operation, progress, warn):
                 written = _refuse_written(site, since, pairs) if since else {}
@@ -591,19 +624,33 @@ def _load(
         path = archive.unpack(packed, directory, source.sha256(part), progress)
         with closing(scratch.database.connect()) as connection:
             tools = archive.tools(path, connection, site.pg_bin)
-            chosen = archive.choose(archive.contents_of(path), connection, warn)
+            found = archive.contents_of(path)
+            plan = faithful.plan(found, connection, scratch.database.role)
+            faithful.refuse_lost_rows(plan, source.name)
+            left = faithful.left_out(plan, found, connection)
+            chosen = archive.choose(found, connection, left)
             settings = _settings(connection)
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         target, environment = scratch.database.program(settings)
+        # owners follow: one that cannot be given to its owner must not end it all
         arguments = [tools.path("pg_restore"), "-O", "-e", "-L", str(listed)]
+        arguments += ["--no-tablespaces"] if plan.tablespaces else []
         # one transaction stops a smuggled DROP DATABASE, but excludes parallel loading
         arguments += ["-j", str(site.jobs)] if source.signed else ["-1"]
         progress("load", 0, 0)
         with postgres.running(
             [*arguments, "--no-password", *target, str(path)], environment, stdin=-3
         ) as process:
-            postgres.finish(process, f"restoring {source.name} ({part}) into a copy")
+            doing = f"restoring {source.name} ({part}) into a copy"
+            words = postgres.finish(process, doing)
+        if words:
+            warn(f"{doing}, pg_restore says: {words[:_WORDS]}")
+        progress("check", 0, 0)
+        faithful.complete(
+            scratch.database, found, plan, warn,
+            live=scratch.live.name, pg_bin=site.pg_bin, signed=source.signed,
+        )  # fmt: skip
 
 
 def _settings(connection: Connection) -> str:

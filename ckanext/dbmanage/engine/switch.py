@@ -145,6 +145,8 @@ def _create(
         options += _locale(keeper, rows[0][1] if rows else _noted_locale(of, pair.part))
     if rows and rows[0][3]:
         options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(rows[0][3])))
+    if rows and rows[0][1].get("datistemplate"):
+        options.append(sql.SQL("IS_TEMPLATE true"))
     # nobody can have put anything into it before it carries its comment
     options.append(sql.SQL("ALLOW_CONNECTIONS false"))
     statement = sql.SQL("CREATE DATABASE {} {}").format(
@@ -154,6 +156,7 @@ def _create(
     execute(keeper, "COMMENT ON DATABASE {} IS {comment}", pair.scratch,
             comment=pair.comment)  # fmt: skip
     execute(keeper, "ALTER DATABASE {} ALLOW_CONNECTIONS true", pair.scratch)
+    _own_public(keeper, live.named(pair.scratch))
     known = {field.name: getattr(pair, field.name) for field in fields(pair)}
     return Pair(
         **known
@@ -162,6 +165,23 @@ def _create(
             "scratch_oid": _oid(keeper, pair.scratch),
         }
     )
+
+
+def _own_public(keeper: Connection, copy: Database) -> None:
+    """Gives a new copy's schema public to CKAN's role, where it takes a superuser.
+
+    Until PostgreSQL 14 it belongs to the superuser and is open to everybody, and only
+    its owner can close it. Nothing of an archive is in the copy yet.
+    """
+    if copy.admin_url is None or keeper.server_version >= 150000:
+        return
+    if query(keeper, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [
+        (True,)
+    ]:
+        url = copy.admin_url.set(database=copy.name)
+        with closing(replace(copy, url=url, admin_url=None).connect()) as connection:
+            connection.autocommit = True
+            execute(connection, "ALTER SCHEMA public OWNER TO {}", copy.role)
 
 
 def _noted_locale(of: Backup | None, part: str) -> dict[str, Any]:
@@ -187,6 +207,8 @@ def _locale(keeper: Connection, like: dict[str, Any]) -> Iterator[sql.Composable
         key = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(provider)
         if key:
             options[key] = own
+        if provider == "icu" and keeper.server_version >= 160000:
+            options["ICU_RULES"] = like.get("daticurules")
     for option, value in options.items():
         if value:
             yield sql.SQL(f"{option} {{}}").format(sql.Literal(value))
@@ -231,6 +253,8 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
             return False
         # not WITH (FORCE): that fails on an autovacuum worker, which a plain DROP ends
         with sessions.ending(site, [name]):
+            # as a template it cannot be dropped
+            execute(connection, "ALTER DATABASE {} IS_TEMPLATE false", name)
             execute(connection, "DROP DATABASE {}", name)
         return True
     finally:

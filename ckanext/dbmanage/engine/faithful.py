@@ -1,0 +1,799 @@
+"""Faithful copies: what an archive holds comes back as it was, or is told with its SQL.
+
+CKAN's role may not make everything that a dump holds, nor give everything to whom it
+belonged. `plan` says so before anything is touched: it needs the archive and a
+connection to the server. `complete` does after the load what pg_restore cannot do as
+this role, compares owners and rights with those of the archive, and refuses a copy in
+which somebody may do more than before. Must not know CKAN.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg2
+
+from . import Site, Warn, archive, postgres
+from .archive import Contents, Entry
+from .errors import ConnectionFailed, Refused
+from .postgres import Connection, Database, closing, query
+
+#: kinds that only a superuser makes
+_SUPERUSERS = (
+    "ACCESS METHOD", "EVENT TRIGGER", "FOREIGN DATA WRAPPER", "OPERATOR CLASS",
+    "OPERATOR FAMILY", "PROCEDURAL LANGUAGE", "PUBLICATION TABLES IN SCHEMA",
+    "SECURITY LABEL", "SERVER", "SHELL TYPE", "SUBSCRIPTION", "TEXT SEARCH PARSER",
+    "TEXT SEARCH TEMPLATE", "USER MAPPING",
+)  # fmt: skip
+#: and what of other kinds only a superuser makes
+_SUPERUSERS_SQL = {
+    "CAST": re.compile(r"WITHOUT FUNCTION;|^CREATE CAST \([^.]* AS [^.]*\) WITH", re.M),
+    "FUNCTION": re.compile(r"^    LANGUAGE (?:c|internal|\w+u)\b", re.M),
+    "PUBLICATION": re.compile(r"\bFOR ALL TABLES\b"),
+    "TRANSFORM": re.compile(r"^CREATE TRANSFORM FOR (?:pg_catalog\.|[^.]+ LANGUAGE )"),
+    "TYPE": re.compile(r"^    INPUT = ", re.M),
+}
+_SUPERUSERS_SQL["PROCEDURE"] = _SUPERUSERS_SQL["FUNCTION"]
+#: kinds that have an owner; those of large objects are told and not given back
+_LARGE = ("BLOB", "BLOB METADATA")
+_RUN = ("FUNCTION", "PROCEDURE")
+_OWNED = {
+    "AGGREGATE", "COLLATION", "CONVERSION", "DOMAIN", "FOREIGN DATA WRAPPER",
+    "FOREIGN TABLE", "FUNCTION", "MATERIALIZED VIEW", "OPERATOR", "OPERATOR CLASS",
+    "OPERATOR FAMILY", "PROCEDURAL LANGUAGE", "PROCEDURE", "PUBLICATION", "SCHEMA",
+    "SEQUENCE", "SERVER", "STATISTICS", "TABLE", "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY", "TYPE", "VIEW", *_LARGE,
+}  # fmt: skip
+#: made by nobody: one in a copy would take what is the live one's
+_NEVER = ("SUBSCRIPTION",)
+_RIGHTS = ("ACL", "DEFAULT ACL")
+#: kinds that only say something about another entry
+_ABOUT = (*_RIGHTS, "COMMENT", "SECURITY LABEL")
+#: rights of these do not come with what is in a database, or cannot be compared
+_ELSEWHERE = ("DATABASE ", "LARGE OBJECT ", "LARGE OBJECTS ")
+_PUBLIC = ("ACL", "", "SCHEMA public")
+_PUBLIC_SCHEMA = ("SCHEMA", "", "public")
+#: until here everybody may make something in a new database's schema public
+_OPEN_UNTIL = 14
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of an archive this server and this role do not take as it stands.
+
+    `own` is the role in the archive that is CKAN's, `role` what it is called here.
+    `left` are the entries that only a superuser can make, or that need such a one;
+    `strangers` those that cannot be given to their owner; `roles` say of each role of
+    the server whether ours may give something to it, and act as it.
+    """
+
+    own: str
+    role: str
+    superuser: bool
+    roles: Mapping[str, bool]
+    left: Mapping[int, Entry]
+    strangers: list[Entry]
+    tablespaces: list[str]
+
+    def name(self, role: str, entry: Entry | None = None) -> str:
+        """What a role of the archive is called here, for what an entry is about."""
+        lost = entry is not None and entry.owner == role and not self.keeps(role)
+        return self.role if role == self.own or lost else role
+
+    def keeps(self, owner: str) -> bool:
+        """Whether what a role of the archive owns can be given to it here."""
+        return owner in ("", self.own) or self.roles.get(owner, False)
+
+
+def plan(found: Contents, connection: Connection, role: str) -> Plan:
+    """What has to be left out, asked for or done by hand; of any database's connection.
+
+    Raises Refused when rows would be lost.
+    """
+    may = "SET" if connection.server_version >= 160000 else "MEMBER"
+    rows = query(
+        connection,
+        "SELECT rolname, pg_has_role(%(role)s, oid, 'USAGE')"
+        " AND pg_has_role(%(role)s, oid, %(may)s) FROM pg_roles",
+        {"role": role, "may": may},
+    )
+    roles: dict[str, bool] = dict(rows)
+    superuser = _is_superuser(connection, role)
+    own = _own(found, role)
+    left = _left(found, _SUPERUSERS) if not superuser else _left(found, _NEVER)
+    named = {entry.tablespace for entry in found.entries} - {""}
+    usable = query(
+        connection,
+        "SELECT spcname FROM pg_tablespace"
+        " WHERE has_tablespace_privilege(%s, oid, 'CREATE')",
+        role,
+    )
+    made = Plan(
+        own, role, superuser, roles, left, [], sorted(named - {*sum(usable, ())})
+    )
+    strangers = [
+        entry
+        for entry in found.entries
+        if entry.kind in _OWNED
+        and entry.id not in left
+        and not made.keeps(entry.owner)
+        # whose schema public is depends on the version that made the cluster
+        and (entry.kind, entry.schema, entry.name) != _PUBLIC_SCHEMA
+    ]
+    return replace(made, strangers=strangers)
+
+
+def _own(found: Contents, role: str) -> str:
+    """The role that is CKAN's in the archive: it owns the tables."""
+    owners = Counter(e.owner for e in found.entries if e.kind == "TABLE" and e.owner)
+    if role in owners or not owners:
+        return role
+    return owners.most_common(1)[0][0]
+
+
+def renamed(found: Contents, role: str) -> str:
+    """That CKAN's role is another than in the archive, empty when it is not."""
+    own = _own(found, role)
+    if own == role:
+        return ""
+    return f"what belongs to {own!r} in it will belong to {role!r}, CKAN's role here"
+
+
+def _left(found: Contents, kinds: tuple[str, ...]) -> dict[int, Entry]:
+    left: dict[int, Entry] = {}
+    ids: set[str] = set()
+    # an entry stands behind what it needs, but for the odd circle
+    for _ in range(2):
+        for entry in found.entries:
+            odd = _SUPERUSERS_SQL.get(entry.kind) if kinds != _NEVER else None
+            if entry.id not in left and (
+                entry.kind in kinds
+                or (odd and odd.search(entry.statement))
+                or not ids.isdisjoint(entry.needs)
+            ):
+                left[entry.id] = entry
+                ids.add(str(entry.id))
+    return left
+
+
+def refuse_lost_rows(plan: Plan, name: str) -> None:
+    """Refuses an archive whose rows need what only a superuser makes."""
+    rows = [entry for entry in plan.left.values() if entry.kind == "TABLE DATA"]
+    if rows:
+        first = next(iter(plan.left.values()))
+        raise Refused(
+            f"{name} holds rows of {_some(rows)}, which need what only a superuser can "
+            f"make, as {first}: restore it by hand as a superuser, with stock "
+            "`pg_restore` (the manual says how), or let the tables do without it and "
+            "take another backup"
+        )
+
+
+def refuse_open_public(
+    site: Site, plan: Plan, found: Contents, connection: Connection
+) -> None:
+    """Refuses where schema public of the copy would be open to everybody, and was not.
+
+    Until PostgreSQL 14 a new database's schema public belongs to the superuser, who
+    alone can close it. Raises Refused, with what the superuser runs once.
+    """
+    rights = [
+        right
+        for entry in found.entries
+        if (entry.kind, entry.schema, entry.name) == _PUBLIC
+        for right in _rights(entry)
+    ]
+    if not _public_can_be_closed(site, connection, plan.role) and (
+        _CREATE not in _public(rights, found, plan)
+    ):
+        raise Refused(_open_public(plan.role))
+
+
+def open_public(site: Site, database: Database) -> str:
+    """Why a copy of a live database would be refused for it, empty when it is not."""
+    with closing(database.maintenance()) as connection:
+        if _public_can_be_closed(site, connection, database.role):
+            return ""
+    with closing(database.connect()) as connection:
+        open_ = query(
+            connection, "SELECT has_schema_privilege('public', 'public', 'CREATE')"
+        )
+    return "" if open_ == [(True,)] else _open_public(database.role)
+
+
+def _public_can_be_closed(site: Site, connection: Connection, role: str) -> bool:
+    return (
+        postgres.server_major(connection) > _OPEN_UNTIL
+        or site.scratch_template not in ("", "template0")
+        or _is_superuser(connection, role)
+        or _is_superuser(connection)
+    )
+
+
+def _open_public(role: str) -> str:
+    return (
+        "in a new database of PostgreSQL 14 everybody may make objects in the schema "
+        "public, which only a superuser can change; in the archive it is closed. As "
+        "PostgreSQL's superuser make once, with psql, a template that is CKAN's:\n"
+        f"  CREATE DATABASE ckan_scratch OWNER {_role(role)} ENCODING 'UTF8' "
+        "TEMPLATE template0;\n"
+        "  \\connect ckan_scratch\n"
+        f"  ALTER SCHEMA public OWNER TO {_role(role)};\n"
+        "and set ckanext.dbmanage.scratch_template = ckan_scratch; or set "
+        "ckanext.dbmanage.admin_url to a superuser's connection"
+    )
+
+
+def _is_superuser(connection: Connection, role: str | None = None) -> bool:
+    return query(
+        connection,
+        "SELECT rolsuper FROM pg_roles WHERE rolname = coalesce(%s, current_user)",
+        role,
+    ) == [(True,)]
+
+
+def changed_owners(plan: Plan) -> Iterator[str]:
+    """What will belong to CKAN's role and did not, a sentence for each owner."""
+    for owner in sorted({entry.owner for entry in plan.strangers}):
+        theirs = [entry for entry in plan.strangers if entry.owner == owner]
+        if owner in plan.roles:
+            why = f"{plan.role!r} is not a member of it"
+            mend = (
+                f" (`GRANT {_role(owner)} TO {_role(plan.role)};` run by a superuser "
+                "before keeps them as they are)"
+            )
+        else:
+            why, mend = "there is no such role here", ""
+        yield (
+            f"{len(theirs)} objects belong to {owner!r} and will belong to "
+            f"{plan.role!r}, for {why}: {_some(theirs)}{mend}"
+        )
+
+
+def _some(entries: Iterable[Entry]) -> str:
+    listed = [str(entry) for entry in entries]
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + more
+
+
+# ------------------------------------------------------------------------- loading
+
+
+def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
+    """The ids of what pg_restore cannot make in this scratch database as this role."""
+    there = {row[0] for row in query(connection, "SELECT nspname FROM pg_namespace")}
+    ((owns,),) = query(
+        connection,
+        "SELECT pg_has_role(%s, nspowner, 'USAGE') FROM pg_namespace"
+        " WHERE nspname = 'public' UNION ALL SELECT false LIMIT 1",
+        plan.role,
+    )
+
+    def fails(entry: Entry) -> bool:
+        if entry.kind == "SCHEMA":
+            return entry.name in there
+        if entry.kind == "COMMENT" and entry.name == "SCHEMA public":
+            return not owns
+        if entry.kind not in _RIGHTS:
+            return False
+        # what is left is set by `complete`, as far as it goes
+        return (
+            (entry.kind, entry.schema, entry.name) == _PUBLIC
+            or "SESSION AUTHORIZATION" in entry.statement
+            or (entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner))
+            or any(
+                right.role != "PUBLIC"
+                and (
+                    right.role not in plan.roles
+                    or plan.name(right.role, entry) != right.role
+                )
+                for right in _rights(entry)
+            )
+        )
+
+    return {*plan.left, *(entry.id for entry in found.entries if fails(entry))}
+
+
+# ------------------------------------------------------------------ after the load
+
+
+def complete(
+    copy: Database,
+    found: Contents,
+    plan: Plan,
+    warn: Warn,
+    *,
+    live: str,
+    pg_bin: str,
+    signed: bool,
+) -> None:
+    """Makes a loaded copy what the archive says, and tells what stays another.
+
+    `live` is the name of the database that it becomes, for the SQL that is told. Of an
+    unsigned archive no SQL is run here but GRANT and REVOKE made of their parts, and
+    none is told. Raises Refused when somebody may do in the copy what the archive does
+    not say.
+    """
+    with closing(copy.connect()) as connection:
+        connection.autocommit = True
+        _make_left(connection, found, plan, warn, live, signed)
+        there = _contents_of(copy, connection, pg_bin)
+        for wanted in (_wanted_owners, _wanted_rights):
+            work = wanted(found, there, plan)
+            for statements in work:
+                _try(connection, statements)
+            if work:
+                there = _contents_of(copy, connection, pg_bin)
+    if plan.tablespaces:
+        warn(
+            f"the tablespaces {', '.join(plan.tablespaces)} are not there or not "
+            f"CKAN's to use: what was in them is in the database's own"
+        )
+    _tell_owners(found, there, plan, warn, live)
+    _tell_rights(found, there, plan, warn, live)
+
+
+def _make_left(
+    connection: Connection,
+    found: Contents,
+    plan: Plan,
+    warn: Warn,
+    live: str,
+    signed: bool,
+) -> None:
+    """Makes what can be made after all of the entries that were left out."""
+    left = []
+    for entry in found.entries:
+        comment = entry.kind == "COMMENT" and entry.name == "SCHEMA public"
+        if not entry.statement or not (entry.id in plan.left or comment):
+            continue
+        usual = comment and "'standard public schema'" in entry.statement
+        tried = signed and entry.kind != "SUBSCRIPTION"
+        if not (tried and _try(connection, [entry.statement])) and not usual:
+            left.append(entry)
+    if left:
+        sql = "\n".join(map(_shown_sql, left))
+        named = ", ".join(str(entry) for entry in left if entry.kind not in _ABOUT)
+        warn(
+            f"left out, for only a superuser can make it: {named or _some(left)}. "
+            + (
+                f"A superuser runs in the database {live!r} after the restore:\n{sql}"
+                if signed
+                else "`pg_restore -s -f -` of the archive shows its SQL, to be read "
+                "before a superuser runs it"
+            )
+        )
+
+
+def _shown_sql(entry: Entry) -> str:
+    text = entry.statement.strip()
+    if entry.kind in ("SUBSCRIPTION", "USER MAPPING"):  # a password may be in there
+        text = re.sub(r"'(?:[^']|'')*'", "'***'", text)
+    return text
+
+
+def _try(connection: Connection, statements: Iterable[str]) -> bool:
+    """Runs statements in one transaction, all or none; whether it could be done."""
+    try:
+        query(connection, "BEGIN")
+        query(connection, "SET LOCAL search_path = pg_catalog")
+        # as pg_restore does: a function may name what is not there any more
+        query(connection, "SET LOCAL check_function_bodies = off")
+        for statement in statements:
+            query(connection, statement)
+        query(connection, "COMMIT")
+        return True
+    except psycopg2.Error:
+        query(connection, "ROLLBACK")
+        return False
+
+
+def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Contents:
+    """What pg_dump says of the copy."""
+    tools = postgres.dump_tools(postgres.server_major(connection), pg_bin)
+    target, environment = copy.program()
+    arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
+    with postgres.running(arguments, environment, stdin=-3, stdout=-1) as process:
+        assert process.stdout is not None and process.stderr is not None
+        # a program with much to say must not wait for somebody who listens
+        reader = threading.Thread(target=process.stderr.read)
+        reader.start()
+        try:
+            there = archive.contents(process.stdout, "the copy")
+            while process.stdout.read(1 << 18):
+                pass
+        finally:
+            process.stdout.close()
+            reader.join()
+        postgres.finish(process, "comparing the copy with the archive")
+    return there
+
+
+# -- owners
+
+
+def _things(found: Contents) -> dict[tuple[str, str, str], list[Entry]]:
+    things: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in found.entries:
+        if entry.kind in _OWNED and entry.kind not in _LARGE:
+            things.setdefault((entry.kind, entry.schema, entry.name), []).append(entry)
+    return things
+
+
+def _wanted_owners(found: Contents, there: Contents, plan: Plan) -> list[list[str]]:
+    return [
+        [f"ALTER {what} OWNER TO {_role(plan.name(entry.owner, entry))}"]
+        for entry, what in _misowned(found, there, plan)
+        if plan.keeps(entry.owner)
+    ]
+
+
+def _misowned(
+    found: Contents, there: Contents, plan: Plan
+) -> Iterator[tuple[Entry, str]]:
+    """The entries whose thing in the copy is another role's, and the thing as SQL."""
+    copies = _things(there)
+    # it has no entry where it is whose pg_dump takes for granted
+    usual = "" if _is_old(there) else "pg_database_owner"
+    unnamed = Entry(0, *_PUBLIC_SCHEMA, usual, "", "")
+    copies.setdefault(_PUBLIC_SCHEMA, [unnamed])
+    for key, entries in _things(found).items():
+        for entry, other in zip(entries, copies.get(key, ()), strict=False):
+            if not entry.owner or plan.name(entry.owner) == other.owner:
+                continue
+            if key == _PUBLIC_SCHEMA:
+                if plan.keeps(entry.owner):
+                    yield entry, "SCHEMA public"
+            elif other.drop.startswith("DROP "):  # else it goes with another thing
+                yield entry, other.drop.strip()[5:-1]
+
+
+def _tell_owners(
+    found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
+) -> None:
+    lost: dict[str, list[str]] = {}
+    for entry, what in _misowned(found, there, plan):
+        sql = lost.setdefault(plan.name(entry.owner), [])
+        sql.append(f"ALTER {what} OWNER TO {_role(plan.name(entry.owner))};")
+        if _acts_as_owner(entry):
+            sql.append(f"GRANT EXECUTE ON {what} TO PUBLIC;")
+            about = (entry.schema, f"{entry.kind} {entry.name}")
+            for other in found.entries:
+                if other.kind == "ACL" and (other.schema, other.name) == about:
+                    sql += [f"{right.sql()};" for right in _rights(other)]
+    for owner, sql in sorted(lost.items()):
+        warn(
+            f"what belonged to {owner!r} does not in the copy, where nobody else may "
+            "run the SECURITY DEFINER functions among it. A superuser runs in the "
+            f"database {live!r} after the restore, if it is to be as before:\n"
+            + "\n".join(sql)
+        )
+
+
+def _acts_as_owner(entry: Entry) -> bool:
+    return entry.kind in _RUN and "SECURITY DEFINER" in entry.statement
+
+
+# -- rights
+
+
+@dataclass(frozen=True)
+class _Right:
+    """One GRANT or REVOKE, up to its role; `by` another role than the owner."""
+
+    prefix: str
+    role: str
+    suffix: str = ""
+    by: str = ""
+
+    @property
+    def grants(self) -> bool:
+        return self.prefix.endswith(" TO")
+
+    def sql(self) -> str:
+        return self._as(f"{self.prefix} {_role(self.role)}{self.suffix}")
+
+    def taken_back(self) -> str:
+        start, _, end = self.prefix.partition("GRANT ")
+        return self._as(f"{start}REVOKE {end[:-3]} FROM {_role(self.role)}")
+
+    def _as(self, sql: str) -> str:
+        return f"SET ROLE {_role(self.by)}; {sql}; RESET ROLE" if self.by else sql
+
+
+_NAME = r'(?:"(?:[^"]|"")+"|[\w$]+)'
+_RIGHT = re.compile(
+    rf"(?P<start>(?:ALTER DEFAULT PRIVILEGES FOR ROLE (?P<for>{_NAME}) "
+    rf"(?:IN SCHEMA {_NAME} )?)?(?:GRANT|REVOKE(?: GRANT OPTION FOR)?) )"
+    rf"(?P<what>[A-Z]+(?: ?\({_NAME}(?:, ?{_NAME})*\)|[ ,A-Z])*?)"
+    r"(?P<end> ON (?!DATABASE |TABLESPACE |PARAMETER )[A-Z].* (?:TO|FROM))"
+    rf" (?P<role>{_NAME})(?P<suffix> WITH GRANT OPTION)?",
+    re.DOTALL,
+)
+_COMMAS = re.compile(r",\s*(?![^()]*\))")
+_SESSION = re.compile(
+    r"RESET SESSION AUTHORIZATION|SET SESSION AUTHORIZATION "
+    r'(?P<by>"(?:[^"]|"")+"|[\w$]+)'
+)
+_STATEMENTS = re.compile(r'(?:"(?:[^"]|"")*"|[^";])+')
+#: what stands outside of quotes: nothing that could end a statement or begin a literal
+_PLAIN = re.compile(r'(?:"(?:[^"]|"")*"|[\w\s.,()\[\]])+', re.ASCII)
+
+
+def _rights(entry: Entry) -> list[_Right]:
+    """The GRANTs and REVOKEs of an entry."""
+    found = []
+    by = ""
+    for statement in _STATEMENTS.findall(entry.statement):
+        if session := _SESSION.fullmatch(statement.strip()):
+            by = _unquoted(session["by"]) if session["by"] else ""
+        known = _RIGHT.fullmatch(statement.strip())
+        if known is None or not _PLAIN.fullmatch(statement):
+            continue
+        role, suffix = _unquoted(known["role"]), known["suffix"] or ""
+        # one by one: how they are put together depends on who gave them
+        for what in _COMMAS.split(known["what"]):
+            prefix = f"{known['start']}{what}{known['end']}"
+            found.append(_Right(prefix, role, suffix, by))
+    return found
+
+
+def _unquoted(role: str) -> str:
+    return role[1:-1].replace('""', '"') if role[0] == '"' else role
+
+
+def _role(name: str) -> str:
+    """A role as SQL: always in quotes, for a reserved word may be one."""
+    return name if name == "PUBLIC" else '"' + name.replace('"', '""') + '"'
+
+
+#: what everybody may do in PostgreSQL 14's schema public
+_CREATE = _Right("GRANT CREATE ON SCHEMA public TO", "PUBLIC")
+Rights = dict[tuple[str, ...], list[_Right]]
+
+
+def _expected(found: Contents, there: Contents, plan: Plan) -> Rights:
+    """The archive's rights by what they are about, as they can be here."""
+    rights: Rights = {}
+    copies = _things(there)
+    for entry in plan.strangers:
+        if _acts_as_owner(entry):
+            # whoever may run it would act as CKAN's role
+            (copied,) = copies.get((entry.kind, entry.schema, entry.name), [None])
+            if copied is None:
+                raise Refused(f"{entry} is not in the copy; nothing was switched")
+            what = copied.drop.strip()[5:-1]
+            key = ("ACL", entry.schema, f"{entry.kind} {entry.name}", "")
+            rights[key] = [_Right(f"REVOKE ALL ON {what} FROM", "PUBLIC")]
+    closed = set(rights)
+    for entry in found.entries:
+        key = _key(entry, plan)
+        if key is None or entry.id in plan.left or key in closed:
+            continue
+        if entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner):
+            continue
+        rights.setdefault(key, []).extend(
+            replace(
+                _mapped(right, plan),
+                role=plan.name(right.role, entry),
+                # the owner gives what a role gave that cannot be acted as
+                by=right.by if plan.roles.get(right.by) else "",
+            )
+            for right in _rights(entry)
+            if not _is_missing(right, entry, plan)
+        )
+    return rights
+
+
+def _is_missing(right: _Right, entry: Entry, plan: Plan) -> bool:
+    """Whether it is of a role that is not there, and is not another's here."""
+    known = right.role == "PUBLIC" or right.role in plan.roles
+    return not known and plan.name(right.role, entry) == right.role
+
+
+def _mapped(right: _Right, plan: Plan) -> _Right:
+    known = _RIGHT.fullmatch(f"{right.prefix} x")
+    if not known or not known["for"] or _unquoted(known["for"]) != plan.own:
+        return right
+    start, end = known.span("for")
+    prefix = right.prefix[:start] + _plain(plan.role) + right.prefix[end:]
+    return replace(right, prefix=prefix)
+
+
+def _plain(role: str) -> str:
+    """As pg_dump writes it."""
+    return role if re.fullmatch(r"[a-z_][a-z0-9_]*", role) else _role(role)
+
+
+def _key(entry: Entry, plan: Plan | None = None) -> tuple[str, ...] | None:
+    """What an entry's rights are about, None when it has none that are compared."""
+    if entry.kind not in _RIGHTS or entry.name.startswith(_ELSEWHERE):
+        return None
+    owner = plan.name(entry.owner) if plan else entry.owner
+    of = owner if entry.kind == "DEFAULT ACL" else ""
+    return (entry.kind, entry.schema, entry.name, of)
+
+
+def _have(there: Contents) -> Rights:
+    rights: Rights = {}
+    for entry in there.entries:
+        key = _key(entry)
+        if key is not None:
+            rights.setdefault(key, []).extend(_rights(entry))
+    return rights
+
+
+def _public(rights: Iterable[_Right], of: Contents, plan: Plan) -> list[_Right]:
+    """Rights in schema public as what they come to: who may use it, who make there.
+
+    What pg_dump takes for granted depends on its version.
+    """
+    everything = {"CREATE", "USAGE"}
+    may = {"PUBLIC": everything if _is_old(of) else {"USAGE"}}
+    for right in rights:
+        words = right.prefix.partition(" ON ")[0].replace("GRANT OPTION FOR ", "")
+        named = {word.strip() for word in words.partition(" ")[2].split(",")}
+        named = everything if "ALL" in named else named & everything
+        had = may.get(right.role, set())
+        may[right.role] = had | named if right.grants else had - named
+    return [
+        _Right(f"GRANT {what} ON SCHEMA public TO", role)
+        for role, known in may.items()
+        if role not in (plan.role, plan.own, "postgres", "pg_database_owner")
+        for what in sorted(known)
+    ]
+
+
+def _is_old(of: Contents) -> bool:
+    return int(re.match(r"\d*", of.program)[0] or 0) <= _OPEN_UNTIL  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """What somebody may do and did not, and what somebody did and may not any more."""
+
+    more: list[str]
+    less: list[str]
+    mend: list[str]
+
+
+def _different(found: Contents, there: Contents, plan: Plan) -> dict[Any, _Difference]:
+    expected, have = _expected(found, there, plan), _have(there)
+    public = (*_PUBLIC, "")
+    if public in expected or not _is_old(found):
+        for rights, of in ((expected, found), (have, there)):
+            rights[public] = _public(rights.get(public, ()), of, plan)
+    else:
+        have.pop(public, None)
+    owners = {_key(e, plan): plan.name(e.owner, e) for e in found.entries}
+    owners |= {_key(e): e.owner for e in there.entries}
+    different = {}
+    for key in {**expected, **have}:
+        wanted, got = expected.get(key, []), have.get(key, [])
+        owner = owners.get(key, "")
+        extra = [r for r in got if r not in wanted and r.grants]
+        missing = [r for r in wanted if r not in got]
+        if not extra and not missing:
+            continue
+        taken = [right.taken_back() for right in extra]
+        different[key] = _Difference(
+            # an owner can give itself everything at any time
+            more=[
+                *(r.taken_back() for r in extra if r.role != owner),
+                *(r.sql() for r in missing if not r.grants and r.role != owner),
+            ],
+            less=[right.sql() for right in missing if right.grants],
+            mend=[*taken, *(r.sql() for r in (wanted if missing else ()))],
+        )
+    return different
+
+
+def _wanted_rights(found: Contents, there: Contents, plan: Plan) -> list[list[str]]:
+    return [each.mend for each in _different(found, there, plan).values()]
+
+
+def _tell_rights(
+    found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
+) -> None:
+    different = _different(found, there, plan)
+    missing = sorted(
+        {
+            right.role
+            for entry in found.entries
+            if entry.kind in _RIGHTS
+            for right in _rights(entry)
+            if _is_missing(right, entry, plan)
+        }
+    )
+    if missing:
+        warn(
+            "the archive gives rights to roles that do not exist here: "
+            f"{', '.join(missing)}; these rights are left out"
+        )
+    for entry in found.entries:
+        if entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner):
+            sql = "\n".join(f"{right.sql()};" for right in _rights(entry))
+            warn(
+                f"left out, for {plan.role!r} may not set what new objects of "
+                f"{entry.owner!r} allow. A superuser runs in the database {live!r} "
+                f"after the restore:\n{sql}"
+            )
+    more = [sql for difference in different.values() for sql in difference.more]
+    if more:
+        public = (*_PUBLIC, "")
+        only = (
+            len(more) == len(different[public].more) if public in different else False
+        )
+        shown = "\n".join(f"  {sql};" for sql in more[:_SHOWN])
+        raise Refused(
+            "in the copy somebody may do more than the archive says, and CKAN's role "
+            "cannot take it away; nothing was switched. "
+            + (
+                _open_public(plan.role)
+                if only and int(there.server.split(".")[0]) <= _OPEN_UNTIL
+                else "A superuser runs this in a database that becomes "
+                f"ckanext.dbmanage.scratch_template:\n{shown}"
+            )
+        )
+    less = [sql for difference in different.values() for sql in difference.less]
+    if less:
+        sql = "\n".join(f"{statement};" for statement in less)
+        warn(
+            "rights that CKAN's role could not give again. A superuser runs in the "
+            f"database {live!r} after the restore:\n{sql}"
+        )
+
+
+# ------------------------------------------------------------------ what stays behind
+
+
+def stays_behind(database: Database) -> Iterator[str]:
+    """What belongs to the live database, is in no dump of CKAN's role, and will not
+    be the restored one's: subscriptions and replication slots, a sentence for each."""
+    try:
+        connection = database.connect()
+    except ConnectionFailed:
+        return
+    with closing(connection):
+        subscriptions = query(
+            connection,
+            "SELECT subname, subpublications, subslotname FROM pg_subscription"
+            " WHERE subdbid = (SELECT oid FROM pg_database"
+            " WHERE datname = current_database()) ORDER BY 1",
+        )
+        slots = query(
+            connection,
+            "SELECT slot_name, plugin FROM pg_replication_slots"
+            " WHERE database = current_database() ORDER BY 1",
+        )
+    for name, publications, slot in subscriptions:
+        listed = ", ".join(map(_role, publications))
+        yield (
+            f"the subscription {name!r} stays with the old database, which cannot be "
+            "dropped as long as it has one. A superuser runs there and, with its "
+            "connection string out of pg_subscription, in the restored one:\n"
+            f"ALTER SUBSCRIPTION {_role(name)} DISABLE;\n"
+            f"ALTER SUBSCRIPTION {_role(name)} SET (slot_name = NONE);\n"
+            f"DROP SUBSCRIPTION {_role(name)};\n"
+            f"CREATE SUBSCRIPTION {_role(name)} CONNECTION '***' PUBLICATION {listed} "
+            f"WITH (create_slot = false, copy_data = false"
+            f"{f', slot_name = {_role(slot)}' if slot else ''});"
+        )
+    for name, plugin in slots:
+        yield (
+            f"the replication slot {name!r} stays with the old database, which cannot "
+            "be dropped as long as it has one. A superuser runs, there and in the "
+            f"restored one:\nSELECT pg_drop_replication_slot({_literal(name)});\n"
+            "SELECT pg_create_logical_replication_slot("
+            f"{_literal(name)}, {_literal(plugin)});"
+        )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
