@@ -8,6 +8,7 @@ imported where it is used: every `ckan` command loads this module.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -466,7 +467,8 @@ def load(
 
     This runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
-    _restore(ctx, Talk(quiet), file, (only,), False, True, no_backup, yes)
+    path = os.path.join(os.curdir, file)  # never an id
+    _restore(ctx, Talk(quiet), path, (only,), False, True, no_backup, yes)
 
 
 @click.command(cls=Command)

@@ -28,6 +28,7 @@ from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
 from . import config, operations
+from .engine import Site, switch
 from .engine.arming import UNDO, Arming
 from .engine.errors import DbmanageError, Refused, hide_values
 from .engine.maintenance import answering, connect, key_of
@@ -393,12 +394,6 @@ class Jobs:
                 time.sleep(_BEAT)
 
 
-def last_switch(journal: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The journal's line of the last switch, which an undo takes back."""
-    made = (e for e in reversed(journal) if e.get("event") == "switched")
-    return next((line for line in made if line.get("parts")), None)
-
-
 def _is_lost(known: dict[str, str], alive: int, queue: list[bytes | None]) -> bool:
     """Whether nobody will go on with a job: its worker died, or never came to begin.
 
@@ -595,8 +590,8 @@ def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, 
 
 
 def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
-    def agree(_: Any, repository: Repository, __: Any) -> None:
-        last = last_switch(repository.journal()) or {}
+    def agree(site: Site, repository: Repository, _: Any) -> None:
+        last = switch.last_switch(site, repository) or {}
         if last.get("operation") != operation:
             raise Refused(
                 "another switch was made since this was confirmed; nothing was "

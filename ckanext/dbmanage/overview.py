@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import Site, links
+from .engine import Site, links, switch
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
 from .engine.repository import Backup, Repository, now, regular_files
-from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs, last_switch
+from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
 _PROVEN = timedelta(days=31)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-#: bytes of the journal's end that are looked at
-_TAIL = 1 << 19
 #: by place: what it looked like, and what was read of it then
 _known: dict[Path, tuple[Any, list[dict[str, Any]]]] = {}
 
@@ -50,10 +48,10 @@ def _journal(repository: Repository) -> list[dict[str, Any]]:
     """The journal's end, read anew only when it has grown."""
     path, seen = repository.path / "journal.jsonl", None
     with suppress(OSError):
-        about = path.stat()
+        about = path.lstat()
         seen = about.st_ino, about.st_size, about.st_mtime_ns
     if path not in _known or _known[path][0] != seen:
-        _known[path] = seen, repository.journal(_TAIL)
+        _known[path] = seen, repository.journal()
     return _known[path][1]
 
 
@@ -116,7 +114,7 @@ def status(
             (e["sizes"].get("files", 0) for e in described), default=0
         ),
         "disk": _disk(repository.path),
-        "undo": undo(journal, config.undo_days(settings)),
+        "undo": undo(site, repository, config.undo_days(settings)),
         "web_restore": config.web_restore(settings),
         "half_way": repository.marked("reindex"),
         "exports": links.exports(repository),
@@ -272,33 +270,13 @@ def restorable(repository: Repository, settings: config.Config) -> str:
     return ""
 
 
-def undo(journal: list[dict[str, Any]], days: int) -> dict[str, Any] | None:
+def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
     """What `undo` would take back: `{operation, what, source, time, until, user}`."""
-    last = last_switch(journal)
+    last = switch.last_switch(site, repository)
     if last is None:
         return None
-    try:
-        until = _after(last["time"], timedelta(days=days))
-    except (KeyError, TypeError, ValueError):  # not a line of ours
-        return None
-    own = [e for e in journal if e.get("operation") == last.get("operation")]
-    begun = next((e for e in own if e.get("event") == "begin"), {})
-    replaced = [
-        p for e in own if e.get("event") == "switch" for p in e.get("pairs", ())
-    ]
-    names = {pair.get("undo") for pair in replaced if isinstance(pair, dict)}
-    if any(e.get("event") == "drop" and e.get("database") in names for e in own):
-        return None
-    if until < f"{now():{_FORM}}":
-        return None
-    return {
-        "operation": str(last.get("operation")),
-        "what": begun.get("what", "restore"),
-        "source": begun.get("source", ""),
-        "user": begun.get("user") or begun.get("by", ""),
-        "time": last["time"],
-        "until": until,
-    }
+    until = _after(last["time"], timedelta(days=days))
+    return None if until < f"{now():{_FORM}}" else last | {"until": until}
 
 
 def _disk(path: Path) -> dict[str, int] | None:

@@ -22,6 +22,7 @@ from psycopg2 import sql
 
 from . import Progress, postgres
 from .errors import Damaged, Refused, ToolFailed
+from .opened import open_plain
 from .postgres import Connection, Tools
 from .repository import create_file
 
@@ -166,7 +167,7 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry
 
 def contents_of(path: Path) -> Contents:
     """The table of contents of an archive's file. Raises as `contents`, and OSError."""
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         return contents(file, path.name)
 
 
@@ -236,7 +237,7 @@ def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path
     if not path.name.endswith(".zst"):
         return path
     plain = directory / path.name.removesuffix(".zst")
-    with open(path, "rb") as file, create_file(plain) as out:
+    with open_plain(path) as file, create_file(plain) as out:
         hashed = Hashed()
         stream = unpacked(hashed, path.name)
         try:
@@ -256,7 +257,7 @@ def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path
 
 def refuse_other_formats(path: Path) -> None:
     """Refuses what is no archive of `pg_dump -Fc`, with the reason. Raises Refused."""
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         stream: Any = file
         head = file.read(512)
         if head[:4] == b"\x28\xb5\x2f\xfd":

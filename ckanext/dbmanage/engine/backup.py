@@ -25,6 +25,7 @@ import zstandard
 
 from . import Progress, Site, Warn, archive, files, postgres
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
+from .opened import open_plain
 from .postgres import Connection, Database
 from .repository import (
     FORMAT,
@@ -37,6 +38,8 @@ from .repository import (
     dumped,
     is_regular,
     now,
+    own_directory,
+    read_own,
     regular_files,
     sign,
 )
@@ -135,7 +138,8 @@ def take(
                 raise Damaged(f"what was just written for backup {name}", problems)
             with _unswitched(site, sources):
                 if "files" in wanted:
-                    files.add_objects(staged, repository.path / files.OBJECTS)
+                    objects = own_directory(repository.path / files.OBJECTS)
+                    files.add_objects(staged, objects)
                 backup = repository.add(partial, name)
     except BaseException as error:
         with suppress(OSError):
@@ -224,7 +228,7 @@ def _is_trusted_list(backup: Backup) -> bool:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         tally = _Tally(file, lambda _: None)
         while tally.read(_CHUNK):
             pass
@@ -485,13 +489,13 @@ def problems_of(
     """
     try:
         there = regular_files(backup.path)
-        written = (backup.path / MANIFEST).read_bytes()
+        written = read_own(backup.path / MANIFEST)
     except OSError as error:
         return [f"{Path(error.filename).name}: {error.strerror}"]
     manifest = backup.manifest
     sums = b""
     with suppress(OSError):
-        sums = (backup.path / SUMS).read_bytes()
+        sums = read_own(backup.path / SUMS)
     if not _well_formed(manifest) or dumped(manifest) != written:
         return [f"{MANIFEST}: was changed or is not a manifest"]
     if not backup.signed:
@@ -603,7 +607,7 @@ def _check(
     about = backup.manifest["contents"][name]
     problem = ""
     try:
-        with open(backup.path / name, "rb") as file:
+        with open_plain(backup.path / name) as file:
             tally = _Tally(file, read)
             if structure and name != files.LIST:
                 try:
@@ -626,7 +630,7 @@ def _check(
 
 
 def _missing_tables(backup: Backup, part: str, name: str) -> list[str]:
-    with open(backup.path / name, "rb") as file:
+    with open_plain(backup.path / name) as file:
         contents = archive.contents(file, name)
     held = {f"{e.schema}.{e.name}" for e in contents.entries if e.kind == "TABLE DATA"}
     return [

@@ -21,6 +21,7 @@ from typing import Any
 from . import Site, files
 from .errors import Refused
 from .maintenance import answering, connect, key_of
+from .opened import open_directory, open_plain
 from .repository import (
     EXPORTS,
     MANIFEST,
@@ -28,6 +29,7 @@ from .repository import (
     Backup,
     Repository,
     is_regular,
+    read_own,
     regular_files,
 )
 
@@ -56,12 +58,12 @@ def names(repository: Repository, found: Backup | None) -> list[str]:
 def exports(repository: Repository) -> list[str]:
     """The exports that were made from the web."""
     try:
-        found = regular_files(repository.path / EXPORTS)
-    except FileNotFoundError:
+        with open_directory(repository.path / EXPORTS) as directory:
+            found = regular_files(directory)
+            plain = [name for name, entry in found.items() if is_regular(entry)]
+    except (FileNotFoundError, NotADirectoryError):  # a link leads elsewhere
         return []
-    return sorted(
-        name for name, entry in found.items() if name[0] != "." and is_regular(entry)
-    )
+    return sorted(name for name in plain if name[0] != ".")
 
 
 class Links:
@@ -119,22 +121,19 @@ def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, st
     if file not in names(repository, found):
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
-        manifest = (found.path / MANIFEST).read_bytes()
+        manifest = read_own(found.path / MANIFEST)
         digest = hashlib.sha256(b"tar\n" + manifest).hexdigest()
         made = datetime.strptime(found.id, "%Y%m%dT%H%M%SZ")
         moment = int(made.replace(tzinfo=timezone.utc).timestamp())
         size = _tar_size(str(found.path), digest)
         return Tar(lambda: _entries(found), moment, size), "", digest
     directory = found.path if found else repository.path / EXPORTS
-    handle = os.open(directory / file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    about = os.fstat(handle)
+    with open_directory(directory) as inside:
+        content = open_plain(file, inside=inside)
+    about = os.fstat(content.fileno())
     words = f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
     place = f"{directory.name}/{file}"
-    return (
-        os.fdopen(handle, "rb"),
-        place,
-        hashlib.sha256(f"{place} {words}".encode()).hexdigest(),
-    )
+    return content, place, hashlib.sha256(f"{place} {words}".encode()).hexdigest()
 
 
 def _entries(found: Backup) -> Iterator[tuple[str, Path, int]]:
@@ -223,9 +222,8 @@ class Tar(io.RawIOBase):
         if skip < _BLOCK:
             yield about.tobuf(tarfile.GNU_FORMAT)[skip:]
         begin = max(skip - _BLOCK, 0)
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if os.fstat(handle).st_size != size:
+        with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size != size:
                 raise OSError(f"{path} is not as long as it was")
             file.seek(min(begin, size))
             while chunk := file.read(1 << 18):

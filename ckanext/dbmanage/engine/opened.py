@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -32,7 +34,13 @@ def open_plain(
     callers read, hash and use this handle, never the path again.
     """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    handle = os.open(path, flags, 0o600, dir_fd=inside)
+    try:
+        handle = os.open(path, flags, 0o600, dir_fd=inside)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        what = "is a link" if error.errno == errno.ELOOP else "is a socket or a pipe"
+        raise OSError(error.errno, f"{what}, not a plain file", str(path)) from error
     try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
@@ -52,3 +60,14 @@ def read_plain(path: str | Path, limit: int, *, inside: int | None = None) -> by
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))
     return content
+
+
+@contextmanager
+def open_directory(path: str | Path, *, inside: int | None = None) -> Iterator[int]:
+    """A directory by its handle; a link to one is none. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(path, flags, dir_fd=inside)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

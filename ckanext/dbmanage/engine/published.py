@@ -21,7 +21,6 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +29,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import Busy
-from .repository import SUMS, sync_directory
+from .opened import open_plain
+from .repository import SUMS, make_directories, sync_directory
 
 INDEX = "index.json"
 KINDS = ("datasets", "organizations", "groups")
@@ -155,18 +155,12 @@ def find(directory: Path, file: File) -> tuple[str, IO[bytes]] | None:
 
 def _opened(directory: Path, name: str) -> IO[bytes]:
     """A plain file. Raises OSError; FileNotFoundError when it is something else."""
-    # without waiting: nobody may ever write into a pipe
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        handle = os.open(directory / name, flags)
+        return open_plain(directory / name)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.ENXIO):
             raise FileNotFoundError(f"{directory / name} is no plain file") from None
         raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise FileNotFoundError(f"{directory / name} is no plain file")
-    return os.fdopen(handle, "rb")
 
 
 # ------------------------------------------------------------------------ writing
@@ -178,23 +172,20 @@ def writing(directory: Path) -> Iterator[Path]:
 
     What a killed command had left is finished first. Raises Busy and OSError.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    make_directories(directory)
+    with open_plain(directory / _LOCK, os.O_RDWR | os.O_CREAT) as lock:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"another `ckan db publish` is at work in {directory}") from None
         _move_up(directory)
         upcoming = directory / _NEXT
-        upcoming.mkdir()
+        upcoming.mkdir(0o755)
         upcoming.chmod(0o755)
         try:
             yield upcoming
         finally:
             _move_up(directory)
-    finally:
-        os.close(handle)
 
 
 def commit(
@@ -258,7 +249,9 @@ def _move_up(directory: Path) -> None:
                 (directory / place).replace(directory / file.name)
         sums = upcoming / SUMS
         with suppress(OSError):
-            if published and sums.read_bytes() == published.sums:
+            with _opened(upcoming, SUMS) as file:
+                same = published and file.read(_MAX_INDEX) == published.sums
+            if same:
                 sums.replace(directory / SUMS)
         sync_directory(directory)
         shutil.rmtree(upcoming)

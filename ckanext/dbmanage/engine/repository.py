@@ -4,6 +4,7 @@
     <repository>/state/20261123T045500Z.json     what is learned of a backup later
     <repository>/objects/ab/abcdef…              uploads, each content once
     <repository>/journal.jsonl                   what was done and what is half-way
+    <repository>/journal.1.jsonl                 the one before, when that grew large
     <repository>/.20261123T045500Z.partial/      a backup that is not one yet
     <repository>/.lock                           held by whoever is at work
 
@@ -13,7 +14,6 @@ name is ever made into a path. Knows nothing of PostgreSQL.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import getpass
 import hashlib
@@ -32,6 +32,8 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from .errors import Busy, DbmanageError, Refused
+from .journal import Journal
+from .opened import open_directory, open_plain, read_plain
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -40,10 +42,10 @@ SUMS = "SHA256SUMS"
 EXPORTS = "exports"
 #: how the problem of a backup that is not this site's own begins
 UNSIGNED = "is not signed"
-_ID = re.compile(r"\d{8}T\d{6}Z")
+_ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
 _PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
 _PARTIAL_EXPORT = re.compile(r"\..+\.partial")
-_PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial")
+_PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial", re.ASCII)
 #: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
 _MAX_JSON = 64 << 20
 
@@ -51,9 +53,10 @@ _MAX_JSON = 64 << 20
 # ------------------------------------------------------------------------- files
 
 
-def create_file(path: Path) -> IO[bytes]:
+def create_file(path: str | Path, inside: int | None = None) -> IO[bytes]:
     """A new file, 0600 from its first byte whatever the umask."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600, dir_fd=inside)
     os.fchmod(handle, 0o600)  # a umask may only have taken rights away
     return os.fdopen(handle, "wb")
 
@@ -65,22 +68,56 @@ def create_directory(path: Path) -> Path:
     return path
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, 0600, on the disk when this returns."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with suppress(FileNotFoundError):
-        partial.unlink()
+def make_directories(path: Path) -> None:
+    """Makes a directory and those above it that are missing.
+
+    Nobody but their owner may write to them whatever the umask, which can only take
+    rights of reading away.
+    """
+    for missing in (path, *path.parents)[::-1]:
+        with suppress(FileExistsError):  # somebody else may make the same one
+            if not missing.exists():
+                missing.mkdir(mode=0o755)
+
+
+def own_directory(path: Path) -> Path:
+    """A directory of the repository, made when it is missing.
+
+    Raises DbmanageError for a link or anything else in its place.
+    """
+    with suppress(FileExistsError):
+        create_directory(path)
     try:
-        with create_file(partial) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_directory(path.parent)
-    except BaseException:
+        with open_directory(path):
+            pass
+    except OSError as error:
+        raise DbmanageError(
+            f"{path} cannot be used, {error.strerror}: it must be a directory of the "
+            "repository itself, no link to another; see what it is, and move it away"
+        ) from error
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, 0600, on the disk when this returns.
+
+    The directory that it is in is no link. Raises OSError.
+    """
+    partial = f".{path.name}.{os.getpid()}.partial"
+    with open_directory(path.parent) as directory:
         with suppress(FileNotFoundError):
-            partial.unlink()
-        raise
+            os.unlink(partial, dir_fd=directory)
+        try:
+            with create_file(partial, directory) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=directory)
+            raise
 
 
 def sync_directory(path: Path) -> None:
@@ -92,8 +129,8 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def regular_files(directory: Path) -> dict[str, os.DirEntry[str]]:
-    """What is in a directory, by name, links not followed."""
+def regular_files(directory: Path | int) -> dict[str, os.DirEntry[str]]:
+    """What is in a directory, or in that of a handle, by name, links not followed."""
     with os.scandir(directory) as entries:
         return {entry.name: entry for entry in entries}
 
@@ -134,16 +171,24 @@ def signed_by(document: Any, secrets: tuple[str, ...], purpose: str) -> bool:
         return False
 
 
+def _key(secret: str, purpose: str) -> bytes:
+    words = f"ckanext-dbmanage {purpose}".encode()
+    return hmac.digest(secret.encode(), words, "sha256")
+
+
 def _signature(document: Mapping[str, Any], secret: str, purpose: str) -> str:
-    key = hmac.digest(secret.encode(), f"ckanext-dbmanage {purpose}".encode(), "sha256")
+    key = _key(secret, purpose)
     return hmac.new(key, dumped(document), hashlib.sha256).hexdigest()
 
 
+def read_own(path: Path) -> bytes:
+    """All of one of a repository's own small files. Raises OSError as `read_plain`."""
+    return read_plain(path, _MAX_JSON)
+
+
 def read_json(path: Path) -> Any:
-    """A JSON file of ours, None when it is none. Raises OSError."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(size) if size <= _MAX_JSON else b""
+    """A JSON file of ours, None when it is none. Raises OSError as `read_plain`."""
+    content = read_own(path)
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
@@ -238,8 +283,7 @@ class Backup:
         """Adds to what is known of it. Without a place for that it does nothing."""
         if self._state is None or not self._secrets:
             return
-        if not self._state.parent.is_dir():
-            create_directory(self._state.parent)
+        own_directory(self._state.parent)
         document = self.state() or self._held()
         document = document | facts | {"id": self.id}
         write_file(self._state, dumped(sign(document, self._secrets[0], "state")))
@@ -293,7 +337,9 @@ class Repository:
         self.path = Path(path)
         self._secrets = secrets
         self._actor = actor
-        self._journal = self.path / "journal.jsonl"
+        keys = tuple(_key(secret, "journal") for secret in secrets if secret)
+        self._log = self.path / "journal.jsonl"
+        self._journal = Journal(self._log, keys)
 
     # -- reading
 
@@ -339,15 +385,14 @@ class Repository:
         """The one right to write here; it ends with the process. Raises Busy."""
         try:
             self._make()
-            handle = os.open(
-                self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            handle = open_plain(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise DbmanageError(
-                f"cannot write to the repository {self.path}: {error.strerror}"
+                f"cannot write to the repository {self.path}: {error.filename}: "
+                f"{error.strerror}"
             ) from error
-        with os.fdopen(handle, "r+b") as file:
-            os.fchmod(handle, 0o600)
+        with handle as file:
+            os.fchmod(file.fileno(), 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -363,6 +408,7 @@ class Repository:
             )
             file.flush()
             self._sweep()
+            self._renew()
             try:
                 yield
             finally:
@@ -370,7 +416,7 @@ class Repository:
 
     def holder(self) -> str:
         """Who is at work here, as the lock says it; empty when nobody is."""
-        with suppress(OSError), open(self.path / ".lock", "rb") as file:
+        with suppress(OSError), open_plain(self.path / ".lock") as file:
             said = file.read(1000).decode("utf-8", "replace").strip()
             try:
                 # only where somebody has signed: a look must be in nobody's way
@@ -382,7 +428,7 @@ class Repository:
 
     def _make(self) -> None:
         if not self.path.is_dir():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_directories(self.path.parent)
             with suppress(FileExistsError):  # two requests may be the first
                 create_directory(self.path)
 
@@ -391,14 +437,21 @@ class Repository:
         for entry in regular_files(self.path).values():
             if _PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
-        with suppress(FileNotFoundError):
-            for entry in regular_files(self.path / EXPORTS).values():
-                if _PARTIAL_EXPORT.fullmatch(entry.name) and is_regular(entry):
-                    Path(entry.path).unlink()
-        with suppress(FileNotFoundError):
-            for entry in regular_files(self.path / "state").values():
-                if _PARTIAL_STATE.fullmatch(entry.name) and is_regular(entry):
-                    Path(entry.path).unlink()
+        for name, pattern in ((EXPORTS, _PARTIAL_EXPORT), ("state", _PARTIAL_STATE)):
+            # it is not there yet, or a link that leads elsewhere
+            with suppress(OSError), open_directory(self.path / name) as directory:
+                for entry in regular_files(directory).values():
+                    if pattern.fullmatch(entry.name) and is_regular(entry):
+                        os.unlink(entry.name, dir_fd=directory)
+
+    def _renew(self) -> None:
+        """Begins a journal anew that has grown large; the old one stands beside it."""
+        with suppress(OSError):  # it may grow on
+            if content := self._journal.renewed():
+                before = self.path / "journal.1.jsonl"
+                before.unlink(missing_ok=True)
+                os.link(self._log, before)
+                write_file(self._log, content)
 
     @contextmanager
     def partial(self, name: str) -> Iterator[Path]:
@@ -439,48 +492,34 @@ class Repository:
     def exports(self) -> Iterator[Path]:
         """The directory of the exports that the sysadmin page asked for, locked."""
         with self.lock("export"):
-            path = self.path / EXPORTS
-            if not path.is_dir():
-                create_directory(path)
-            yield path
+            yield own_directory(self.path / EXPORTS)
 
     # -- the journal
 
     def record(self, operation: str, event: str, **facts: Any) -> None:
-        """Adds a line to the journal; it is on the disk when this returns."""
+        """Adds a line to the journal; it is on the disk when this returns.
+
+        Who records one of `journal.DEEDS` holds the lock. Raises OSError.
+        """
         line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": who(), "pid": os.getpid()}
         line |= {**self._actor, "operation": operation, "event": event} | facts
         self._make()
-        handle = os.open(
-            self._journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
-        try:
-            size = os.fstat(handle).st_size
-            # a line cut short by a power cut must not swallow this one
-            torn = size and os.pread(handle, 1, size - 1) != b"\n"
-            whole = b"\n" * bool(torn) + json.dumps(line).encode() + b"\n"
-            if os.write(handle, whole) != len(whole):  # cut short: the disk is full
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._journal)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        self._journal.record(line)
 
-    def journal(self, last: int = 0) -> list[dict[str, Any]]:
-        """The journal's lines, the oldest first; a torn one is left out.
+    def journal(self) -> list[dict[str, Any]]:
+        """The journal's last lines, for people: the oldest first, not to be believed.
 
-        With `last` only those of its last bytes.
+        Raises OSError.
         """
-        lines = []
-        with suppress(FileNotFoundError), open(self._journal, "rb") as file:
-            if last and (size := os.fstat(file.fileno()).st_size) > last:
-                file.seek(size - last)
-                file.readline()
-            for line in file:
-                with suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict):
-                        lines.append(entry)
-        return lines
+        return self._journal.end()
+
+    def deeds(self) -> list[dict[str, Any]]:
+        """The lines that may be acted upon. Raises OSError, as `Journal.deeds`."""
+        return self._journal.deeds()
+
+    def others_deeds(self) -> list[tuple[int, dict[str, Any]]]:
+        """Those that may not. Raises OSError, as `Journal.others`."""
+        return self._journal.others()
 
     # -- markers: one file that says "this is still to be done"
 
@@ -489,12 +528,14 @@ class Repository:
         path = self.path / f".{name}"
         if wanted:
             write_file(path, b"")
-        else:
+        elif self.marked(name):
             path.unlink(missing_ok=True)
 
     def marked(self, name: str) -> bool:
-        """Whether a marker stands."""
-        return (self.path / f".{name}").exists()
+        """Whether a marker stands; a link or a directory is none."""
+        with suppress(OSError):
+            return stat.S_ISREG((self.path / f".{name}").lstat().st_mode)
+        return False
 
 
 def now() -> datetime:

@@ -9,6 +9,7 @@ done with its help is handed in as `prepare`.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,8 +43,9 @@ from .errors import (
     Written,
 )
 from .files import Move
+from .opened import open_plain
 from .postgres import Connection, Database, closing, query
-from .repository import UNSIGNED, Backup, Repository
+from .repository import UNSIGNED, Backup, Repository, make_directories
 from .switch import Pair, Scratch
 
 #: given the scratch databases by part and the version tables that are older than the
@@ -145,18 +147,28 @@ def open_source(
 ) -> Source:
     """The backup of an id, a backup's directory, or a file of `pg_dump -Fc`; verified.
 
-    Raises Refused, Untrusted, Damaged.
+    An id is looked up in the repository alone; what has a slash is a path, so that
+    nothing in the working directory is taken for a backup. Raises Refused, Untrusted,
+    Damaged.
     """
-    path = Path(name)
-    if not name or ("/" not in name and not path.exists()):
-        return _of_backup(site, repository.find(name), parts, trust, progress)
+    if "/" not in name:
+        try:
+            found = repository.find(name)
+        except Refused as error:
+            if not os.path.lexists(name):
+                raise
+            raise Refused(
+                f"{error}. The {name} in this directory is meant by ./{name}"
+            ) from error
+        return _of_backup(site, found, parts, trust, progress)
+    path = Path(os.path.realpath(name))
     if path.is_dir():
         if (path / "toc.dat").exists():
             raise Refused(
                 f"{name} is an archive of pg_dump in directory format: make a single "
                 "file with `pg_dump -Fc`"
             )
-        found = Backup(path.resolve(), site.secrets)
+        found = Backup(path, site.secrets)
         if not found.objects.is_dir():  # it alone was copied
             found.objects = repository.path / files.OBJECTS
         return _of_backup(site, found, parts, trust, progress)
@@ -202,7 +214,7 @@ def _of_file(
     if not trust:
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             archive.read_to_end(file, path.name, site.pg_bin)
     except (ToolFailed, ZstdError) as error:
         raise Damaged(path.name, [str(error)]) from error
@@ -221,7 +233,7 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
                 "it, or restore the rest with `--only database --only datastore`"
             )
         for directory in site.uploads.values():
-            Path(directory).mkdir(parents=True, exist_ok=True)
+            make_directories(Path(directory))
         assert source.backup is not None
         among = files.folders(site.uploads, repository.path)
         files.room(source.uploads, source.backup.objects, among)

@@ -14,17 +14,17 @@ import json
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from . import Progress
 from .errors import DbmanageError
 from .files import LIST, OBJECTS
+from .opened import open_directory, open_plain
 from .repository import (
     FORMAT,
     MANIFEST,
@@ -239,9 +239,11 @@ def _forget(repository: Repository, decision: Decision) -> int:
         backup.rename(partial)
         # or a power cut may bring it back, and its objects are gone
         sync_directory(repository.path)
+        # there is none, or a link to another in its place
+        gone = suppress(FileNotFoundError, NotADirectoryError)
         for suffix in (".json", ".html"):
-            state = repository.path / "state" / f"{name}{suffix}"
-            state.unlink(missing_ok=True)
+            with gone, open_directory(repository.path / "state") as state:
+                os.unlink(f"{name}{suffix}", dir_fd=state)
         shutil.rmtree(partial)
         repository.record("prune", "forget", backup=name, reason=decision.reason)
     except OSError as error:
@@ -276,7 +278,7 @@ def _sift(
     try:
         with ExitStack() as stack:
             try:
-                objects = stack.enter_context(_opened(repository.path / OBJECTS))
+                objects = stack.enter_context(open_directory(repository.path / OBJECTS))
             except FileNotFoundError:
                 return Unnamed()
             except OSError:
@@ -298,17 +300,6 @@ def _sift(
         ) from error
 
 
-@contextmanager
-def _opened(path: Path | str, inside: int | None = None) -> Iterator[int]:
-    """A directory by its handle; a link is none. Raises OSError."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(path, flags, dir_fd=inside)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
 def _stored(objects: int, work: Path) -> list[str]:
     """Writes down the objects that are there; the two digits that some begin with."""
     prefixes = []
@@ -320,7 +311,7 @@ def _stored(objects: int, work: Path) -> list[str]:
         ]
     for prefix in sorted(names):
         with (
-            _opened(prefix, objects) as directory,
+            open_directory(prefix, inside=objects) as directory,
             os.scandir(directory) as entries,
             create_file(work / prefix) as file,
         ):
@@ -368,7 +359,7 @@ def _named(backup: Backup) -> Iterator[bytes]:
     contents = backup.manifest.get("contents")
     about = contents.get(LIST) if isinstance(contents, dict) else None
     try:
-        with _list(backup) as file:
+        with open_plain(backup.path / LIST) as file:
             digest = hashlib.sha256()
             for number in range(1, 1 << 62):
                 line = file.readline(_MAX_LINE)
@@ -386,15 +377,6 @@ def _named(backup: Backup) -> Iterator[bytes]:
     # another digit in a hash would still be a hash
     if isinstance(about, dict) and about.get("sha256") != digest.hexdigest():
         raise _Unknown(f"{backup.id}: {LIST}: was changed (checksum)")
-
-
-def _list(backup: Backup) -> IO[bytes]:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    handle = os.open(backup.path / LIST, flags)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise _Unknown(f"{backup.id}: {LIST}: is not a plain file")
-    return os.fdopen(handle, "rb")
 
 
 def _list_size(backup: Backup) -> int:
@@ -422,7 +404,7 @@ def _removed(
 ) -> Unnamed:
     gone, size = 0, 0
     for prefix in prefixes:
-        with _opened(prefix, objects) as directory:
+        with open_directory(prefix, inside=objects) as directory:
             for digest in _hashes(work / prefix):
                 name = digest.hex()
                 with suppress(FileNotFoundError):

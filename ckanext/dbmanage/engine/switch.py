@@ -42,6 +42,10 @@ _IN_USE = (
 )
 
 
+class _Foreign(Refused):
+    """A database to be renamed is not the one that was noted, or not ours."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One part's three names: the live database, the copy, what the old one becomes.
@@ -434,6 +438,8 @@ def _rename(
     moves: Iterable[Move] = (),
     written: Mapping[int, int] | None = None,
 ) -> None:
+    for pair in pairs:
+        _refuse_names(site, pair)
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
     with closing(database.maintenance()) as connection, sessions.ending(site, names):
         query(connection, f"SET statement_timeout = '{_TIMEOUT}'")
@@ -476,17 +482,16 @@ def _rename_once(
         )
         first, second = (pair.scratch, pair.undo) if back else (pair.undo, pair.scratch)
         found = (_oid(connection, pair.live), _oid(connection, second))
-        if found != oids:
+        ours = not oids[1] or _comment(connection, second) == pair.comment
+        if found != oids or not ours:
             query(connection, "ROLLBACK")
-            raise Refused(
-                f"the database {pair.live!r} or its copy was replaced by somebody else "
-                "meanwhile; nothing was switched"
+            raise _Foreign(
+                f"the database {pair.live!r} or its copy {second!r} was replaced by "
+                "somebody else meanwhile; nothing was switched"
             )
         comment = None
         if oids[0]:
-            ((comment,),) = query(
-                connection, "SELECT shobj_description(%s::oid, 'pg_database')", oids[0]
-            )
+            comment = _comment(connection, pair.live)
             execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
             now = sessions.tuples(connection, oids[0])
             if written.get(oids[0], now) != now:
@@ -506,6 +511,31 @@ def _rename_once(
                     sql.Identifier(pair.live), sql.Literal(comment)
                 ),
             )
+
+
+def _refuse_names(site: Site, pair: Pair) -> None:
+    """Refuses a switch of other databases than a live one and two of our names."""
+    live = {part: database.name for part, database in site.databases.items()}
+    if (
+        live.get(pair.part) != pair.live
+        or pair.site != site.id
+        or not (_NAME.fullmatch(pair.scratch) and _NAME.fullmatch(pair.undo))
+        or len({pair.scratch, pair.undo} - set(live.values())) < 2
+    ):
+        raise _Foreign(
+            f"a switch of {pair.live!r}, {pair.scratch!r} and {pair.undo!r} is none of "
+            "this site's: nothing was renamed"
+        )
+
+
+def _comment(connection: Connection, name: str) -> str | None:
+    rows = query(
+        connection,
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database"
+        " WHERE datname = %s",
+        name,
+    )
+    return rows[0][0] if rows else None
 
 
 def switched(connection: Connection, pair: Pair) -> bool:
@@ -543,11 +573,7 @@ def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
 
 def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
     """What takes the last switch back: databases, uploads. Raises Refused."""
-    operations = _operations(site, repository)
-    done = [
-        o for o in operations.values() if o["switched"] and (o["switch"] or o["moves"])
-    ]
-    last = done[-1] if done else None
+    _, last = _last(site, repository)
     if last is None:
         raise Refused(
             f"there is nothing to undo: the journal in {repository.path} knows of no "
@@ -613,10 +639,14 @@ def recover(site: Site, repository: Repository, warn: Warn) -> None:
 
     The caller holds the repository's lock and the live database's.
     """
-    operations = _operations(site, repository)
-    for operation, facts in operations.items():
-        if (facts["switch"] or facts["moves"]) and facts["switched"] is None:
-            _settle(site, repository, operation, facts, warn)
+    _tell_of_others(site, repository, warn)
+    for operation, facts in _operations(site, repository).items():
+        if _is_half_way(facts):
+            try:
+                _settle(site, repository, operation, facts, warn)
+            except _Foreign as error:
+                warn(f"the switch of operation {operation} stays half-way: {error}")
+                continue
         for pair in facts["created"]:
             if pair.scratch in facts["dropped"] or pair.part not in site.databases:
                 continue
@@ -638,6 +668,9 @@ def _settle(
     # uploads alone: they had passed their checks; else the databases decide
     alone = not facts["switch"] and any(map(files.began, facts["moves"]))
     on = bool(new) or alone
+    # half of a switch over two servers: both copies had passed their checks
+    for pair in old if on else ():
+        _rename(site, site.databases[pair.part], [pair])
     for move in facts["moves"]:
         if on:
             files.forward(move)
@@ -645,14 +678,33 @@ def _settle(
             files.back(move)
             warn(f"the uploads in {move.path} are as before the restore that was ended")
     if on and (old or facts["moves"]):
-        # half of a switch over two servers: both copies had passed their checks
-        for pair in old:
-            _rename(site, site.databases[pair.part], [pair])
         what = [repr(pair.live) for pair in old] + [m.path for m in facts["moves"]]
         warn(f"the switch of {', '.join(what)} that was half-way has been completed")
         new += old
     parts = _parts(new, facts["moves"]) if on else []
     repository.record(operation, "switched", parts=parts)
+
+
+def _tell_of_others(site: Site, repository: Repository, warn: Warn) -> None:
+    """Tells of what would be finished or dropped if its lines were believed."""
+    others = repository.others_deeds()
+    left = []
+    for operation, facts in _folded(site, repository, [e for _, e in others]).items():
+        made = {pair.scratch for pair in facts["created"]}
+        made |= {str(Path(move.path) / move.scratch) for move in facts["staged"]}
+        if facts["switched"]:
+            made = {pair.undo for pair in facts["switch"]}
+            made |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
+        if _is_half_way(facts) or made - facts["dropped"]:
+            left += [n for n, line in others if line.get("operation") == operation][:1]
+    if left:
+        warn(
+            f"{repository.path / 'journal.jsonl'} tells of {len(left)} operations that "
+            "are not signed with this site's secret, and nothing of them is believed "
+            f"or touched (the last begins in line {left[-1]}): forged, or moved from "
+            "another place, or SECRET_KEY was changed (then add the old one to "
+            "SECRET_KEY_FALLBACKS). Remove the lines if they are none of yours"
+        )
 
 
 def drop_older(site: Site, repository: Repository, operation: str, warn: Warn) -> None:
@@ -722,8 +774,12 @@ def half_way(site: Site, repository: Repository) -> list[str]:
     return [
         name
         for name, facts in _operations(site, repository).items()
-        if (facts["switch"] or facts["moves"]) and facts["switched"] is None
+        if _is_half_way(facts)
     ]
+
+
+def _is_half_way(facts: dict[str, Any]) -> bool:
+    return bool(facts["switch"] or facts["moves"]) and facts["switched"] is None
 
 
 def switches(site: Site, repository: Repository) -> list[str]:
@@ -731,28 +787,68 @@ def switches(site: Site, repository: Repository) -> list[str]:
     return [k for k, v in _operations(site, repository).items() if v["switched"]]
 
 
+def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
+    """The switch that `undo` takes back: `{operation, what, source, user, time}`.
+
+    None when there is none, or when what it replaced was dropped.
+    """
+    name, facts = _last(site, repository)
+    if facts is None:
+        return None
+    undo = {*(pair.undo for pair in facts["switch"])}
+    undo |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
+    if facts["dropped"] & undo:
+        return None
+    begun = facts["begun"]
+    return {
+        "operation": name,
+        "what": str(begun.get("what", "restore")),
+        "source": str(begun.get("source", "")),
+        "user": str(begun.get("user") or begun.get("by", "")),
+        "time": str(facts["time"]),
+    }
+
+
+def _last(site: Site, repository: Repository) -> tuple[str, dict[str, Any] | None]:
+    done = [
+        (name, facts)
+        for name, facts in _operations(site, repository).items()
+        if facts["switched"] and (facts["switch"] or facts["moves"])
+    ]
+    return done[-1] if done else ("", None)
+
+
 def _operations(site: Site, repository: Repository) -> dict[str, dict[str, Any]]:
-    """The journal by operation: created, staged, dropped, to switch, switched.
+    """The journal by operation; only lines that this site has signed are believed."""
+    return _folded(site, repository, repository.deeds())
+
+
+def _folded(
+    site: Site, repository: Repository, lines: Iterable[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Lines by operation: begun, created, staged, dropped, to switch, switched.
 
     Only of this site's own databases and folders: a repository may be shared, or a
     copy of another's. `foreign` says that something was left out.
     """
     among = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
     found: dict[str, dict[str, Any]] = {}
-    for line in repository.journal():
+    for line in lines:
         event = line.get("event")
-        name = str(line.get("operation"))
-        if event not in ("create", "stage", "drop", "switch", "switched"):
+        name = line.get("operation")
+        if not isinstance(name, str):
             continue
         facts = found.setdefault(
             name,
             {"created": [], "staged": [], "dropped": set(), "switched": None}
-            | {"foreign": False}
+            | {"foreign": False, "begun": {}}
             | {"switch": [], "moves": [], "time": ""},
         )
         # a line that is none of ours, or of another version
         with suppress(KeyError, TypeError):
-            if event == "create":
+            if event == "begin":
+                facts["begun"] = line
+            elif event == "create":
                 facts["created"] += _own(site, _pairs([line["pair"]]))
             elif event == "stage":
                 staged = [Move(**move) for move in line["moves"]]
@@ -772,7 +868,12 @@ def _operations(site: Site, repository: Repository) -> dict[str, dict[str, Any]]
 
 
 def _pairs(lines: Iterable[dict[str, Any]]) -> list[Pair]:
-    return [Pair(**line) for line in lines]
+    pairs = [Pair(**line) for line in lines]
+    for pair in pairs:
+        names = (pair.part, pair.live, pair.scratch, pair.undo, pair.token, pair.site)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(pair.part)
+    return pairs
 
 
 def _own(site: Site, pairs: list[Pair]) -> list[Pair]:

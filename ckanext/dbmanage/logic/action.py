@@ -340,7 +340,7 @@ def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     data, site, repository = _called(context, data_dict, "undo", schema.undo)
     with _told():
         days = config.undo_days(tk.config)
-        last = overview.undo(repository.journal(), days)
+        last = overview.undo(site, repository, days)
         if last is None:
             raise Refused(tk._("There is nothing to undo"))
     if data.get("operation", last["operation"]) != last["operation"]:

@@ -205,17 +205,15 @@ def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
     for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
         (portal.storage / name).mkdir()
         (portal.storage / name / "theirs").write_text("theirs")
-    with (portal.repository / "journal.jsonl").open("a") as journal:
-        move = {"path": str(portal.storage), "prefix": "", "token": "t", "old": [], "new": [],
-                "scratch": ".dbm_11111111_scratch", "undo": ".dbm_00000000_undo"}  # fmt: skip
-        for event in (
-            {"event": "stage", "moves": [move]},
-            {"event": "switch", "pairs": [], "moves": [move]},
-            {"event": "switched", "parts": ["files"], "time": "2001-01-01T00:00:00Z"},
-            {"event": "switched"},
-            {"event": "create", "pair": {"part": "database"}},
-        ):
-            journal.write(json.dumps({"operation": "forged"} | event) + "\n")
+    _, repository = portal.engine()
+    move = {"path": str(portal.storage), "prefix": "", "token": "t", "old": [], "new": [],
+            "scratch": ".dbm_11111111_scratch", "undo": ".dbm_00000000_undo"}  # fmt: skip
+    old = {"parts": ["files"], "time": "2001-01-01T00:00:00Z"}
+    repository.record("odd", "stage", moves=[move])
+    repository.record("odd", "switch", pairs=[], moves=[move])
+    repository.record("odd", "switched", **old)
+    repository.record("odd", "switched")
+    repository.record("odd", "create", pair={"part": "database"})
     portal.module("restore", "latest", "--yes", "--no-backup")
     portal.module("prune")
     for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):

@@ -272,16 +272,11 @@ def test_names_that_look_like_ours_survive(portal: Portal) -> None:
             "scratch": portal.names["datastore"],
             "undo": portal.names["datastore"],
         }
-        with open(portal.repository / "journal.jsonl", "a") as journal:
-            for number, one in enumerate((pair, other, live)):
-                for event in (
-                    {"event": "create", "pair": one},
-                    {"event": "switch", "pairs": [one]},
-                    {"event": "switched", "parts": ["database"]},
-                ):
-                    journal.write(
-                        json.dumps({"operation": f"old{number}"} | event) + "\n"
-                    )
+        _, repository = portal.engine()
+        for number, one in enumerate((pair, other, live)):
+            repository.record(f"old{number}", "create", pair=one)
+            repository.record(f"old{number}", "switch", pairs=[one])
+            repository.record(f"old{number}", "switched", parts=["database"])
         before = portal.state()
         portal.module("restore", "latest", "--yes", "--no-backup")
         portal.module("restore", "latest", "--yes", "--no-backup")

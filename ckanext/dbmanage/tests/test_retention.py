@@ -321,7 +321,7 @@ def test_what_cannot_be_judged_is_never_touched(shelf: Shelf) -> None:
     decided = shelf.decide(last=1)
     assert decided[newer_format] == "of another version's format: never touched"
     assert decided[nonsense] == "its name is no time: never touched"
-    assert decided[unreadable] == "cannot be read (Is a directory): never touched"
+    assert decided[unreadable] == "cannot be read (is not a plain file): never touched"
     assert decided[empty.name].startswith("-damaged: manifest.json cannot be read; ")
 
 
@@ -482,7 +482,7 @@ def test_memory_does_not_grow_with_the_lists(
         (b'{"path": "a"}\n', "files.jsonl: was changed (checksum)"),
         (b"", "files.jsonl: was changed (checksum)"),
         ("missing", "files.jsonl: is missing"),
-        ("link", "files.jsonl: Too many levels of symbolic links"),
+        ("link", "files.jsonl: is a link, not a plain file"),
         ("pipe", "files.jsonl: is not a plain file"),
         ("directory", "files.jsonl: is not a plain file"),
     ],
