@@ -8,12 +8,13 @@ dropped; in silence go repeated and inactive extras and the history of revisions
 from __future__ import annotations
 
 import ast
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .engine.postgres import Connection, query, quoted, server_major
+from .engine.postgres import Connection, literal, query, quoted, server_major
 
 #: the revision that wants e-mail addresses to be one of a kind whatever their case
 _ONE_EMAIL = "f7b64c701a10"
@@ -84,14 +85,14 @@ def blockers(
         if table in dropped.tables and _is_there(connection, table):
             ((count,),) = query(
                 connection,
-                f"SELECT count(*) FROM {table} WHERE state = 'active'"  # noqa: S608
-                " AND (key IS NULL OR value IS NULL)",
+                f"SELECT count(*) FROM public.{table}"  # noqa: S608
+                " WHERE state = 'active' AND (key IS NULL OR value IS NULL)",
             )
             if count:
                 yield (
                     f"{count} active extras of {owner}s have no key or no value, which "  # noqa: S608
                     "the new schema does not take. They show as nothing; remove them:"
-                    f"\n    DELETE FROM {table} WHERE state = 'active'"
+                    f"\n    DELETE FROM public.{table} WHERE state = 'active'"
                     " AND (key IS NULL OR value IS NULL);"
                 )
     yield from _dependents(connection, dropped.tables)
@@ -105,10 +106,10 @@ def _missing(connection: Connection, dropped: Drops) -> Iterator[str]:
         there = not table or _is_there(connection, table)
         indexes = [index for index, of in made if of == table]
         # an index is dropped by its name, whatever it is of
-        on = quoted(table or "alembic_version")
-        lines = [f"CREATE INDEX {i} ON {on} ((1));" for i in indexes]
+        on = quoted("public", table or "alembic_version")
+        lines = [f"CREATE INDEX {quoted(i)} ON {on} ((1));" for i in indexes]
         if not there:
-            lines.insert(0, f"CREATE TABLE {quoted(table)} ();")
+            lines.insert(0, f"CREATE TABLE {on} ();")
         what = f"table {table}"
         if there:
             what = f"indexes of the {what}" if table else "indexes"
@@ -177,46 +178,57 @@ def emails(connection: Connection) -> Iterator[str]:
     """Active users that share an address but for its case."""
     found = query(
         connection,
-        'SELECT min(email), array_agg(name ORDER BY name) FROM "user"'
+        'SELECT min(email), array_agg(name ORDER BY name) FROM public."user"'
         " WHERE state = 'active' AND email IS NOT NULL"
         " GROUP BY lower(email) HAVING count(*) > 1 ORDER BY 1",
     )
     for email, names in found:
+        users = ", ".join(map(_shown, names))
         yield (
-            f"the users {', '.join(names)} have the same e-mail address"  # noqa: S608
-            f"{f' ({email})' if email else ', an empty one'}, but for its case. Give "
-            'all but one another one, or none:\n    UPDATE "user" SET email = NULL '
-            f"WHERE name = '{names[-1]}';"
+            f"the users {users} have the same e-mail address"  # noqa: S608
+            f"{f' ({_shown(email)})' if email else ', an empty one'}, but for its case."
+            " Give all but one another one, or none:\n    "
+            'UPDATE public."user" SET email = NULL '
+            f"WHERE name = {literal(names[-1])};"
         )
+
+
+def _shown(text: str) -> str:
+    """What somebody wrote, on one line: the next one is a command."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _dependents(connection: Connection, tables: set[str]) -> Iterator[str]:
     views = query(
         connection,
-        "SELECT DISTINCT v.relkind, v.oid::regclass::text, t.relname FROM pg_depend d"
+        "SELECT DISTINCT v.relkind, s.nspname, v.relname, t.relname FROM pg_depend d"
         " JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid"
         " JOIN pg_class v ON v.oid = r.ev_class"
+        " JOIN pg_namespace s ON s.oid = v.relnamespace"
         " JOIN pg_class t ON d.refclassid = 'pg_class'::regclass AND t.oid = d.refobjid"
-        " WHERE t.relname = ANY(%s) AND v.oid <> t.oid ORDER BY 2",
+        " WHERE t.relname = ANY(%s) AND v.oid <> t.oid ORDER BY 2, 3",
         sorted(tables),
     )
-    for kind, view, table in views:
+    for kind, schema, name, table in views:
         what = "MATERIALIZED VIEW" if kind == "m" else "VIEW"
+        view = quoted(schema, name)
         yield (
             f"the view {view} needs the table {table}, which the migration drops. Keep "
-            f"its definition (`pg_dump -t {view}`) and drop it:\n"
+            f"its definition (`pg_dump -t {shlex.quote(view)}`) and drop it:\n"
             f"    DROP {what} {view};"
         )
     keys = query(
         connection,
-        "SELECT conname, conrelid::regclass::text, r.relname FROM pg_constraint"
+        "SELECT conname, s.nspname, o.relname, r.relname FROM pg_constraint"
         " JOIN pg_class r ON r.oid = confrelid JOIN pg_class o ON o.oid = conrelid"
+        " JOIN pg_namespace s ON s.oid = o.relnamespace"
         " WHERE contype = 'f' AND r.relname = ANY(%s) AND o.relname <> ALL(%s)"
         " ORDER BY 1",
         sorted(tables),
         sorted(tables),
     )
-    for key, owner, table in keys:
+    for key, schema, name, table in keys:
+        owner = quoted(schema, name)
         yield (
             f"the table {owner} has a foreign key on {table}, which the migration "
             f"drops:\n    ALTER TABLE {owner} DROP CONSTRAINT {quoted(key)};"
@@ -233,7 +245,7 @@ def losses(connection: Connection, dropped: Drops) -> Iterator[str]:
             "SELECT count(*) FILTER (WHERE state <> 'active'),"  # noqa: S608
             " count(*) FILTER (WHERE state = 'active')"
             f" - count(DISTINCT ({owner}_id, key)) FILTER (WHERE state = 'active')"
-            f" FROM {table}",
+            f" FROM public.{table}",
         )
         if inactive:
             yield f"{inactive} deleted extras of {owner}s are not kept"
@@ -255,11 +267,14 @@ def extras(connection: Connection) -> dict[str, int]:
     for table, owner in _EXTRAS.items():
         if _is_there(connection, table):
             statement = (
-                f"SELECT count(DISTINCT ({owner}_id, key)) FROM {table}"  # noqa: S608
-                " WHERE state = 'active'"
+                f"SELECT count(DISTINCT ({owner}_id, key))"  # noqa: S608
+                f" FROM public.{table} WHERE state = 'active'"
             )
         else:
-            statement = f'SELECT count(*) FROM "{owner}", jsonb_object_keys(extras)'  # noqa: S608
+            statement = (
+                f'SELECT count(*) FROM public."{owner}",'  # noqa: S608
+                " jsonb_object_keys(extras)"
+            )
         ((found[owner],),) = query(connection, statement)
     return found
 

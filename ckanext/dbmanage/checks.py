@@ -16,7 +16,7 @@ from typing import Any
 from . import blockers, config, datastore, upgrade
 from .engine import Site, files, postgres
 from .engine.doctor import HINT, OK, PROBLEM, Check
-from .engine.postgres import closing, query
+from .engine.postgres import closing, query, quoted
 from .engine.repository import Repository
 
 _SHOWN = 3
@@ -65,7 +65,8 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
         yield (
             HINT,
             f"the database holds migrations of a plugin that is not installed ({table})"
-            f": install it, or DROP TABLE {table}; when it is gone for good",
+            f": install it, or DROP TABLE {quoted('public', table)}; when it is gone "
+            "for good",
         )
     behind = 0
     for table, each in upgrade.installed_migrations([*plugins, *others]).items():
@@ -156,7 +157,8 @@ def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
                 name
                 for (name,) in query(
                     connection,
-                    "SELECT id FROM resource WHERE state = 'active' AND id = ANY(%s)",
+                    "SELECT id FROM public.resource WHERE state = 'active'"
+                    " AND id = ANY(%s)",
                     sorted(tables),
                 )
             }
@@ -178,7 +180,7 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         for path in postgres.texts(connection, site.named_uploads):
             named.add(path)
         # an upload of a deleted resource stays until the resource is purged
-        ids = "SELECT id FROM resource WHERE url_type = 'upload'"
+        ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(postgres.texts(connection, {"resource": ids}))
     found = set(files.paths(files.folders(site.uploads, repository.path)))
     missing = sorted(named - found)

@@ -80,13 +80,18 @@ def isolated(
     main = copies["database"]
     store = copies.get("datastore", main)
     is_live = main == config.databases(settings)["database"]
-    environment = dict(os.environ)
+    with postgres.closing(main.connect()) as connection:
+        options = postgres.unlimited(connection)
     if is_live:  # a migration that waits for a lock has all others wait behind it
-        environment["PGOPTIONS"] = "-c lock_timeout=10s"
+        options += " -c lock_timeout=10s"
+    environment = dict(os.environ)
+    own = environment.pop("PGOPTIONS", "")
+    if own or options:
+        environment["PGOPTIONS"] = f"{own} {options}"
     environment |= {
-        "CKAN_SQLALCHEMY_URL": _rendered(main.url),
-        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url),
-        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url),
+        "CKAN_SQLALCHEMY_URL": _rendered(main.url, options),
+        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url, options),
+        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url, options),
         "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
         "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
         "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
@@ -115,7 +120,11 @@ def isolated(
     return said
 
 
-def _rendered(url: URL) -> str:
+def _rendered(url: URL, options: str = "") -> str:
+    """The URL, these options after those that it has: libpq takes only its own then."""
+    own = url.query.get("options")
+    if own and options:
+        url = url.update_query_dict({"options": f"{own} {options}"})
     return url.render_as_string(hide_password=False)
 
 

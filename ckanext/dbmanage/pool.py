@@ -30,8 +30,9 @@ def _on_connect(connection: Any, _record: object) -> None:
         return  # another extension's SQLite
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT datname, oid::bigint FROM pg_database"
-            " WHERE datname = current_database()"
+            # a connection of CKAN's: anybody may have put names before these
+            "SELECT datname, oid::pg_catalog.int8 FROM pg_catalog.pg_database"
+            " WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
         )
         name, oid = cursor.fetchone()
     connection.rollback()

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from .engine.errors import DbmanageError, words
+from .engine.postgres import LIMITS
 
 _AHEAD = 2
 
@@ -75,6 +76,7 @@ class Readers:
                 isolation_level="REPEATABLE READ"
             )
             self._connection.begin()
+            _unlimited(self._connection)
             snapshot, self.moment = self._connection.execute(
                 sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
             ).one()
@@ -209,6 +211,12 @@ def _send_pieces(pipe: Any, pieces: Any) -> Any:
         return end.value
 
 
+def _unlimited(connection: Any) -> None:
+    """Sets off, in this transaction, what would end one that lasts, or waits."""
+    off = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY(:names)"
+    connection.execute(sa.text(off), {"names": list(LIMITS)})
+
+
 def _look_at(connection: Any, snapshot: str) -> None:
     # again in each transaction: a plugin may end one
     for statement in (
@@ -218,6 +226,7 @@ def _look_at(connection: Any, snapshot: str) -> None:
         "SET LOCAL max_parallel_workers_per_gather = 0",
     ):
         connection.exec_driver_sql(statement)
+    _unlimited(connection)
 
 
 def brief(error: Exception) -> str:

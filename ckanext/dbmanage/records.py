@@ -39,7 +39,7 @@ def named_uploads(
         found["resource"] = (
             f"SELECT {_literal(bases['resource'] + '/')}"  # noqa: S608
             " || substr(id, 1, 3) || '/'"
-            " || substr(id, 4, 3) || '/' || substr(id, 7) FROM resource"
+            " || substr(id, 4, 3) || '/' || substr(id, 7) FROM public.resource"
             " WHERE url_type = 'upload' AND state = 'active'"
         )
     for kind, table, column, where in (
@@ -50,7 +50,7 @@ def named_uploads(
         if kind in bases:
             found[table] = (
                 f"SELECT {_literal(bases[kind] + '/')} || {column}"  # noqa: S608
-                f' FROM "{table}"'
+                f' FROM public."{table}"'
                 f" WHERE {where} AND {column} {own.format(column)}"
             )
     if storages:
@@ -60,7 +60,8 @@ def named_uploads(
         )
         found["file"] = (
             "SELECT path FROM (SELECT CASE storage "  # noqa: S608
-            f"{cases} END || location AS path FROM file) f WHERE path IS NOT NULL"
+            f"{cases} END || location AS path FROM public.file) f"
+            " WHERE path IS NOT NULL"
         )
     return found
 

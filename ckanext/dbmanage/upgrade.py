@@ -30,7 +30,7 @@ from .datastore import bring_permissions
 from .engine import Site, Warn, migration, postgres
 from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
 from .engine.migration import Changes
-from .engine.postgres import Database, closing
+from .engine.postgres import Database, closing, literal, quoted
 from .isolated import Heard, isolated
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it
@@ -341,7 +341,8 @@ def _odd_heads(
             yield (
                 f"{table} holds {len(revisions)} revisions ({', '.join(revisions)}), "  # noqa: S608
                 "and only the newest is right:\n"
-                f"    DELETE FROM {table} WHERE version_num <> '{newest}';"
+                f"    DELETE FROM {quoted('public', table)} WHERE version_num <> "
+                f"{literal(newest)};"
             )
         if len(heads := script.get_heads()) > 1:
             yield (
@@ -359,7 +360,7 @@ def _not_enabled(
             yield (
                 f"the database holds migrations of the plugin {_owner(table)!r}, which "
                 "is not enabled: enable it, that they are looked after; or, when it is "
-                f"gone for good:\n    DROP TABLE {table};"
+                f"gone for good:\n    DROP TABLE {quoted('public', table)};"
             )
 
 

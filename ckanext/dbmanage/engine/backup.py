@@ -169,8 +169,8 @@ def _as_told(error: BaseException, repository: Repository) -> BaseException:
         )
     if isinstance(error, psycopg2.Error):
         return ToolFailed(
-            "the connection to the database broke during the backup; nothing of it was "
-            f"kept: {' '.join(str(error).split())}"
+            "PostgreSQL ended the backup, and nothing of it was kept: "
+            f"{' '.join(str(error).split())}"
         )
     return error
 
@@ -322,7 +322,8 @@ def _dump(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     major = postgres.server_major(source.connection)
     tools = postgres.dump_tools(major, site.pg_bin)
-    connection, environment = source.database.program()
+    limits = postgres.unlimited(source.connection)
+    connection, environment = source.database.program(limits)
     # compressed here and not by pg_dump: four times faster and smaller than its gzip
     arguments = [tools.path("pg_dump"), "-Fc", "-Z0", "--no-password"]
     arguments += [f"--snapshot={source.snapshot}", *connection]
@@ -413,7 +414,7 @@ def _sums(manifest: dict[str, Any], written: bytes) -> bytes:
 @contextmanager
 def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
     """The backup's end: no restore switches meanwhile, and none did since its start."""
-    with live_lock(site, wait=600):
+    with live_lock(site, wait=600, foreign=True):
         for source in sources.values():
             connection = source.database.connect()
             try:
@@ -433,25 +434,51 @@ def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
 
 
 @contextmanager
-def live_lock(site: Site, wait: float = 0) -> Iterator[Connection]:
+def live_lock(
+    site: Site, wait: float = 0, foreign: bool = False
+) -> Iterator[Callable[[], None]]:
     """The right to switch the live database or to finish a backup of it.
 
-    Over all hosts and repositories; it ends with the connection that is handed out.
-    Waits up to `wait` seconds. Raises Busy: who holds it.
+    Over all hosts and repositories; it ends with a connection. What is handed out
+    raises ToolFailed when that has ended before its time. Waits up to `wait` seconds;
+    with `foreign` not for roles that could not switch the database: anybody who may
+    connect beside it can take the lock. Raises Busy: who holds it.
     """
     database = site.databases["database"]
     words = ("live", database.name)
     connection = database.maintenance()
+
+    def still_held() -> None:
+        try:
+            postgres.query(connection, "SELECT")
+        except psycopg2.Error as error:
+            raise ToolFailed(
+                f"the lock of the database {database.name!r} was lost, and somebody "
+                "else may be at work in it; all that is live is as it was. The server "
+                f"says: {' '.join(str(error).split())}"
+            ) from error
+
     try:
         end = time.monotonic() + wait
         while not postgres.try_lock(connection, *words):
+            holders = postgres.lock_holders(connection, database, *words)
+            others = bool(holders) and not any(h.is_ours for h in holders)
+            if others and foreign:
+                break
             if time.monotonic() >= end:
+                who = "; ".join(map(str, holders)) or "somebody who has just ended"
+                end_it = "wait for its end"
+                if others:
+                    end_it = (
+                        "but that role could not even switch it. Have a superuser end "
+                        f"its session: SELECT pg_terminate_backend({holders[0].pid});"
+                    )
                 raise Busy(
-                    f"the database {database.name!r} is being worked on by "
-                    f"{postgres.lock_holder(connection, *words)}; wait for its end"
+                    f"the database {database.name!r} is being worked on by {who}; "
+                    + end_it
                 )
             time.sleep(0.2)
-        yield connection
+        yield still_held
     finally:
         connection.close()
 

@@ -20,7 +20,8 @@ def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None
     total = _expected(database)
     with closing(database.connect()) as connection:
         tools = postgres.dump_tools(postgres.server_major(connection), site.pg_bin)
-    target, environment = database.program()
+        limits = postgres.unlimited(connection)
+    target, environment = database.program(limits)
     # half the time of pg_dump's own choice for a file of nearly the same size
     arguments = [tools.path("pg_dump"), "-Fc", "-Z1", "--no-password", *target]
     done = 0

@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -40,6 +41,17 @@ _ARCHIVE_VERSIONS = {(1, 14): 12, (1, 15): 16, (1, 16): 17}
 #: libpq options of a URL that carry no secret and may stand in an argument list
 _SECRET_OPTIONS = {"password": "PGPASSWORD", "passfile": "PGPASSFILE"}
 _TABLES_A_QUERY = 100
+#: limits of a role's, a database's or a server's taste that end work which takes long,
+#: or a session that waits with a lock; a server knows those of its version
+LIMITS = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+)
+#: what an operation looks at from the database beside its own
+_BESIDE = "postgres"
 
 
 @dataclass(frozen=True)
@@ -83,23 +95,29 @@ class Database:
     def maintenance(self, url: URL | None = None) -> Connection:
         """An autocommit connection beside it: to `postgres`, else `template1`.
 
-        As the role of `url`, else of `admin_url`, else CKAN's own.
+        As the role of `url`, else of `admin_url`, else CKAN's own. Raises
+        ConnectionFailed.
         """
         option = self.option if not self.admin_url else "ckanext.dbmanage.admin_url"
         arguments = self._arguments(url or self.admin_url or self.url)
         try:
-            connection = _connect(arguments | {"dbname": "postgres"}, option)
+            connection = _connect(arguments | {"dbname": _BESIDE}, option)
         except ConnectionFailed as error:
-            if "permission denied for database" not in str(error):
-                raise
-            connection = _connect(arguments | {"dbname": "template1"}, option)
+            return _instead(arguments, option, error)
         connection.autocommit = True
         return connection
+
+    def is_missing(self) -> bool:
+        """Whether the server has no database of this name. Raises ConnectionFailed."""
+        with closing(self.maintenance()) as connection:
+            there = "SELECT 1 FROM pg_database WHERE datname = %s"
+            return not query(connection, there, self.name)
 
     def program(self, settings: str = "") -> tuple[list[str], dict[str, str]]:
         """`-d` for a client program, and the environment that holds the secrets.
 
-        `settings` of the session (`-c name=value`) count unless the URL has its own.
+        `settings` of the session (`-c name=value`) are added to the URL's own options,
+        or those of the environment.
         """
         arguments = self._arguments(self.url)
         if "sslpassword" in arguments:
@@ -112,8 +130,10 @@ class Database:
         for option, variable in _SECRET_OPTIONS.items():
             if option in arguments:
                 environment[variable] = str(arguments.pop(option))
-        if settings:
-            environment["PGOPTIONS"] = settings
+        # as libpq has it: options of a URL stand for those of the environment
+        own = arguments.pop("options", os.environ.get("PGOPTIONS", ""))
+        if options := f"{own} {settings}".strip():
+            environment["PGOPTIONS"] = options
         environment |= {"PGAPPNAME": "dbmanage", "LC_MESSAGES": "C", "LANGUAGE": "C"}
         return ["-d", psycopg2.extensions.make_dsn(**arguments)], environment
 
@@ -136,10 +156,39 @@ def _login() -> str:
     return os.environ.get("PGUSER") or os.environ.get("USER") or ""
 
 
+class _Cursor(psycopg2.extensions.cursor):
+    """A cursor that tells why the server ended a session while it waited.
+
+    psycopg2 says only that the connection was closed; libpq knows what came before.
+    """
+
+    def execute(self, query: Any, vars: Any = None) -> None:
+        """As psycopg2's."""
+        with _reasoned(self.connection):
+            super().execute(query, vars)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """As psycopg2's."""
+        with _reasoned(self.connection):
+            super().copy_expert(sql, file, size)
+
+
+@contextmanager
+def _reasoned(connection: Connection) -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.OperationalError as error:
+        if connection.closed and (reason := connection.info.error_message):
+            raise psycopg2.OperationalError(reason) from error
+        raise
+
+
 def _connect(arguments: dict[str, Any], option: str) -> Connection:
     arguments = {"application_name": "dbmanage", "connect_timeout": 20} | arguments
+    arguments["cursor_factory"] = _Cursor
     try:
         connection = psycopg2.connect(**arguments)
+        _set_up(connection, option)
     except psycopg2.Error as error:
         reason = " ".join(str(error).split())
         if arguments.get("password"):  # libpq never says it; make sure for all time
@@ -148,9 +197,74 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
             f"cannot connect to database {arguments.get('dbname')!r}: {reason} "
             f"(is the server up, and is {option} right?)"
         ) from None
-    # what was promised of a value must not depend on a role's or a server's taste
-    connection.set_client_encoding("UTF8")
     return connection
+
+
+def _set_up(connection: Connection, option: str) -> None:
+    """What every session of ours begins with, whatever its role or server has set.
+
+    No name finds what somebody planted in a schema, no limit ends the session, and text
+    comes in UTF-8.
+    """
+    connection.set_client_encoding("UTF8")
+    connection.autocommit = True  # a SET in a transaction goes with its ROLLBACK
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_backend_pid()")
+        if cursor.fetchone() != (connection.info.backend_pid,):
+            # what is set here would stay set for the next that gets the session: CKAN
+            connection.close()
+            raise ConnectionFailed(
+                f"a connection pooler stands before the server of {option}: set "
+                "ckanext.dbmanage.admin_url to a connection that goes past it"
+            )
+        cursor.execute("SET search_path = pg_catalog")
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(%s)",
+            [list(LIMITS)],
+        )
+    connection.autocommit = False
+
+
+def unlimited(connection: Connection) -> str:
+    """Options that set off the limits which a program beside this session would have.
+
+    None is named that is off: some poolers take no options.
+    """
+    found = query(
+        connection,
+        "SELECT name FROM pg_settings WHERE name = ANY(%s) AND reset_val <> '0'",
+        list(LIMITS),
+    )
+    return " ".join(f"-c {name}=0" for (name,) in found)
+
+
+def _instead(
+    arguments: dict[str, Any], option: str, refused: ConnectionFailed
+) -> Connection:
+    """A connection to `template1` for a role that has no right to `postgres`.
+
+    Only then: a lock in the one is not seen in the other, so that all who work on a
+    portal must look in the same.
+    """
+    try:
+        connection = _connect(arguments | {"dbname": "template1"}, option)
+    except ConnectionFailed:
+        raise refused from None  # there is no server, or no such role
+    connection.autocommit = True
+    barred = query(
+        connection,
+        "SELECT 1 FROM pg_database WHERE datname = %s AND datallowconn"
+        " AND has_database_privilege(oid, 'CONNECT')",
+        _BESIDE,
+    )
+    if not barred:
+        return connection
+    connection.close()
+    raise ConnectionFailed(
+        f"{refused}. Locks are kept in the database {_BESIDE!r}, beside the portal's "
+        "own: let pg_hba.conf let this role and host into it, or set "
+        "ckanext.dbmanage.admin_url to a connection that gets there"
+    ) from None
 
 
 @contextmanager
@@ -162,10 +276,50 @@ def closing(connection: Connection) -> Iterator[Connection]:
         connection.close()
 
 
-def quoted(name: str) -> str:
-    """An identifier as one would type it."""
-    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name)
-    return name if plain else '"' + name.replace('"', '""') + '"'
+#: names that must be quoted although they look plain: `pg_get_keywords()`, R and T
+_RESERVED = re.compile(
+    "all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|"
+    "binary|both|case|cast|check|collate|collation|column|concurrently|"
+    "constraint|create|cross|current_catalog|current_date|current_role|"
+    "current_schema|current_time|current_timestamp|current_user|default|"
+    "deferrable|desc|distinct|do|else|end|except|false|fetch|for|foreign|"
+    "freeze|from|full|grant|group|having|ilike|in|initially|inner|"
+    "intersect|into|is|isnull|join|lateral|leading|left|like|limit|"
+    "localtime|localtimestamp|natural|not|notnull|null|offset|on|only|or|"
+    "order|outer|overlaps|placing|primary|references|returning|right|select|"
+    "session_user|similar|some|symmetric|system_user|table|tablesample|then|"
+    "to|trailing|true|union|unique|user|using|variadic|verbose|when|where|"
+    "window|with"
+)
+
+
+def quoted(*names: str) -> str:
+    """An identifier as one would type it, its schema before it when that is given.
+
+    On one line, whatever the name: who reads it may paste it.
+    """
+    return ".".join(
+        name
+        if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not _RESERVED.fullmatch(name)
+        else _in_quotes(name, '"')
+        for name in names
+    )
+
+
+def literal(text: str) -> str:
+    """Text as SQL, on one line, whatever it holds."""
+    return _in_quotes(text, "'")
+
+
+def _in_quotes(text: str, quote: str) -> str:
+    plain = text.replace(quote, quote * 2)
+    if text.isprintable() and (quote == '"' or "\\" not in text):
+        return f"{quote}{plain}{quote}"
+    escaped = (
+        letter if letter.isprintable() and letter != "\\" else f"\\+{ord(letter):06x}"
+        for letter in plain
+    )
+    return f"U&{quote}{''.join(escaped)}{quote}"
 
 
 def query(
@@ -355,21 +509,44 @@ def running(
                     stream.close()
 
 
+#: of a program's words: lines at their begin and end, letters of a line
+_FIRST, _LAST, _WIDE = 8, 4, 400
+
+
 def finish(process: subprocess.Popen[bytes], doing: str) -> str:
     """Waits for a client program; what it said on stderr all the same.
 
-    Raises ToolFailed with its last words.
+    Raises ToolFailed with what it said of the error.
     """
     words = process.stderr.read() if process.stderr else b""
     code = process.wait()
     if code == 0:
         return words.decode("utf-8", "replace").strip()
-    lines = [line for line in words.decode("utf-8", "replace").splitlines() if line]
-    why = "\n  ".join(lines[-6:])
+    why = "\n  ".join(_gist(words.decode("utf-8", "replace").splitlines()))
     if code < 0:
         program = os.path.basename(str(process.args[0]))  # type: ignore[index]
         why = "\n  ".join(filter(None, [f"{program} was ended by signal {-code}", why]))
     raise ToolFailed(f"{doing} failed: {why or f'exit code {code}'}")
+
+
+def _gist(lines: list[str]) -> list[str]:
+    """The lines from the first error on, cut in the middle.
+
+    What comes first is the reason, what comes after it often only follows from it.
+    """
+    lines = [line for line in lines if line.strip()]
+    # a client program speaks English here, whatever the server speaks: `program`
+    begins = re.compile(r"\w+: (?:error|fatal): ")
+    first = next((n for n, line in enumerate(lines) if begins.match(line)), 0)
+    lines = lines[first:]
+    left = len(lines) - _FIRST - _LAST
+    if left > 1:
+        lines[_FIRST:-_LAST] = [f"… ({left} lines more)"]
+    half = _WIDE // 2
+    return [
+        line if len(line) <= _WIDE else f"{line[:half]} … {line[-half:]}"
+        for line in lines
+    ]
 
 
 # ---------------------------------------------------------- what is in a database
@@ -494,22 +671,40 @@ def unlock(connection: Connection, *words: str) -> None:
     query(connection, "SELECT pg_advisory_unlock(%s)", lock_key(*words))
 
 
-def lock_holder(connection: Connection, *words: str) -> str:
-    """Who holds an advisory lock: process id, address, since when."""
-    key = lock_key(*words)
+@dataclass(frozen=True)
+class Holder:
+    """Who holds an advisory lock: anybody may who can connect to where it is taken.
+
+    `since` is None where this role may not see it, and `address` too, which is also
+    None for a local socket. `is_ours`: it is of CKAN's role, or could switch the live
+    database.
+    """
+
+    pid: int
+    role: str
+    address: str | None
+    since: datetime | None
+    is_ours: bool
+
+    def __str__(self) -> str:
+        about = f"the server's process {self.pid}, role {self.role!r}"
+        if self.since is None:
+            return f"{about}, whose address and time this role may not see"
+        address = self.address or "a local socket"
+        return f"{about}, from {address}, since {self.since:%F %T}"
+
+
+def lock_holders(connection: Connection, live: Database, *words: str) -> list[Holder]:
+    """Who holds an advisory lock that has to do with this live database."""
     rows = query(
         connection,
-        "SELECT a.pid, a.client_addr, a.backend_start FROM pg_locks l"
-        " JOIN pg_stat_activity a USING (pid)"
-        " WHERE l.locktype = 'advisory' AND l.granted"
-        " AND (l.classid::bigint << 32 | l.objid::bigint) = %s AND l.objsubid = 1",
-        key,
-    )
-    return (
-        ", ".join(
-            f"the server's process {pid}, from {address or 'a local socket'}, "
-            f"since {since:%F %T}"
-            for pid, address, since in rows
-        )
-        or "somebody who has just ended"
-    )
+        "SELECT a.pid, a.usename::text, a.client_addr::text, a.backend_start,"
+        " coalesce(a.usename = %s OR pg_has_role(usesysid, datdba, 'MEMBER'), true)"
+        " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+        " LEFT JOIN pg_database d ON d.datname = %s"
+        " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+        " AND (l.classid::bigint << 32 | l.objid::bigint) = %s AND l.database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())",
+        live.role, live.name, lock_key(*words),
+    )  # fmt: skip
+    return [Holder(*row) for row in rows]

@@ -48,8 +48,8 @@ def preview(
         database = site.databases[part]
         try:
             connection = database.connect()
-        except ConnectionFailed as error:
-            if "does not exist" not in str(error):
+        except ConnectionFailed:
+            if not database.is_missing():
                 raise
             connection = None
         with repository.partial(f"preview{secrets.token_hex(4)}") as directory:

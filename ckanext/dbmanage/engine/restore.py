@@ -401,7 +401,7 @@ def restore(
     before the source was made, nothing is switched when the live databases were
     written to after it. Raises Refused, ConnectionFailed, ToolFailed, Damaged, Written.
     """
-    with _journalled(site, repository, what, source.name, warn) as operation:
+    with _journalled(site, repository, what, source.name, warn) as (operation, held):
         before = counters(site, source.archives)
         with (
             copies(
@@ -425,6 +425,7 @@ def restore(
             with _away(site, what, operation, progress, warn):
                 written = _refuse_written(site, since, pairs) if since else {}
                 planned = switch.planned(site, repository, laid)
+                held()
                 switch.switch(site, repository, operation, pairs, planned, written)
         done = _done(site, repository, operation, pairs, laid, before, warn)
     # with `since` nothing was, but for what reading itself writes
@@ -443,11 +444,13 @@ def undo(
     The caller holds the repository's lock. Raises Refused, ConnectionFailed,
     ToolFailed.
     """
-    with _journalled(site, repository, "undo", "the last switch", warn) as operation:
+    source = "the last switch"
+    with _journalled(site, repository, "undo", source, warn) as (operation, held):
         pairs, moves = switch.undoable(site, repository)
         before = counters(site, [pair.part for pair in pairs])
         with _away(site, "restore", operation, progress, warn):
             planned = switch.planned(site, repository, moves)
+            held()
             switch.switch(site, repository, operation, pairs, planned)
         return _done(site, repository, operation, pairs, moves, before, warn)
 
@@ -455,14 +458,17 @@ def undo(
 @contextmanager
 def _journalled(
     site: Site, repository: Repository, what: str, source: str, warn: Warn
-) -> Iterator[str]:
-    """The live database's lock, and the journal's lines for an operation."""
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The live database's lock, and the journal's lines for an operation.
+
+    Hands out its name, and what raises ToolFailed when the lock was lost.
+    """
     operation = secrets.token_hex(4)
-    with backup.live_lock(site):
+    with backup.live_lock(site) as held:
         switch.recover(site, repository, warn)
         repository.record(operation, "begin", what=what, source=source)
         try:
-            yield operation
+            yield operation, held
         except BaseException as error:
             with suppress(OSError):
                 repository.record(operation, "failed", what=what, error=_told(error))
@@ -641,7 +647,7 @@ def _load(
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)
             chosen = archive.choose(found, connection, left)
-            settings = _settings(connection)
+            settings = f"{_settings(connection)} {postgres.unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         target, environment = scratch.database.program(settings)
