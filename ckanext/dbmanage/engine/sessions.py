@@ -18,7 +18,7 @@ from psycopg2 import sql
 from . import Site, Warn
 from .errors import ConnectionFailed, Refused
 from .maintenance import AWAY, READ_ONLY, Maintenance
-from .postgres import Connection, Database, closing, query
+from .postgres import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
 _PATIENCE = 10.0
@@ -29,27 +29,82 @@ _CALM = 5
 _PAUSE = 0.05
 
 
-def refuse_foreign(site: Site, connection: Connection, name: str) -> None:
-    """Refuses while a role that is not the site's has a session in the database.
+#: sessions of the site's roles that this connection's own role may look at, and end;
+#: `usename` is who logged in, whatever role the session took on since
+_OWN = """FROM pg_stat_activity WHERE datname = ANY(%(names)s)
+    AND usename = ANY(%(roles)s) AND pid <> pg_backend_pid()
+    AND (usename = session_user OR pg_has_role(usesysid, 'USAGE')"""
+_SEEN = f"{_OWN})"
+_ENDED = (
+    f"{_OWN} OR pg_has_role('pg_signal_backend', 'USAGE')"  # noqa: S608
+    " AND NOT (SELECT rolsuper FROM pg_roles r WHERE r.oid = usesysid))"
+)
 
-    Nobody but a superuser could end it, and the switch would hang on it.
+
+def refuse_foreign(site: Site, connection: Connection, name: str) -> None:
+    """Refuses while somebody is in the database whom the site's roles cannot end.
+
+    The switch would hang on it.
     """
-    sessions = query(
-        connection,
-        "SELECT pid, usename, application_name FROM pg_stat_activity"
-        " WHERE datname = %s AND usename IS NOT NULL AND usename <> ALL(%s)",
-        name,
-        sorted({database.role_of(url) for database, url in _urls(site)}),
-    )
-    if sessions:
-        who = "; ".join(
-            f"process {pid}, role {role!r}, application {application!r}"
-            for pid, role, application in sessions
-        )
+    if who := in_the_way(site, connection, name):
         raise Refused(
-            f"somebody else is connected to the database {name!r}: {who}. "
-            "End these sessions, then try again"
+            f"the database {name!r} is in use, so that it cannot be switched: "
+            f"{'; '.join(who)}. End this, then try again"
         )
+
+
+def in_the_way(site: Site, connection: Connection, name: str) -> list[str]:
+    """What would hold up a switch of the database, a sentence for each.
+
+    Sessions that no role of the site may end, and prepared transactions.
+    """
+    there = "SELECT pid, usename, application_name FROM pg_stat_activity WHERE {} = %s"
+    sessions = query(connection, there.format("datname"), name)
+    reasons: dict[str, str] = {}
+    with ExitStack() as stack:
+        mine = {"names": [name], "roles": sorted(roles(site))}
+        ours = {
+            pid
+            for each in _connections(site, stack, reasons)
+            for (pid,) in query(each, f"SELECT pid {_ENDED}", mine)
+        }
+    found, own = [], site.databases["database"].role
+    for pid, role, application in sessions:
+        # a worker of the server's own has no role; one that ended meanwhile is gone
+        if role and pid not in ours and query(connection, there.format("pid"), pid):
+            found.append(
+                f"process {pid}, role {role!r}, application {application!r}"
+                + (
+                    f" ({_fenced(role, own)}: {reasons[role]})"
+                    if role in reasons
+                    else ""
+                )
+            )
+    prepared = query(
+        connection,
+        "SELECT gid, owner, prepared FROM pg_prepared_xacts WHERE database = %s",
+        name,
+    )
+    return found + [
+        f"the prepared transaction {gid!r} of the role {owner!r}, since {since:%F %T}, "
+        "which its owner ends in this database by COMMIT PREPARED or ROLLBACK PREPARED "
+        + literal(gid)
+        for gid, owner, since in prepared
+    ]
+
+
+def _fenced(role: str, own: str) -> str:
+    """How a role that cannot look after its own sessions is helped."""
+    return (
+        "one of the site's, but nobody may end it: let pg_hba.conf let this role into "
+        "the database 'postgres', or have a superuser run GRANT "
+        f"{quoted(role)} TO {quoted(own)};"
+    )
+
+
+def roles(site: Site) -> set[str]:
+    """The roles that the site connects as."""
+    return {database.role_of(url) for database, url in _urls(site)}
 
 
 def _urls(site: Site) -> list[tuple[Database, Any]]:
@@ -58,12 +113,22 @@ def _urls(site: Site) -> list[tuple[Database, Any]]:
     return found
 
 
-def _connections(site: Site, stack: ExitStack) -> list[Connection]:
+def _connections(
+    site: Site, stack: ExitStack, reasons: dict[str, str] | None = None
+) -> list[Connection]:
+    """A connection of each role, as itself; why there is none goes to `reasons`."""
     found = []
-    for database, url in _urls(site):
-        # a role that may not even connect here has no way to be in the way
-        with suppress(ConnectionFailed):
-            found.append(stack.enter_context(closing(database.maintenance(url))))
+    admins = [(d, d.admin_url) for d in site.databases.values() if d.admin_url]
+    for database, url in [*_urls(site), *admins]:
+        # a role that may not connect here has no way to end sessions of its own
+        try:
+            connection = stack.enter_context(closing(database.maintenance(url)))
+        except ConnectionFailed as error:
+            (reasons if reasons is not None else {})[database.role_of(url)] = str(error)
+            continue
+        # some log in and take on the owner's role by a setting
+        query(connection, "SET SESSION ROLE NONE")
+        found.append(connection)
     return found
 
 
@@ -71,16 +136,13 @@ def _connections(site: Site, stack: ExitStack) -> list[Connection]:
 def ending(site: Site, names: list[str]) -> Iterator[None]:
     """Ends the sessions of the site's own roles in these databases, again and again."""
     stop = threading.Event()
-    statement = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = ANY(%s) AND usename = current_user"
-        " AND pid <> pg_backend_pid()"
-    )
+    statement = f"SELECT pg_terminate_backend(pid) {_ENDED}"
+    mine = {"names": names, "roles": sorted(roles(site))}
 
     def work(connection: Connection) -> None:
         with suppress(psycopg2.Error):
             while not stop.wait(0.01):
-                query(connection, statement, names)
+                query(connection, statement, mine)
 
     with ExitStack() as stack:
         threads = [
@@ -103,17 +165,15 @@ def settle(site: Site) -> None:
     PostgreSQL counts a session's writes some seconds later, or when it ends; an idle
     one waits in a pool, which looks whether it lives before it is used again.
     """
-    names = [database.name for database in site.databases.values()]
+    mine = _mine(site)
     with ExitStack() as stack:
         connections = _connections(site, stack)
-        _wait(connections, names, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
+        _wait(connections, mine, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
         for connection in connections:
             query(
                 connection,
-                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-                " WHERE datname = ANY(%s) AND usename = current_user"
-                " AND pid <> pg_backend_pid() AND state = 'idle'",
-                names,
+                f"SELECT pg_terminate_backend(pid, 1000) {_SEEN} AND state = 'idle'",
+                mine,
             )
 
 
@@ -123,26 +183,31 @@ def ended(site: Site, seconds: float) -> list[str]:
     Returns those that may have written in the last seconds: they are in a transaction
     that did, or their last word was COMMIT, where a reader's is ROLLBACK.
     """
-    names = [database.name for database in site.databases.values()]
-    statement = (
-        "SELECT pid, usename, application_name, client_addr::text"
-        " FROM pg_stat_activity WHERE datname = ANY(%s) AND usename = current_user"
-        " AND pid <> pg_backend_pid()"
-    )
+    mine = _mine(site)
     with ExitStack() as stack:
         connections = _connections(site, stack)
         writing = (
-            f"{statement} AND (backend_xid IS NOT NULL OR query ILIKE 'COMMIT%%'"
-            " AND state_change > now() - %s * interval '1 s')"
+            f"{_LISTED} AND (backend_xid IS NOT NULL OR query ILIKE 'COMMIT%%'"
+            " AND state_change > now() - %(seconds)s * interval '1 s')"
         )
-        found = [row for c in connections for row in query(c, writing, names, seconds)]
-        with ending(site, names):
+        since = mine | {"seconds": seconds}
+        found = [row for c in connections for row in query(c, writing, since)]
+        with ending(site, mine["names"]):
             end = time.monotonic() + _DRAIN
-            while any(query(c, statement, names) for c in connections):
+            while any(query(c, _LISTED, mine) for c in connections):
                 if time.monotonic() > end:
                     break
                 time.sleep(_PAUSE)
     return sorted({_described(*row) for row in found})
+
+
+_LISTED = f"SELECT pid, usename, application_name, client_addr::text {_SEEN}"
+
+
+def _mine(site: Site) -> dict[str, Any]:
+    """The values of `_OWN` for the site's own databases."""
+    names = [database.name for database in site.databases.values()]
+    return {"names": names, "roles": sorted(roles(site))}
 
 
 def _described(pid: int, role: str, application: str, address: str | None) -> str:
@@ -160,31 +225,31 @@ def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
     the requests that are under way then. What does not end in time is named: workers
     and commands do not look at the maintenance key.
     """
-    names = [database.name for database in site.databases.values()]
+    mine = _mine(site)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     with ExitStack() as stack:
         connections = _connections(site, stack)
         to = stack.enter_context(keeper.held(reason, reference, warn))
         to(READ_ONLY)
-        _wait(connections, names, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
+        _wait(connections, mine, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
         to(AWAY)
-        for who in _wait(connections, names, "state <> 'idle'", _CALM, _DRAIN):
+        for who in _wait(connections, mine, "state <> 'idle'", _CALM, _DRAIN):
             warn(f"still at work in the live databases, and ended: {who}")
         yield
 
 
 def _wait(
-    connections: list[Connection], names: list[str], what: str, calm: int, limit: float
+    connections: list[Connection],
+    mine: dict[str, Any],
+    what: str,
+    calm: int,
+    limit: float,
 ) -> list[str]:
     """Waits until nobody was there `calm` times in a row; who is there in the end."""
-    statement = (
-        "SELECT pid, usename, application_name, client_addr::text"  # noqa: S608
-        " FROM pg_stat_activity WHERE datname = ANY(%s) AND usename = current_user"
-        f" AND pid <> pg_backend_pid() AND {what}"
-    )
+    statement = f"{_LISTED} AND {what}"
     end, quiet = time.monotonic() + limit, 0
     while True:
-        there = [row for c in connections for row in query(c, statement, names)]
+        there = [row for c in connections for row in query(c, statement, mine)]
         quiet = 0 if there else quiet + 1
         if quiet >= calm or time.monotonic() > end:
             return sorted({_described(*row) for row in there})

@@ -31,9 +31,10 @@ from .postgres import Connection, Database, closing, execute, query
 from .repository import Backup, Repository, now
 
 _NAME = re.compile(r"dbm_[0-9a-f]{8}_(scratch|undo)")
-_ATTEMPTS = 8
-#: how long requests may hang on a rename that a foreign session holds up
-_TIMEOUT = "1500ms"
+_ATTEMPTS = 6
+#: how long requests may hang on a rename that a foreign session holds up; the last time
+#: long enough for the server, which waits 5 s, to say itself who does
+_TIMEOUT, _LAST_TIMEOUT = "1500ms", "8s"
 #: what a rename says when somebody is still in a database
 _IN_USE = (
     psycopg2.errors.ObjectInUse,
@@ -71,12 +72,16 @@ class Pair:
 
 @dataclass
 class Scratch:
-    """A scratch database in the making, and the connection that keeps its lock."""
+    """A scratch database in the making, and the connection that keeps its lock.
+
+    `roles` are all that the site connects as.
+    """
 
     pair: Pair
     database: Database
     live: Database
     keeper: Connection
+    roles: frozenset[str]
 
 
 # --------------------------------------------------------------- scratch databases
@@ -106,7 +111,8 @@ def scratch(
         repository.record(operation, "create", pair=asdict(pair))
         try:
             pair = _create(site, keeper, pair, live, of)
-            yield Scratch(pair, live.named(pair.scratch), live, keeper)
+            roles = frozenset(sessions.roles(site))
+            yield Scratch(pair, live.named(pair.scratch), live, keeper, roles)
         finally:
             # after a switch there is no database of this name any more
             with suppress(psycopg2.Error):
@@ -237,7 +243,10 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
     if not _NAME.fullmatch(name) or name in {d.name for d in site.databases.values()}:
         return False
     if not postgres.try_lock(connection, "ours", name):
-        return False
+        live = site.databases[pair.part]
+        holders = postgres.lock_holders(connection, live, "ours", name)
+        if not holders or any(holder.is_ours for holder in holders):
+            return False
     try:
         rows = query(
             connection,
@@ -272,48 +281,99 @@ def copy_properties(scratch: Scratch, warn: Warn) -> None:
     """Gives the copy what belongs to a database and does not travel in its dump.
 
     Settings, rights, connection limit; the comment follows at the switch. What only a
-    superuser may set is told, with the SQL.
+    superuser may set is told, with the SQL. Settings of a role that neither owns the
+    database nor is the site's are told without: whoever may log in writes such settings
+    for itself, and nobody else is to run them.
     """
-    for (statement,) in query(
-        scratch.keeper,
-        _PROPERTIES,
-        {"live": scratch.live.name, "new": scratch.pair.scratch},
-    ):
+    keeper, live, copy = scratch.keeper, scratch.live.name, scratch.pair.scratch
+    settings = query(keeper, _SETTINGS, live)
+    own = [s for s in settings if s[0] is None or s[1] or s[0] in scratch.roles]
+    rights = query(keeper, _RIGHTS, live)
+    ours, theirs = (list(_properties(name, own, rights)) for name in (copy, live))
+    for statement, mine in zip(ours, theirs, strict=True):
         try:
-            query(scratch.keeper, statement)
+            query(keeper, statement)
         except psycopg2.errors.InsufficientPrivilege:
-            mine = statement.replace(
-                postgres.quoted(scratch.pair.scratch),
-                postgres.quoted(scratch.live.name),
+            warn(
+                "only a superuser may run this again after the restore: "
+                f"{mine.as_string(keeper)};"
             )
-            warn(f"only a superuser may run this again after the restore: {mine};")
+    for role in sorted({s[0] for s in settings if s not in own}):
+        names = ", ".join(repr(s[2]) for s in settings if s[0] == role)
+        warn(
+            f"settings of the role {role!r} in the database {live!r} are left out, for "
+            f"it is none of the site's ({names}): who needs them sets them again"
+        )
 
 
-# proven in PostgreSQL 14 to 18; list settings must not be quoted as one literal
-_PROPERTIES = """
-SELECT format('ALTER %%s SET %%I TO %%s',
-    CASE WHEN setrole = 0 THEN format('DATABASE %%I', %(new)s::text)
-         ELSE format('ROLE %%I IN DATABASE %%I', r.rolname, %(new)s::text) END,
-    split_part(c, '=', 1),
-    CASE WHEN split_part(c, '=', 1) IN ('search_path', 'temp_tablespaces',
-             'local_preload_libraries', 'session_preload_libraries')
-         THEN substr(c, strpos(c, '=') + 1)
-         ELSE quote_literal(substr(c, strpos(c, '=') + 1)) END)
+_SETTINGS = """
+SELECT rolname, coalesce(setrole = datdba, false), split_part(c, '=', 1),
+       substr(c, strpos(c, '=') + 1)
 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
      LEFT JOIN pg_roles r ON r.oid = setrole, unnest(setconfig) c
-WHERE datname = %(live)s
-UNION ALL
-SELECT format('REVOKE ALL ON DATABASE %%I FROM PUBLIC', %(new)s::text)
-FROM pg_database WHERE datname = %(live)s AND datacl IS NOT NULL
-UNION ALL
-SELECT format('GRANT %%s ON DATABASE %%I TO %%s%%s', a.privilege_type, %(new)s::text,
-    CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END,
-    CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-FROM pg_database d, aclexplode(d.datacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-WHERE datname = %(live)s
-UNION ALL
-SELECT format('ALTER DATABASE %%I CONNECTION LIMIT %%s', %(new)s::text, datconnlimit)
-FROM pg_database WHERE datname = %(live)s"""
+WHERE datname = %s AND (setrole = 0 OR rolname IS NOT NULL)"""
+
+_RIGHTS = """
+SELECT datconnlimit, datacl IS NOT NULL, a.privilege_type, a.grantee = 0, rolname,
+       a.is_grantable
+FROM pg_database d LEFT JOIN aclexplode(d.datacl) a ON true
+     LEFT JOIN pg_roles r ON r.oid = a.grantee
+WHERE datname = %s"""
+
+#: settings that are a list of names, as pg_dump knows them; the others are one literal
+_LISTS = {
+    "local_preload_libraries", "search_path", "session_preload_libraries",
+    "shared_preload_libraries", "temp_tablespaces", "unix_socket_directories",
+}  # fmt: skip
+_ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s,"][^\s,]*))\s*(?:,|$)')
+
+
+def _properties(
+    database: str, settings: Iterable[tuple], rights: Iterable[tuple]
+) -> Iterator[sql.Composed]:
+    """The statements that give a database these settings and rights.
+
+    All of it was written by others: a word of theirs is an identifier or a literal.
+    """
+    name = sql.Identifier(database)
+    for role, _, setting, value in settings:
+        values = _elements(value) if setting in _LISTS else [value]
+        who = sql.SQL("DATABASE {}").format(name)
+        if role is not None:
+            who = sql.SQL("ROLE {} IN {}").format(sql.Identifier(role), who)
+        yield sql.SQL("ALTER {} SET {} TO {}").format(
+            who, sql.Identifier(setting), sql.SQL(", ").join(map(sql.Literal, values))
+        )
+    for number, (limit, changed, right, public, role, grantable) in enumerate(rights):
+        if not number:
+            yield sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(
+                name, sql.Literal(limit)
+            )
+            if changed:
+                yield sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name)
+        if right in ("CREATE", "TEMPORARY", "CONNECT") and (public or role):
+            yield sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(
+                sql.SQL(right),
+                name,
+                sql.SQL("PUBLIC") if public else sql.Identifier(role),
+                sql.SQL(" WITH GRANT OPTION" if grantable else ""),
+            )
+
+
+def _elements(value: str) -> list[str]:
+    """The names in a setting that is a list, as PostgreSQL's SplitGUCList reads them.
+
+    Of one that it would not read: the whole as one name, which is there in no database.
+    """
+    found, position = [], 0
+    while position < len(value):
+        element = _ELEMENT.match(value, position)
+        if element is None:
+            return [value]
+        quoted, plain = element.groups()
+        found.append(plain if quoted is None else quoted.replace('""', '"'))
+        position = element.end()
+    return found or [""]
 
 
 def switch(
@@ -442,9 +502,10 @@ def _rename(
         _refuse_names(site, pair)
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
     with closing(database.maintenance()) as connection, sessions.ending(site, names):
-        query(connection, f"SET statement_timeout = '{_TIMEOUT}'")
         query(connection, "SET client_connection_check_interval = '500ms'")
         for attempt in range(1, _ATTEMPTS + 1):
+            limit = _TIMEOUT if attempt < _ATTEMPTS else _LAST_TIMEOUT
+            query(connection, f"SET statement_timeout = '{limit}'")
             try:
                 _rename_once(connection, pairs, back, written or {})
                 # nobody can connect meanwhile
@@ -454,13 +515,7 @@ def _rename(
             except _IN_USE as error:
                 query(connection, "ROLLBACK")
                 if attempt == _ATTEMPTS:
-                    for pair in pairs:
-                        sessions.refuse_foreign(site, connection, pair.live)
-                    raise Refused(
-                        "the switch did not get the databases for itself: "
-                        f"{' '.join(str(error).split())}; "
-                        "the live ones are as they were"
-                    ) from error
+                    raise Refused(_held_up(site, connection, names, error)) from error
                 time.sleep(0.1 * attempt)
             except psycopg2.OperationalError:
                 # the connection broke, maybe after the server had committed
@@ -468,6 +523,18 @@ def _rename(
                     if all(switched(again, pair) != back for pair in pairs):
                         return
                 raise
+
+
+def _held_up(
+    site: Site, connection: Connection, names: list[str], error: psycopg2.Error
+) -> str:
+    """What to tell of a rename that others held up: the server's reason, and theirs."""
+    who = [s for n in names for s in sessions.in_the_way(site, connection, n)]
+    return (
+        "the switch did not get the databases for itself, the live ones are as they "
+        f"were: {' '.join(str(error).split())}"
+        + (f". In the way: {'; '.join(who)}" if who else "")
+    )
 
 
 def _rename_once(
