@@ -148,7 +148,7 @@ BROKEN = {
     "UPDATE \"user\" SET email = 'A@x.org' WHERE name = 'user-1';"
     "UPDATE \"user\" SET email = 'a@x.org' WHERE name = 'user-2'": "same e-mail address",
     "UPDATE package_extra SET value = NULL WHERE key = 'key 1'": "no key or no value",
-    "CREATE VIEW public.seen AS SELECT key FROM package_extra": "the view seen needs",
+    "CREATE VIEW public.seen AS SELECT key FROM package_extra": "the view public.seen needs",
     "CREATE TABLE mine (id text REFERENCES package_extra (id))": "foreign key",
     "DROP INDEX idx_package_period": "not there (idx_package_period)",
     "DROP INDEX idx_only_one_active_email": "not there (idx_only_one_active_email)",
