@@ -397,7 +397,7 @@ def _try(connection: Connection, statements: Iterable[str]) -> bool:
 def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Contents:
     """What pg_dump says of the copy."""
     tools = postgres.dump_tools(postgres.server_major(connection), pg_bin)
-    target, environment = copy.program()
+    target, environment = copy.program(postgres.unlimited(connection))
     arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
     with postgres.running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None and process.stderr is not None

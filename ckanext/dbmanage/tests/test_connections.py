@@ -524,9 +524,13 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         assert f"ROLLBACK PREPARED {literal(gid)}" in str(refused.value)
         monkeypatch.setattr(switch, "_ATTEMPTS", 1)
         oid = switch._oid(connection, live.name)
-        pair = Pair("database", live.name, "gone", "dbm_00000000_undo", "", "", oid, 0)
-        with pytest.raises(Refused) as refused:
-            switch._rename(site, live, [pair])
+        repository = Repository(Path(site.repository), site.secrets)
+        Path(site.repository).mkdir()
+        with (
+            switch.scratch(site, repository, "op", "database", None, print) as made,
+            pytest.raises(Refused) as refused,
+        ):
+            switch._rename(site, live, [made.pair])
         assert "DETAIL" in str(refused.value) and repr(gid) in str(refused.value)
         assert switch._oid(connection, live.name) == oid
     with closing(live.connect()) as connection:
