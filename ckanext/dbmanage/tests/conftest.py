@@ -113,6 +113,14 @@ def query(statement: str, database: str = "postgres", *values: Any) -> list[tupl
         return cursor.fetchall() if cursor.description else []
 
 
+def clone(origin: str, name: str) -> None:
+    """Makes a database as another one is; its files are copied, which is quickest."""
+    query(
+        f"CREATE DATABASE {quoted(name)} OWNER ckan_default"
+        f" TEMPLATE {quoted(origin)} STRATEGY file_copy"
+    )
+
+
 def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:
     """Runs a client program of PostgreSQL; what fails fails the test.
 
@@ -476,9 +484,7 @@ def make_portal(
         )
         for part, own in portal.names.items():
             origin = template.names[part]
-            query(
-                f'CREATE DATABASE {quoted(own)} OWNER ckan_default TEMPLATE "{origin}"'
-            )
+            clone(origin, own)
             if part == "datastore":
                 query(f"GRANT CONNECT ON DATABASE {quoted(own)} TO datastore_default")
         # the user that CKAN makes for itself when it starts
