@@ -263,13 +263,17 @@ class Portal:
             tables = self.sql(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", part
             )
-            for (table,) in tables:
-                rows = self.sql(
-                    "SELECT count(*), coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
-                    f'::bit(32)::bigint), 0)::text FROM public."{table}" t',
-                    part,
-                )
-                found[f"{part}:{table}"] = rows[0]
+            # in one statement: to connect costs more than to count
+            rows = [
+                f"SELECT '{table}', count(*),"
+                " coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
+                f"::bit(32)::bigint), 0)::text FROM public.{quoted(table)} t"
+                for (table,) in tables
+            ]
+            for table, *rest in (
+                self.sql(" UNION ALL ".join(rows), part) if rows else ()
+            ):
+                found[f"{part}:{table}"] = tuple(rest)
         return found
 
     def uploads(self) -> dict[str, str]:
