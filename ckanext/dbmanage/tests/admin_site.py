@@ -18,7 +18,7 @@ import requests
 from passlib.hash import pbkdf2_sha512
 
 from . import forked
-from .conftest import BIN, Portal, Web, query, wait_until
+from .conftest import BIN, Portal, Web, clone, query, wait_until
 
 PASSWORD = "correct horse"
 _HASH = pbkdf2_sha512.using(rounds=1000).hash(PASSWORD)
@@ -189,8 +189,7 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
     """A site that the tests of a module share: to start CKAN takes seconds."""
     portal, webs = Portal(directory, secrets.token_hex(4), options), []
     for part, own in portal.names.items():
-        origin = template.names[part]
-        query(f'CREATE DATABASE "{own}" OWNER ckan_default TEMPLATE "{origin}"')
+        clone(template.names[part], own)
     query(f'GRANT CONNECT ON DATABASE "{portal.names["datastore"]}"'
           " TO datastore_default")  # fmt: skip
     own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]

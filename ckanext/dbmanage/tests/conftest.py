@@ -113,6 +113,14 @@ def query(statement: str, database: str = "postgres", *values: Any) -> list[tupl
         return cursor.fetchall() if cursor.description else []
 
 
+def clone(origin: str, name: str) -> None:
+    """Makes a database as another one is; its files are copied, which is quickest."""
+    query(
+        f"CREATE DATABASE {quoted(name)} OWNER ckan_default"
+        f" TEMPLATE {quoted(origin)} STRATEGY file_copy"
+    )
+
+
 def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:
     """Runs a client program of PostgreSQL; what fails fails the test.
 
@@ -255,13 +263,17 @@ class Portal:
             tables = self.sql(
                 "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", part
             )
-            for (table,) in tables:
-                rows = self.sql(
-                    "SELECT count(*), coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
-                    f'::bit(32)::bigint), 0)::text FROM public."{table}" t',
-                    part,
-                )
-                found[f"{part}:{table}"] = rows[0]
+            # in one statement: to connect costs more than to count
+            rows = [
+                f"SELECT '{table}', count(*),"
+                " coalesce(sum(('x' || substr(md5(t::text), 1, 8))"
+                f"::bit(32)::bigint), 0)::text FROM public.{quoted(table)} t"
+                for (table,) in tables
+            ]
+            for table, *rest in (
+                self.sql(" UNION ALL ".join(rows), part) if rows else ()
+            ):
+                found[f"{part}:{table}"] = tuple(rest)
         return found
 
     def uploads(self) -> dict[str, str]:
@@ -476,9 +488,7 @@ def make_portal(
         )
         for part, own in portal.names.items():
             origin = template.names[part]
-            query(
-                f'CREATE DATABASE {quoted(own)} OWNER ckan_default TEMPLATE "{origin}"'
-            )
+            clone(origin, own)
             if part == "datastore":
                 query(f"GRANT CONNECT ON DATABASE {quoted(own)} TO datastore_default")
         # the user that CKAN makes for itself when it starts

@@ -34,14 +34,29 @@ NAME = f"{MODULE}.tests.forked"
 # ------------------------------------------------------------------- in the tests
 
 
+def _finds_plugins(path: str) -> bool:
+    """Whether CKAN looks for plugins when it starts, and not when it is imported.
+
+    CKAN 2.10 has pkg_resources look, which reads the path once.
+    """
+    import ckan
+
+    hidden = [
+        Path(directory, name)
+        for directory in path.split(os.pathsep)
+        for name in ("sitecustomize.py", "ckanext")
+    ]
+    return not (
+        ckan.__version__.startswith("2.10") or any(name.exists() for name in hidden)
+    )
+
+
 class Server:
     """The process that forks; `ini` is of a portal whose plugins it may import."""
 
     def __init__(self, ini: Path, environment: Mapping[str, str]) -> None:
         self.environment = environment
-        self.control, other = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
+        self.control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", NAME, str(other.fileno()), str(ini)],
@@ -56,16 +71,18 @@ class Server:
         """Whether a fork is the same as a true start."""
         known = {"stdin", "stdout", "stderr", "text", "env", "cwd", "start_new_session"}
         env = options.get("env") or os.environ
+        plugins = env.get("PYTHONPATH")
         differ = {
             name
             for name in {*self.environment, *env}
             if self.environment.get(name) != env.get(name)
-        }
+        } - ({"PYTHONPATH"} if "PYTHONPATH" not in self.environment else set())
         return (
             (command[0] == CKAN or [*command[:3]] == [sys.executable, "-m", MODULE])
             and known.issuperset(options)
             # what Python and its libraries read once, at their start
             and not any(n.startswith(("PYTHON", "LD_", "LC_", "LANG")) for n in differ)
+            and (not plugins or _finds_plugins(plugins))
             and "DBMANAGE_TRUE_STARTS" not in os.environ
         )
 
@@ -221,9 +238,11 @@ def _become(request: dict[str, Any]) -> None:
         os.close(file)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         old = getattr(sys, name)
-        new = open(number, old.mode, encoding=old.encoding, errors=old.errors,
-                   buffering=1 if name == "stderr" or os.isatty(number) else -1,
-                   closefd=False)  # fmt: skip
+        line = name == "stderr" or os.isatty(number)
+        new = open(  # noqa: SIM115 - it stays open
+            number, old.mode, buffering=1 if line else -1, encoding=old.encoding,
+            errors=old.errors, closefd=False,
+        )  # fmt: skip
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
     os.environ.clear()
@@ -234,6 +253,8 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _run(command: list[str]) -> None:
+    if "PYTHONPATH" in os.environ:
+        sys.path[1:1] = os.environ["PYTHONPATH"].split(os.pathsep)
     if command[0] == CKAN:
         sys.argv, sys.path[0] = command, str(Path(CKAN).parent)
         runpy.run_path(CKAN, run_name="__main__")

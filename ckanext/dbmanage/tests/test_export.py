@@ -23,6 +23,7 @@ from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.lines import new_file
 from ckanext.dbmanage.engine.postgres import quoted
 
+from . import forked
 from .conftest import BIN, PG_BIN, Portal, client, query, wait_until
 
 ROOT = Path(ckanext.dbmanage.__file__).parent.parent.parent
@@ -250,7 +251,7 @@ def ckanapi(portal: Portal, kind: str, *options: str, **env: str) -> list[bytes]
         "--all",
         "-q",
         "-p",
-        "2",
+        "1",
         "-c",
         portal.ini,
     ]
@@ -609,7 +610,7 @@ def test_packed_by_its_name(portal: Portal, tmp_path: Path) -> None:
 
 def test_a_reader_who_has_enough(portal: Portal) -> None:
     portal.sql("UPDATE package SET notes = repeat('x', 200000)")
-    process = subprocess.Popen(
+    process = forked.start(
         [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=portal.environment,
     )  # fmt: skip
@@ -659,7 +660,7 @@ def test_killed_it_leaves_no_process_and_no_file(
         return [int(n) for n in path.read_text().split()] if path.exists() else []
 
     def start() -> tuple[subprocess.Popen, list[int]]:
-        process = subprocess.Popen(
+        process = forked.start(
             [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "-O", target],
             stderr=subprocess.PIPE, text=True, env=portal.environment,
         )  # fmt: skip
@@ -691,7 +692,7 @@ def test_killed_it_leaves_no_process_and_no_file(
 def test_one_moment(portal: Portal) -> None:
     """What is changed while it runs is in none of the lines."""
     portal.sql("UPDATE package SET notes = repeat('x', 400000)")
-    process = subprocess.Popen(
+    process = forked.start(
         [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "--fresh"],
         stdout=subprocess.PIPE, env=portal.environment,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from ckanext.dbmanage.downloads import DownloadsMiddleware
 from ckanext.dbmanage.engine import published
 from ckanext.dbmanage.engine.errors import Busy
 
+from . import forked
 from .conftest import BIN, Portal, Web, end_group, query, wait_until
 from .test_export import plugins  # noqa: F401
 
@@ -471,7 +472,7 @@ def test_publish_killed_leaves_the_old_set_or_the_new(portal: Portal) -> None:
                 "%s", f"'{number}'"
             )
         )
-        process = subprocess.Popen(
+        process = forked.start(
             [BIN / "ckan", "-c", portal.ini, "db", "publish", "-q"],
             env=portal.environment, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

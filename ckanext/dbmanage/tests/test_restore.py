@@ -14,7 +14,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from . import forked
 from .conftest import (
+    BIN,
     DATASETS,
     PASSWORD,
     PG_BIN,
@@ -343,10 +345,8 @@ def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    from .conftest import BIN
-
     log = open(portal.directory / "web.log", "w")  # noqa: SIM115
-    web = subprocess.Popen(
+    web = forked.start(
         [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1", "-p", str(port), "-r"],
         env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
     )  # fmt: skip
