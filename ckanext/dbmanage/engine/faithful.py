@@ -75,7 +75,7 @@ class Plan:
 
     own: str
     role: str
-    superuser: bool
+    superusers: frozenset[str]
     roles: Mapping[str, bool]
     left: Mapping[int, Entry]
     strangers: list[Entry]
@@ -92,21 +92,18 @@ class Plan:
 
 
 def plan(found: Contents, connection: Connection, role: str) -> Plan:
-    """What has to be left out, asked for or done by hand; of any database's connection.
-
-    Raises Refused when rows would be lost.
-    """
+    """What has to be left out, asked for or done by hand; on any connection."""
     may = "SET" if connection.server_version >= 160000 else "MEMBER"
     rows = query(
         connection,
         "SELECT rolname, pg_has_role(%(role)s, oid, 'USAGE')"
-        " AND pg_has_role(%(role)s, oid, %(may)s) FROM pg_roles",
+        " AND pg_has_role(%(role)s, oid, %(may)s), rolsuper FROM pg_roles",
         {"role": role, "may": may},
     )
-    roles: dict[str, bool] = dict(rows)
-    superuser = _is_superuser(connection, role)
+    roles: dict[str, bool] = {name: may_act for name, may_act, _ in rows}
+    superusers = frozenset(name for name, _, superuser in rows if superuser)
     own = _own(found, role)
-    left = _left(found, _SUPERUSERS) if not superuser else _left(found, _NEVER)
+    left = _left(found, _NEVER if role in superusers else _SUPERUSERS)
     named = {entry.tablespace for entry in found.entries} - {""}
     usable = query(
         connection,
@@ -115,7 +112,7 @@ def plan(found: Contents, connection: Connection, role: str) -> Plan:
         role,
     )
     made = Plan(
-        own, role, superuser, roles, left, [], sorted(named - {*sum(usable, ())})
+        own, role, superusers, roles, left, [], sorted(named - {*sum(usable, ())})
     )
     strangers = [
         entry
@@ -275,6 +272,8 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         plan.role,
     )
 
+    ids = {str(entry.id) for entry in found.entries}
+
     def fails(entry: Entry) -> bool:
         if entry.kind == "SCHEMA":
             return entry.name in there
@@ -286,6 +285,8 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         return (
             (entry.kind, entry.schema, entry.name) == _PUBLIC
             or "SESSION AUTHORIZATION" in entry.statement
+            # on what an extension brings, and so perhaps another role's
+            or (entry.kind == "ACL" and ids.isdisjoint(entry.needs))
             or (entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner))
             or any(
                 right.role != "PUBLIC"
@@ -561,14 +562,16 @@ def _different(
     different = {}
     for key in {**expected, **have}:
         owner = owners.get(key, "")
-        compared = rights.compare(expected.get(key, []), have.get(key, []), owner)
+        # who can do or give itself everything at any time
+        might = plan.superusers | {owner}
+        compared = rights.compare(expected.get(key, []), have.get(key, []), might)
         if compared:
             different[key] = compared
     return different
 
 
 def _public(given: Iterable[Right], of: Contents, plan: Plan) -> list[Right]:
-    owners = (plan.role, plan.own, "postgres", "pg_database_owner")
+    owners = {plan.role, plan.own, "postgres", "pg_database_owner", *plan.superusers}
     return rights.in_schema_public(given, _is_old(of), owners)
 
 

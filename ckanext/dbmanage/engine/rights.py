@@ -147,8 +147,13 @@ class Difference:
     mend: list[str]
 
 
-def compare(wanted: list[Right], got: list[Right], owner: str) -> Difference | None:
-    """What is different in the rights on one thing, None when nothing is."""
+def compare(
+    wanted: list[Right], got: list[Right], might: Container[str]
+) -> Difference | None:
+    """What is different in the rights on one thing, None when nothing is.
+
+    `might` are the roles that no right is too much for.
+    """
     extra = [right for right in got if right not in wanted and right.grants]
     missing = [right for right in wanted if right not in got]
     if not extra and not missing:
@@ -156,8 +161,7 @@ def compare(wanted: list[Right], got: list[Right], owner: str) -> Difference | N
     taken = [(right.role, right.taken_back()) for right in extra]
     untaken = [(right.role, right.sql()) for right in missing if not right.grants]
     return Difference(
-        # an owner can give itself everything at any time
-        more=[sql for role, sql in (*taken, *untaken) if role != owner],
+        more=[sql for role, sql in (*taken, *untaken) if role not in might],
         less=[right.sql() for right in missing if right.grants],
         mend=[
             *(sql for _, sql in taken),
