@@ -12,16 +12,16 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import psycopg2
 
-from . import Site, Warn, archive, postgres
+from . import Site, Warn, archive, postgres, rights
 from .archive import Contents, Entry
 from .errors import ConnectionFailed, Refused
 from .postgres import Connection, Database, closing, query
+from .rights import Difference, Right, Rights, role_sql
 
 #: kinds that only a superuser makes
 _SUPERUSERS = (
@@ -75,7 +75,7 @@ class Plan:
 
     own: str
     role: str
-    superuser: bool
+    superusers: frozenset[str]
     roles: Mapping[str, bool]
     left: Mapping[int, Entry]
     strangers: list[Entry]
@@ -92,21 +92,18 @@ class Plan:
 
 
 def plan(found: Contents, connection: Connection, role: str) -> Plan:
-    """What has to be left out, asked for or done by hand; of any database's connection.
-
-    Raises Refused when rows would be lost.
-    """
+    """What has to be left out, asked for or done by hand; on any connection."""
     may = "SET" if connection.server_version >= 160000 else "MEMBER"
     rows = query(
         connection,
         "SELECT rolname, pg_has_role(%(role)s, oid, 'USAGE')"
-        " AND pg_has_role(%(role)s, oid, %(may)s) FROM pg_roles",
+        " AND pg_has_role(%(role)s, oid, %(may)s), rolsuper FROM pg_roles",
         {"role": role, "may": may},
     )
-    roles: dict[str, bool] = dict(rows)
-    superuser = _is_superuser(connection, role)
+    roles: dict[str, bool] = {name: may_act for name, may_act, _ in rows}
+    superusers = frozenset(name for name, _, superuser in rows if superuser)
     own = _own(found, role)
-    left = _left(found, _SUPERUSERS) if not superuser else _left(found, _NEVER)
+    left = _left(found, _NEVER if role in superusers else _SUPERUSERS)
     named = {entry.tablespace for entry in found.entries} - {""}
     usable = query(
         connection,
@@ -115,7 +112,7 @@ def plan(found: Contents, connection: Connection, role: str) -> Plan:
         role,
     )
     made = Plan(
-        own, role, superuser, roles, left, [], sorted(named - {*sum(usable, ())})
+        own, role, superusers, roles, left, [], sorted(named - {*sum(usable, ())})
     )
     strangers = [
         entry
@@ -183,14 +180,14 @@ def refuse_open_public(
     Until PostgreSQL 14 a new database's schema public belongs to the superuser, who
     alone can close it. Raises Refused, with what the superuser runs once.
     """
-    rights = [
+    given = [
         right
         for entry in found.entries
         if (entry.kind, entry.schema, entry.name) == _PUBLIC
-        for right in _rights(entry)
+        for right in rights.read(entry)
     ]
     if not _public_can_be_closed(site, connection, plan.role) and (
-        _CREATE not in _public(rights, found, plan)
+        rights.CREATE not in _public(given, found, plan)
     ):
         raise Refused(_open_public(plan.role))
 
@@ -221,10 +218,10 @@ def _open_public(role: str) -> str:
         "in a new database of PostgreSQL 14 everybody may make objects in the schema "
         "public, which only a superuser can change; in the archive it is closed. As "
         "PostgreSQL's superuser make once, with psql, a template that is CKAN's:\n"
-        f"  CREATE DATABASE ckan_scratch OWNER {_role(role)} ENCODING 'UTF8' "
+        f"  CREATE DATABASE ckan_scratch OWNER {role_sql(role)} ENCODING 'UTF8' "
         "TEMPLATE template0;\n"
         "  \\connect ckan_scratch\n"
-        f"  ALTER SCHEMA public OWNER TO {_role(role)};\n"
+        f"  ALTER SCHEMA public OWNER TO {role_sql(role)};\n"
         "and set ckanext.dbmanage.scratch_template = ckan_scratch; or set "
         "ckanext.dbmanage.admin_url to a superuser's connection"
     )
@@ -245,8 +242,8 @@ def changed_owners(plan: Plan) -> Iterator[str]:
         if owner in plan.roles:
             why = f"{plan.role!r} is not a member of it"
             mend = (
-                f" (`GRANT {_role(owner)} TO {_role(plan.role)};` run by a superuser "
-                "before keeps them as they are)"
+                f" (`GRANT {role_sql(owner)} TO {role_sql(plan.role)};`, run by a "
+                "superuser before, keeps them as they are)"
             )
         else:
             why, mend = "there is no such role here", ""
@@ -275,6 +272,8 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         plan.role,
     )
 
+    ids = {str(entry.id) for entry in found.entries}
+
     def fails(entry: Entry) -> bool:
         if entry.kind == "SCHEMA":
             return entry.name in there
@@ -286,6 +285,8 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         return (
             (entry.kind, entry.schema, entry.name) == _PUBLIC
             or "SESSION AUTHORIZATION" in entry.statement
+            # on what an extension brings, and so perhaps another role's
+            or (entry.kind == "ACL" and ids.isdisjoint(entry.needs))
             or (entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner))
             or any(
                 right.role != "PUBLIC"
@@ -293,7 +294,7 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
                     right.role not in plan.roles
                     or plan.name(right.role, entry) != right.role
                 )
-                for right in _rights(entry)
+                for right in rights.read(entry)
             )
         )
 
@@ -309,20 +310,24 @@ def complete(
     plan: Plan,
     warn: Warn,
     *,
+    left: Container[int],
     live: str,
     pg_bin: str,
     signed: bool,
 ) -> None:
     """Makes a loaded copy what the archive says, and tells what stays another.
 
-    `live` is the name of the database that it becomes, for the SQL that is told. Of an
-    unsigned archive no SQL is run here but GRANT and REVOKE made of their parts, and
-    none is told. Raises Refused when somebody may do in the copy what the archive does
-    not say.
+    `left` are the ids that pg_restore was not to make (`left_out`); `live` is the name
+    of the database that it becomes, for the SQL that is told. Of an unsigned archive no
+    SQL is run here but GRANT and REVOKE made of their parts, and none is told. Raises
+    Refused when somebody may do in the copy what the archive does not say.
     """
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        _make_left(connection, found, plan, warn, live, signed)
+        later = [e for e in found.entries if e.id in left and e.statement]
+        # rights are compared, a schema is there
+        later = [e for e in later if e.id in plan.left or e.kind == "COMMENT"]
+        _make_left(connection, later, warn, live, signed)
         there = _contents_of(copy, connection, pg_bin)
         for wanted in (_wanted_owners, _wanted_rights):
             work = wanted(found, there, plan)
@@ -341,19 +346,17 @@ def complete(
 
 def _make_left(
     connection: Connection,
-    found: Contents,
-    plan: Plan,
+    entries: list[Entry],
     warn: Warn,
     live: str,
     signed: bool,
 ) -> None:
     """Makes what can be made after all of the entries that were left out."""
     left = []
-    for entry in found.entries:
-        comment = entry.kind == "COMMENT" and entry.name == "SCHEMA public"
-        if not entry.statement or not (entry.id in plan.left or comment):
-            continue
-        usual = comment and "'standard public schema'" in entry.statement
+    for entry in entries:
+        usual = (
+            entry.kind == "COMMENT" and "'standard public schema'" in entry.statement
+        )
         tried = signed and entry.kind != "SUBSCRIPTION"
         if not (tried and _try(connection, [entry.statement])) and not usual:
             left.append(entry)
@@ -428,7 +431,7 @@ def _things(found: Contents) -> dict[tuple[str, str, str], list[Entry]]:
 
 def _wanted_owners(found: Contents, there: Contents, plan: Plan) -> list[list[str]]:
     return [
-        [f"ALTER {what} OWNER TO {_role(plan.name(entry.owner, entry))}"]
+        [f"ALTER {what} OWNER TO {role_sql(plan.name(entry.owner, entry))}"]
         for entry, what in _misowned(found, there, plan)
         if plan.keeps(entry.owner)
     ]
@@ -460,13 +463,13 @@ def _tell_owners(
     lost: dict[str, list[str]] = {}
     for entry, what in _misowned(found, there, plan):
         sql = lost.setdefault(plan.name(entry.owner), [])
-        sql.append(f"ALTER {what} OWNER TO {_role(plan.name(entry.owner))};")
+        sql.append(f"ALTER {what} OWNER TO {role_sql(plan.name(entry.owner))};")
         if _acts_as_owner(entry):
             sql.append(f"GRANT EXECUTE ON {what} TO PUBLIC;")
             about = (entry.schema, f"{entry.kind} {entry.name}")
             for other in found.entries:
                 if other.kind == "ACL" and (other.schema, other.name) == about:
-                    sql += [f"{right.sql()};" for right in _rights(other)]
+                    sql += [f"{right.sql()};" for right in rights.read(other)]
     for owner, sql in sorted(lost.items()):
         warn(
             f"what belonged to {owner!r} does not in the copy, where nobody else may "
@@ -483,84 +486,9 @@ def _acts_as_owner(entry: Entry) -> bool:
 # -- rights
 
 
-@dataclass(frozen=True)
-class _Right:
-    """One GRANT or REVOKE, up to its role; `by` another role than the owner."""
-
-    prefix: str
-    role: str
-    suffix: str = ""
-    by: str = ""
-
-    @property
-    def grants(self) -> bool:
-        return self.prefix.endswith(" TO")
-
-    def sql(self) -> str:
-        return self._as(f"{self.prefix} {_role(self.role)}{self.suffix}")
-
-    def taken_back(self) -> str:
-        start, _, end = self.prefix.partition("GRANT ")
-        return self._as(f"{start}REVOKE {end[:-3]} FROM {_role(self.role)}")
-
-    def _as(self, sql: str) -> str:
-        return f"SET ROLE {_role(self.by)}; {sql}; RESET ROLE" if self.by else sql
-
-
-_NAME = r'(?:"(?:[^"]|"")+"|[\w$]+)'
-_RIGHT = re.compile(
-    rf"(?P<start>(?:ALTER DEFAULT PRIVILEGES FOR ROLE (?P<for>{_NAME}) "
-    rf"(?:IN SCHEMA {_NAME} )?)?(?:GRANT|REVOKE(?: GRANT OPTION FOR)?) )"
-    rf"(?P<what>[A-Z]+(?: ?\({_NAME}(?:, ?{_NAME})*\)|[ ,A-Z])*?)"
-    r"(?P<end> ON (?!DATABASE |TABLESPACE |PARAMETER )[A-Z].* (?:TO|FROM))"
-    rf" (?P<role>{_NAME})(?P<suffix> WITH GRANT OPTION)?",
-    re.DOTALL,
-)
-_COMMAS = re.compile(r",\s*(?![^()]*\))")
-_SESSION = re.compile(
-    r"RESET SESSION AUTHORIZATION|SET SESSION AUTHORIZATION "
-    r'(?P<by>"(?:[^"]|"")+"|[\w$]+)'
-)
-_STATEMENTS = re.compile(r'(?:"(?:[^"]|"")*"|[^";])+')
-#: what stands outside of quotes: nothing that could end a statement or begin a literal
-_PLAIN = re.compile(r'(?:"(?:[^"]|"")*"|[\w\s.,()\[\]])+', re.ASCII)
-
-
-def _rights(entry: Entry) -> list[_Right]:
-    """The GRANTs and REVOKEs of an entry."""
-    found = []
-    by = ""
-    for statement in _STATEMENTS.findall(entry.statement):
-        if session := _SESSION.fullmatch(statement.strip()):
-            by = _unquoted(session["by"]) if session["by"] else ""
-        known = _RIGHT.fullmatch(statement.strip())
-        if known is None or not _PLAIN.fullmatch(statement):
-            continue
-        role, suffix = _unquoted(known["role"]), known["suffix"] or ""
-        # one by one: how they are put together depends on who gave them
-        for what in _COMMAS.split(known["what"]):
-            prefix = f"{known['start']}{what}{known['end']}"
-            found.append(_Right(prefix, role, suffix, by))
-    return found
-
-
-def _unquoted(role: str) -> str:
-    return role[1:-1].replace('""', '"') if role[0] == '"' else role
-
-
-def _role(name: str) -> str:
-    """A role as SQL: always in quotes, for a reserved word may be one."""
-    return name if name == "PUBLIC" else '"' + name.replace('"', '""') + '"'
-
-
-#: what everybody may do in PostgreSQL 14's schema public
-_CREATE = _Right("GRANT CREATE ON SCHEMA public TO", "PUBLIC")
-Rights = dict[tuple[str, ...], list[_Right]]
-
-
 def _expected(found: Contents, there: Contents, plan: Plan) -> Rights:
     """The archive's rights by what they are about, as they can be here."""
-    rights: Rights = {}
+    known: Rights = {}
     copies = _things(there)
     for entry in plan.strangers:
         if _acts_as_owner(entry):
@@ -570,45 +498,31 @@ def _expected(found: Contents, there: Contents, plan: Plan) -> Rights:
                 raise Refused(f"{entry} is not in the copy; nothing was switched")
             what = copied.drop.strip()[5:-1]
             key = ("ACL", entry.schema, f"{entry.kind} {entry.name}", "")
-            rights[key] = [_Right(f"REVOKE ALL ON {what} FROM", "PUBLIC")]
-    closed = set(rights)
+            known[key] = [Right(f"REVOKE ALL ON {what} FROM", "PUBLIC")]
+    closed = set(known)
     for entry in found.entries:
         key = _key(entry, plan)
         if key is None or entry.id in plan.left or key in closed:
             continue
         if entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner):
             continue
-        rights.setdefault(key, []).extend(
+        known.setdefault(key, []).extend(
             replace(
-                _mapped(right, plan),
+                rights.renamed(right, plan.own, plan.role),
                 role=plan.name(right.role, entry),
                 # the owner gives what a role gave that cannot be acted as
                 by=right.by if plan.roles.get(right.by) else "",
             )
-            for right in _rights(entry)
+            for right in rights.read(entry)
             if not _is_missing(right, entry, plan)
         )
-    return rights
+    return known
 
 
-def _is_missing(right: _Right, entry: Entry, plan: Plan) -> bool:
+def _is_missing(right: Right, entry: Entry, plan: Plan) -> bool:
     """Whether it is of a role that is not there, and is not another's here."""
     known = right.role == "PUBLIC" or right.role in plan.roles
     return not known and plan.name(right.role, entry) == right.role
-
-
-def _mapped(right: _Right, plan: Plan) -> _Right:
-    known = _RIGHT.fullmatch(f"{right.prefix} x")
-    if not known or not known["for"] or _unquoted(known["for"]) != plan.own:
-        return right
-    start, end = known.span("for")
-    prefix = right.prefix[:start] + _plain(plan.role) + right.prefix[end:]
-    return replace(right, prefix=prefix)
-
-
-def _plain(role: str) -> str:
-    """As pg_dump writes it."""
-    return role if re.fullmatch(r"[a-z_][a-z0-9_]*", role) else _role(role)
 
 
 def _key(entry: Entry, plan: Plan | None = None) -> tuple[str, ...] | None:
@@ -621,77 +535,44 @@ def _key(entry: Entry, plan: Plan | None = None) -> tuple[str, ...] | None:
 
 
 def _have(there: Contents) -> Rights:
-    rights: Rights = {}
+    known: Rights = {}
     for entry in there.entries:
         key = _key(entry)
         if key is not None:
-            rights.setdefault(key, []).extend(_rights(entry))
-    return rights
-
-
-def _public(rights: Iterable[_Right], of: Contents, plan: Plan) -> list[_Right]:
-    """Rights in schema public as what they come to: who may use it, who make there.
-
-    What pg_dump takes for granted depends on its version.
-    """
-    everything = {"CREATE", "USAGE"}
-    may = {"PUBLIC": everything if _is_old(of) else {"USAGE"}}
-    for right in rights:
-        words = right.prefix.partition(" ON ")[0].replace("GRANT OPTION FOR ", "")
-        named = {word.strip() for word in words.partition(" ")[2].split(",")}
-        named = everything if "ALL" in named else named & everything
-        had = may.get(right.role, set())
-        may[right.role] = had | named if right.grants else had - named
-    return [
-        _Right(f"GRANT {what} ON SCHEMA public TO", role)
-        for role, known in may.items()
-        if role not in (plan.role, plan.own, "postgres", "pg_database_owner")
-        for what in sorted(known)
-    ]
+            known.setdefault(key, []).extend(rights.read(entry))
+    return known
 
 
 def _is_old(of: Contents) -> bool:
     return int(re.match(r"\d*", of.program)[0] or 0) <= _OPEN_UNTIL  # type: ignore[index]
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """What somebody may do and did not, and what somebody did and may not any more."""
-
-    more: list[str]
-    less: list[str]
-    mend: list[str]
-
-
-def _different(found: Contents, there: Contents, plan: Plan) -> dict[Any, _Difference]:
+def _different(
+    found: Contents, there: Contents, plan: Plan
+) -> dict[tuple[str, ...], Difference]:
     expected, have = _expected(found, there, plan), _have(there)
     public = (*_PUBLIC, "")
     if public in expected or not _is_old(found):
-        for rights, of in ((expected, found), (have, there)):
-            rights[public] = _public(rights.get(public, ()), of, plan)
-    else:
+        expected[public] = _public(expected.get(public, ()), found, plan)
+        have[public] = _public(have.get(public, ()), there, plan)
+    else:  # it was open to all, which newer versions are not any more
         have.pop(public, None)
     owners = {_key(e, plan): plan.name(e.owner, e) for e in found.entries}
     owners |= {_key(e): e.owner for e in there.entries}
     different = {}
     for key in {**expected, **have}:
-        wanted, got = expected.get(key, []), have.get(key, [])
         owner = owners.get(key, "")
-        extra = [r for r in got if r not in wanted and r.grants]
-        missing = [r for r in wanted if r not in got]
-        if not extra and not missing:
-            continue
-        taken = [right.taken_back() for right in extra]
-        different[key] = _Difference(
-            # an owner can give itself everything at any time
-            more=[
-                *(r.taken_back() for r in extra if r.role != owner),
-                *(r.sql() for r in missing if not r.grants and r.role != owner),
-            ],
-            less=[right.sql() for right in missing if right.grants],
-            mend=[*taken, *(r.sql() for r in (wanted if missing else ()))],
-        )
+        # who can do or give itself everything at any time
+        might = plan.superusers | {owner}
+        compared = rights.compare(expected.get(key, []), have.get(key, []), might)
+        if compared:
+            different[key] = compared
     return different
+
+
+def _public(given: Iterable[Right], of: Contents, plan: Plan) -> list[Right]:
+    owners = {plan.role, plan.own, "postgres", "pg_database_owner", *plan.superusers}
+    return rights.in_schema_public(given, _is_old(of), owners)
 
 
 def _wanted_rights(found: Contents, there: Contents, plan: Plan) -> list[list[str]]:
@@ -707,7 +588,7 @@ def _tell_rights(
             right.role
             for entry in found.entries
             if entry.kind in _RIGHTS
-            for right in _rights(entry)
+            for right in rights.read(entry)
             if _is_missing(right, entry, plan)
         }
     )
@@ -718,7 +599,7 @@ def _tell_rights(
         )
     for entry in found.entries:
         if entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner):
-            sql = "\n".join(f"{right.sql()};" for right in _rights(entry))
+            sql = "\n".join(f"{right.sql()};" for right in rights.read(entry))
             warn(
                 f"left out, for {plan.role!r} may not set what new objects of "
                 f"{entry.owner!r} allow. A superuser runs in the database {live!r} "
@@ -773,27 +654,23 @@ def stays_behind(database: Database) -> Iterator[str]:
             " WHERE database = current_database() ORDER BY 1",
         )
     for name, publications, slot in subscriptions:
-        listed = ", ".join(map(_role, publications))
+        listed = ", ".join(map(role_sql, publications))
         yield (
             f"the subscription {name!r} stays with the old database, which cannot be "
             "dropped as long as it has one. A superuser runs there and, with its "
             "connection string out of pg_subscription, in the restored one:\n"
-            f"ALTER SUBSCRIPTION {_role(name)} DISABLE;\n"
-            f"ALTER SUBSCRIPTION {_role(name)} SET (slot_name = NONE);\n"
-            f"DROP SUBSCRIPTION {_role(name)};\n"
-            f"CREATE SUBSCRIPTION {_role(name)} CONNECTION '***' PUBLICATION {listed} "
-            f"WITH (create_slot = false, copy_data = false"
-            f"{f', slot_name = {_role(slot)}' if slot else ''});"
+            f"ALTER SUBSCRIPTION {role_sql(name)} DISABLE;\n"
+            f"ALTER SUBSCRIPTION {role_sql(name)} SET (slot_name = NONE);\n"
+            f"DROP SUBSCRIPTION {role_sql(name)};\n"
+            f"CREATE SUBSCRIPTION {role_sql(name)} CONNECTION '***' "
+            f"PUBLICATION {listed} WITH (create_slot = false, copy_data = false"
+            f"{f', slot_name = {role_sql(slot)}' if slot else ''});"
         )
     for name, plugin in slots:
         yield (
             f"the replication slot {name!r} stays with the old database, which cannot "
             "be dropped as long as it has one. A superuser runs, there and in the "
-            f"restored one:\nSELECT pg_drop_replication_slot({_literal(name)});\n"
+            f"restored one:\nSELECT pg_drop_replication_slot({rights.literal(name)});\n"
             "SELECT pg_create_logical_replication_slot("
-            f"{_literal(name)}, {_literal(plugin)});"
+            f"{rights.literal(name)}, {rights.literal(plugin)});"
         )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

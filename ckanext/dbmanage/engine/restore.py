@@ -667,7 +667,7 @@ def _load(
         progress("check", 0, 0)
         faithful.complete(
             scratch.database, found, plan, warn,
-            live=scratch.live.name, pg_bin=site.pg_bin, signed=source.signed,
+            left=left, live=scratch.live.name, pg_bin=site.pg_bin, signed=source.signed,
         )  # fmt: skip
 
 

@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import Site, backup, faithful, restore, switch
+from ckanext.dbmanage.engine import (
+    Site,
+    archive,
+    backup,
+    faithful,
+    restore,
+    rights,
+    switch,
+)
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres import Database
 from ckanext.dbmanage.engine.repository import Repository
@@ -579,3 +587,36 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
             r"\{ckan_default=\w+/ckan_default,stranger=rw/ckan_default\}", rights
         )
     assert made.said == []
+
+
+def test_rights_are_read_and_never_run_as_they_stand() -> None:
+    def read(statement: str) -> list[str]:
+        entry = archive.Entry(1, "ACL", "public", "TABLE t", "o", statement, "")
+        return [right.sql() for right in rights.read(entry)]
+
+    assert read(
+        'REVOKE ALL ON TABLE public."a;b TO x" FROM "o""x";\n'
+        'GRANT SELECT("a,b"),UPDATE(c) ON TABLE t TO "user" WITH GRANT OPTION;\n'
+        "SET SESSION AUTHORIZATION a;\nGRANT ALL ON FUNCTION f(integer, text[]) TO PUBLIC;\n"
+        "RESET SESSION AUTHORIZATION;\n"
+        "ALTER DEFAULT PRIVILEGES FOR ROLE o IN SCHEMA s GRANT SELECT ON TABLES  TO r;"
+    ) == [
+        'REVOKE ALL ON TABLE public."a;b TO x" FROM "o""x"',
+        'GRANT SELECT("a,b") ON TABLE t TO "user" WITH GRANT OPTION',
+        'GRANT UPDATE(c) ON TABLE t TO "user" WITH GRANT OPTION',
+        'SET ROLE "a"; GRANT ALL ON FUNCTION f(integer, text[]) TO PUBLIC; RESET ROLE',
+        'ALTER DEFAULT PRIVILEGES FOR ROLE o IN SCHEMA s GRANT SELECT ON TABLES  TO "r"',
+    ]
+    for hostile in (
+        "GRANT ckan_default TO stranger;",
+        "GRANT ALL ON DATABASE ckan_default TO stranger;",
+        'GRANT SELECT ON TABLE t TO "PUBLIC";',
+        "GRANT SELECT ON TABLE x'\"' ; COMMIT; DROP DATABASE y; '\"' TO z;",
+        'GRANT SELECT ON TABLE x/*"*/; COMMIT; DROP DATABASE y; /*"*/ TO z;',
+        'GRANT SELECT ON TABLE x $$"$$; COMMIT; DROP DATABASE y; $$"$$ TO z;',
+        'GRANT SELECT ON TABLE x -- "\n; DROP DATABASE y; -- "\n TO z;',
+        "DROP DATABASE y;",
+        "GRANT SELECT ON " + "A ON " * 100_000 + '"' * 99_999,
+        "GRANT SELECT ON TABLE " + '""' * 100_000 + "'",
+    ):
+        assert read(hostile) == [], hostile[:100]
