@@ -20,7 +20,7 @@ from typing import IO, Any
 import zstandard
 from psycopg2 import sql
 
-from . import Progress, Warn, postgres
+from . import Progress, Warn, extensions, postgres
 from .errors import Damaged, Refused, ToolFailed
 from .postgres import Connection, Tools
 from .repository import create_file
@@ -33,7 +33,10 @@ _MAX_TEXT = 64 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of an archive: `statement` makes it, `copy` is its COPY."""
+    """One object of an archive: `statement` makes it, `copy` is its COPY.
+
+    `needs` are the ids of the entries that it depends on.
+    """
 
     id: int
     kind: str
@@ -42,6 +45,7 @@ class Entry:
     owner: str
     statement: str
     copy: str
+    needs: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         name = f"{self.schema}.{self.name}" if self.schema else self.name
@@ -147,11 +151,12 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry
         reader.integer()  # relation kind
     owner = reader.text()
     reader.text()  # with oids
-    while reader.text() is not None:  # dependencies
-        pass
+    needs = set()
+    while (text := reader.text()) is not None:
+        needs.add(int(text) if text.isdecimal() and len(text) < 10 else 0)
     reader.bytes(1 + offset_size)  # where the data are
-    texts = (kind, schema, name, owner, statement, copy)
-    return Entry(number, *(text or "" for text in texts))
+    texts = (text or "" for text in (kind, schema, name, owner, statement, copy))
+    return Entry(number, *texts, needs=frozenset(needs))
 
 
 def contents_of(path: Path) -> Contents:
@@ -381,9 +386,15 @@ def choose(found: Contents, connection: Connection, warn: Warn) -> list[str]:
     `connection` is to the scratch database. Left out: what only a superuser may make
     and a copy does not need, extensions that are there, rights of roles that are not.
     """
-    present = {
-        row[0] for row in postgres.query(connection, "SELECT extname FROM pg_extension")
-    }
+    present = extensions.present(connection)
+    brought = extensions.members(connection)
+    out: set[int] = set()
+    able = present | extensions.makeable(connection)
+    for name, ids, needed in extensions.lacking(found, able):
+        part = "database" if {"package", "user"} <= found.tables() else "datastore"
+        extensions.refuse_needed(name, [str(e) for e in needed], "the archive", part)
+        warn(f"left out, only a superuser can make it and nothing needs it: {name}")
+        out |= ids
     roles = {
         row[0] for row in postgres.query(connection, "SELECT rolname FROM pg_roles")
     }
@@ -403,6 +414,13 @@ def choose(found: Contents, connection: Connection, warn: Warn) -> list[str]:
         )
 
     def wanted(entry: Entry) -> bool:
+        if entry.id in out:
+            return False
+        if entry.kind == "TABLE DATA" and (entry.schema, entry.name) in brought:
+            warn(f"left out, the template of the copy brings its own: {entry}")
+            return False
+        if entry.kind == "ACL" and (entry.schema, _bare(entry.name)) in brought:
+            return False
         if entry.kind.startswith(_SKIPPED):
             warn(f"left out, only a superuser can make it: {entry}")
             return False
@@ -415,6 +433,11 @@ def choose(found: Contents, connection: Connection, warn: Warn) -> list[str]:
         return not (missing and entry.kind == "ACL")
 
     return [f"{entry.id};" for entry in found.entries if wanted(entry)]
+
+
+def _bare(name: str) -> str:
+    """The name in an ACL's: `f` of `FUNCTION f(integer)`."""
+    return name.partition(" ")[2].partition("(")[0]
 
 
 _GRANTEE = re.compile(

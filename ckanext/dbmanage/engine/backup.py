@@ -23,7 +23,7 @@ from typing import IO, Any
 import psycopg2
 import zstandard
 
-from . import Progress, Site, Warn, archive, files, postgres
+from . import Progress, Site, Warn, archive, extensions, files, postgres
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .postgres import Connection, Database
 from .repository import (
@@ -154,6 +154,9 @@ def take(
     repository.record(name, "done", what="backup", **about)
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
         warn(sentence)
+    for database in chosen.values():
+        for sentence in extensions.warned(site, database):
+            warn(sentence)
     return backup
 
 

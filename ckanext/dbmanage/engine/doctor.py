@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, files, postgres, published, restore, switch
+from . import Site, extensions, files, postgres, published, restore, switch
 from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
@@ -63,6 +63,9 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         with closing(database.maintenance()) as connection:
             restore.may_create(connection, database)
     yield OK, "copies can be made beside the live databases"
+    for database in site.databases.values():
+        for sentence, hinders in extensions.told(site, database):
+            yield PROBLEM if hinders else HINT, sentence
 
 
 def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,18 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
+from . import (
+    Progress,
+    Site,
+    Warn,
+    archive,
+    backup,
+    extensions,
+    files,
+    postgres,
+    sessions,
+    switch,
+)
 from .backup import Replaced
 from .errors import (
     ConnectionFailed,
@@ -228,6 +239,7 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         archive.refuse_wrong_part(held, part, source.name)
         if not source.signed:
             archive.refuse_odd(held, source.name)
+        extensions.refuse_lacking(site, part, held, source.name)
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
         outdated(source.name, migrations, site)
