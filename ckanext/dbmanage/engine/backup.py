@@ -252,6 +252,7 @@ def _snapshot(database: Database) -> Iterator[_Source]:
                 f"the database {database.name!r} is empty: `ckan db init` makes its "
                 "tables, `ckan db load FILE` brings a dump back"
             )
+        postgres.refuse_unreadable(connection, database.name)
         yield _Source(database, connection, row[0], taken, row[1], tables)
     finally:
         connection.close()

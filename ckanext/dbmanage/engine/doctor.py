@@ -55,7 +55,14 @@ def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for part, database in site.databases.items():
         with closing(database.connect()) as connection:
             major = postgres.server_major(connection)
+            closed = postgres.unreadable(connection)
         yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
+        if closed:
+            yield (
+                PROBLEM,
+                f"CKAN's role may not read all of the {part}, so no backup can be "
+                f"taken: as the owner of the tables run {' '.join(closed)}",
+            )
 
 
 def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
