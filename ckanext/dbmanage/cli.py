@@ -869,8 +869,14 @@ def _clean(core: click.Command) -> click.Command:
             if click.prompt("Type its name to go on", err=True).strip() != name:
                 raise click.Abort
 
-        operations.clean(_portal(ctx, talk), no_backup, agree)
-        click.echo("The database is empty")
+        stays = operations.clean(_portal(ctx, talk), no_backup, agree)
+        for each in stays:
+            talk.warn(f"left where it is: {each}")
+        click.echo(
+            "CKAN's tables are gone; what stays is named above"
+            if stays
+            else "The database is empty"
+        )
         talk.say(
             "Next: `ckan db init` makes its tables, `ckan db load FILE` or `ckan db "
             "restore ID` brings data back"

@@ -161,9 +161,13 @@ def pg_bin(config: Config) -> str:
     return _text(config, _PREFIX + "pg_bin")
 
 
-def scratch_template(config: Config) -> str:
-    """The database that scratch databases are made from."""
-    return _text(config, _PREFIX + "scratch_template") or "template0"
+def scratch_templates(config: Config) -> dict[str, str]:
+    """The databases that scratch databases are made from, by part."""
+    return {
+        "database": _text(config, _PREFIX + "scratch_template") or "template0",
+        "datastore": _text(config, _PREFIX + "datastore_scratch_template")
+        or "template0",
+    }
 
 
 def databases(config: Config) -> dict[str, Database]:
@@ -346,7 +350,7 @@ def site(
         redis_url=redis_url(config),
         pg_bin=pg_bin(config),
         jobs=jobs(config),
-        scratch_template=scratch_template(config),
+        scratch_templates=scratch_templates(config),
     )
 
 

@@ -310,37 +310,42 @@ def upgrade(
     return switched
 
 
-def clean(portal: Portal, no_backup: bool, agree: Agree) -> None:
+def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """Takes a backup of the database, unless there is nothing in it, and empties it.
 
-    The search index is emptied too; that it cannot be is told. Raises Refused, and what
-    a backup raises.
+    The search index is emptied too; that it cannot be is told, and before anything is
+    asked what goes along with CKAN's tables. Returns what stays, a sentence each.
+    Raises Refused, and what a backup raises.
     """
     from ckan.lib.search import clear_all
 
     from .engine import backup, postgres
+    from .engine.emptying import emptying
     from .engine.postgres import closing
 
     talk = portal.talk
     site, repository = open_site(portal)
     with repository.lock("clean"):
         tidy(site, repository, talk)
-        agree(site, repository, None)
-        let_go()
         database = site.databases["database"]
         with closing(database.connect()) as connection:
+            for goes in emptying(connection).along:
+                talk.warn(f"this goes too, for it needs CKAN's tables: the {goes}")
+        agree(site, repository, None)
+        let_go()
+        with closing(database.connect()) as connection:
             tables = postgres.tables(connection)
+            planned = emptying(connection)
             connection.rollback()
-            if tables and not no_backup:
+            if planned.tables and not no_backup:
                 taken = backup.take(
                     site, repository, parts=("database",), reason="before clean",
                     progress=talk.progress, warn=talk.warn,
                 )  # fmt: skip
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
-            own = [(s, t) for s, t, *_ in tables if s == "public"]
             with backup.live_lock(site):
-                postgres.drop_tables(connection, own)
+                postgres.drop_tables(connection, planned.tables)
         repository.record("clean", "done", what="clean", tables=len(tables))
     try:
         with _application(portal):
@@ -350,6 +355,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> None:
             "the search index still shows what was there, for it could not be emptied "
             f"({type(error).__name__}): `ckan search-index clear` does it later"
         )
+    return planned.stays
 
 
 def _may_copy(site: Site) -> None:

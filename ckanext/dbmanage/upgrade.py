@@ -28,6 +28,7 @@ from .blockers import Drops
 from .config import Migrations
 from .datastore import bring_permissions
 from .engine import Site, Warn, migration, postgres
+from .engine.emptying import is_taken
 from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
 from .engine.migration import Changes
 from .engine.postgres import Database, closing, literal, quoted
@@ -271,7 +272,7 @@ def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
     with closing(site.databases["database"].connect()) as connection:
         there = postgres.migration_heads(connection)
         if CORE not in there:
-            empty = not postgres.tables(connection)
+            empty = not is_taken(connection, _tables_of_core())
             return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
         scripts = _scripts(tuple(config.plugins(settings)))
         tables = [table for table in scripts if _is_wanted(table, wanted)]
@@ -309,6 +310,12 @@ _NO_VERSION = (
     "the database has tables, but none of CKAN's own migrations: is sqlalchemy.url "
     "right? A database of CKAN 2.8 or older is first upgraded with CKAN 2.9"
 )
+
+
+def _tables_of_core() -> set[str]:
+    from ckan.model.meta import metadata
+
+    return set(metadata.tables)
 
 
 def _is_wanted(table: str, wanted: Wanted) -> bool:

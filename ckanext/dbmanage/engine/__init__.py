@@ -28,7 +28,8 @@ class Site:
     `public_dir` the directory of the public dumps, empty when there is none;
     `secrets` are the site's effective secret, then the older ones it still accepts,
     the first signs and all verify; `heads` the alembic revisions of the installed code
-    by version table, `revisions` all that it knows, the older ones too.
+    by version table, `revisions` all that it knows, the older ones too;
+    `scratch_templates` the databases that copies are made from, by part.
     """
 
     id: str
@@ -47,4 +48,4 @@ class Site:
     redis_url: str = field(repr=False, default="")
     pg_bin: str = ""
     jobs: int = 2
-    scratch_template: str = ""
+    scratch_templates: Mapping[str, str] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class Entry:
     copy: str
     drop: str = ""
     tablespace: str = ""
-    needs: tuple[str, ...] = ()
+    needs: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         name = f"{self.schema}.{self.name}" if self.schema else self.name
@@ -157,12 +157,12 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry
         reader.integer()  # relation kind
     owner = reader.text()
     reader.text()  # with oids
-    needs = []
+    needs = set()
     while (need := reader.text()) is not None:
-        needs.append(need)
+        needs.add(int(need) if need.isdecimal() and len(need) < 10 else 0)
     reader.bytes(1 + offset_size)  # where the data are
     texts = (kind, schema, name, owner, statement, copy, drop, tablespace)
-    return Entry(number, *(text or "" for text in texts), needs=tuple(needs))
+    return Entry(number, *(text or "" for text in texts), needs=frozenset(needs))
 
 
 def contents_of(path: Path) -> Contents:

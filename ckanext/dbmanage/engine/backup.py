@@ -23,7 +23,7 @@ from typing import IO, Any
 import psycopg2
 import zstandard
 
-from . import Progress, Site, Warn, archive, files, postgres
+from . import Progress, Site, Warn, archive, extensions, files, postgres
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .opened import open_plain
 from .postgres import Connection, Database
@@ -158,6 +158,9 @@ def take(
     repository.record(name, "done", what="backup", **about)
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
         warn(sentence)
+    for database in chosen.values():
+        for sentence in extensions.warned(site, database):
+            warn(sentence)
     return backup
 
 
@@ -253,6 +256,7 @@ def _snapshot(database: Database) -> Iterator[_Source]:
                 f"the database {database.name!r} is empty: `ckan db init` makes its "
                 "tables, `ckan db load FILE` brings a dump back"
             )
+        postgres.refuse_unreadable(connection, database.name)
         yield _Source(database, connection, row[0], taken, row[1], tables)
     finally:
         connection.close()

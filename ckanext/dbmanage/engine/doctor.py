@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, faithful, files, postgres, published, restore, switch
+from . import Site, extensions, faithful, files, postgres, published, restore, switch
 from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
@@ -55,7 +55,14 @@ def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for part, database in site.databases.items():
         with closing(database.connect()) as connection:
             major = postgres.server_major(connection)
+            closed = postgres.unreadable(connection)
         yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
+        if closed:
+            yield (
+                PROBLEM,
+                f"CKAN's role may not read all of the {part}, so no backup can be "
+                f"taken: as the owner of the tables run {' '.join(closed)}",
+            )
 
 
 def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
@@ -65,6 +72,9 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         if open_ := faithful.open_public(site, database):
             yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
+    for database in site.databases.values():
+        for sentence, hinders in extensions.told(site, database):
+            yield PROBLEM if hinders else HINT, sentence
 
 
 def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:

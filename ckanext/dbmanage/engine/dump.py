@@ -52,6 +52,7 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
 def _expected(database: Database) -> int:
     with closing(database.connect()) as connection:
         tables = postgres.tables(connection)
+        postgres.refuse_unreadable(connection, database.name)
     if not tables and database.part == "database":
         raise Refused(
             f"the database {database.name!r} is empty: `ckan db init` makes its "

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import psycopg2
 
-from . import Site, Warn, archive, postgres, rights
+from . import Site, Warn, archive, extensions, postgres, rights
 from .archive import Contents, Entry
 from .errors import ConnectionFailed, Refused
 from .postgres import Connection, Database, closing, query
@@ -144,7 +144,7 @@ def renamed(found: Contents, role: str) -> str:
 
 def _left(found: Contents, kinds: tuple[str, ...]) -> dict[int, Entry]:
     left: dict[int, Entry] = {}
-    ids: set[str] = set()
+    ids: set[int] = set()
     # an entry stands behind what it needs, but for the odd circle
     for _ in range(2):
         for entry in found.entries:
@@ -155,7 +155,7 @@ def _left(found: Contents, kinds: tuple[str, ...]) -> dict[int, Entry]:
                 or not ids.isdisjoint(entry.needs)
             ):
                 left[entry.id] = entry
-                ids.add(str(entry.id))
+                ids.add(entry.id)
     return left
 
 
@@ -173,7 +173,7 @@ def refuse_lost_rows(plan: Plan, name: str) -> None:
 
 
 def refuse_open_public(
-    site: Site, plan: Plan, found: Contents, connection: Connection
+    site: Site, part: str, plan: Plan, found: Contents, connection: Connection
 ) -> None:
     """Refuses where schema public of the copy would be open to everybody, and was not.
 
@@ -186,34 +186,36 @@ def refuse_open_public(
         if (entry.kind, entry.schema, entry.name) == _PUBLIC
         for right in rights.read(entry)
     ]
-    if not _public_can_be_closed(site, connection, plan.role) and (
+    if not _public_can_be_closed(site, part, connection, plan.role) and (
         rights.CREATE not in _public(given, found, plan)
     ):
-        raise Refused(_open_public(plan.role))
+        raise Refused(_open_public(part, plan.role))
 
 
 def open_public(site: Site, database: Database) -> str:
     """Why a copy of a live database would be refused for it, empty when it is not."""
     with closing(database.maintenance()) as connection:
-        if _public_can_be_closed(site, connection, database.role):
+        if _public_can_be_closed(site, database.part, connection, database.role):
             return ""
     with closing(database.connect()) as connection:
         open_ = query(
             connection, "SELECT has_schema_privilege('public', 'public', 'CREATE')"
         )
-    return "" if open_ == [(True,)] else _open_public(database.role)
+    return "" if open_ == [(True,)] else _open_public(database.part, database.role)
 
 
-def _public_can_be_closed(site: Site, connection: Connection, role: str) -> bool:
+def _public_can_be_closed(
+    site: Site, part: str, connection: Connection, role: str
+) -> bool:
     return (
         postgres.server_major(connection) > _OPEN_UNTIL
-        or site.scratch_template not in ("", "template0")
+        or site.scratch_templates.get(part, "template0") != "template0"
         or _is_superuser(connection, role)
         or _is_superuser(connection)
     )
 
 
-def _open_public(role: str) -> str:
+def _open_public(part: str, role: str) -> str:
     return (
         "in a new database of PostgreSQL 14 everybody may make objects in the schema "
         "public, which only a superuser can change; in the archive it is closed. As "
@@ -222,7 +224,7 @@ def _open_public(role: str) -> str:
         "TEMPLATE template0;\n"
         "  \\connect ckan_scratch\n"
         f"  ALTER SCHEMA public OWNER TO {role_sql(role)};\n"
-        "and set ckanext.dbmanage.scratch_template = ckan_scratch; or set "
+        f"and set {extensions.option(part)} = ckan_scratch; or set "
         "ckanext.dbmanage.admin_url to a superuser's connection"
     )
 
@@ -272,7 +274,7 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         plan.role,
     )
 
-    ids = {str(entry.id) for entry in found.entries}
+    ids = {entry.id for entry in found.entries}
 
     def fails(entry: Entry) -> bool:
         if entry.kind == "SCHEMA":
@@ -341,7 +343,7 @@ def complete(
             f"CKAN's to use: what was in them is in the database's own"
         )
     _tell_owners(found, there, plan, warn, live)
-    _tell_rights(found, there, plan, warn, live)
+    _tell_rights(copy.part, found, there, plan, warn, live)
 
 
 def _make_left(
@@ -580,7 +582,7 @@ def _wanted_rights(found: Contents, there: Contents, plan: Plan) -> list[list[st
 
 
 def _tell_rights(
-    found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
+    part: str, found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
 ) -> None:
     different = _different(found, there, plan)
     missing = sorted(
@@ -616,10 +618,10 @@ def _tell_rights(
             "in the copy somebody may do more than the archive says, and CKAN's role "
             "cannot take it away; nothing was switched. "
             + (
-                _open_public(plan.role)
+                _open_public(part, plan.role)
                 if only and int(there.server.split(".")[0]) <= _OPEN_UNTIL
                 else "A superuser runs this in a database that becomes "
-                f"ckanext.dbmanage.scratch_template:\n{shown}"
+                f"{extensions.option(part)}:\n{shown}"
             )
         )
     less = [sql for difference in different.values() for sql in difference.less]

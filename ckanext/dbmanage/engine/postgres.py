@@ -569,6 +569,39 @@ def tables(connection: Connection) -> list[tuple[str, str, str, int]]:
     return query(connection, _TABLES)  # type: ignore[return-value]
 
 
+_UNREADABLE = """
+    SELECT DISTINCT format('GRANT %s %s TO %I;', what, name, current_user)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, LATERAL (VALUES
+        ('USAGE ON SCHEMA', quote_ident(nspname),
+         has_schema_privilege(n.oid, 'USAGE')),
+        (CASE relkind WHEN 'S' THEN 'SELECT ON SEQUENCE' ELSE 'SELECT ON TABLE' END,
+         format('%I.%I', nspname, relname),
+         CASE relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+                      ELSE has_table_privilege(c.oid, 'SELECT') END)
+        ) AS needed (what, name, has)
+    WHERE NOT has AND relkind IN ('r', 'S') AND relpersistence <> 't'
+      AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid
+                      AND d.classid = 'pg_class'::regclass AND d.deptype = 'e')
+    ORDER BY 1 DESC"""
+
+
+def unreadable(connection: Connection) -> list[str]:
+    """The SQL that lets the connection's role read all that a dump reads."""
+    return [statement for (statement,) in query(connection, _UNREADABLE)]
+
+
+def refuse_unreadable(connection: Connection, name: str) -> None:
+    """Raises Refused, with the SQL, where a dump of this database would fail."""
+    if statements := unreadable(connection):
+        shown = "\n".join(f"  {statement}" for statement in statements)
+        raise Refused(
+            f"CKAN's role may not read all of the database {name!r}, so it cannot be "
+            "dumped whole. As the owner of the tables, or as PostgreSQL's superuser, "
+            f"run in it once:\n{shown}"
+        )
+
+
 def drop_tables(connection: Connection, names: Iterable[tuple[str, str]]) -> None:
     """Drops tables with all that depends on them, in one transaction.
 

@@ -27,6 +27,7 @@ from . import (
     Warn,
     archive,
     backup,
+    extensions,
     faithful,
     files,
     postgres,
@@ -256,7 +257,8 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
                 archive.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
             faithful.refuse_lost_rows(plan, source.name)
-            faithful.refuse_open_public(site, plan, held, connection)
+            faithful.refuse_open_public(site, part, plan, held, connection)
+        extensions.refuse_lacking(site, part, held, source.name)
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
         outdated(source.name, migrations, site)
@@ -646,6 +648,7 @@ def _load(
             plan = faithful.plan(found, connection, scratch.database.role)
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)
+            left |= extensions.left_out(part, found, connection, warn)
             chosen = archive.choose(found, connection, left)
             settings = f"{_settings(connection)} {postgres.unlimited(connection)}"
         listed = directory / "list"

@@ -149,10 +149,10 @@ def _create(
     )
     owner = rows[0][2] if rows else live.role
     options: list[sql.Composable] = [sql.SQL("OWNER {}").format(sql.Identifier(owner))]
-    template = site.scratch_template or "template0"
+    template = site.scratch_templates.get(pair.part, "template0")
     options.append(sql.SQL("TEMPLATE {}").format(sql.Identifier(template)))
-    if template == "template0":
-        options += _locale(keeper, rows[0][1] if rows else _noted_locale(of, pair.part))
+    # the server refuses a template of another locale
+    options += _locale(keeper, rows[0][1] if rows else _noted_locale(of, pair.part))
     if rows and rows[0][3]:
         options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(rows[0][3])))
     if rows and rows[0][1].get("datistemplate"):

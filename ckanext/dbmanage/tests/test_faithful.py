@@ -371,7 +371,7 @@ def test_schema_public_is_never_more_open_than_it_was(
         create, _, alter = re.split(r"\s*\\connect (\w+)\n", sql)
         made.cluster.sql(create)
         made.cluster.sql(alter, "ckan_scratch")
-        made.site = replace(made.site, scratch_template="ckan_scratch")
+        made.site = replace(made.site, scratch_templates={"database": "ckan_scratch"})
     made.preflight(source)
     with made.copy(source) as name:
         assert made.cluster.sql(makers, name) == before

@@ -125,7 +125,8 @@ def test_option_defaults() -> None:
     assert config.parts({}) == ()
     assert config.jobs({}) == 2
     assert config.pg_bin({}) == ""
-    assert config.scratch_template({}) == "template0"
+    both = {"database": "template0", "datastore": "template0"}
+    assert config.scratch_templates({}) == both
     assert config.undo_days({}) == 7
     assert config.retention({}) == {
         "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
