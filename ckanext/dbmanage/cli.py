@@ -353,8 +353,9 @@ def restore(
 ) -> None:
     """Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump -Fc.
 
-    It goes into a copy beside what is live, is checked there, and is switched in at
-    once; what was replaced is kept for `ckan db undo`, and backed up.
+    A directory or a file is written with a slash, as in ./portal.dump. It goes into a
+    copy beside what is live, is checked there, and is switched in at once; what was
+    replaced is kept for `ckan db undo`, and backed up.
     """
     talk = Talk(quiet)
     _restore(ctx, talk, source, only, preview, trust, no_backup, yes)
