@@ -11,7 +11,6 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -168,11 +167,18 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
-    from .engine import files
-    from .engine.backup import content_file
-    from .engine.repository import create_file
+    from .engine import files, listing
+    from .engine.errors import Untrusted
+    from .engine.repository import UNSIGNED
+    from .engine.target import whole
 
-    listed = content_file(found, "files")
+    if not found.signed:
+        raise Untrusted(
+            f"backup {found.id} {UNSIGNED} with this site's secret: nobody vouches for "
+            f"its list of uploads. Its uploads come back with `ckan db restore "
+            f"{found.id} --only files --trust`"
+        )
+    listed = listing.of(found)
     if output is None:
         if sys.stdout.isatty():
             raise click.UsageError(
@@ -180,14 +186,8 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
             )
         files.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
-    partial = Path(f"{output}.partial")
-    try:
-        with create_file(partial) as file:
-            files.fetch(listed, found.objects, path, file)
-        partial.rename(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole(output, 0o600) as file:
+        files.fetch(listed, found.objects, path, file)
 
 
 def _table(described: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 
-from . import Progress, Site, Warn, backup, files, restore
+from . import Progress, Site, Warn, backup, listing, restore
 from .errors import Damaged, ToolFailed, Untrusted
 from .postgres import Connection, Database, closing, query
 from .repository import Backup, Repository, now, write_file
@@ -122,12 +122,13 @@ def _uploads(
     site: Site, found: Backup, connection: Connection, record: dict[str, Any]
 ) -> None:
     """Every upload that the database names is in the backup, or was missing before."""
-    listed = files.lines(found.path / files.LIST)
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
         cursor.execute("CREATE TEMP TABLE named (path text)")
-        lines: Any = _Lines(_held(listed))
-        cursor.copy_expert("COPY held FROM STDIN", lines)
+        lines = _Lines(_held(listing.of(found).lines()))
+        cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
+        if lines.broken:
+            raise lines.broken
         for table, statement in site.named_uploads.items():
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
@@ -162,19 +163,26 @@ def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 class _Lines:
-    """Lines as the file that psycopg2 wants to read."""
+    """Lines as the file that psycopg2 wants to read.
+
+    `broken` is what ended them: psycopg2 would make a text of it.
+    """
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
+        self.broken: Exception | None = None
 
     def read(self, _size: int = -1) -> str:
         """Some lines, nothing at the end."""
         found, length = [], 0
-        for line in self._lines:
-            found.append(line)
-            length += len(line)
-            if length > 1 << 16:
-                break
+        try:
+            for line in self._lines:
+                found.append(line)
+                length += len(line)
+                if length > 1 << 16:
+                    break
+        except (Damaged, OSError) as error:
+            self.broken = error
         return "".join(found)
 
 
