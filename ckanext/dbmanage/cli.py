@@ -81,9 +81,9 @@ def _portal(ctx: click.Context, talk: Talk) -> Portal:
 
 
 def _open(
-    ctx: click.Context, talk: Talk, heads: bool = False
+    ctx: click.Context, talk: Talk, writes: bool = True
 ) -> tuple[Site, Repository]:
-    return operations.open_site(_portal(ctx, talk), heads)
+    return operations.open_site(_portal(ctx, talk), writes=writes)
 
 
 def _may_go_on(question: str, yes: bool) -> None:
@@ -146,7 +146,7 @@ def backups(
 
     With --fetch one upload comes out of it, by its path as files.jsonl has it.
     """
-    _, repository = _open(ctx, Talk(quiet=as_json or fetch is not None))
+    _, repository = _open(ctx, Talk(quiet=as_json or fetch is not None), writes=False)
     if fetch is not None:
         if id is None:
             raise click.UsageError("--fetch needs the ID of a backup")
@@ -442,7 +442,7 @@ def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
     talk = Talk(quiet)
-    site, _ = _open(ctx, talk)
+    site, _ = _open(ctx, talk, writes=False)
     if file == "-":
         engine.to_stream(site, only, sys.stdout.buffer, talk.progress)
     else:
@@ -570,7 +570,7 @@ def maintenance(
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
     from .engine.maintenance import AWAY, READ_ONLY, Maintenance
 
-    site, repository = _open(ctx, Talk(quiet=as_json))
+    site, repository = _open(ctx, Talk(quiet=as_json), writes=what != "status")
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     if what == "on":
         level = READ_ONLY if read_only else AWAY

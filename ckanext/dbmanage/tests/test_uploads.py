@@ -275,7 +275,7 @@ def test_a_link_to_what_is_another_s_is_not_followed(portal: Portal) -> None:
     other = portal.directory / "other"
     other.mkdir()
     (other / "secret").write_text("secret")
-    os.chown(portal.storage, 1234, 1234)
+    os.chown(other, 1234, 1234)
     (portal.storage / "link").symlink_to(other)
     done = portal.module("backup")
     assert "'link' is a link: not included" in done.stderr
