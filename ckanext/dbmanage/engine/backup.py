@@ -200,7 +200,9 @@ def _take_uploads(
     objects = repository.path / files.OBJECTS
     named: Iterable[str] = ()
     if "database" in sources:
-        named = postgres.texts(sources["database"].connection, site.named_uploads)
+        # others than CKAN's own are no uploads that could be missing
+        rows = postgres.rows(sources["database"].connection, site.named_uploads)
+        named = (path for path, own in rows if own)
     taken, listed = files.take(
         files.folders(site.uploads, repository.path),
         objects,

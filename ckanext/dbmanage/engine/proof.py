@@ -115,16 +115,20 @@ def _look(
         backed_up = source.backup
         if backed_up is not None and backed_up.files.get("included"):
             with closing(copies["database"].connect()) as connection:
-                _uploads(site, backed_up, connection, record)
+                _uploads(site, backed_up, connection, record, warn)
 
 
 def _uploads(
-    site: Site, found: Backup, connection: Connection, record: dict[str, Any]
+    site: Site,
+    found: Backup,
+    connection: Connection,
+    record: dict[str, Any],
+    warn: Warn,
 ) -> None:
     """Every upload that the database names is in the backup, or was missing before."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
-        cursor.execute("CREATE TEMP TABLE named (path text)")
+        cursor.execute("CREATE TEMP TABLE named (path text, own bool)")
         lines = _Lines(_held(listing.of(found).lines()))
         cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
         if lines.broken:
@@ -133,24 +137,32 @@ def _uploads(
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
                 cursor.execute(f"INSERT INTO named {statement}")  # records.py's own
-    ((named,),) = query(connection, "SELECT count(*) FROM named")
+    ((named,),) = query(
+        connection,
+        "SELECT count(*) FROM named WHERE own OR path IN (SELECT path FROM held)",
+    )
     ((missing,),) = query(
         connection, "SELECT count(*) FROM named JOIN held USING (path) WHERE missing"
     )
-    lost = query(
-        connection,
-        "SELECT path, count(*) OVER () FROM named"
-        " WHERE NOT EXISTS (SELECT FROM held WHERE held.path = named.path)"
-        " ORDER BY path LIMIT %s",
-        _SHOWN,
-    )
+    lost = query(connection, _LOST, True, _SHOWN)
     record["uploads"] = {"named": named, "missing_before": missing}
+    for path, count in query(connection, _LOST, False, 1):
+        warn(
+            f"{count} names in the database are none that CKAN gives to an upload, such"
+            f" as {path[:200]!r}: nothing is looked for by them"
+        )
     record["problems"] += [
         f"upload {path!r} is named by the database and is not in the backup"
         for path, _ in lost
     ]
     if lost and lost[0][1] > _SHOWN:
         record["problems"].append(f"and {lost[0][1] - _SHOWN} uploads more")
+
+
+_LOST = """
+    SELECT path, count(*) OVER () FROM named
+    WHERE own = %s AND NOT EXISTS (SELECT FROM held WHERE held.path = named.path)
+    ORDER BY path LIMIT %s"""
 
 
 def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
