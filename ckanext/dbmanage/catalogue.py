@@ -176,10 +176,11 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     For a timer. Everything appears at once or not at all; a file whose content did not
     change stays as it is.
     """
-    from . import config
+    from . import config, operations
     from . import publish as engine
 
     talk, settings = Talk(quiet), settings_of(ctx)
+    operations.refuse_root(config.site(settings, stored=False))
     begun = time.monotonic()
     number = jobs or config.jobs(settings)
     try:
@@ -223,7 +224,7 @@ def reindex(
     indexed is named, the others are indexed all the same. --deep finds what a time does
     not show, like an organization's new title; not a change of who may see a dataset.
     """
-    from . import config
+    from . import config, operations
     from . import reindex as engine
     from .engine.errors import Refused
     from .engine.repository import Repository
@@ -253,7 +254,9 @@ def reindex(
     if done.failed or not done.agrees:
         sys.exit(1)
     with contextlib.suppress(Refused):  # without a repository nothing is owed
-        Repository(config.repository(settings), ()).mark("reindex", False)
+        site = config.site(settings)
+        operations.refuse_root(site)  # what is owed stays: CKAN's user does it again
+        Repository(site.repository, ()).mark("reindex", False)
 
 
 def _write_out(lines: bytes) -> None:

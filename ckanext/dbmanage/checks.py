@@ -177,13 +177,17 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         return
     named: set[str] = set()
     with closing(site.databases["database"].connect()) as connection:
-        for path in postgres.texts(connection, site.named_uploads):
+        own: set[str] = set()
+        for path, is_own in postgres.rows(connection, site.named_uploads):
             named.add(path)
+            if is_own:
+                own.add(path)
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(postgres.texts(connection, {"resource": ids}))
     found = set(files.paths(files.folders(site.uploads, repository.path)))
-    missing = sorted(named - found)
+    missing = sorted(own - found)
+    named = own | (named & found)  # by others nothing is looked for
     unnamed = sorted(
         path
         for path in found - named

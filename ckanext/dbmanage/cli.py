@@ -12,7 +12,6 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,9 +83,9 @@ def _portal(ctx: click.Context, talk: Talk) -> Portal:
 
 
 def _open(
-    ctx: click.Context, talk: Talk, heads: bool = False
+    ctx: click.Context, talk: Talk, writes: bool = True
 ) -> tuple[Site, Repository]:
-    return operations.open_site(_portal(ctx, talk), heads)
+    return operations.open_site(_portal(ctx, talk), writes=writes)
 
 
 def _may_go_on(question: str, yes: bool) -> None:
@@ -149,7 +148,7 @@ def backups(
 
     With --fetch one upload comes out of it, by its path as files.jsonl has it.
     """
-    _, repository = _open(ctx, Talk(quiet=as_json or fetch is not None))
+    _, repository = _open(ctx, Talk(quiet=as_json or fetch is not None), writes=False)
     if fetch is not None:
         if id is None:
             raise click.UsageError("--fetch needs the ID of a backup")
@@ -170,11 +169,18 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
-    from .engine import files
-    from .engine.backup import content_file
-    from .engine.repository import create_file
+    from .engine import files, listing
+    from .engine.errors import Untrusted
+    from .engine.repository import UNSIGNED
+    from .engine.target import whole
 
-    listed = content_file(found, "files")
+    if not found.signed:
+        raise Untrusted(
+            f"backup {found.id} {UNSIGNED} with this site's secret: nobody vouches for "
+            f"its list of uploads. Its uploads come back with `ckan db restore "
+            f"{found.id} --only files --trust`"
+        )
+    listed = listing.of(found)
     if output is None:
         if sys.stdout.isatty():
             raise click.UsageError(
@@ -182,14 +188,8 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
             )
         files.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
-    partial = Path(f"{output}.partial")
-    try:
-        with create_file(partial) as file:
-            files.fetch(listed, found.objects, path, file)
-        partial.rename(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole(output, 0o600) as file:
+        files.fetch(listed, found.objects, path, file)
 
 
 def _table(described: list[dict[str, Any]]) -> str:
@@ -445,7 +445,7 @@ def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
     talk = Talk(quiet)
-    site, _ = _open(ctx, talk)
+    site, _ = _open(ctx, talk, writes=False)
     if file == "-":
         engine.to_stream(site, only, sys.stdout.buffer, talk.progress)
     else:
@@ -576,7 +576,7 @@ def maintenance(
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
     from .engine.maintenance import AWAY, READ_ONLY, Maintenance
 
-    site, repository = _open(ctx, Talk(quiet=as_json))
+    site, repository = _open(ctx, Talk(quiet=as_json), writes=what != "status")
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     if what == "on":
         level = READ_ONLY if read_only else AWAY

@@ -7,12 +7,15 @@ was replaced). Knows neither click nor the web.
 
 from __future__ import annotations
 
+import os
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
@@ -57,8 +60,13 @@ class Portal:
     actor: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
-    """The site and its repository; brings the index up to date where that is owed."""
+def open_site(
+    portal: Portal, heads: bool = False, *, writes: bool = True
+) -> tuple[Site, Repository]:
+    """The site and its repository; brings the index up to date where that is owed.
+
+    Unless `writes` is off, as root only where all of it is root's. Raises Refused.
+    """
     from . import config, records, upgrade
     from .engine.repository import Repository
 
@@ -66,10 +74,25 @@ def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
     known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
     named = records.named_uploads(*config.upload_bases(settings))
     site = replace(config.site(settings, known), named_uploads=named)
+    if writes:
+        refuse_root(site)
     repository = Repository(site.repository, site.secrets, portal.actor)
-    if portal.app is not None and repository.marked("reindex"):
+    if writes and portal.app is not None and repository.marked("reindex"):
         reindex(portal, repository)
     return site, repository
+
+
+def refuse_root(site: Site) -> None:
+    """Refuses to write as root where a directory is another user's. Raises Refused."""
+    from .engine import files, owner
+
+    among = files.folders(site.uploads, Path(site.repository))
+    places = [site.repository, site.public_dir, *site.uploads.values()]
+    words = [sys.executable, *sys.orig_argv[1:]]
+    if ini := os.environ.get("CKAN_INI"):  # sudo takes the environment away
+        words = ["env", f"CKAN_INI={ini}", *words]
+    places += [str(folder.path) for folder in among]
+    owner.refuse_root(filter(None, places), shlex.join(words))
 
 
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:

@@ -26,20 +26,28 @@ KINDS = (
 )
 
 
+#: what `munge_filename` and its predecessor leave of a name, and the ids of resources
+#: that `resource_id_validator` lets pass; SQL, `$` is the end and not a line's
+_NAME = "^[A-Za-z0-9._-]{1,140}$"
+_ID = "^[0-9A-Za-z _-]{7,100}$"
+
+
 def named_uploads(
     bases: Mapping[str, str], storages: Mapping[str, str]
 ) -> dict[str, str]:
-    """SQL by table for the paths of the uploads that the database names.
+    """SQL by table for the paths of the uploads that the database names: path, own.
 
+    `own` says whether CKAN itself could have written that name. Users set others, to
+    break a check or to forge its lines: those count only where there is such a file.
     `bases` and `storages` begin the paths, as `config.upload_bases` gives them.
     """
-    own = "<> '' AND {} !~* '^([a-z]+:)?/'"
     found = {}
     if "resource" in bases:
         found["resource"] = (
             f"SELECT {_literal(bases['resource'] + '/')}"  # noqa: S608
             " || substr(id, 1, 3) || '/'"
-            " || substr(id, 4, 3) || '/' || substr(id, 7) FROM public.resource"
+            " || substr(id, 4, 3) || '/' || substr(id, 7) AS path,"
+            f" id ~ '{_ID}' AS own FROM public.resource"
             " WHERE url_type = 'upload' AND state = 'active'"
         )
     for kind, table, column, where in (
@@ -49,9 +57,10 @@ def named_uploads(
     ):
         if kind in bases:
             found[table] = (
-                f"SELECT {_literal(bases[kind] + '/')} || {column}"  # noqa: S608
+                f"SELECT {_literal(bases[kind] + '/')} || {column} AS path,"  # noqa: S608
+                f" {column} ~ '{_NAME}' AND {column} !~ '^[.]+$' AS own"
                 f' FROM public."{table}"'
-                f" WHERE {where} AND {column} {own.format(column)}"
+                f" WHERE {where} AND {column} <> '' AND {column} !~* '^([a-z]+:)?/'"
             )
     if storages:
         cases = " ".join(
@@ -59,9 +68,9 @@ def named_uploads(
             for name, base in storages.items()
         )
         found["file"] = (
-            "SELECT path FROM (SELECT CASE storage "  # noqa: S608
-            f"{cases} END || location AS path FROM public.file) f"
-            " WHERE path IS NOT NULL"
+            "SELECT path, location !~ '[[:cntrl:]]|//|^/|/$|(^|/)[.]{1,2}(/|$)'"  # noqa: S608
+            f" AS own FROM (SELECT CASE storage {cases} END || location AS path,"
+            " location FROM public.file) f WHERE path IS NOT NULL"
         )
     return found
 

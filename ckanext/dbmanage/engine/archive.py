@@ -220,7 +220,8 @@ def read_to_end(file: Any, name: str, pg_bin: str) -> None:
 def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path:
     """The archive as a plain file, which is what parallel loading needs.
 
-    With `sha256` the file's bytes are compared once more on the way. Raises Damaged.
+    With `sha256` the file's bytes are compared once more on the way, and the plain file
+    is one of ours even when nothing is packed. Raises Damaged.
     """
     size, done = path.stat().st_size, 0
     digest = hashlib.sha256()
@@ -234,7 +235,7 @@ def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path
             progress("unpack", done, size)
             return chunk
 
-    if not path.name.endswith(".zst"):
+    if not sha256 and not path.name.endswith(".zst"):
         return path
     plain = directory / path.name.removesuffix(".zst")
     with open_plain(path) as file, create_file(plain) as out:

@@ -23,8 +23,9 @@ from typing import IO, Any
 import psycopg2
 import zstandard
 
-from . import Progress, Site, Warn, archive, extensions, files, postgres
+from . import Progress, Site, Warn, archive, extensions, files, listing, postgres
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
+from .listing import Changed, Listing
 from .opened import open_plain
 from .postgres import Connection, Database
 from .repository import (
@@ -116,11 +117,11 @@ def take(
             uploads: dict[str, Any] = {"included": False}
             if "files" in wanted:
                 inside = replaced.inside if replaced else {}
-                taken = _take_uploads(
+                taken, listed = _take_uploads(
                     site, repository, partial, staged, sources, inside, progress
                 )
                 uploads = {"included": True} | asdict(taken)
-                contents[files.LIST] = _measured(partial / files.LIST)
+                contents[files.LIST] = {"bytes": listed.bytes, "sha256": listed.sha256}
             moments = [source.taken for source in sources.values()] or [0.0]
             manifest = _manifest(site, name, reason, note) | {
                 "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
@@ -201,41 +202,37 @@ def _take_uploads(
     sources: Mapping[str, _Source],
     inside: Mapping[str, str],
     progress: Progress,
-) -> files.Taken:
-    earlier = next((b for b in repository.backups() if _is_trusted_list(b)), None)
+) -> tuple[files.Taken, Listing]:
+    earlier = next((b for b in repository.backups() if _has_own_list(b)), None)
     objects = repository.path / files.OBJECTS
     named: Iterable[str] = ()
     if "database" in sources:
-        named = postgres.texts(sources["database"].connection, site.named_uploads)
-    taken = files.take(
+        # others than CKAN's own are no uploads that could be missing
+        rows = postgres.rows(sources["database"].connection, site.named_uploads)
+        named = (path for path, own in rows if own)
+    taken, listed = files.take(
         files.folders(site.uploads, repository.path),
         objects,
         partial / files.LIST,
         staged,
         inside=inside,
-        previous=earlier.path / files.LIST if earlier else None,
+        previous=listing.of(earlier) if earlier else None,
         named=named,
         progress=progress,
         expected=earlier.files["bytes"] if earlier else 0,
     )
     taken.not_included += site.uploads_elsewhere
-    return taken
+    return taken, listed
 
 
-def _is_trusted_list(backup: Backup) -> bool:
+def _has_own_list(backup: Backup) -> bool:
     """Whether its list of uploads is what a manifest of this site says it is."""
-    about = backup.manifest.get("contents", {}).get(files.LIST)
-    with suppress(OSError):
-        return bool(backup.signed and about == _measured(backup.path / files.LIST))
+    if backup.signed:
+        with suppress(OSError, Refused, Changed):
+            for _ in listing.of(backup).raw():
+                pass
+            return True
     return False
-
-
-def _measured(path: Path) -> dict[str, Any]:
-    with open_plain(path) as file:
-        tally = _Tally(file, lambda _: None)
-        while tally.read(_CHUNK):
-            pass
-    return {"bytes": tally.size, "sha256": tally.digest.hexdigest()}
 
 
 @contextmanager
@@ -401,7 +398,7 @@ def fingerprint(secret: str) -> str:
 def _write_manifest(partial: Path, manifest: dict[str, Any]) -> None:
     for name, content in (
         (MANIFEST, dumped(manifest)),
-        (SUMS, _sums(manifest, dumped(manifest))),
+        (SUMS, sums_of(manifest, dumped(manifest))),
     ):
         with create_file(partial / name) as file:
             file.write(content)
@@ -409,7 +406,8 @@ def _write_manifest(partial: Path, manifest: dict[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def _sums(manifest: dict[str, Any], written: bytes) -> bytes:
+def sums_of(manifest: dict[str, Any], written: bytes) -> bytes:
+    """The content of SHA256SUMS; `written` is the manifest as it stands on the disk."""
     sums = {name: about["sha256"] for name, about in manifest["contents"].items()}
     sums[MANIFEST] = hashlib.sha256(written).hexdigest()
     return "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
@@ -547,7 +545,7 @@ def problems_of(
     for name in sorted(expected & set(there)):
         if not is_regular(there[name]):
             problems.append(f"{name}: is not a plain file")
-    if SUMS in there and sums != _sums(manifest, written):
+    if SUMS in there and sums != sums_of(manifest, written):
         problems.append(f"{SUMS}: was changed (it does not agree with the manifest)")
     readable = [n for n in contents if n in there and is_regular(there[n])]
     total = sum(contents[n]["bytes"] for n in readable)
@@ -563,8 +561,7 @@ def problems_of(
     )
     problems += [problem for name in readable for problem in found[name]]
     if uploads and files.LIST in readable and not found[files.LIST]:
-        listed = backup.path / files.LIST
-        problems += files.problems(listed, backup.objects, work.count)
+        problems += files.problems(listing.of(backup), backup.objects, work.count)
     return problems
 
 
@@ -604,9 +601,7 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 
 
 def content_file(backup: Backup, part: str) -> Path:
-    """The archive or list of a part. Raises Refused when the backup has none."""
-    if part == "files" and part in backup.parts:
-        return backup.path / files.LIST
+    """The archive of a part. Raises Refused when the backup has none."""
     names = [
         f"{part}{s}" for s in _SUFFIXES if f"{part}{s}" in backup.manifest["contents"]
     ]
@@ -617,7 +612,7 @@ def content_file(backup: Backup, part: str) -> Path:
     return backup.path / names[0]
 
 
-class _Tally:
+class Tally:
     """A file that is read once by somebody else, and what went through."""
 
     def __init__(self, file: IO[bytes], read: Callable[[int], None]) -> None:
@@ -639,7 +634,7 @@ def _check(
     problem = ""
     try:
         with open_plain(backup.path / name) as file:
-            tally = _Tally(file, read)
+            tally = Tally(file, read)
             if structure and name != files.LIST:
                 try:
                     archive.read_to_end(tally, name, pg_bin)

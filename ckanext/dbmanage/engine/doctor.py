@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, extensions, faithful, files, postgres, published, restore, switch
+from . import (
+    Site,
+    extensions,
+    faithful,
+    files,
+    owner,
+    postgres,
+    published,
+    restore,
+    switch,
+)
 from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
@@ -92,6 +102,14 @@ def _repository(site: Site, repository: Repository) -> Iterator[tuple[str, str]]
     if not path.is_dir():
         yield HINT, f"{path} is made by the first `ckan db backup`"
         return
+    places = [path, *site.uploads.values()]
+    if os.geteuid() == 0 and (found := owner.foreign(places)):
+        directory, user = found
+        yield (
+            HINT,
+            f"this runs as root, and {directory} belongs to the user {user}: what "
+            f"writes is refused to root; run commands by `sudo -u {user}`",
+        )
     if not os.access(path, os.W_OK | os.X_OK):
         yield PROBLEM, f"{path} may not be written to by this user: chown it to CKAN's"
         return

@@ -17,31 +17,38 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from . import Progress
 from .errors import Damaged, Refused
+from .lines import Written
+from .listing import (
+    HASH,
+    LIST,
+    NOT_UPLOADS,
+    OURS,
+    Changed,
+    Listing,
+    facts_of,
+    line_of,
+    safe,
+)
+from .opened import open_plain
 from .repository import create_directory, create_file, sync_directory, write_file
 
-LIST = "files.jsonl"
 OBJECTS = "objects"
-#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
-_NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
-_OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
 _TOKEN = ".dbmanage"  # noqa: S105
-_HASH = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
-_MAX_LINE = 1 << 16
 _MAX_DEPTH = 64
 _ATTEMPTS = 5
 #: two changes within this many ns may bear the same time
@@ -74,7 +81,7 @@ class Folder:
                 entry.name
                 for entry in entries
                 if entry.name not in self.skip | {_TOKEN}
-                and not _OURS.fullmatch(entry.name)
+                and not OURS.fullmatch(entry.name)
                 and not entry.is_symlink()
                 and (entry.is_dir() or entry.is_file())
             )
@@ -89,11 +96,11 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
         path = Path(root)
         if not path.is_dir():
             continue
-        skip = set(_NOT_UPLOADS) if not prefix else {"lost+found"}
+        skip = set(NOT_UPLOADS) if not prefix else {"lost+found"}
         below = []
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
-                if entry.name in skip or _OURS.fullmatch(entry.name):
+                if entry.name in skip or OURS.fullmatch(entry.name):
                     continue
                 real = Path(entry.path).resolve()
                 # `@NAME/…` is the path of another storage's upload
@@ -177,7 +184,7 @@ def _walk(among: list[Folder], inside: Mapping[str, str]) -> Iterator[_Found]:
                 continue
             handles[folder] = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             for name in os.listdir(base):
-                if name in folder.skip | {_TOKEN} or _OURS.fullmatch(name):
+                if name in folder.skip | {_TOKEN} or OURS.fullmatch(name):
                     continue
                 units.append((folder.joined(name).split("/"), folder, name))
         for parts, folder, name in sorted(units, key=lambda unit: unit[0]):
@@ -230,77 +237,6 @@ def _facts(path: str, status: os.stat_result) -> dict[str, Any]:
     }
 
 
-def _line(facts: Mapping[str, Any]) -> bytes:
-    # names byte by byte as on the disk, so that `sed` and `cp` can do with them
-    text = json.dumps(facts, ensure_ascii=False)
-    return text.encode("utf-8", "surrogateescape") + b"\n"
-
-
-def _facts_of(line: bytes) -> Any:
-    return json.loads(line.decode("utf-8", "surrogateescape"))
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a list of uploads, each checked: it may be hostile.
-
-    Paths are relative, without `..` and in strictly ascending order, so that none
-    comes twice. Raises Damaged.
-    """
-    before: list[str] = []
-    with open(path, "rb") as file:
-        for number in range(1, 1 << 62):
-            raw = file.readline(_MAX_LINE)
-            if not raw:
-                return
-            facts: dict[str, Any] = {}
-            try:
-                facts = _facts_of(raw) if raw.endswith(b"\n") else {}
-                problem = _problem(facts)
-            except (ValueError, RecursionError):
-                problem = "is not JSON"
-            if not problem and ("sha256" in facts or "refused" in facts):
-                parts = facts["path"].split("/")
-                if parts <= before or parts[: len(before)] == before != []:
-                    problem = "is not after the path before it"
-                before = parts
-            if problem:
-                raise Damaged(LIST, [f"{LIST}: line {number} {problem}"])
-            yield facts
-
-
-def _problem(facts: Any) -> str:
-    if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
-        return "names no path"
-    path: str = facts["path"]
-    parts = path.split("/")
-    if not safe(path) or (parts[0] in _NOT_UPLOADS):
-        return f"names {path[:200]!r}, which is no path of an upload"
-    if "sha256" not in facts and ("missing" in facts or "refused" in facts):
-        return ""
-    for key in ("size", "ctime_ns", "inode"):
-        if type(facts.get(key)) is not int or facts["size"] < 0:
-            return f"has no {key}"
-    if not isinstance(facts.get("mtime"), (int, float)):
-        return "has no mtime"
-    found = facts.get("sha256")
-    if not isinstance(found, str) or not _HASH.fullmatch(found):
-        return "has no sha256"
-    return ""
-
-
-def safe(path: str) -> bool:
-    """Whether it is a relative path of plain names."""
-    parts = path.split("/")
-    return (
-        0 < len(os.fsencode(path)) < 4000
-        and "\0" not in path
-        and not any(
-            part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts
-        )
-        and not _OURS.fullmatch(parts[0])
-    )
-
-
 def object_path(objects: Path, digest: str) -> Path:
     """Where a content lies; `digest` is 64 hex digits, `lines` has looked."""
     return objects / digest[:2] / digest
@@ -338,75 +274,110 @@ def take(
     staged: Path,
     *,
     inside: Mapping[str, str] | None = None,
-    previous: Path | None = None,
+    previous: Listing | None = None,
     named: Iterable[str] = (),
     progress: Progress = lambda *_: None,
     expected: int = 0,
-) -> Taken:
+) -> tuple[Taken, Listing]:
     """Writes the list of uploads, and the contents that are new to `staged`.
 
-    What has the path, size, times and inode of a line of `previous`, a list that can be
-    trusted, is not read again. `inside` are the folders' directories that hold the
+    What has the path, size, times and inode of a line of `previous`, whose manifest is
+    this site's, is not read again. The sum in what is returned is of what was written,
+    whatever is on the disk by now. `inside` are the folders' directories that hold the
     uploads where they are not the live ones; `named` the paths that the database knows.
     `add_objects` makes the new contents the repository's. Raises OSError, Damaged.
     """
-    taken = Taken()
-    with create_file(listed) as out, ExitStack() as stack:
-        earlier = _Previous(previous, stack)
-        for found in _walk(among, inside or {}):
-            if not safe(found.path):
-                taken.refused += 1
-                taken.odd(f"{found.path[:80]}…", "is too long a path: not included")
-                continue
-            line = earlier.unchanged(found, objects)
-            if line is None:
-                try:
-                    facts = _read(found, objects, staged)
-                except FileNotFoundError:
-                    continue  # deleted meanwhile; missing if the database names it
-                line = _line(facts)
-                if "refused" in facts:
-                    taken.refused += 1
-                    taken.odd(found.path, f"is {facts['refused']}: not included")
-                    out.write(line)
-                    continue
-                taken.read += 1
-                taken.bytes += facts["size"]
-            else:
-                taken.bytes += earlier.size
-            taken.count += 1
-            out.write(line)
-            if not taken.count % 100:
-                progress("uploads", taken.bytes, expected)
+    inside = inside or {}
+    with create_file(listed) as file:
+        write = partial(_write, among, objects, staged, inside, progress, expected)
+        try:
+            taken, out = write(file, previous)
+        except Changed:  # another list took its place: nothing of it counts
+            file.seek(0)
+            file.truncate()
+            taken, out = write(file, None)
         for path in named:
-            if safe(path) and not _there(path, among, inside or {}):
+            if safe(path) and not _there(path, among, inside):
                 taken.missing += 1
                 taken.odd(path, "is named by the database, but the disk lacks it")
-                out.write(_line({"path": path, "missing": True}))
-        out.flush()
-        os.fsync(out.fileno())
+                out.write(line_of({"path": path, "missing": True}))
+        file.flush()
+        os.fsync(file.fileno())
     _reread(staged)
-    return taken
+    return taken, Listing(listed, out.bytes, out.sha256)
+
+
+def _write(
+    among: list[Folder],
+    objects: Path,
+    staged: Path,
+    inside: Mapping[str, str],
+    progress: Progress,
+    expected: int,
+    file: IO[bytes],
+    previous: Listing | None,
+) -> tuple[Taken, Written]:
+    """Writes the lines of what is on the disk. Raises Changed, OSError."""
+    taken, out, earlier = Taken(), Written(file), _Previous(previous)
+    for found in _walk(among, inside):
+        if not safe(found.path):
+            taken.refused += 1
+            taken.odd(f"{found.path[:80]}…", "is too long a path: not included")
+            continue
+        line = earlier.unchanged(found, objects)
+        if line is None:
+            try:
+                facts = _read(found, objects, staged)
+            except FileNotFoundError:
+                continue  # deleted meanwhile; missing if the database names it
+            line = line_of(facts)
+            if "refused" in facts:
+                taken.refused += 1
+                taken.odd(found.path, f"is {facts['refused']}: not included")
+                out.write(line)
+                continue
+            taken.read += 1
+            taken.bytes += facts["size"]
+        else:
+            taken.bytes += earlier.size
+        taken.count += 1
+        out.write(line)
+        if not taken.count % 100:
+            progress("uploads", taken.bytes, expected)
+    earlier.finish()
+    return taken, out
 
 
 class _Previous:
     """The lines of an earlier list, met in the order of the paths."""
 
-    def __init__(self, path: Path | None, stack: ExitStack) -> None:
-        self._file = path and stack.enter_context(open(path, "rb"))  # noqa: SIM115
+    def __init__(self, listing: Listing | None) -> None:
+        self._rest = listing.raw() if listing else iter(())
         self._line, self.size = b"", 0
         self._path: list[str] | None = None
         self._next()
 
     def _next(self) -> None:
-        self._line = self._file.readline() if self._file else b""
-        if not self._line or b'"missing": true}' in self._line[-18:]:
-            self._file, self._line = None, b""
+        try:
+            self._line = next(self._rest, b"")
+        except OSError as error:
+            raise Changed(LIST, [f"{LIST}: {error.strerror}"]) from error
         self._path = None
+
+    def finish(self) -> None:
+        """Reads it to its end. Raises Changed: what was said of it is void."""
+        for _ in self._rest:
+            pass
 
     def _parts(self) -> list[str]:
         # read only where it does not begin as expected: that saves most of the time
-        parts = self._path or _facts_of(self._line)["path"].split("/")
+        if self._path is not None:
+            return self._path
+        try:
+            facts = facts_of(self._line)
+            parts = [] if "missing" in facts else facts["path"].split("/")
+        except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+            raise Changed(LIST, [f"{LIST}: a line is not JSON"]) from None
         self._path = parts
         return parts
 
@@ -418,7 +389,7 @@ class _Previous:
             now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
         except OSError:
             return None
-        head = _line(_facts(found.path, now))[:-2] + b', "sha256": "'
+        head = line_of(_facts(found.path, now))[:-2] + b', "sha256": "'
         if not self._line.startswith(head):
             wanted = found.path.split("/")
             while self._line and self._parts() < wanted:
@@ -430,7 +401,7 @@ class _Previous:
         with suppress(OSError):
             if (
                 stat.S_ISREG(now.st_mode)
-                and _HASH.fullmatch(digest)
+                and HASH.fullmatch(digest)
                 and os.stat(f"{objects}/{digest[:2]}/{digest}").st_size == now.st_size
             ):
                 self.size = now.st_size
@@ -514,7 +485,7 @@ def _reread(staged: Path) -> None:
 
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -541,11 +512,11 @@ def add_objects(staged: Path, objects: Path) -> None:
 
 
 def problems(
-    listed: Path, objects: Path, read: Callable[[int], None] = lambda _: None
+    listing: Listing, objects: Path, read: Callable[[int], None] = lambda _: None
 ) -> Iterator[str]:
     """What is wrong with a list of uploads and their contents; every byte is read."""
     try:
-        for facts in lines(listed):
+        for facts in listing.lines():
             if "sha256" not in facts:
                 continue
             place = object_path(objects, facts["sha256"])
@@ -558,6 +529,8 @@ def problems(
                 yield f"upload {facts['path']!r}: {wrong}"
     except Damaged as error:
         yield from error.problems
+    except OSError as error:
+        yield f"{LIST}: {error.strerror}"
 
 
 def _wrong(place: Path, size: int) -> str:
@@ -573,10 +546,10 @@ def _wrong(place: Path, size: int) -> str:
     return ""
 
 
-def compare(among: list[Folder], listed: Path) -> dict[str, int]:
+def compare(among: list[Folder], listing: Listing) -> dict[str, int]:
     """`{now, then, lost, gained, changed}`: the uploads on the disk and in a list."""
     counts = {"now": 0, "then": 0, "lost": 0, "gained": 0, "changed": 0}
-    then = (facts for facts in lines(listed) if "sha256" in facts)
+    then = (facts for facts in listing.lines() if "sha256" in facts)
     other = next(then, None)
     for found in _walk(among, {}):
         try:
@@ -605,20 +578,42 @@ def compare(among: list[Folder], listed: Path) -> dict[str, int]:
     return counts
 
 
-def fetch(listed: Path, objects: Path, path: str, out: IO[bytes]) -> int:
+def fetch(listing: Listing, objects: Path, path: str, out: IO[bytes]) -> int:
     """Writes one upload's content to a file, its checksum looked at first.
 
     Returns its size. Raises Refused when the list has no such path, Damaged.
     """
-    for facts in lines(listed):
+    found = None
+    for facts in listing.lines():  # to its end: only then it is the backup's
         if facts["path"] == path and "sha256" in facts:
-            place = object_path(objects, facts["sha256"])
-            if _digest(place) != facts["sha256"]:
-                raise Damaged("the upload", [f"{path!r}: content {place.name}"])
-            with open(place, "rb") as file:
-                shutil.copyfileobj(file, out, _CHUNK)
-            return facts["size"]
-    raise Refused(f"the backup holds no upload {path!r}: {LIST} lists what it holds")
+            found = facts
+    if found is None:
+        raise Refused(
+            f"the backup holds no upload {path!r}: {LIST} lists what it holds"
+        )
+    with _content(objects, found) as file:
+        _copied(file, found)
+        file.seek(0)
+        return _copied(file, found, out)
+
+
+def _content(objects: Path, facts: Mapping[str, Any]) -> IO[bytes]:
+    """The content of an upload, open. Raises OSError."""
+    return open_plain(object_path(objects, facts["sha256"]))
+
+
+def _copied(file: IO[bytes], facts: Mapping[str, Any], *outs: Any) -> int:
+    """Copies a content and returns its size. Raises Damaged when it is another."""
+    digest, size = hashlib.sha256(), 0
+    while size <= facts["size"] and (chunk := file.read(_CHUNK)):
+        digest.update(chunk)
+        size += len(chunk)
+        for out in outs:
+            out.write(chunk)
+    if digest.hexdigest() != facts["sha256"] or size != facts["size"]:
+        what = f"upload {facts['path']!r}: its content {facts['sha256']} was changed"
+        raise Damaged("the backup", [what])
+    return size
 
 
 # ------------------------------------------------------------------------- restore
@@ -645,7 +640,7 @@ def sound(move: Move, among: Mapping[str, Folder]) -> bool:
     """Whether a move of the journal is one of these folders, by plain names only."""
     return (
         move.path in among
-        and bool(_OURS.fullmatch(move.scratch) and _OURS.fullmatch(move.undo))
+        and bool(OURS.fullmatch(move.scratch) and OURS.fullmatch(move.undo))
         and all(safe(name) and "/" not in name for name in (*move.old, *move.new))
     )
 
@@ -656,10 +651,10 @@ def moves(among: list[Folder], name: str, token: str) -> list[Move]:
     return [Move(str(f.path), f.prefix, *names, token) for f in among]
 
 
-def room(listed: Path, objects: Path, among: list[Folder]) -> None:
+def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
     """Looks at every line, and at the room for them. Raises Refused, Damaged."""
     needed: dict[Folder, int] = {}
-    for facts in lines(listed):
+    for facts in listing.lines():
         if "sha256" in facts:
             folder, _ = _folder_of(facts["path"], among)
             needed[folder] = needed.get(folder, 0) + facts["size"]
@@ -703,7 +698,7 @@ def _mounts() -> list[Path]:
 
 
 def stage(
-    listed: Path,
+    listing: Listing,
     objects: Path,
     among: list[Folder],
     planned: list[Move],
@@ -721,14 +716,14 @@ def stage(
             if (folder.path / name).is_dir():  # CKAN expects it, even when it is empty
                 _directory(scratch[folder] / name, folder.path / name)
     done = 0
-    for facts in lines(listed):
+    for facts in listing.lines():
         if "sha256" not in facts:
             continue
         folder, rest = _folder_of(facts["path"], among)
         target = scratch[folder] / rest
         like = folder.path / Path(rest).parts[0]
         _parents(target.parent, scratch[folder], like if like.is_dir() else folder.path)
-        _copy(object_path(objects, facts["sha256"]), target, facts)
+        _copy(objects, target, facts)
         done += facts["size"]
         progress("uploads", done, expected)
     os.sync()
@@ -753,16 +748,9 @@ def _own(path: Path, like: os.stat_result) -> None:
         os.chown(path, like.st_uid, like.st_gid)
 
 
-def _copy(place: Path, target: Path, facts: Mapping[str, Any]) -> None:
-    digest, size = hashlib.sha256(), 0
-    source = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(source, "rb", buffering=0) as file, create_file(target) as out:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += out.write(chunk)
-    if digest.hexdigest() != facts["sha256"] or size != facts["size"]:
-        what = f"upload {facts['path']!r}: its content {place.name} was changed"
-        raise Damaged("the backup", [what])
+def _copy(objects: Path, target: Path, facts: Mapping[str, Any]) -> None:
+    with _content(objects, facts) as file, create_file(target) as out:
+        _copied(file, facts, out)
     parent = target.parent.stat()
     _own(target, parent)
     target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)
@@ -784,7 +772,7 @@ def _make(path: Path, token: str) -> Path:
 
 def is_ours(path: Path, token: str) -> bool:
     """Whether a directory was made by us and carries the journal's token."""
-    if not _OURS.fullmatch(path.name) or path.is_symlink():
+    if not OURS.fullmatch(path.name) or path.is_symlink():
         return False
     with suppress(OSError):
         return (path / _TOKEN).read_text() == token
@@ -801,7 +789,7 @@ def discard(path: Path, token: str) -> bool:
     if not is_ours(path, token):
         # what a kill left before its token was written
         with suppress(OSError):
-            if _OURS.fullmatch(path.name) and not path.is_symlink():
+            if OURS.fullmatch(path.name) and not path.is_symlink():
                 path.rmdir()
                 return True
         return False

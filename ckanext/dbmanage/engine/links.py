@@ -13,12 +13,14 @@ import os
 import secrets
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import Site, files
+from . import Site, files, listing
+from .backup import sums_of
 from .errors import Refused
 from .maintenance import answering, connect, key_of
 from .opened import open_directory, open_plain
@@ -28,8 +30,8 @@ from .repository import (
     SUMS,
     Backup,
     Repository,
+    dumped,
     is_regular,
-    read_own,
     regular_files,
 )
 
@@ -121,11 +123,10 @@ def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, st
     if file not in names(repository, found):
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
-        manifest = read_own(found.path / MANIFEST)
-        digest = hashlib.sha256(b"tar\n" + manifest).hexdigest()
+        digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
         made = datetime.strptime(found.id, "%Y%m%dT%H%M%SZ")
         moment = int(made.replace(tzinfo=timezone.utc).timestamp())
-        size = _tar_size(str(found.path), digest)
+        size = _tar_size(_Whole(str(found.path), digest, found))
         return Tar(lambda: _entries(found), moment, size), "", digest
     directory = found.path if found else repository.path / EXPORTS
     with open_directory(directory) as inside:
@@ -136,37 +137,64 @@ def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, st
     return content, place, hashlib.sha256(f"{place} {words}".encode()).hexdigest()
 
 
-def _entries(found: Backup) -> Iterator[tuple[str, Path, int]]:
-    own = regular_files(found.path)
-    for name in sorted({MANIFEST, SUMS, *found.manifest["contents"]} & set(own)):
-        size = own[name].stat(follow_symlinks=False).st_size
-        yield f"{found.id}/{name}", found.path / name, size
-    if files.LIST in own:
-        for line in files.lines(found.path / files.LIST):
+@dataclass(frozen=True)
+class _Entry:
+    """A file of a tar: what the manifest, or the list of uploads, says of it."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+def _entries(found: Backup) -> Iterator[_Entry]:
+    """What a signed backup is made of. Raises Damaged at the end, OSError."""
+    written = dumped(found.manifest)
+    contents = dict(found.manifest["contents"])
+    for name, content in (
+        (MANIFEST, written),
+        (SUMS, sums_of(found.manifest, written)),
+    ):
+        sha256 = hashlib.sha256(content).hexdigest()
+        contents[name] = {"bytes": len(content), "sha256": sha256}
+    for name, about in sorted(contents.items()):
+        path = found.path / name
+        yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
+    if listing.LIST in contents:
+        for line in listing.of(found).lines():
             if "sha256" not in line:  # named by the database, and not there
                 continue
             path = files.object_path(found.objects, line["sha256"])
-            yield f"objects/{path.parent.name}/{path.name}", path, line["size"]
+            name = f"objects/{path.parent.name}/{path.name}"
+            yield _Entry(name, path, line["size"], line["sha256"])
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A backup whose tar is asked for; its digest tells it from others."""
+
+    path: str
+    digest: str
+    found: Backup = field(compare=False)
 
 
 @lru_cache(maxsize=64)
-def _tar_size(directory: str, _: str) -> int:
+def _tar_size(whole: _Whole) -> int:
     # the list of a million uploads takes seconds to read: once is enough
-    path = Path(directory)
-    found = Repository(str(path.parent), ()).backup(path.name)
-    found.signed = True  # whoever asked has looked
-    return sum(_BLOCK + size + -size % _BLOCK for *_, size in _entries(found)) + 1024
+    sizes = (each.size for each in _entries(whole.found))
+    return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 1024
 
 
 class Tar(io.RawIOBase):
     """A tar of files that are on the disk, made while it is read, from any position.
 
-    `entries` gives name, path and size of each, always the same.
+    `entries` gives what it holds, always the same. It breaks off at a file that is not
+    what its entry says.
     """
 
     def __init__(
         self,
-        entries: Callable[[], Iterator[tuple[str, Path, int]]],
+        entries: Callable[[], Iterator[_Entry]],
         moment: int,
         size: int,
     ) -> None:
@@ -207,25 +235,28 @@ class Tar(io.RawIOBase):
 
     def _from(self, start: int) -> Iterator[bytes]:
         at = 0
-        for name, path, size in self._entries():
-            padding = -size % _BLOCK
-            if at + _BLOCK + size + padding > start:
-                yield from self._entry(name, path, size, padding, max(start - at, 0))
-            at += _BLOCK + size + padding
+        for entry in self._entries():
+            padding = -entry.size % _BLOCK
+            if at + _BLOCK + entry.size + padding > start:
+                yield from self._entry(entry, padding, max(start - at, 0))
+            at += _BLOCK + entry.size + padding
         yield bytes(1024)[max(start - at, 0) :]
 
-    def _entry(
-        self, name: str, path: Path, size: int, padding: int, skip: int
-    ) -> Iterator[bytes]:
-        about = tarfile.TarInfo(name)
-        about.size, about.mtime, about.mode = size, self._moment, 0o600
+    def _entry(self, entry: _Entry, padding: int, skip: int) -> Iterator[bytes]:
+        about = tarfile.TarInfo(entry.name)
+        about.size, about.mtime, about.mode = entry.size, self._moment, 0o600
         if skip < _BLOCK:
             yield about.tobuf(tarfile.GNU_FORMAT)[skip:]
         begin = max(skip - _BLOCK, 0)
-        with open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size != size:
-                raise OSError(f"{path} is not as long as it was")
-            file.seek(min(begin, size))
-            while chunk := file.read(1 << 18):
+        digest, at = hashlib.sha256(), min(begin, entry.size)
+        with open_plain(entry.path) as file:
+            file.seek(at)
+            while chunk := file.read(min(1 << 18, entry.size - at)):
+                digest.update(chunk)
+                at += len(chunk)
                 yield chunk
-        yield bytes(padding)[max(begin - size, 0) :]
+            # of one that is resumed within only the length is known
+            changed = not begin and digest.hexdigest() != entry.sha256
+            if changed or at != entry.size or file.read(1):
+                raise OSError(f"{entry.path} is not what it was")
+        yield bytes(padding)[max(begin - entry.size, 0) :]

@@ -654,14 +654,20 @@ def texts(connection: Connection, statements: Mapping[str, str]) -> Iterator[str
 
     One whose table is not there gives nothing.
     """
+    yield from (row[0] for row in rows(connection, statements))
+
+
+def rows(
+    connection: Connection, statements: Mapping[str, str]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of the same."""
     for table, statement in statements.items():
         name = f'public."{table}"'
         if query(connection, "SELECT to_regclass(%s)::text", name) == [(None,)]:
             continue
         with connection.cursor("dbmanage", withhold=connection.autocommit) as cursor:
             cursor.execute(statement)
-            for (text,) in cursor:
-                yield text
+            yield from cursor
 
 
 def migration_heads(connection: Connection) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 
-from . import Progress, Site, Warn, backup, files, restore
+from . import Progress, Site, Warn, backup, listing, restore
 from .errors import Damaged, ToolFailed, Untrusted
 from .postgres import Connection, Database, closing, query
 from .repository import Backup, Repository, now, write_file
@@ -124,41 +124,54 @@ def _look(
         backed_up = source.backup
         if backed_up is not None and backed_up.files.get("included"):
             with closing(copies["database"].connect()) as connection:
-                _uploads(site, backed_up, connection, record)
+                _uploads(site, backed_up, connection, record, warn)
 
 
 def _uploads(
-    site: Site, found: Backup, connection: Connection, record: dict[str, Any]
+    site: Site,
+    found: Backup,
+    connection: Connection,
+    record: dict[str, Any],
+    warn: Warn,
 ) -> None:
     """Every upload that the database names is in the backup, or was missing before."""
-    listed = files.lines(found.path / files.LIST)
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
-        cursor.execute("CREATE TEMP TABLE named (path text)")
-        lines: Any = _Lines(_held(listed))
-        cursor.copy_expert("COPY held FROM STDIN", lines)
+        cursor.execute("CREATE TEMP TABLE named (path text, own bool)")
+        lines = _Lines(_held(listing.of(found).lines()))
+        cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
+        if lines.broken:
+            raise lines.broken
         for table, statement in site.named_uploads.items():
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
                 cursor.execute(f"INSERT INTO named {statement}")  # records.py's own
-    ((named,),) = query(connection, "SELECT count(*) FROM named")
+    ((named,),) = query(
+        connection,
+        "SELECT count(*) FROM named WHERE own OR path IN (SELECT path FROM held)",
+    )
     ((missing,),) = query(
         connection, "SELECT count(*) FROM named JOIN held USING (path) WHERE missing"
     )
-    lost = query(
-        connection,
-        "SELECT path, count(*) OVER () FROM named"
-        " WHERE NOT EXISTS (SELECT FROM held WHERE held.path = named.path)"
-        " ORDER BY path LIMIT %s",
-        _SHOWN,
-    )
+    lost = query(connection, _LOST, True, _SHOWN)
     record["uploads"] = {"named": named, "missing_before": missing}
+    for path, count in query(connection, _LOST, False, 1):
+        warn(
+            f"{count} names in the database are none that CKAN gives to an upload, such"
+            f" as {path[:200]!r}: nothing is looked for by them"
+        )
     record["problems"] += [
         f"upload {path!r} is named by the database and is not in the backup"
         for path, _ in lost
     ]
     if lost and lost[0][1] > _SHOWN:
         record["problems"].append(f"and {lost[0][1] - _SHOWN} uploads more")
+
+
+_LOST = """
+    SELECT path, count(*) OVER () FROM named
+    WHERE own = %s AND NOT EXISTS (SELECT FROM held WHERE held.path = named.path)
+    ORDER BY path LIMIT %s"""
 
 
 def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -171,19 +184,26 @@ def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 class _Lines:
-    """Lines as the file that psycopg2 wants to read."""
+    """Lines as the file that psycopg2 wants to read.
+
+    `broken` is what ended them: psycopg2 would make a text of it.
+    """
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
+        self.broken: Exception | None = None
 
     def read(self, _size: int = -1) -> str:
         """Some lines, nothing at the end."""
         found, length = [], 0
-        for line in self._lines:
-            found.append(line)
-            length += len(line)
-            if length > 1 << 16:
-                break
+        try:
+            for line in self._lines:
+                found.append(line)
+                length += len(line)
+                if length > 1 << 16:
+                    break
+        except (Damaged, OSError) as error:
+            self.broken = error
         return "".join(found)
 
 

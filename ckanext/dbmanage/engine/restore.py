@@ -30,6 +30,7 @@ from . import (
     extensions,
     faithful,
     files,
+    listing,
     postgres,
     sessions,
     switch,
@@ -44,6 +45,7 @@ from .errors import (
     Written,
 )
 from .files import Move
+from .listing import Listing
 from .opened import open_plain
 from .postgres import Connection, Database, closing, query
 from .repository import UNSIGNED, Backup, Repository, make_directories
@@ -89,16 +91,17 @@ def since(site: Site, touched: Mapping[str, str]) -> Since:
 class Source:
     """What is to be restored: an archive for each database, and what is known of them.
 
-    `backup` is None for a bare archive; `uploads` the list of its uploads when they are
-    to be restored. `signed`: a manifest of this site vouches for every byte; anything
-    else is hostile until somebody says `--trust`.
+    `backup` is None for a bare archive, then `sum` is its checksum; `uploads` the list
+    of its uploads when they are to be restored. `signed`: a manifest of this site
+    vouches for every byte; anything else is hostile until somebody says `--trust`.
     """
 
     name: str
     archives: Mapping[str, Path]
     signed: bool
     backup: Backup | None = None
-    uploads: Path | None = None
+    uploads: Listing | None = None
+    sum: str = ""
 
     @property
     def parts(self) -> list[str]:
@@ -110,9 +113,9 @@ class Source:
         return self.backup.manifest["databases"][part]["rows"] if self.backup else None
 
     def sha256(self, part: str) -> str:
-        """The checksum of the part's file, empty when nobody noted one."""
+        """The checksum of the part's file as it was verified."""
         if self.backup is None:
-            return ""
+            return self.sum
         return self.backup.manifest["contents"][self.archives[part].name]["sha256"]
 
     def migrations(self, part: str) -> dict[str, list[str]] | None:
@@ -194,8 +197,8 @@ def _of_backup(
             raise Untrusted(f"{problems[0]}. {_TRUST}")
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in backup.PARTS if p in (parts or found.parts)]
-    archives = {part: backup.content_file(found, part) for part in chosen}
-    uploads = archives.pop("files", None)
+    archives = {p: backup.content_file(found, p) for p in chosen if p != "files"}
+    uploads = listing.of(found) if "files" in chosen else None
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
 
@@ -216,10 +219,14 @@ def _of_file(
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open_plain(path) as file:
-            archive.read_to_end(file, path.name, site.pg_bin)
+            tally = backup.Tally(file, lambda _: None)
+            archive.read_to_end(tally, path.name, site.pg_bin)
+            while tally.read(1 << 18):
+                pass
     except (ToolFailed, ZstdError) as error:
         raise Damaged(path.name, [str(error)]) from error
-    return Source(path.name, {part: path}, signed=False)
+    sum = tally.digest.hexdigest()
+    return Source(path.name, {part: path}, signed=False, sum=sum)
 
 
 # ------------------------------------------------------------------- the preflight
@@ -645,6 +652,8 @@ def _load(
         with closing(scratch.database.connect()) as connection:
             tools = archive.tools(path, connection, site.pg_bin)
             found = archive.contents_of(path)
+            if not source.signed:  # once more: this is what is loaded
+                archive.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)

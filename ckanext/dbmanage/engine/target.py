@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -59,8 +60,8 @@ def _partial(path: Path, mode: int) -> tuple[Path, IO[bytes]]:
     """A new file beside this one, locked as long as it is open."""
     kept = os.fsdecode(os.fsencode(path.name)[:_KEPT])
     for left in path.parent.iterdir():
-        start, _, end = left.name.rpartition(f".{kept}.")
-        if not start and end.endswith(".partial") and end.count(".") == 1:
+        # of our own form to the last letter: a `X.partial` is somebody's
+        if re.fullmatch(rf"\.{re.escape(kept)}\.[0-9a-f]{{8}}\.partial", left.name):
             _sweep(left)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:

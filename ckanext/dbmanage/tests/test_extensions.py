@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import Site, archive, backup, doctor, restore
+from ckanext.dbmanage.engine import (
+    Site,
+    archive,
+    backup,
+    doctor,
+    extensions,
+    restore,
+)
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.extensions import told
 from ckanext.dbmanage.engine.postgres import closing

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import files
+from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.maintenance import Maintenance
 from ckanext.dbmanage.engine.repository import dumped, sign
@@ -275,7 +275,7 @@ def test_a_link_to_what_is_another_s_is_not_followed(portal: Portal) -> None:
     other = portal.directory / "other"
     other.mkdir()
     (other / "secret").write_text("secret")
-    os.chown(portal.storage, 1234, 1234)
+    os.chown(other, 1234, 1234)
     (portal.storage / "link").symlink_to(other)
     done = portal.module("backup")
     assert "'link' is a link: not included" in done.stderr
@@ -367,16 +367,18 @@ def line(path: str, **facts: object) -> dict:
 def test_a_poisoned_list_is_refused(lines: list, tmp_path: Path) -> None:
     path = tmp_path / "files.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
-    with pytest.raises(Damaged):
-        list(files.lines(path))
+    with pytest.raises(Damaged), path.open("rb") as file:
+        list(listing.checked(file))
 
 
 def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
     path = tmp_path / "files.jsonl"
-    path.write_text(json.dumps(line("@nosuch/a")) + "\n")
+    content = json.dumps(line("@nosuch/a")).encode() + b"\n"
+    path.write_bytes(content)
+    sum = hashlib.sha256(content).hexdigest()
     among = files.folders({"": str(tmp_path)}, tmp_path / "repository")
     with pytest.raises(Refused, match="@nosuch"):
-        files.room(path, tmp_path, among)
+        files.room(listing.Listing(path, len(content), sum), tmp_path, among)
 
 
 def test_a_poisoned_list_of_a_foreign_backup(portal: Portal) -> None:
@@ -412,9 +414,10 @@ def test_a_million_lines_take_no_memory(tmp_path: Path) -> None:
             out.write(json.dumps(line(f"resources/{number:07}")) + "\n")
     script = (
         "import resource, sys, pathlib;"
-        "from ckanext.dbmanage.engine import files;"
+        "from ckanext.dbmanage.engine import listing;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "assert sum(1 for _ in files.lines(pathlib.Path(sys.argv[1]))) == 10 ** 6;"
+        "file = pathlib.Path(sys.argv[1]).open('rb');"
+        "assert sum(1 for _ in listing.checked(file)) == 10 ** 6;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     import sys

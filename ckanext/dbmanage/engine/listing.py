@@ -1,0 +1,140 @@
+"""The list of a backup's uploads, `files.jsonl`: hostile until its sum is right.
+
+Whoever can write to the repository can put another list in its place, or write into
+it, between two looks. So no look is trusted later: each pass over a list opens it once,
+hashes what it reads, and ends with Changed unless every byte is what the manifest says.
+What cannot be taken back waits for the end of the pass. Knows no contents of uploads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import Damaged, Refused
+from .opened import open_plain
+from .repository import Backup
+
+LIST = "files.jsonl"
+#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
+NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
+#: directories of a switch
+OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
+HASH = re.compile(r"[0-9a-f]{64}")
+_MAX_LINE = 1 << 16
+
+
+class Changed(Damaged):
+    """A list is not the one that the manifest vouches for; its lines are void."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of uploads, and what the manifest says of it: `bytes` and `sha256`."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+    def raw(self) -> Iterator[bytes]:
+        """Its lines as they are. Raises Changed at the end; OSError."""
+        digest, size = hashlib.sha256(), 0
+        with open_plain(self.path) as file:
+            while size <= self.bytes and (line := file.readline(_MAX_LINE)):
+                digest.update(line)
+                size += len(line)
+                yield line
+        if (size, digest.hexdigest()) != (self.bytes, self.sha256):
+            raise Changed(LIST, [f"{LIST}: was changed (checksum)"])
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Its lines, each `checked`. Raises Damaged, Changed at the end; OSError."""
+        return checked(self.raw())
+
+
+def of(backup: Backup) -> Listing:
+    """The list of a backup whose manifest is well-formed. Raises Refused without one.
+
+    The manifest vouches for it; only `backup.signed` says whose word that is.
+    """
+    about = backup.manifest["contents"].get(LIST)
+    if about is None:
+        raise Refused(
+            f"backup {backup.id} holds no files: only {', '.join(backup.parts)}"
+        )
+    return Listing(backup.path / LIST, about["bytes"], about["sha256"])
+
+
+def checked(raw: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of a list, which may be hostile, each looked at. Raises Damaged.
+
+    Paths are relative, without `..` and in strictly ascending order, so that none
+    comes twice.
+    """
+    before: list[str] = []
+    for number, line in enumerate(raw, 1):
+        facts: dict[str, Any] = {}
+        try:
+            facts = facts_of(line) if line.endswith(b"\n") else {}
+            problem = _problem(facts)
+        except (ValueError, RecursionError):
+            problem = "is not JSON"
+        if not problem and ("sha256" in facts or "refused" in facts):
+            parts = facts["path"].split("/")
+            if parts <= before or parts[: len(before)] == before != []:
+                problem = "is not after the path before it"
+            before = parts
+        if problem:
+            raise Damaged(LIST, [f"{LIST}: line {number} {problem}"])
+        yield facts
+
+
+def line_of(facts: Mapping[str, Any]) -> bytes:
+    """The line that tells these facts."""
+    # names byte by byte as on the disk, so that `sed` and `cp` can do with them
+    text = json.dumps(facts, ensure_ascii=False)
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def facts_of(line: bytes) -> Any:
+    """What a line tells, not looked at. Raises ValueError, RecursionError."""
+    return json.loads(line.decode("utf-8", "surrogateescape"))
+
+
+def _problem(facts: Any) -> str:
+    if not isinstance(facts, dict) or not isinstance(facts.get("path"), str):
+        return "names no path"
+    path: str = facts["path"]
+    parts = path.split("/")
+    if not safe(path) or (parts[0] in NOT_UPLOADS):
+        return f"names {path[:200]!r}, which is no path of an upload"
+    if "sha256" not in facts and ("missing" in facts or "refused" in facts):
+        return ""
+    for key in ("size", "ctime_ns", "inode"):
+        if type(facts.get(key)) is not int or facts["size"] < 0:
+            return f"has no {key}"
+    if not isinstance(facts.get("mtime"), (int, float)):
+        return "has no mtime"
+    found = facts.get("sha256")
+    if not isinstance(found, str) or not HASH.fullmatch(found):
+        return "has no sha256"
+    return ""
+
+
+def safe(path: str) -> bool:
+    """Whether it is a relative path of plain names."""
+    parts = path.split("/")
+    return (
+        0 < len(os.fsencode(path)) < 4000
+        and "\0" not in path
+        and not any(
+            part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts
+        )
+        and not OURS.fullmatch(parts[0])
+    )

@@ -1,0 +1,64 @@
+"""Root writes nowhere that another user could lead it away from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ckanext.dbmanage import config, operations
+from ckanext.dbmanage.engine import owner
+from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.operations import Portal as Opened
+from ckanext.dbmanage.operations import Silent
+
+from .conftest import Portal
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+
+
+def test_root_is_told_the_line_and_nothing_is_written(portal: Portal) -> None:
+    os.chown(portal.storage, 1234, 1234)
+    before = sorted(portal.directory.rglob("*"))
+    done = portal.module("backup", "--note", "it's mine", code=1)
+    assert f"{portal.storage} belongs to the user '#1234'" in done.stderr
+    line = done.stderr.strip().splitlines()[-1].strip()
+    assert line.startswith("sudo -u '#1234' ") and f"-c {portal.ini}" in line
+    assert "-m ckanext.dbmanage" in line and "--note 'it'\"'\"'s mine'" in line
+    assert sorted(portal.directory.rglob("*")) == before
+    # what only reads goes on
+    portal.module("backups")
+    portal.module("maintenance", "status")
+
+
+@pytest.mark.parametrize("place", ["storage", "repository", "above"])
+def test_every_directory_on_the_way_is_looked_at(portal: Portal, place: str) -> None:
+    portal.write(**{"ckanext.dbmanage.repository": str(portal.directory / "a" / "b")})
+    (portal.directory / "a" / "b").mkdir(parents=True)
+    asked = Opened(portal.settings, Silent())
+    operations.open_site(asked)
+    chosen = {
+        "storage": portal.storage,
+        "repository": portal.directory / "a" / "b",
+        "above": portal.directory / "a",
+    }[place]
+    os.chown(chosen, 33, 33)
+    with pytest.raises(Refused, match="sudo -u www-data "):
+        operations.open_site(asked)
+    operations.open_site(asked, writes=False)
+
+
+def test_the_public_dumps_count_too(portal: Portal) -> None:
+    public = portal.directory / "public"
+    public.mkdir()
+    os.chown(public, 33, 33)
+    portal.write(**{"ckanext.dbmanage.public_dir": str(public)})
+    with pytest.raises(Refused, match="www-data"):
+        operations.refuse_root(config.site(portal.settings, stored=False))
+
+
+def test_what_is_not_there_yet_is_root_s(tmp_path: Path) -> None:
+    assert owner.foreign([tmp_path / "a" / "b"]) is None
+    os.chown(tmp_path, 1234, 1234)
+    assert owner.foreign([tmp_path / "a" / "b"]) == (tmp_path, "'#1234'")
