@@ -607,7 +607,8 @@ def _check(
             tally = _Tally(file, read)
             if structure and name != files.LIST:
                 try:
-                    archive.read_to_end(tally, name, pg_bin)
+                    most = 0 if backup.signed else archive.limit(about["bytes"])
+                    archive.read_to_end(tally, name, pg_bin, most)
                 except _Ended:
                     raise
                 except (DbmanageError, zstandard.ZstdError) as error:

@@ -20,7 +20,19 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import Progress, Site, Warn, archive, backup, files, postgres, sessions, switch
+from . import (
+    Progress,
+    Site,
+    Warn,
+    archive,
+    backup,
+    feeding,
+    files,
+    lint,
+    postgres,
+    sessions,
+    switch,
+)
 from .backup import Replaced
 from .errors import (
     ConnectionFailed,
@@ -189,7 +201,8 @@ def _of_file(
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open(path, "rb") as file:
-            archive.read_to_end(file, path.name, site.pg_bin)
+            most = archive.limit(path.stat().st_size)
+            archive.read_to_end(file, path.name, site.pg_bin, most)
     except (ToolFailed, ZstdError) as error:
         raise Damaged(path.name, [str(error)]) from error
     return Source(path.name, {part: path}, signed=False)
@@ -223,11 +236,11 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
             sessions.refuse_foreign(site, connection, database.name)
             archive.tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
-                _refuse_superuser(connection, database.role, source.name)
+                _refuse_mighty(connection, database.role, source.name)
         held = archive.contents_of(source.archives[part])
         archive.refuse_wrong_part(held, part, source.name)
         if not source.signed:
-            archive.refuse_odd(held, source.name)
+            lint.refuse_odd(held, source.name)
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
         outdated(source.name, migrations, site)
@@ -265,15 +278,34 @@ def differences(site: Site, source: Source) -> Iterator[str]:
         yield f"its uploads will be put into {', '.join(site.uploads.values())}"
 
 
-def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
-    if query(
-        connection, "SELECT 1 FROM pg_roles WHERE rolname = %s AND rolsuper", role
-    ):
+#: what a role can hand to the SQL that runs as it, beyond its own databases
+_MIGHTY = """
+    SELECT CASE WHEN r.rolsuper THEN 'a superuser'
+                WHEN r.rolname LIKE 'pg\\_%%' THEN 'made for the server''s own files'
+                ELSE 'allowed to make and alter roles' END,
+           r.rolname
+    FROM pg_catalog.pg_roles r
+    WHERE (r.rolsuper OR r.rolcreaterole OR r.rolname IN ('pg_execute_server_program',
+              'pg_read_server_files', 'pg_write_server_files'))
+      AND (r.rolname = %(role)s
+           OR pg_catalog.pg_has_role(%(role)s::name, r.oid, 'MEMBER'))
+    ORDER BY r.rolname <> %(role)s, NOT r.rolsuper, r.rolname LIMIT 1"""
+
+
+def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
+    """Refuses to run foreign SQL as a superuser, or as who can become one."""
+    for what, held in query(connection, _MIGHTY, {"role": role}):
+        if held != role:
+            why = f"is a member of the role {held!r}, which is {what}"
+            remedy = f"REVOKE {postgres.quoted(held)} FROM {postgres.quoted(role)};"
+        else:
+            why = f"is {what}"
+            options = "NOSUPERUSER NOCREATEROLE CREATEDB"
+            remedy = f"ALTER ROLE {postgres.quoted(role)} {options};"
         raise Refused(
-            f"{name} carries no signature of this site, and CKAN's role {role!r} is a "
-            "superuser: the SQL in it could do anything to the server. Let CKAN "
-            "connect as a plain role, as its manual says: "
-            f"ALTER ROLE {postgres.quoted(role)} NOSUPERUSER CREATEDB;"
+            f"{name} carries no signature of this site, and CKAN's role {role!r} "
+            f"{why}: the SQL in it could do anything to the server. Let CKAN connect "
+            f"as a plain role, as its manual says: {remedy}"
         )
 
 
@@ -588,7 +620,8 @@ def _load(
     part = scratch.database.part
     with repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
-        path = archive.unpack(packed, directory, source.sha256(part), progress)
+        most = 0 if source.signed else archive.limit(packed.stat().st_size)
+        path = archive.unpack(packed, directory, source.sha256(part), progress, most)
         with closing(scratch.database.connect()) as connection:
             tools = archive.tools(path, connection, site.pg_bin)
             chosen = archive.choose(archive.contents_of(path), connection, warn)
@@ -597,9 +630,13 @@ def _load(
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         target, environment = scratch.database.program(settings)
         arguments = [tools.path("pg_restore"), "-O", "-e", "-L", str(listed)]
-        # one transaction stops a smuggled DROP DATABASE, but excludes parallel loading
-        arguments += ["-j", str(site.jobs)] if source.signed else ["-1"]
+        arguments += ["-j", str(site.jobs)]
         progress("load", 0, 0)
+        if not source.signed:
+            with closing(scratch.database.connect()) as connection:
+                query(connection, "SET synchronous_commit = off")
+                feeding.load(connection, tools, path, listed, f"{source.name} ({part})")
+            return
         with postgres.running(
             [*arguments, "--no-password", *target, str(path)], environment, stdin=-3
         ) as process:
