@@ -24,6 +24,7 @@ import psycopg2
 import zstandard
 
 from . import Progress, Site, Warn, archive, files, postgres
+from .dump import refuse_unrestorable
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .postgres import Connection, Database
 from .repository import (
@@ -244,11 +245,7 @@ def _snapshot(database: Database) -> Iterator[_Source]:
         )
         taken = time.monotonic()
         tables = postgres.tables(connection)
-        if not tables and database.part == "database":
-            raise Refused(
-                f"the database {database.name!r} is empty: `ckan db init` makes its "
-                "tables, `ckan db load FILE` brings a dump back"
-            )
+        refuse_unrestorable(database, tables)
         yield _Source(database, connection, row[0], taken, row[1], tables)
     finally:
         connection.close()
