@@ -9,7 +9,12 @@ src/bin/pg_dump/pg_backup_archiver.c (ReadHead, ReadToc), archive versions 1.12 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shlex
+import shutil
+import struct
+import sys
 import threading
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
@@ -18,26 +23,35 @@ from pathlib import Path
 from typing import IO, Any
 
 import zstandard
-from psycopg2 import sql
+from psycopg2.extensions import encodings
 
 from . import Progress, postgres
-from .errors import Damaged, Refused, ToolFailed
+from .errors import Damaged, Refused
 from .opened import open_plain
 from .postgres import Connection, Tools
 from .repository import create_file
 
 _CHUNK = 1 << 18
 _MAGIC = b"PGDMP"
+#: a sign and four bytes, on every machine that PostgreSQL runs on
+_INTEGER_AS_WRITTEN = struct.Struct("<BI")
+#: pg_restore keeps a byte for each number up to the largest
+_IDS = 1 << 26
+#: what is compressed may grow to so many times its size, and to so much at least
+_TIMES, _AT_LEAST = 250, 16 << 20
+#: room on the disk that is left to others, and how often it is looked at
+_ROOM, _LOOK_EVERY = 1 << 30, 32 << 20
 #: of one text in the table of contents; a view of a million characters is none of ours
 _MAX_TEXT = 64 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One object of an archive: `statement` makes it, `copy` is its COPY.
 
     `drop` is the statement that would drop it, which names it as SQL must; `needs` are
-    the ids of the entries that it depends on.
+    the ids of the entries that it depends on; `has_data` tells that pg_restore looks
+    for data of it further on.
     """
 
     id: int
@@ -50,21 +64,27 @@ class Entry:
     drop: str = ""
     tablespace: str = ""
     needs: frozenset[int] = frozenset()
+    has_data: bool = False
 
     def __str__(self) -> str:
         name = f"{self.schema}.{self.name}" if self.schema else self.name
-        return f"{self.kind} {' '.join(name.split())}"
+        printable = name.encode("utf-8", "backslashreplace").decode()
+        return f"{self.kind} {' '.join(printable.split())}"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """An archive's table of contents; the versions of its server and of pg_dump."""
+    """An archive's table of contents; `encoding` is what PostgreSQL calls it.
+
+    `server` and `program` are the versions of its server and of pg_dump.
+    """
 
     version: tuple[int, int]
     database: str
     entries: list[Entry]
     server: str = ""
     program: str = ""
+    encoding: str = "UTF8"
 
     def tables(self, schema: str = "public") -> set[str]:
         """The names of the tables in a schema."""
@@ -77,36 +97,48 @@ class Contents:
 
 
 class _Reader:
-    """The basic values of the format: bytes, integers, texts."""
+    """The basic values of the format: bytes, integers, texts.
+
+    Read as pg_restore reads them (ReadInt, ReadStr); what it and this could take for
+    different things is damage.
+    """
 
     def __init__(self, stream: Any, name: str) -> None:
         self._stream, self._name = stream, name
-        self.integer_size = 4
 
     def bytes(self, size: int) -> bytes:
-        found = b""
-        while len(found) < size:
-            chunk = self._stream.read(size - len(found))
+        chunks = []
+        while size:
+            chunk = self._stream.read(size)
             if not chunk:
                 raise Damaged(self._name, ["its table of contents ends too early"])
-            found += chunk
-        return found
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
 
     def byte(self) -> int:
         return self.bytes(1)[0]
 
     def integer(self) -> int:
-        sign = self.byte()
-        value = int.from_bytes(self.bytes(self.integer_size), "little")
+        sign, value = _INTEGER_AS_WRITTEN.unpack(self.bytes(_INTEGER_AS_WRITTEN.size))
+        # pg_restore's sum wraps at 32 bits, and any sign but zero is a minus
+        if sign > 1 or value >= 1 << 31:
+            raise self.unreadable()
         return -value if sign else value
 
-    def text(self) -> str | None:
+    def text(self) -> bytes | None:
         size = self.integer()
         if size < 0:
             return None
         if size > _MAX_TEXT:
-            raise Damaged(self._name, ["its table of contents is not readable"])
-        return self.bytes(size).decode("utf-8", "surrogateescape")
+            raise self.unreadable()
+        found = self.bytes(size)
+        if b"\0" in found:  # where a text ends for pg_restore
+            raise self.unreadable()
+        return found
+
+    def unreadable(self) -> Damaged:
+        return Damaged(self._name, ["its table of contents is not readable"])
 
 
 def contents(file: Any, name: str) -> Contents:
@@ -114,7 +146,8 @@ def contents(file: Any, name: str) -> Contents:
 
     Raises Damaged, ZstdError; Refused for an archive newer than is known here.
     """
-    reader = _Reader(unpacked(file, name), name)
+    size = os.fstat(file.fileno()).st_size
+    reader = _Reader(unpacked(file, name, limit(size)), name)
     if reader.bytes(5) != _MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
     version = (reader.byte(), reader.byte())
@@ -122,7 +155,8 @@ def contents(file: Any, name: str) -> Contents:
     postgres.oldest_reader(version)
     if version < (1, 12):
         raise Refused(f"{name} was written by a pg_dump older than PostgreSQL 9")
-    reader.integer_size = reader.byte()
+    if reader.byte() != _INTEGER_AS_WRITTEN.size - 1:
+        raise reader.unreadable()
     offset_size = reader.byte()
     if reader.byte() != 1:
         raise Damaged(name, ["it is not an archive in pg_dump's custom format"])
@@ -132,17 +166,43 @@ def contents(file: Any, name: str) -> Contents:
         reader.integer()  # compression level
     for _ in range(7):  # when it was made
         reader.integer()
-    database = reader.text() or ""
-    server = reader.text() or ""
-    program = reader.text() or ""
+    database = reader.text() or b""
+    server = reader.text() or b""
+    program = reader.text() or b""
     count = reader.integer()
     found = [_entry(reader, version, offset_size) for _ in range(count)]
-    return Contents(version, database, found, server, program)
+    ids = {number for number, *_ in found}
+    # `pg_restore -L` would take both of one number
+    if len(ids) != len(found) or min(ids, default=1) < 1 or max(ids, default=1) > _IDS:
+        raise reader.unreadable()
+    encoding = _encoding(found)
+    codec = "utf-8" if encoding == "SQL_ASCII" else encodings.get(encoding, "utf-8")
+
+    def decoded(text: bytes) -> str:
+        return text.decode(codec, "surrogateescape")
+
+    entries = [
+        # the same few kinds and schemas, over and over
+        Entry(number, *map(sys.intern, map(decoded, texts)), needs, has_data)  # pyright: ignore
+        for number, has_data, needs, *texts in found
+    ]
+    about = (decoded(server), decoded(program), encoding)
+    return Contents(version, decoded(database), entries, *about)
 
 
-def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry:
+def _encoding(found: list[Any]) -> str:
+    """What pg_restore takes for the encoding of all texts (processEncodingEntry)."""
+    name = "UTF8"
+    for _, _, _, kind, _, _, _, statement, *_ in found:
+        if kind == b"ENCODING":
+            quoted = statement.split(b"'")
+            name = quoted[1].decode("ascii", "replace") if len(quoted) > 2 else ""
+    return re.sub(r"[^A-Z0-9_]", "", name.upper())
+
+
+def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Any:
     number = reader.integer()
-    reader.integer()  # has data
+    has_data = reader.integer() != 0
     reader.text()  # oid of the catalogue
     reader.text()  # of the object
     name, kind = reader.text(), reader.text()
@@ -159,10 +219,10 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Entry
     reader.text()  # with oids
     needs = set()
     while (need := reader.text()) is not None:
-        needs.add(int(need) if need.isdecimal() and len(need) < 10 else 0)
+        needs.add(int(need) if need.isdigit() and len(need) < 10 else 0)
     reader.bytes(1 + offset_size)  # where the data are
     texts = (kind, schema, name, owner, statement, copy, drop, tablespace)
-    return Entry(number, *(text or "" for text in texts), needs=frozenset(needs))
+    return (number, has_data, frozenset(needs), *(text or b"" for text in texts))
 
 
 def contents_of(path: Path) -> Contents:
@@ -174,42 +234,80 @@ def contents_of(path: Path) -> Contents:
 # ------------------------------------------------------------------------- reading
 
 
-def unpacked(file: Any, name: str) -> Any:
+def limit(packed: int) -> int:
+    """How many bytes may come out of `packed` ones that nobody vouches for."""
+    return _AT_LEAST + packed * _TIMES
+
+
+def unpacked(file: Any, name: str, most: int = 0) -> Any:
     """The archive inside a file, to `read(size)`: decompressed when it ends in `.zst`.
 
-    In bounded steps: a small file may unpack to very much.
+    In bounded steps: a small file may unpack to very much. With `most` no more bytes
+    than that are read: then Refused is raised.
     """
     if not name.endswith(".zst"):
         return file
-    return zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
+    stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
+    return Bounded(stream, name, most) if most else stream
 
 
-def read_to_end(file: Any, name: str, pg_bin: str) -> None:
-    """Reads an archive to its end. Raises Damaged, ToolFailed, ZstdError."""
-    stream = unpacked(file, name)
-    head = stream.read(_CHUNK)
-    if len(head) < 7 or head[:5] != _MAGIC:
-        raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
-    tools = postgres.reading_tools((head[5], head[6]), pg_bin)
+class Bounded:
+    """A stream that ends with Refused when more than `most` bytes come out of it."""
+
+    def __init__(self, stream: Any, name: str, most: int) -> None:
+        self._stream, self._name, self._left = stream, name, most
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        return self._counted(self._stream.read(size))
+
+    def readline(self, size: int) -> bytes:
+        """A line, or the first `size` bytes of it."""
+        return self._counted(self._stream.readline(size))
+
+    def _counted(self, chunk: bytes) -> bytes:
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise Refused(
+                f"{self._name} grows to more than {_TIMES} times its size when it is "
+                "unpacked, and carries no signature of this site: if you know what it "
+                f"is, unpack it yourself (`zstd -d {shlex.quote(self._name)}`)"
+            )
+        return chunk
+
+
+@contextmanager
+def restoring(
+    file: Any,
+    name: str,
+    tools: Tools,
+    arguments: list[str],
+    most: int = 0,
+    **options: Any,
+) -> Iterator[Any]:
+    """A pg_restore that reads the archive in `file` from its stdin, while it lasts.
+
+    It must be read to its end (`postgres.finish`) in the block. Raises Damaged,
+    Refused, ZstdError: what was wrong with the file.
+    """
+    stream = unpacked(file, name, most)
     broken: list[Exception] = []
 
-    def feed(out: IO[bytes], chunk: bytes) -> None:
+    def feed(out: IO[bytes]) -> None:
         try:
             with suppress(BrokenPipeError), out:
-                while chunk:
+                while chunk := stream.read(_CHUNK):
                     out.write(chunk)
-                    chunk = stream.read(_CHUNK)
         except Exception as error:  # it belongs into the other thread
             broken.append(error)
 
-    # "-l" would pass a truncated archive: only reading all of it tells
-    arguments = [tools.path("pg_restore"), "-f", "/dev/null"]
-    with postgres.running(arguments, stdin=-1) as process:
+    command = [tools.path("pg_restore"), *arguments]
+    with postgres.running(command, stdin=-1, **options) as process:
         assert process.stdin is not None
-        feeder = threading.Thread(target=feed, args=(process.stdin, head))
+        feeder = threading.Thread(target=feed, args=(process.stdin,))
         feeder.start()
         try:
-            postgres.finish(process, f"pg_restore of {name}")
+            yield process
         finally:
             process.kill()
             feeder.join()
@@ -217,13 +315,43 @@ def read_to_end(file: Any, name: str, pg_bin: str) -> None:
                 raise broken[0]
 
 
-def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path:
+def read_to_end(file: Any, name: str, pg_bin: str, most: int = 0) -> None:
+    """Reads an archive to its end; `most` as in `unpacked`.
+
+    Raises Damaged, ToolFailed, Refused, ZstdError.
+    """
+    stream = unpacked(file, name, most)
+    head = stream.read(7)
+    if len(head) < 7 or head[:5] != _MAGIC:
+        raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
+    tools = postgres.reading_tools((head[5], head[6]), pg_bin)
+    # "-l" would pass a truncated archive: only reading all of it tells
+    whole = _Again(head, stream)
+    with restoring(whole, "", tools, ["-f", "/dev/null"]) as process:
+        postgres.finish(process, f"pg_restore of {name}")
+
+
+class _Again:
+    """A stream of which some bytes were read already, from its beginning."""
+
+    def __init__(self, head: bytes, stream: Any) -> None:
+        self._head, self._stream = head, stream
+
+    def read(self, size: int) -> bytes:
+        head, self._head = self._head, b""
+        return head or self._stream.read(size)
+
+
+def unpack(
+    path: Path, directory: Path, sha256: str, progress: Progress, most: int = 0
+) -> Path:
     """The archive as a plain file, which is what parallel loading needs.
 
     With `sha256` the file's bytes are compared once more on the way, and the plain file
-    is one of ours even when nothing is packed. Raises Damaged.
+    is one of ours even when nothing is packed; `most` as in `unpacked`. The disk is not
+    filled to its end. Raises Damaged, Refused.
     """
-    size, done = path.stat().st_size, 0
+    size, done, written = path.stat().st_size, 0, 0
     digest = hashlib.sha256()
 
     class Hashed:
@@ -240,10 +368,12 @@ def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path
     plain = directory / path.name.removesuffix(".zst")
     with open_plain(path) as file, create_file(plain) as out:
         hashed = Hashed()
-        stream = unpacked(hashed, path.name)
+        stream = unpacked(hashed, path.name, most)
         try:
             while chunk := stream.read(_CHUNK):
-                out.write(chunk)
+                if written % _LOOK_EVERY < _CHUNK:
+                    _refuse_full(directory, path.name)
+                written += out.write(chunk)
             while hashed.read(_CHUNK):
                 pass
         except zstandard.ZstdError as error:
@@ -253,7 +383,18 @@ def unpack(path: Path, directory: Path, sha256: str, progress: Progress) -> Path
     return plain
 
 
-# --------------------------------------------------------------------- what is odd
+def _refuse_full(directory: Path, name: str) -> None:
+    """Refuses to take the disk's last room: others write to it too."""
+    disk = shutil.disk_usage(directory)
+    if disk.free < min(_ROOM, disk.total // 20):
+        raise Refused(
+            f"there is too little room to unpack {name} in {directory}: "
+            f"{disk.free >> 20} MB are left of {disk.total >> 20}. Make room there, "
+            "or set ckanext.dbmanage.repository to a directory on a larger disk"
+        )
+
+
+# -------------------------------------------------------------------- what it is not
 
 
 def refuse_other_formats(path: Path) -> None:
@@ -304,79 +445,6 @@ def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
         )
 
 
-#: what a dump of a CKAN never holds; a pair of words with any space between them
-_NEVER = re.compile(
-    r"\b(?:(?:create|alter|drop)\s+(?:database|role|user\b(?!\s+mapping)|tablespace"
-    r"|subscription)|alter\s+system|reassign\s+owned|set\s+(?:local\s+|session\s+)?role"
-    r"|session\s+authorization|load\s+'|pg_terminate_backend|pg_cancel_backend"
-    r"|pg_reload_conf|pg_(?:read|write|ls|stat)_\w*(?:file|dir)\w*|lo_import|lo_export"
-    r"|dblink\w*\s*\(|language\s+'?\"?(?:c|internal|\w+u)\b)",
-    re.IGNORECASE,
-)
-_STARTS = re.compile(
-    r"(?:create|comment\s+on|grant|revoke|refresh\s+materialized\s+view|"
-    r"security\s+label|alter\s+(?:table|sequence|view|materialized\s+view|index|type|"
-    r"domain|function|procedure|aggregate|schema|default\s+privileges|publication|"
-    r"policy|statistics|large\s+object|text\s+search|extension|collation))\b"
-    r"|select\s+\*\s+from\s+pg_catalog\.pg_restore_(?:relation|attribute)_stats\s*\("
-    r"|set\s+\w+\s*=|select\s+pg_catalog\.(?:setval|set_config|lo_create)\s*\(",
-    re.IGNORECASE,
-)
-_COPY = re.compile(
-    r'COPY (?:"(?:[^"]|"")+"|[\w$]+)(?:\.(?:"(?:[^"]|"")+"|[\w$]+))? '
-    r'(?:\((?:"(?:[^"]|"")+"|[^()";])*\))? ?FROM stdin;\s*'
-)
-_COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_QUOTED = re.compile(
-    r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(\$\w*\$).*?\1",
-    re.DOTALL,
-)
-#: their bodies may hold any statement, in quotes or (BEGIN ATOMIC) without
-_WITH_BODY = ("FUNCTION", "PROCEDURE")
-#: left out of every restore of an unsigned archive, see `faithful`
-_SKIPPED = ("EVENT TRIGGER", "SUBSCRIPTION")
-
-
-def refuse_odd(found: Contents, name: str) -> None:
-    """Refuses an archive with an entry that a dump of a CKAN does not have, by name.
-
-    A lint and not a wall: SQL can hide from every scan, so who says `--trust` is told
-    what that means. Raises Refused.
-    """
-    for entry in found.entries:
-        if entry.kind.startswith((*_SKIPPED, "DATABASE")):  # never restored
-            continue
-        odd = _odd(entry)
-        if odd:
-            raise Refused(
-                f"{name} is refused: its entry {str(entry)!r} {odd}, which no dump of "
-                "a CKAN has"
-            )
-
-
-def _odd(entry: Entry) -> str:
-    if entry.copy and not _COPY.fullmatch(entry.copy):
-        return "has more than a COPY"
-    for text in (entry.statement, _COMMENTS.sub(" ", entry.statement)):
-        never = _NEVER.search(text)
-        if never:
-            return f"says {' '.join(never.group().split()).upper()!r}"
-    if entry.kind.startswith(_WITH_BODY):
-        return ""
-    # quotes and comments first, together: either may hold the signs of the other
-    blank = re.sub(
-        f"{_QUOTED.pattern}|{_COMMENTS.pattern}",
-        " x ",
-        entry.statement,
-        flags=re.DOTALL,
-    )
-    for statement in blank.split(";"):
-        words = re.sub(r"^(?:\s|x(?=\s))+", "", statement).strip()
-        if words and not _STARTS.match(words):
-            return f"says {' '.join(words.split())[:40]!r}"
-    return ""
-
-
 # ---------------------------------------------------------------- what is restored
 
 
@@ -406,83 +474,3 @@ def choose(
         return True
 
     return [f"{e.id};" for e in found.entries if e.id not in left and wanted(e)]
-
-
-# --------------------------------------------------------------------- for a preview
-
-
-def copy_tables(path: Path, names: list[str], pg_bin: str, cursor: Any) -> None:
-    """Copies tables of schema public into temporary tables of text columns."""
-    found = contents_of(path)
-    columns = {
-        entry.name: _columns(entry.copy)
-        for entry in found.entries
-        if entry.kind == "TABLE DATA"
-        and entry.schema == "public"
-        and entry.name in names
-    }
-    for name, listed in columns.items():
-        with _rows(path, name, found, pg_bin) as rows:
-            fields = sql.SQL(", ").join(
-                sql.SQL("{} text").format(sql.Identifier(column)) for column in listed
-            )
-            table = sql.Identifier("pg_temp", name)
-            cursor.execute(
-                sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(
-                    sql.Identifier(name), fields
-                )
-            )
-            cursor.copy_expert(sql.SQL("COPY {} FROM STDIN").format(table), rows)
-            cursor.execute(sql.SQL("ANALYZE {}").format(table))
-
-
-def _columns(copy: str) -> list[str]:
-    inside = copy[copy.find("(") + 1 : copy.rfind(")")]
-    return [
-        name[1:-1].replace('""', '"') if name[0] == '"' else name
-        for name in re.findall(r'"(?:[^"]|"")+"|[^,\s]+', inside)
-    ]
-
-
-class _Lines:
-    """The rows of one COPY in pg_restore's output, as a file to read."""
-
-    def __init__(self, out: IO[bytes]) -> None:
-        self._out, self._rest, self._ended = out, b"", False
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._ended and (size < 0 or len(self._rest) < size):
-            line = self._out.readline()
-            self._ended = line in (b"\\.\n", b"")
-            if not self._ended:
-                self._rest += line
-        size = len(self._rest) if size < 0 else size
-        chunk, self._rest = self._rest[:size], self._rest[size:]
-        return chunk
-
-
-@contextmanager
-def _rows(path: Path, name: str, found: Contents, pg_bin: str) -> Iterator[_Lines]:
-    number = next(
-        e.id
-        for e in found.entries
-        if e.kind == "TABLE DATA" and e.schema == "public" and e.name == name
-    )
-    reading = postgres.reading_tools(found.version, pg_bin)
-    # the list on stdin: nothing to name, nothing to clean up
-    arguments = [reading.path("pg_restore"), "-a", "-f-", "-L/dev/stdin", str(path)]
-    with postgres.running(arguments, stdin=-1, stdout=-1) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(f"{number};\n".encode())
-        process.stdin.close()
-        for line in iter(process.stdout.readline, b""):
-            if line.startswith(b"COPY "):
-                yield _Lines(process.stdout)
-                break
-        else:
-            raise ToolFailed(
-                f"pg_restore found no rows of table {name!r} in {path.name}"
-            )
-        while process.stdout.read(_CHUNK):
-            pass
-        postgres.finish(process, f"reading table {name!r} of {path.name}")

@@ -24,6 +24,7 @@ import psycopg2
 import zstandard
 
 from . import Progress, Site, Warn, archive, extensions, files, listing, postgres
+from .dump import refuse_unrestorable
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .listing import Changed, Listing
 from .opened import open_plain
@@ -248,11 +249,7 @@ def _snapshot(database: Database) -> Iterator[_Source]:
         )
         taken = time.monotonic()
         tables = postgres.tables(connection)
-        if not tables and database.part == "database":
-            raise Refused(
-                f"the database {database.name!r} is empty: `ckan db init` makes its "
-                "tables, `ckan db load FILE` brings a dump back"
-            )
+        refuse_unrestorable(database, tables)
         postgres.refuse_unreadable(connection, database.name)
         yield _Source(database, connection, row[0], taken, row[1], tables)
     finally:
@@ -637,7 +634,8 @@ def _check(
             tally = Tally(file, read)
             if structure and name != files.LIST:
                 try:
-                    archive.read_to_end(tally, name, pg_bin)
+                    most = 0 if backup.signed else archive.limit(about["bytes"])
+                    archive.read_to_end(tally, name, pg_bin, most)
                 except _Ended:
                     raise
                 except (DbmanageError, zstandard.ZstdError) as error:

@@ -53,10 +53,36 @@ def _expected(database: Database) -> int:
     with closing(database.connect()) as connection:
         tables = postgres.tables(connection)
         postgres.refuse_unreadable(connection, database.name)
-    if not tables and database.part == "database":
+    refuse_unrestorable(database, tables)
+    # rows take some fifth of their room when they are compressed
+    return sum(size for *_, size in tables) // 5
+
+
+def refuse_unrestorable(
+    database: Database, tables: list[tuple[str, str, str, int]]
+) -> None:
+    """Refuses a database whose dump no restore would take. Raises Refused.
+
+    `tables` as `postgres.tables` gives them. CKAN's own statements name no schema, but
+    its DataStore, its extensions and all that is done here look in `public`.
+    """
+    if database.part != "database":
+        return
+    if not tables:
         raise Refused(
             f"the database {database.name!r} is empty: `ckan db init` makes its "
             "tables, `ckan db load FILE` brings a dump back"
         )
-    # rows take some fifth of their room when they are compressed
-    return sum(size for *_, size in tables) // 5
+    held = {"package": set[str](), "user": set[str]()}
+    for schema, name, *_ in tables:
+        held.get(name, set()).add(schema)
+    elsewhere = sorted(held["package"] & held["user"])
+    if elsewhere and "public" not in elsewhere:
+        schema = postgres.quoted(elsewhere[0])
+        raise Refused(
+            f"the tables of CKAN in the database {database.name!r} are in the schema "
+            f"{schema}, and only those in `public` can be backed up and restored here. "
+            "As their owner move each of them and its sequences (ALTER TABLE "
+            f"{schema}.package SET SCHEMA public; and so on), and take the setting "
+            "search_path away; or use pg_dump and pg_restore themselves"
+        )

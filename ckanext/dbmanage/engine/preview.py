@@ -7,17 +7,26 @@ the kinds of object are handed in.
 
 from __future__ import annotations
 
-import secrets
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import Site, archive, files, postgres
-from .errors import ConnectionFailed
+import psycopg2
+from psycopg2 import sql
+
+from . import Site, archive, files, lint, postgres
+from .archive import Entry
+from .errors import ConnectionFailed, Damaged, ToolFailed
+from .opened import open_plain
 from .postgres import Connection, Database
 from .repository import Repository
 from .restore import Source
+
+#: of one row; a row of CKAN's own tables is never so long
+_LINE = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -52,19 +61,15 @@ def preview(
             if not database.is_missing():
                 raise
             connection = None
-        with repository.partial(f"preview{secrets.token_hex(4)}") as directory:
-            unpacked = archive.unpack(path, directory, "", lambda *_: None)
-            try:
-                if part == "database":
-                    tables = sorted({kind.table for kind in kinds})
-                    found += _compare(
-                        site, database, connection, unpacked, tables, kinds
-                    )
-                else:
-                    found.append(_compare_tables(site, connection, unpacked))
-            finally:
-                if connection is not None:
-                    connection.close()
+        most = 0 if source.signed else archive.limit(path.stat().st_size)
+        try:
+            if part == "database":
+                found += _compare(site, database, connection, path, kinds, most)
+            else:
+                found.append(_compare_tables(site, connection, path))
+        finally:
+            if connection is not None:
+                connection.close()
     if source.uploads:
         among = files.folders(site.uploads, repository.path)
         found.append({"kind": "uploads"} | files.compare(among, source.uploads))
@@ -76,14 +81,14 @@ def _compare(
     database: Database,
     connection: Connection | None,
     path: Path,
-    tables: list[str],
     kinds: tuple[Kind, ...],
+    most: int,
 ) -> list[dict[str, Any]]:
     if connection is None:  # somewhere to count in: temporary tables only
         connection = database.maintenance()
         connection.autocommit = False
     with connection.cursor() as cursor:
-        archive.copy_tables(path, tables, site.pg_bin, cursor)
+        _copy(path, kinds, site.pg_bin, cursor, most)
         rows = []
         for kind in kinds:
             sets = {"a": _objects(cursor, kind, "public")}
@@ -113,6 +118,121 @@ def _objects(cursor: Any, kind: Kind, schema: str) -> str:
     if cursor.fetchone() == (None,):
         return "SELECT NULL::text AS id, NULL::text AS changed WHERE false"
     return f'SELECT {columns} FROM {schema}."{kind.table}" WHERE {kind.where}'  # noqa: S608
+
+
+def _copy(
+    path: Path, kinds: tuple[Kind, ...], pg_bin: str, cursor: Any, most: int
+) -> None:
+    """Copies what the kinds ask for into temporary tables of text columns.
+
+    In one reading of the archive, as it is packed; `most` bytes at most come out of it
+    when that is not zero. Only columns that a kind names are kept.
+    """
+    asked = {
+        kind.table: {
+            column
+            for other in kinds
+            if other.table == kind.table
+            for column in re.findall(
+                r"\w+", f"{other.where} {other.id} {other.changed}"
+            )
+        }
+        for kind in kinds
+    }
+    with open_plain(path) as file:
+        found = archive.contents(file, path.name)
+        file.seek(0)
+        chosen = {
+            entry.name: entry
+            for entry in found.entries
+            if entry.kind == "TABLE DATA"
+            and entry.schema == "public"
+            and entry.name in asked
+        }
+        if not chosen:
+            return
+        tools = postgres.reading_tools(found.version, pg_bin)
+        # the list through a pipe, which holds it all: nothing to name, to clean up
+        listed, out = os.pipe()
+        os.write(out, "".join(f"{e.id};\n" for e in chosen.values()).encode())
+        os.close(out)
+        arguments = ["-a", "-f-", f"-L/dev/fd/{listed}"]
+        options = {"stdout": -1, "pass_fds": [listed]}
+        try:
+            with archive.restoring(
+                file, path.name, tools, arguments, most, **options
+            ) as process:
+                script = process.stdout
+                if most:  # what pg_restore itself unpacks counts too
+                    script = archive.Bounded(script, path.name, most)
+                for entry in chosen.values():
+                    rows = _Rows(script, entry, asked[entry.name], path.name)
+                    _copy_table(cursor, rows, found.encoding)
+                while script.readline(_LINE):
+                    pass
+                postgres.finish(process, f"reading {path.name}")
+        finally:
+            os.close(listed)
+
+
+def _copy_table(cursor: Any, rows: _Rows, encoding: str) -> None:
+    fields = [sql.SQL("{} text").format(sql.Identifier(c)) for c in rows.columns]
+    named = (sql.Identifier(rows.table), sql.SQL(", ").join(fields))
+    cursor.execute(sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(*named))
+    table = sql.Identifier("pg_temp", rows.table)
+    copy = sql.SQL("COPY {} FROM STDIN (ENCODING {})")
+    try:
+        cursor.copy_expert(copy.format(table, sql.Literal(encoding)), rows)
+    except psycopg2.Error as error:
+        told = f"reading table {rows.table!r} failed: {str(error).strip()}"
+        raise (rows.broken or ToolFailed(told)) from None
+    cursor.execute(sql.SQL("ANALYZE {}").format(table))
+
+
+class _Rows:
+    """The rows of the next COPY in pg_restore's output, as a file to read.
+
+    Of each row the columns that are asked for. Raises Damaged.
+    """
+
+    def __init__(self, script: Any, entry: Entry, asked: set[str], name: str) -> None:
+        self.table, self._script, self._name = entry.name, script, name
+        columns = lint.columns(entry.copy)
+        self._count = len(columns)
+        self._kept = [n for n, column in enumerate(columns) if column in asked]
+        self.columns = [columns[n] for n in self._kept]
+        self._rest, self._ended = b"", False
+        self.broken: Exception | None = None
+        while not (line := script.readline(_LINE)).startswith(b"COPY "):
+            if not line:
+                raise self._damaged("holds no rows")
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        try:
+            return self._read(size)
+        except Exception as error:  # psycopg2 keeps its words alone
+            self.broken = error
+            raise
+
+    def _read(self, size: int) -> bytes:
+        while not self._ended and (size < 0 or len(self._rest) < size):
+            line = self._script.readline(_LINE)
+            self._ended = line in (b"\\.\n", b"")
+            if not self._ended:
+                self._rest += self._row(line)
+        size = len(self._rest) if size < 0 else size
+        chunk, self._rest = self._rest[:size], self._rest[size:]
+        return chunk
+
+    def _row(self, line: bytes) -> bytes:
+        fields = line[:-1].split(b"\t")
+        if len(fields) != self._count or not line.endswith(b"\n"):
+            raise self._damaged("has a row that is not of its columns")
+        return b"\t".join([fields[n] for n in self._kept]) + b"\n"
+
+    def _damaged(self, what: str) -> Damaged:
+        return Damaged(self._name, [f"its table {self.table!r} {what}"])
 
 
 def _compare_tables(

@@ -29,7 +29,9 @@ from . import (
     backup,
     extensions,
     faithful,
+    feeding,
     files,
+    lint,
     listing,
     postgres,
     sessions,
@@ -220,7 +222,8 @@ def _of_file(
     try:
         with open_plain(path) as file:
             tally = backup.Tally(file, lambda _: None)
-            archive.read_to_end(tally, path.name, site.pg_bin)
+            most = archive.limit(os.fstat(file.fileno()).st_size)
+            archive.read_to_end(tally, path.name, site.pg_bin, most)
             while tally.read(1 << 18):
                 pass
     except (ToolFailed, ZstdError) as error:
@@ -257,11 +260,11 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
             sessions.refuse_foreign(site, connection, database.name)
             archive.tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
-                _refuse_superuser(connection, database.role, source.name)
+                _refuse_mighty(connection, database.role, source.name)
             held = archive.contents_of(source.archives[part])
             archive.refuse_wrong_part(held, part, source.name)
             if not source.signed:
-                archive.refuse_odd(held, source.name)
+                lint.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
             faithful.refuse_lost_rows(plan, source.name)
             faithful.refuse_open_public(site, part, plan, held, connection)
@@ -317,15 +320,34 @@ def differences(site: Site, source: Source) -> Iterator[str]:
         yield f"its uploads will be put into {', '.join(site.uploads.values())}"
 
 
-def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
-    if query(
-        connection, "SELECT 1 FROM pg_roles WHERE rolname = %s AND rolsuper", role
-    ):
+#: what a role can hand to the SQL that runs as it, beyond its own databases
+_MIGHTY = """
+    SELECT CASE WHEN r.rolsuper THEN 'a superuser'
+                WHEN r.rolname LIKE 'pg\\_%%' THEN 'made for the server''s own files'
+                ELSE 'allowed to make and alter roles' END,
+           r.rolname
+    FROM pg_catalog.pg_roles r
+    WHERE (r.rolsuper OR r.rolcreaterole OR r.rolname IN ('pg_execute_server_program',
+              'pg_read_server_files', 'pg_write_server_files'))
+      AND (r.rolname = %(role)s
+           OR pg_catalog.pg_has_role(%(role)s::name, r.oid, 'MEMBER'))
+    ORDER BY r.rolname <> %(role)s, NOT r.rolsuper, r.rolname LIMIT 1"""
+
+
+def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
+    """Refuses to run foreign SQL as a superuser, or as who can become one."""
+    for what, held in query(connection, _MIGHTY, {"role": role}):
+        if held != role:
+            why = f"is a member of the role {held!r}, which is {what}"
+            remedy = f"REVOKE {postgres.quoted(held)} FROM {postgres.quoted(role)};"
+        else:
+            why = f"is {what}"
+            options = "NOSUPERUSER NOCREATEROLE CREATEDB"
+            remedy = f"ALTER ROLE {postgres.quoted(role)} {options};"
         raise Refused(
-            f"{name} carries no signature of this site, and CKAN's role {role!r} is a "
-            "superuser: the SQL in it could do anything to the server. Let CKAN "
-            "connect as a plain role, as its manual says: "
-            f"ALTER ROLE {postgres.quoted(role)} NOSUPERUSER CREATEDB;"
+            f"{name} carries no signature of this site, and CKAN's role {role!r} "
+            f"{why}: the SQL in it could do anything to the server. Let CKAN connect "
+            f"as a plain role, as its manual says: {remedy}"
         )
 
 
@@ -648,12 +670,13 @@ def _load(
     part = scratch.database.part
     with repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
-        path = archive.unpack(packed, directory, source.sha256(part), progress)
+        most = 0 if source.signed else archive.limit(packed.stat().st_size)
+        path = archive.unpack(packed, directory, source.sha256(part), progress, most)
         with closing(scratch.database.connect()) as connection:
             tools = archive.tools(path, connection, site.pg_bin)
             found = archive.contents_of(path)
             if not source.signed:  # once more: this is what is loaded
-                archive.refuse_odd(found, source.name)
+                lint.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)
@@ -662,18 +685,21 @@ def _load(
             settings = f"{_settings(connection)} {postgres.unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
-        target, environment = scratch.database.program(settings)
         # owners follow: one that cannot be given to its owner must not end it all
         arguments = [tools.path("pg_restore"), "-O", "-e", "-L", str(listed)]
         arguments += ["--no-tablespaces"] if plan.tablespaces else []
-        # one transaction stops a smuggled DROP DATABASE, but excludes parallel loading
-        arguments += ["-j", str(site.jobs)] if source.signed else ["-1"]
+        name = f"{source.name} ({part})"
+        doing = f"restoring {name} into a copy"
         progress("load", 0, 0)
-        with postgres.running(
-            [*arguments, "--no-password", *target, str(path)], environment, stdin=-3
-        ) as process:
-            doing = f"restoring {source.name} ({part}) into a copy"
-            words = postgres.finish(process, doing)
+        if source.signed:
+            target, environment = scratch.database.program(settings)
+            arguments += ["-j", str(site.jobs), "--no-password", *target, str(path)]
+            with postgres.running(arguments, environment, stdin=-3) as process:
+                words = postgres.finish(process, doing)
+        else:
+            with closing(scratch.database.connect()) as connection:
+                query(connection, "SET synchronous_commit = off")
+                words = feeding.load(connection, [*arguments, "-f-", str(path)], name)
         if words:
             warn(f"{doing}, pg_restore says: {words[:_WORDS]}")
         progress("check", 0, 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.engine import archive, postgres
+from ckanext.dbmanage.engine import archive, lint, postgres
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 
 from .conftest import PG_BIN, Cluster, Portal, client, query
@@ -95,7 +95,7 @@ def test_truncated_and_flipped_archives_are_damaged(
             flipped[chance.randrange(5, 40_000)] = chance.randrange(256)
         broken.write_bytes(flipped)
         with contextlib.suppress(Damaged, Refused):
-            archive.refuse_odd(archive.contents_of(broken), "broken.dump")
+            lint.refuse_odd(archive.contents_of(broken), "broken.dump")
     # `pg_restore -l` passes this one
     broken.write_bytes(whole[: len(whole) - 200])
     listed = subprocess.run([PG_BIN / "pg_restore", "-l", broken], capture_output=True)
@@ -196,9 +196,9 @@ def test_smuggled_sql_is_refused_by_name(
 
 def test_what_hides_in_comments_and_quotes() -> None:
     def odd(statement: str, kind: str = "TABLE", copy: str = "") -> bool:
-        entry = archive.Entry(1, kind, "public", "t", "o", statement, copy)
+        entry = archive.Entry(1, kind, "public", "t", "o", statement, copy, bool(copy))
         try:
-            archive.refuse_odd(archive.Contents((1, 14), "", [entry]), "x")
+            lint.refuse_odd(archive.Contents((1, 14), "", [entry]), "x")
         except Refused:
             return True
         return False
