@@ -409,7 +409,7 @@ def test_a_link_that_expires_under_way_is_not_found(
     assert not client.exists(key)
 
 
-def test_the_manual_s_commands(site: Site, token: str) -> None:
+def test_the_manual_s_commands(site: Site, backup: str, token: str) -> None:
     arm, actions = commands("sysadmin.rst")
     run(site.portal, arm)
     assert site.act("dbmanage_status", token)["armed"]["backup"] == "undo"
