@@ -7,6 +7,7 @@ job on the screen up to date.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import suppress
 from typing import Any
@@ -20,7 +21,7 @@ from werkzeug.wsgi import FileWrapper
 from . import config, helpers, operations, overview, views
 from .downloads import finished
 from .engine import links
-from .engine.arming import UNDO
+from .engine.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.backup import PARTS
 from .engine.errors import DbmanageError
 from .engine.repository import Repository
@@ -310,10 +311,8 @@ def verify(id: str) -> Any:
 
 @admin.route("/<id>/keep", methods=["POST"])
 def keep(id: str) -> Any:
-    """Holds a backup, or gives it back."""
-    release = "release" in request.form
-    done = tk._("It is given back to retention") if release else tk._("It is held")
-    return _do("backup_keep", done, _page_of(id), id=id, release=release)
+    """Holds a backup."""
+    return _do("backup_keep", tk._("It is held"), _page_of(id), id=id)
 
 
 @admin.route("/<id>/preview", methods=["POST"])
@@ -324,14 +323,56 @@ def preview(id: str) -> Any:
 
 @admin.route("/<id>/delete", methods=["GET", "POST"])
 def delete(id: str) -> Any:
-    """Says what would be lost, then deletes."""
+    """Says what would be lost, and deletes once it is confirmed."""
+    return _for_good(id, DELETE, "backup_delete", tk._("The backup is deleted"))
+
+
+@admin.route("/<id>/release", methods=["GET", "POST"])
+def release(id: str) -> Any:
+    """The same, for giving a backup back to retention."""
+    done = tk._("It is given back to retention")
+    return _for_good(id, RELEASE, "backup_keep", done, release=True)
+
+
+def _for_good(id: str, to: str, name: str, success: str, **data: Any) -> Any:
+    """What cannot be taken back: armed by an operator, confirmed by the password."""
+    backup, errors = _look("backup_show", id=id), {}
     if request.method == "POST":
-        return _do("backup_delete", tk._("The backup is deleted"), _index(), id=id)
+        password = request.form.get("password", "")
+        errors = _tried(name, id=id, password=password, **data)[1]
+        if not errors:
+            tk.h.flash_success(success)
+            return redirect(_index() if to == DELETE else _page_of(id))
     said = {
-        "backup": _look("backup_show", id=id),
+        "backup": backup,
+        "to": to,
+        "stays": backup["stays"] if to == DELETE else "",
         "others": len(_look("backup_list")) - 1,
+        "errors": errors,
+        **_open(backup["id"], to),
     }
-    return tk.render("dbmanage/admin/delete.html", said)
+    return make_response(
+        tk.render("dbmanage/admin/delete.html", said), 400 if errors else 200
+    )
+
+
+def _tried(name: str, **data: Any) -> tuple[Any, dict[str, list[str]]]:
+    """What an action of a form returns, or what it refused, by field."""
+    try:
+        return _call(name, **data), {}
+    except tk.ValidationError as error:
+        return None, _errors(error)
+    except tk.NotAuthorized as error:
+        return None, {"armed": [str(error)]}
+
+
+def _open(name: str, to: str = RESTORE) -> dict[str, Any]:
+    """The status, and whether the page may do that now."""
+    status = _look("status")
+    known = status["armed"] or {}
+    armed = (known.get("backup"), known.get("to")) == (name, to)
+    allowed = {"armed": armed, "always": True}
+    return {"status": status, "open": allowed.get(status["web_restore"], False)}
 
 
 @admin.route("/export", methods=["POST"])
@@ -374,24 +415,18 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
     errors: dict[str, list[str]] = {}
     if request.method == "POST":
         words = {k: request.form.get(k, "") for k in ("note", "confirm", "password")}
-        try:
-            made = _call(name, **data, **words)
+        made, errors = _tried(name, **data, **words)
+        if not errors:
             return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
-        except tk.ValidationError as error:
-            errors = _errors(error)
-        except tk.NotAuthorized as error:
-            errors = {"armed": [str(error)]}
-    status = _look("status")
     wanted = backup["id"] if backup else UNDO
-    armed = status["armed"]
+    status, armed = _open(wanted).values()
     # what somebody has left out stays left out
     chosen = data.get("parts", backup["parts"] if backup else [])
     said = {
         "backup": backup,
         "status": status,
         "wanted": wanted,
-        "armed": status["web_restore"] == "always"
-        or bool(armed and armed["backup"] == wanted),
+        "armed": armed,
         "errors": errors,
         "form": {k: request.form.get(k, "") for k in ("note", "confirm")},
         "undo_days": config.undo_days(tk.config),
@@ -429,15 +464,13 @@ def _previewed(id: str) -> dict[str, Any] | None:
 
 @admin.route("/<id>/download", methods=["GET", "POST"])
 def download(id: str) -> Any:
-    """The files of a backup, or of the exports, each behind the password."""
+    """The files of a backup, once an operator has armed that, or of the exports."""
     backup = None if id == links.EXPORTS else _look("backup_show", id=id)
     link, errors, file = None, {}, request.form.get("file", "")
     if request.method == "POST":
-        data = {"file": file, "password": request.form.get("password", "")}
-        try:
-            link = _call("backup_download", **data, **({"id": id} if backup else {}))
-        except tk.ValidationError as error:
-            errors = _errors(error)
+        password = request.form.get("password", "")
+        data = {"id": id, "password": password} if backup else {}
+        link, errors = _tried("backup_download", file=file, **data)
     repository = _repository()
     found = repository.find(id) if backup else None
     said = {
@@ -447,6 +480,7 @@ def download(id: str) -> Any:
         "link": link,
         "errors": errors,
         "all": links.ALL,
+        **(_open(backup["id"], DOWNLOAD) if backup else {"open": True}),
     }
     page = tk.render("dbmanage/admin/download.html", said)
     return make_response(page, 400 if errors else 200)
@@ -461,7 +495,7 @@ def file(token: str, name: str) -> Any:
         found = known.find(token, user)
         if found is None:
             return tk.abort(404, tk._("This link is not good any more: make a new one"))
-        opened, place, sum = links.opened(repository, *found)
+        opened, place, sum = links.opened(repository, found["backup"], found["file"])
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
     size = opened.size if not place else _length(opened)
@@ -474,16 +508,39 @@ def file(token: str, name: str) -> Any:
         body = FileWrapper(opened, 1 << 18)
         response = Response(body, direct_passthrough=True)
         response.call_on_close(opened.close)
-        response = finished(response, sum, _id_time(found[0]), size, request.environ)
-    asked = request.headers.get("Range", "").strip()
-    resumed = bool(re.fullmatch(r"bytes=0*[1-9][0-9]{0,17}-[0-9]{0,18}", asked))
-    sends = request.method == "GET" and response.status_code in (200, 206)
-    if sends and not known.begin(token, resumed):
-        response.close()
-        return tk.abort(410, tk._("This link was used already: make a new one"))
+        moment = _id_time(found["backup"])
+        response = finished(response, sum, moment, size, request.environ)
+    if request.method == "GET" and response.status_code in (200, 206):
+        proof = _may_send(known, token, found)
+        if proof is None:
+            response.close()
+            return tk.abort(410, tk._("This link was used already: make a new one"))
+        if proof:
+            response.set_cookie(
+                _cookie(token), proof, max_age=links.RESUME, httponly=True,
+                secure=request.is_secure, samesite="Lax",
+            )  # fmt: skip
     response.headers["Content-Type"] = "application/octet-stream"
     response.headers["Content-Disposition"] = f'attachment; filename="{name_of(name)}"'
     return response
+
+
+def _may_send(known: links.Links, token: str, found: dict[str, str]) -> str | None:
+    """The proof for whoever begins, empty for who goes on, None where neither may."""
+    asked = request.headers.get("Range", "").strip()
+    resumed = re.fullmatch(r"bytes=0*[1-9][0-9]{0,17}-[0-9]{0,18}", asked)
+    proof = request.cookies.get(_cookie(token), "")
+    try:
+        if resumed and proof and known.begun(token, proof):
+            return ""
+        return known.begin(token, found) or None
+    except (DbmanageError, OSError):
+        return None
+
+
+def _cookie(token: str) -> str:
+    """The cookie of one link: who has it has begun the download."""
+    return f"dbmanage-{hashlib.sha256(token.encode()).hexdigest()[:16]}"
 
 
 def name_of(name: str) -> str:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import operations, records
+from .engine.printable import one_line, sentence
 from .operations import Portal
-from .talk import Talk, size
+from .talk import Talk, echo, size
 
 if TYPE_CHECKING:
     from .engine import Site
@@ -40,8 +41,11 @@ class Command(click.Command):
         try:
             with operations.ended_by_signals():
                 return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = sentence(error.message)  # type: ignore[misc]
+            raise
         except (DbmanageError, DatabaseError, SQLAlchemyError, OSError) as error:
-            raise click.ClickException(operations.told(error)) from error
+            raise click.ClickException(sentence(operations.told(error))) from error
 
 
 # ------------------------------------------------------------------ shared options
@@ -93,7 +97,7 @@ def _may_go_on(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is there to ask (no terminal): say --yes")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(one_line(question), abort=True, err=True)
 
 
 # ------------------------------------------------------------------------ commands
@@ -120,13 +124,13 @@ def backup(
     about = taken.describe()
     if as_json:
         wanted = ("id", "path", "parts", "bytes", "seconds")
-        click.echo(json.dumps({key: about[key] for key in wanted}))
+        echo(json.dumps({key: about[key] for key in wanted}))
         return
     talk.say(
         f"backed up {' and '.join(about['parts'])}: {size(about['bytes'])} "
         f"in {about['seconds']:.1f} s, verified, in {about['path']}"
     )
-    click.echo(taken.id)
+    echo(taken.id)
 
 
 @click.command(cls=Command)
@@ -157,15 +161,13 @@ def backups(
     found = repository.backups() if id is None else [repository.find(id)]
     described = [one.describe() for one in found]
     if as_json:
-        click.echo(json.dumps(described))
+        echo(json.dumps(described))
     elif id:
-        click.echo(_shown(found[0], described[0]))
+        echo(_shown(found[0], described[0]))
     elif not described:
-        click.echo(
-            f"No backups in {repository.path}: `ckan db backup` takes one", err=True
-        )
+        echo(f"No backups in {repository.path}: `ckan db backup` takes one", err=True)
     else:
-        click.echo(_table(described))
+        echo(_table(described))
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
@@ -195,9 +197,9 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 def _table(described: list[dict[str, Any]]) -> str:
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
     for one in described:
-        note = _printable(one["note"])
+        note = one_line(one["note"])
         if one["reason"] not in (None, "manual"):
-            note = " ".join(filter(None, [f"({_printable(one['reason'])})", note]))
+            note = " ".join(filter(None, [f"({one_line(one['reason'])})", note]))
         when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
         state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
         state += ", kept" if one["keep"] else ""
@@ -216,21 +218,15 @@ def _table(described: list[dict[str, Any]]) -> str:
     )
 
 
-def _printable(text: object) -> str:
-    """A text on one line; another site's must not move a terminal's cursor."""
-    words = " ".join(str(text or "").split())
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
-
-
 def _shown(one: Backup, about: dict[str, Any]) -> str:
     plain = about | {
         "bytes": size(about["bytes"]),
-        "parts": _printable(", ".join(about["parts"])),
-        "note": _printable(about["note"]),
-        "reason": _printable(about["reason"]),
-        "created": _printable(about["created"]),
-        "seconds": _printable(about["seconds"]),
-        "problems": "\n          ".join(about["problems"]),
+        "parts": one_line(", ".join(about["parts"])),
+        "note": one_line(about["note"]),
+        "reason": one_line(about["reason"]),
+        "created": one_line(about["created"]),
+        "seconds": one_line(about["seconds"]),
+        "problems": "\n          ".join(map(one_line, about["problems"])),
         "keep": "yes" if about["keep"] else "",
         "versions": "",
         "files": "",
@@ -238,7 +234,7 @@ def _shown(one: Backup, about: dict[str, Any]) -> str:
     if one.signed:  # else nobody knows what these fields hold
         plain["files"] = _uploads(about["files"])
         plain["versions"] = ", ".join(
-            f"{name} {' '.join(v) if isinstance(v, list) else v}"
+            one_line(f"{name} {' '.join(v) if isinstance(v, list) else v}")
             for name, v in (about["versions"] or {}).items()
         )
     lines = [f"{key:9} {value}" for key, value in plain.items() if value]
@@ -247,7 +243,9 @@ def _shown(one: Backup, about: dict[str, Any]) -> str:
         rows = database.get("rows") or {}
         lines.append(f"{part}: {len(rows)} tables, {sum(rows.values())} rows")
         lines += [
-            f"  {count:>10}  {table}" for table, count in sorted(rows.items()) if count
+            f"  {count:>10}  {one_line(table)}"
+            for table, count in sorted(rows.items())
+            if count
         ]
     return "\n".join(lines)
 
@@ -259,7 +257,7 @@ def _uploads(about: dict[str, Any]) -> str:
     for what in ("missing", "refused"):
         said += f", {about[what]} {what}" if about[what] else ""
     lines = [*about.get("examples", ()), *about.get("not_included", ())]
-    return "\n          ".join([said, *lines])
+    return "\n          ".join([said, *map(one_line, lines)])
 
 
 @click.command(cls=Command)
@@ -296,11 +294,11 @@ def verify(
         problems = operations.verify(portal, site, repository, one, prove)
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:
-            click.echo(f"{one.id}  {_verdict(problems, prove)}")
+            echo(f"{one.id}  {_verdict(problems, prove)}")
             for problem in problems:
-                click.echo(f"  {problem}")
+                echo(f"  {one_line(problem)}")
     if as_json:
-        click.echo(json.dumps(results))
+        echo(json.dumps(results))
     verdicts = {r["id"]: _verdict(r["problems"], prove) for r in results}
     unproven = [name for name, verdict in verdicts.items() if verdict == "not proven"]
     if unproven:
@@ -373,7 +371,7 @@ def _restore(
 ) -> None:
     portal = _portal(ctx, talk)
     if preview:
-        click.echo(_compared(operations.preview(portal, name, only)))
+        echo(_compared(operations.preview(portal, name, only)))
         return
     if not (yes or sys.stdin.isatty()):
         _may_go_on("", yes)
@@ -383,7 +381,7 @@ def _restore(
         if not yes:
             rows = operations.previewed(site, repository, source)
             talk.end()
-            click.echo(_compared(rows), err=True)
+            echo(_compared(rows), err=True)
         _may_go_on(
             f"Replace the live {' and '.join(source.parts)} by {source.name}?", yes
         )
@@ -391,7 +389,8 @@ def _restore(
     restored = operations.restore(
         portal, name, only, trust=trust, no_backup=no_backup, agree=agree
     )
-    click.echo(f"restored {' and '.join(restored.parts)} from {restored.source}")
+    source = one_line(restored.source)
+    echo(f"restored {' and '.join(restored.parts)} from {source}")
     if restored.replaced.parts:
         talk.say(
             f"what it replaced is kept: {_kept(restored)}; `ckan db undo` goes back"
@@ -416,16 +415,14 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
         _portal(ctx, talk),
         lambda *_: _may_go_on("Switch back to the state before the last restore?", yes),
     )
-    click.echo(f"undone: {' and '.join(undone.parts)} as before")
+    echo(f"undone: {' and '.join(undone.parts)} as before")
     talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:
     columns = ("kind", "now", "then", "lost", "gained", "changed")
     shown = [("", *columns[1:])]
-    shown += [
-        tuple("" if row[c] is None else str(row[c]) for c in columns) for row in rows
-    ]
+    shown += [tuple(one_line(row[c]) for c in columns) for row in rows]
     width = max(len(row[0]) for row in shown)
     return "\n".join(
         row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
@@ -479,7 +476,7 @@ def load(
 def keep(ctx: click.Context, id: str, release: bool) -> None:
     """Hold a backup, whatever retention says."""
     found = operations.keep(_portal(ctx, Talk(quiet=False)), id, not release)
-    click.echo(f"{found.id}  {'released' if release else 'kept'}")
+    echo(f"{found.id}  {'released' if release else 'kept'}")
 
 
 @click.command(cls=Command)
@@ -534,14 +531,14 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
             "bytes": objects.bytes,
             "dropped": dropped,
         }
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
         return
     for decision in decisions:
         verb = "forget" if decision.forget else "keep"
-        click.echo(f"{decision.backup.id}  {verb:6}  {decision.reason}")
+        echo(f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}")
     for name in dropped:
-        click.echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
-    click.echo(
+        echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
+    echo(
         f"{'would free' if dry_run else 'freed'} {objects.count} contents of uploads, "
         f"{size(objects.bytes)}"
     )
@@ -589,11 +586,11 @@ def maintenance(
             repository.record("maintenance", "done", what=what)
     status = keeper.status()
     if as_json:
-        click.echo(json.dumps(status or {"level": "off"}))
+        echo(json.dumps(status or {"level": "off"}))
     elif status is None:
-        click.echo("off: the site is open")
+        echo("off: the site is open")
     else:
-        click.echo(
+        echo(
             f"{status['level']}: {status['reason']}, by {status['owner']} since "
             f"{status['since']}, ends by itself in {status['seconds_left']:.0f} s"
         )
@@ -601,6 +598,12 @@ def maintenance(
 
 @click.command(cls=Command)
 @click.argument("id", metavar="ID|undo")
+@click.option(
+    "--to",
+    type=click.Choice(["restore", "delete", "release", "download"]),
+    default="restore",
+    help="What the page may do with it; restore when nothing is said.",
+)
 @click.option(
     "--for",
     "seconds",
@@ -611,25 +614,32 @@ def maintenance(
 )
 @_quiet
 @click.pass_context
-def arm(ctx: click.Context, id: str, seconds: int, quiet: bool) -> None:
-    """Let the sysadmin page restore this backup (or undo), once, for some minutes."""
+def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
+    """Let the sysadmin page do one thing with this backup, once, for some minutes.
+
+    It may restore it, or with --to delete it, release it (hold it no more), or download
+    one file of it, which may be all.tar. With undo in place of an ID it may take the
+    last restore back. What was armed before is armed no more.
+    """
     from . import config
     from .engine.arming import UNDO, Arming
     from .engine.errors import Refused
     from .engine.repository import who
 
+    if id == UNDO and to != "restore":
+        raise click.UsageError("undo takes no --to")
     if config.web_restore(settings_of(ctx)) == "never":
         raise Refused(
-            "ckanext.dbmanage.web_restore is `never`: the page restores nothing; "
-            f"`ckan db restore {id}` does it here"
+            "ckanext.dbmanage.web_restore is `never`: the page restores, deletes and "
+            f"downloads nothing; `ckan db restore {id}` restores it here"
         )
     talk = Talk(quiet)
     site, repository = _open(ctx, talk)
     name = id if id == UNDO else repository.find(id).id
-    armed = Arming(site).arm(name, seconds, who())
-    repository.record(name, "done", what="arm", until=armed["until"])
-    click.echo(f"{name}  armed until {armed['until']}")
-    talk.say("good for one restore from the sysadmin page")
+    armed = Arming(site).arm(name, seconds, who(), to)
+    repository.record(name, "done", what="arm", to=to, until=armed["until"])
+    echo(f"{name}  armed to {UNDO if id == UNDO else to} until {armed['until']}")
+    talk.say(f"good for one {to} from the sysadmin page")
 
 
 @click.command(cls=Command)
@@ -673,14 +683,16 @@ def doctor(
     if nagios:
         state = "CRITICAL" if problems else "WARNING" if hints else "OK"
         said = "; ".join(f"{each.name}: {each.text}" for each in problems or hints)
-        click.echo(f"DBMANAGE {state} - {said or f'{len(found)} checks'}")
+        # what comes after a bar would be taken for figures
+        said = one_line(said or f"{len(found)} checks").replace("|", "/")
+        echo(f"DBMANAGE {state} - {said}")
         sys.exit({"CRITICAL": 2, "WARNING": 1, "OK": 0}[state])
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found]))
+        echo(json.dumps([asdict(each) for each in found]))
     else:
         width = max(len(each.name) for each in found)
         for each in found:
-            click.echo(f"{each.state:8} {each.name:{width}}  {each.text}")
+            echo(f"{each.state:8} {each.name:{width}}  {one_line(each.text)}")
     if problems:
         sys.exit(1)
 
@@ -783,18 +795,18 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
         finally:
             talk.end()
             if report.phases:
-                click.echo(_reported(report))
+                echo(_reported(report))
         (plan,) = known
         if plan.empty and bare:
             raise Refused("the database is empty: `ckan db init` makes its tables")
         if plan.empty:
             ctx.invoke(core, **options)
         elif not plan.steps:
-            click.echo("Nothing is pending: the database is at the installed code")
+            echo("Nothing is pending: the database is at the installed code")
         elif rehearse:
-            click.echo(f"rehearsed: the upgrade would work. {_cost(report)}")
+            echo(f"rehearsed: the upgrade would work. {_cost(report)}")
         else:
-            click.echo(f"upgraded by {len(plan.steps)} migrations")
+            echo(f"upgraded by {len(plan.steps)} migrations")
             talk.say("restart CKAN's web and worker processes now: they run old code")
         if switched:
             talk.say(
@@ -815,8 +827,9 @@ _IN_PLACE = (
 def _reported(report: Any) -> str:
     """The report of an upgrade, for people."""
     lines = [
-        f"{'not ended' if seconds is None else f'{seconds:7.2f} s'}  {owner} {revision}"
-        f"  {_printable(about)}"
+        f"{'not ended' if seconds is None else f'{seconds:7.2f} s'}  "
+        + one_line(f"{owner} {revision}")
+        + f"  {one_line(about)}"
         for owner, revision, about, seconds in report.steps
     ]
     changes = report.changes
@@ -826,7 +839,7 @@ def _reported(report: Any) -> str:
         ("dropped", [f"{t} ({rows} rows)" for t, rows in changes.dropped.items()]),
     ):
         if names:
-            lines.append(f"{what}: {', '.join(sorted(names))}")
+            lines.append(one_line(f"{what}: {', '.join(sorted(names))}"))
     lines.append(
         ", ".join(
             f"{phase} {seconds:.1f} s" for phase, seconds in report.phases.items()
@@ -866,14 +879,14 @@ def _clean(core: click.Command) -> click.Command:
             if not sys.stdin.isatty():
                 _may_go_on("", yes)
             name = str(settings_of(ctx).get("ckan.site_title") or site.id)
-            click.echo(f"This removes all of {name}: {site.url}", err=True)
+            echo(one_line(f"This removes all of {name}: {site.url}"), err=True)
             if click.prompt("Type its name to go on", err=True).strip() != name:
                 raise click.Abort
 
         stays = operations.clean(_portal(ctx, talk), no_backup, agree)
         for each in stays:
             talk.warn(f"left where it is: {each}")
-        click.echo(
+        echo(
             "CKAN's tables are gone; what stays is named above"
             if stays
             else "The database is empty"

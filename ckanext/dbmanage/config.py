@@ -294,7 +294,10 @@ def retention(config: Config) -> dict[str, int]:
 
 
 def web_restore(config: Config) -> str:
-    """`armed`, `always` or `never`: whether the web page restores. Raises Refused."""
+    """`armed`, `always` or `never`: whether the web page restores, deletes, hands out.
+
+    Raises Refused.
+    """
     value = _text(config, _PREFIX + "web_restore") or "armed"
     if value not in ("armed", "always", "never"):
         raise Refused(
@@ -312,6 +315,16 @@ def health_paths(config: Config) -> frozenset[str]:
     return frozenset(value.split() if isinstance(value, str) else value)
 
 
+def secrets(config: Config) -> tuple[str, ...]:
+    """What the site signs with, then what it signed with before. Raises Refused."""
+    first = _text(config, "SECRET_KEY") or _text(config, "beaker.session.secret")
+    older = config.get("SECRET_KEY_FALLBACKS") or []
+    older = older.split() if isinstance(older, str) else older
+    if not first:
+        raise Refused("neither SECRET_KEY nor beaker.session.secret is set")
+    return first, *map(str, older)
+
+
 def site(
     config: Config,
     migrations: Mapping[str, Migrations] | None = None,
@@ -322,28 +335,24 @@ def site(
 
     Raises Refused.
     """
-    first = _text(config, "SECRET_KEY") or _text(config, "beaker.session.secret")
-    older = config.get("SECRET_KEY_FALLBACKS") or []
-    older = older.split() if isinstance(older, str) else older
-    if not first:
-        raise Refused("neither SECRET_KEY nor beaker.session.secret is set")
-    token = _text(config, "api_token.jwt.decode.secret") or f"string:{first}"
+    known = secrets(config)
+    token = _text(config, "api_token.jwt.decode.secret") or f"string:{known[0]}"
     directories, elsewhere = uploads(config)
-    known = migrations or {}
+    installed = migrations or {}
     return Site(
         id=_text(config, "ckan.site_id") or "default",
         url=_text(config, "ckan.site_url"),
         repository=repository(config) if stored else "",
         databases=databases(config),
-        secrets=(first, *map(str, older)),
+        secrets=known,
         token_secret=token,
         versions={
             "ckan": _version("ckan"),
             "dbmanage": _version("ckanext-dbmanage"),
             "plugins": plugins(config),
         },
-        heads={table: each.heads for table, each in known.items()},
-        revisions={table: each.revisions for table, each in known.items()},
+        heads={table: each.heads for table, each in installed.items()},
+        revisions={table: each.revisions for table, each in installed.items()},
         uploads=directories,
         uploads_elsewhere=elsewhere,
         public_dir=_has_public_dir(config) and str(public_dir(config)),

@@ -1,7 +1,10 @@
 """Jobs: the operations in CKAN's own background queue, and what is known of them.
 
 What is known stands in Redis, below the site's own keys, for it must outlive the switch
-of the database; portals that share a Redis, or the name `default`, never meet. A job
+of the database; portals that share a Redis, or the name `default`, never meet. What is
+to be done, by whose word and until when, is signed, and so is what came of it; a record
+that is not is none. How far a job is, anybody who writes to Redis could say: that is
+shown, and nothing is done by it. A job
 shows a sign of life; one without is lost, and what it held is free: its locks were its
 process's.
 """
@@ -22,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from psycopg2 import Error as DatabaseError
@@ -29,14 +33,18 @@ from redis import RedisError
 
 from . import config, operations
 from .engine import Site, switch
-from .engine.arming import UNDO, Arming
+from .engine.arming import Arming
 from .engine.errors import DbmanageError, Refused, hide_values
-from .engine.maintenance import answering, connect, key_of
+from .engine.maintenance import answering, connect, is_moment, key_of
+from .engine.printable import one_line
 from .engine.repository import Repository, now
+from .engine.sealed import FORM, loaded, seal, unseal, use
 from .operations import Portal, ended_by_signals
 
 _log = logging.getLogger(__name__)
 
+#: what is noted of who asked
+_ACTOR = ("user", "address", "forwarded")
 QUEUED, RUNNING, DONE = "queued", "running", "done"
 FAILED, CANCELLED, LOST = "failed", "cancelled", "lost"
 ACTIVE = (QUEUED, RUNNING)
@@ -83,6 +91,7 @@ class Jobs:
     def __init__(self, settings: config.Config) -> None:
         self._settings = settings
         self._url = config.databases(settings)["database"].url
+        self._secrets = config.secrets(settings)
         self._redis = connect(config.redis_url(settings))
         self.queue = f"dbmanage-{self._key('').split(':')[1][:8]}"
 
@@ -97,30 +106,30 @@ class Jobs:
         arguments: Mapping[str, Any],
         actor: Mapping[str, str],
         until: str = "",
-        armed_by: str = "",
+        armed: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Asks for a job; what is known of it, as `show` tells.
 
         One that waits or runs with the same arguments is returned instead of a second.
-        With `until` it fails unless a worker has begun it by then; `armed_by` is the
-        operator who allowed it, which a job that fails before its switch gives back.
+        With `until` it fails unless a worker has begun it by then, and runs once;
+        `armed` is what an operator allowed, which a job that fails before its switch
+        gives back.
         Raises DbmanageError when Redis does not answer.
         """
         from ckan.plugins import toolkit as tk
 
         id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        words = json.dumps(arguments, sort_keys=True)
         once, key = self._once(kind, arguments), self._key(f"job:{id}")
-        record = {
+        wanted = {
             "kind": kind,
-            "arguments": words,
-            "state": QUEUED,
-            "asked": f"{now():%Y-%m-%dT%H:%M:%SZ}",
-            "once": once,
+            "arguments": dict(arguments),
+            "asked": f"{now():{FORM}}",
             "until": until,
-            "armed_by": armed_by,
+            "armed": armed,
+            **dict.fromkeys(_ACTOR, ""),
             **actor,
         }
+        record = {"wanted": seal(key, wanted, self._secrets), "state": QUEUED}
         with answering():
             # there before its place is taken: whoever sees the place sees the job
             self._redis.hset(key, mapping=record)
@@ -129,7 +138,7 @@ class Jobs:
             while not self._redis.eval(_PLACE, 1, once, before, id, _KEPT):
                 before = self._redis.get(once) or b""
                 with suppress(Refused):
-                    known = self.show(before.decode())
+                    known = self.show(before.decode("utf-8", "replace"))
                     if known["state"] in ACTIVE:
                         self._redis.delete(key)
                         return known
@@ -149,7 +158,7 @@ class Jobs:
         with answering():
             id = self._redis.get(self._once(kind, arguments)) or b""
         with suppress(Refused):
-            known = self.show(id.decode())
+            known = self.show(id.decode("utf-8", "replace"))
             return known if known["state"] in ACTIVE else None
         return None
 
@@ -174,60 +183,57 @@ class Jobs:
             pipe.hgetall(key)
             pipe.pttl(f"{key}:alive")
             pipe.hmget(_queued(id), "status", "started_at")
-            pipe.lrange(f"{key}:log", -log, -1) if log else pipe.echo("")
-            found, alive, queue, lines = pipe.execute()
-        if not found:
-            raise Refused(f"there is no job {id!r} of this site")
-        known = {k.decode(): v.decode("utf-8", "replace") for k, v in found.items()}
-        return self._said(id, known, alive, queue, lines if log else [])
+            if log:
+                pipe.lrange(f"{key}:log", -log, -1)
+            answers = pipe.execute(raise_on_error=False)
+        said = self._said(id, *answers)
+        if said is None:
+            raise Refused(f"there is no job {one_line(id)!r} of this site")
+        return said
 
     def _said(
-        self,
-        id: str,
-        known: dict[str, str],
-        alive: int,
-        queue: list[bytes | None],
-        lines: list[bytes],
-    ) -> dict[str, Any]:
-        state, error = known["state"], known.get("error", "")
-        if _is_lost(known, alive, queue):
+        self, id: str, record: Any, alive: Any, queue: Any, lines: Any = ()
+    ) -> dict[str, Any] | None:
+        """What Redis answered, as `show` tells it; None for what is no record of ours.
+
+        Half a record, or one that nobody can read, is none.
+        """
+        key = self._key(f"job:{id}")
+        try:
+            wanted = unseal(key, record.get(b"wanted"), self._secrets)
+            if wanted is None or not isinstance(queue, list):
+                return None
+            known = {
+                k.decode(): v.decode("utf-8", "replace") for k, v in record.items()
+            }
+            facts = _facts(known) | _result(f"{key}:result", known, self._secrets)
+            alive, log = int(alive), _log_lines(lines)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        state, error = facts["state"], facts["error"]
+        if _is_lost(state, wanted["asked"], alive, queue):
             state, error = LOST, _DIED
-        elif state == QUEUED and _expired(known.get("until", "")):
-            state, error = FAILED, _too_late(known["until"])
-        done, about = int(known.get("done", 0)), int(known.get("about", 0))
-        begun = float(known.get("phase_begun", 0))
+        elif state == QUEUED and _expired(wanted["until"]):
+            state, error = FAILED, _too_late(wanted["until"])
+        done, about, begun = facts["done"], facts["about"], facts.pop("phase_begun")
         spent = max(time.time() - begun, 0.001) if begun else 0.0
         rate = done / spent if state == RUNNING and done and spent > 1 else None
         left = (about - done) / rate if rate and about > done else None
+        final = facts.pop("final")
+        armed = wanted.pop("armed")
         return {
             "id": id,
-            "kind": known["kind"],
-            "arguments": json.loads(known["arguments"]),
+            **wanted,
+            "until": wanted["until"] or None,
+            **facts,
             "state": state,
-            "asked": known["asked"],
-            "until": known.get("until") or None,
-            "begun": known.get("begun"),
-            "ended": known.get("ended"),
-            "user": known.get("user", ""),
-            "address": known.get("address", ""),
-            "forwarded": known.get("forwarded", ""),
-            "phase": known.get("phase", ""),
-            "phases": json.loads(known.get("phases", "[]")),
-            "done": done,
-            "about": about,
-            "unit": known.get("unit", "bytes"),
+            "error": error,
+            "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
             "rate": rate and round(rate, 1),
             "seconds_left": left and round(left),
             "seen": round(_LIFE - alive / 1000, 1) if state == RUNNING else None,
-            "cancellable": state == QUEUED
-            or (state == RUNNING and known.get("final") != "1"),
-            "result": json.loads(known.get("result", "null")),
-            "error": error,
-            "lines": int(known.get("lines", 0)),
-            "log": [
-                dict(zip(("time", "text"), line.decode().split("\t", 1), strict=True))
-                for line in lines
-            ],
+            "cancellable": state == QUEUED or (state == RUNNING and not final),
+            "log": log,
         }
 
     def list(self, limit: int = 20) -> list[dict[str, Any]]:
@@ -236,18 +242,18 @@ class Jobs:
             ids = self._redis.lrange(self._key("jobs"), 0, limit - 1)
             pipe = self._redis.pipeline()
             for id in ids:
-                key = self._key(f"job:{id.decode()}")
+                name = id.decode("utf-8", "replace")
+                key = self._key(f"job:{name}")
                 pipe.hgetall(key)
                 pipe.pttl(f"{key}:alive")
-                pipe.hmget(_queued(id.decode()), "status", "started_at")
-            found = pipe.execute()
-        shown = []
+                pipe.hmget(_queued(name), "status", "started_at")
+            found = pipe.execute(raise_on_error=False)
         facts = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
-        for id, record, alive, queue in facts:
-            if record:
-                known = {k.decode(): v.decode() for k, v in record.items()}
-                shown.append(self._said(id.decode(), known, alive, queue, []))
-        return shown
+        said = (
+            self._said(id.decode("utf-8", "replace"), record, alive, queue)
+            for id, record, alive, queue in facts
+        )
+        return [each for each in said if each is not None]
 
     def workers(self) -> dict[str, Any]:
         """Who takes the jobs: `{count, seen, waiting, command}`.
@@ -257,9 +263,12 @@ class Jobs:
         from ckan.lib.jobs import get_queue
         from rq import Worker
 
+        found: list[Any] = []
         with answering():
             queue = get_queue(self.queue)
-            found = [each for each in Worker.all(queue=queue) if _lives(each)]
+            # what RQ cannot read is no worker
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                found = [each for each in Worker.all(queue=queue) if _lives(each)]
             waiting = queue.count
         beats = [each.last_heartbeat for each in found if each.last_heartbeat]
         ages = [now().replace(tzinfo=None) - b.replace(tzinfo=None) for b in beats]
@@ -284,7 +293,7 @@ class Jobs:
             if known["state"] == QUEUED and self._move(id, QUEUED, CANCELLED, "ended"):
                 with suppress(KeyError):
                     job_from_id(id).delete()
-                self._redis.delete(*self._redis.hmget(self._key(f"job:{id}"), "once"))
+                self._redis.delete(self._once(known["kind"], known["arguments"]))
                 return self.show(id)
             known = self.show(id, log=0)
             if not known["cancellable"]:
@@ -298,7 +307,7 @@ class Jobs:
         return known
 
     def _move(self, id: str, before: str, after: str, moment: str) -> bool:
-        time = f"{now():%Y-%m-%dT%H:%M:%SZ}"
+        time = f"{now():{FORM}}"
         return bool(
             self._redis.eval(
                 _MOVE, 1, self._key(f"job:{id}"), before, after, moment, time
@@ -308,12 +317,13 @@ class Jobs:
     # -- working
 
     @contextmanager
-    def taken(self, id: str) -> Iterator[_Log | None]:
+    def taken(self, known: dict[str, Any]) -> Iterator[_Log | None]:
         """The job's work: shows that it lives, and ends it when that is asked for.
 
-        None when it was cancelled before. Whatever the work raises is noted.
+        `known` is what `show` tells. None when it was cancelled before. Whatever the
+        work raises is noted.
         """
-        key = self._key(f"job:{id}")
+        id, key = known["id"], self._key(f"job:{known['id']}")
         alive = f"{socket.gethostname()}, process {os.getpid()}"
         self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
         if not self._move(id, QUEUED, RUNNING, "begun"):
@@ -342,7 +352,7 @@ class Jobs:
         # the context has CKAN's configuration
         thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
         thread.start()
-        log = _Log(self._redis, key)
+        log = _Log(self._redis, key, self._secrets)
         state, error = DONE, ""
         try:
             with ended_by_signals():
@@ -364,28 +374,27 @@ class Jobs:
             stop.set()
             thread.join()
             log.end()
-            self._ended(id, state, error)
+            self._ended(known, state, error)
 
-    def give_back(self, id: str, log: _Log) -> None:
+    def give_back(self, known: dict[str, Any], log: _Log) -> None:
         """Arms again what was armed for a job that has switched nothing."""
         with suppress(Exception):  # what the job failed with is what is told
-            fields = "kind", "arguments", "until", "armed_by"
-            found = self._redis.hmget(self._key(f"job:{id}"), *fields)
-            kind, words, until, by = (each.decode() for each in found)
-            name = UNDO if kind == "undo" else json.loads(words)["id"]
-            if by and Arming(config.site(self._settings)).again(name, until, by):
-                log.say(f"nothing was switched: armed again until {until}")
+            armed = known["armed"]
+            if armed and Arming(config.site(self._settings)).again(armed):
+                log.say(f"nothing was switched: armed again until {armed['until']}")
 
-    def _ended(self, id: str, state: str, error: str) -> None:
+    def _ended(self, known: dict[str, Any], state: str, error: str) -> None:
         """Notes how a job ended, when Redis was away also a minute later."""
-        key, patience = self._key(f"job:{id}"), time.monotonic() + _PATIENCE
+        id, patience = known["id"], time.monotonic() + _PATIENCE
+        key, once = (
+            self._key(f"job:{id}"),
+            self._once(known["kind"], known["arguments"]),
+        )
         while True:
             try:
                 self._redis.hset(key, mapping={"error": error})
                 self._move(id, RUNNING, state, "ended")
-                once = self._redis.hget(key, "once")
-                gone = f"{key}:alive", f"{key}:cancel", *filter(None, [once])
-                self._redis.delete(*gone)
+                self._redis.delete(f"{key}:alive", f"{key}:cancel", once)
                 self._redis.expire(key, _KEPT)
                 return
             except RedisError:
@@ -394,25 +403,80 @@ class Jobs:
                 time.sleep(_BEAT)
 
 
-def _is_lost(known: dict[str, str], alive: int, queue: list[bytes | None]) -> bool:
+def _facts(known: dict[str, str]) -> dict[str, Any]:
+    """How far a job is, as anybody may have written it. Raises ValueError, KeyError."""
+    if known["state"] not in (*ACTIVE, DONE, FAILED, CANCELLED):
+        raise ValueError("no state")
+    phases = loaded(known.get("phases", "[]").encode())
+    return {
+        "state": known["state"],
+        "begun": _moment(known.get("begun")),
+        "ended": _moment(known.get("ended")),
+        "phase": one_line(known.get("phase")),
+        "phases": [
+            {"phase": one_line(each["phase"]), "seconds": _number(each["seconds"])}
+            for each in phases
+        ],
+        "done": int(_number(known.get("done"))),
+        "about": int(_number(known.get("about"))),
+        "phase_begun": _number(known.get("phase_begun")),
+        "unit": "rows" if known.get("unit") == "rows" else "bytes",
+        "final": known.get("final") == "1",
+        "error": one_line(known.get("error")),
+        "lines": int(_number(known.get("lines"))),
+    }
+
+
+def _number(text: Any) -> float:
+    number = float(text or 0)
+    if not 0 <= number < 1e18:  # nor one that is none
+        raise ValueError("no number")
+    return number
+
+
+def _moment(text: str | None) -> str | None:
+    if text and not is_moment(text):
+        raise ValueError("no moment")
+    return text or None
+
+
+def _result(
+    key: str, known: dict[str, str], secrets: tuple[str, ...]
+) -> dict[str, Any]:
+    """What came of a job; one that is not signed is none."""
+    said = unseal(key, known.get("result", "").encode(), secrets)
+    return {"result": said["result"] if said else None}
+
+
+def _log_lines(lines: Any) -> list[dict[str, str]]:
+    """The lines of a job's log; what is no line of ours is left out."""
+    split = (line.decode("utf-8", "replace").partition("\t") for line in lines)
+    return [
+        {"time": time, "text": one_line(text)}
+        for time, _, text in split
+        if is_moment(time)
+    ]
+
+
+def _is_lost(state: str, asked: str, alive: int, queue: list[bytes | None]) -> bool:
     """Whether nobody will go on with a job: its worker died, or never came to begin.
 
     `queue` is what RQ says of it: its state, and when a worker took it.
     """
-    if known["state"] == RUNNING:
+    if state == RUNNING:
         return alive <= 0
-    if known["state"] != QUEUED or alive > 0:
+    if state != QUEUED or alive > 0:
         return False
-    state, taken = ((each or b"").decode() for each in queue)
-    if not state:  # the record is there a moment before the queue has it
-        return known["asked"] < f"{now() - _GRACE:%Y-%m-%dT%H:%M:%SZ}"
-    if state == "started":
-        return (taken or known["asked"]) < f"{now() - _START:%Y-%m-%dT%H:%M:%S}"
-    return state not in ("queued", "deferred", "scheduled")
+    said, taken = ((each or b"").decode("utf-8", "replace") for each in queue)
+    if not said:  # the record is there a moment before the queue has it
+        return asked < f"{now() - _GRACE:{FORM}}"
+    if said == "started":
+        return (taken or asked) < f"{now() - _START:%Y-%m-%dT%H:%M:%S}"
+    return said not in ("queued", "deferred", "scheduled")
 
 
 def _expired(until: str) -> bool:
-    return bool(until) and until < f"{now():%Y-%m-%dT%H:%M:%SZ}"
+    return bool(until) and until < f"{now():{FORM}}"
 
 
 def _too_late(until: str) -> str:
@@ -450,15 +514,15 @@ def _told(failure: BaseException) -> str:
 class _Log:
     """What a job tells, into Redis; a Redis that is away hinders nothing."""
 
-    def __init__(self, redis: Any, key: str) -> None:
-        self._redis, self._key = redis, key
+    def __init__(self, redis: Any, key: str, secrets: tuple[str, ...]) -> None:
+        self._redis, self._key, self._secrets = redis, key, secrets
         self._phase, self._next = "", 0.0
         self.switches = False
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{now():%Y-%m-%dT%H:%M:%SZ}\t{' '.join(sentence.split())}"
+        line = f"{now():{FORM}}\t{one_line(sentence)}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())
@@ -482,7 +546,8 @@ class _Log:
     def result(self, result: Any) -> None:
         """Notes what came of it."""
         with suppress(Exception):
-            self._redis.hset(self._key, "result", json.dumps(result))
+            said = seal(f"{self._key}:result", {"result": result}, self._secrets)
+            self._redis.hset(self._key, "result", said)
 
     def final(self) -> None:
         """From here on it cannot be cancelled. Raises SystemExit when it was before."""
@@ -527,21 +592,28 @@ def run(id: str) -> None:
     from ckan.common import config as settings
 
     jobs = Jobs(settings)
-    known = jobs.show(id, log=0)  # of this site, or there is none
-    with jobs.taken(id) as log:
+    known = jobs.show(id, log=0)  # of this site and signed, or there is none
+    with jobs.taken(known) as log:
         if log is None:
             return
         if _expired(known["until"] or ""):
             raise Refused(_too_late(known["until"]))
-        asked = ("user", "address", "forwarded")
-        actor = {key: known[key] for key in asked if known[key]} | {"job": id}
+        if known["until"]:
+            _run_once(config.site(settings), known)
+        actor = {key: known[key] for key in _ACTOR if known[key]} | {"job": id}
         portal = Portal(settings, log, _application(settings), actor)
         try:
             log.result(KINDS[known["kind"]](portal, **known["arguments"]))
         except Exception:
             if not log.switches:
-                jobs.give_back(id, log)
+                jobs.give_back(known, log)
             raise
+
+
+def _run_once(site: Site, known: dict[str, Any]) -> None:
+    """Raises Refused for a job that was run before, whatever Redis says of it."""
+    if not use(Path(site.repository), known["id"], known["until"]):
+        raise Refused("this job was begun before; nothing was touched: confirm it anew")
 
 
 def _application(settings: Any) -> Any:

@@ -21,7 +21,7 @@ import redis
 from jinja2 import Environment, FileSystemLoader
 
 from . import config
-from .engine.maintenance import AWAY, READ_ONLY, key_of, understood
+from .engine.maintenance import AWAY, LIMIT, READ_ONLY, key_of, understood
 from .place import Place
 
 Start = Callable[..., Any]
@@ -54,7 +54,7 @@ class MaintenanceMiddleware:
         self, environ: dict[str, Any], start_response: Start
     ) -> Iterable[bytes]:
         found = self._look()
-        known = None if found is None else understood(found)
+        known = understood(found)
         if known is None:
             return self._app(environ, start_response)
         return self._answer(known, environ, start_response)
@@ -71,7 +71,7 @@ class MaintenanceMiddleware:
                 )
                 # after the client: another thread may be asking already
                 self._process = os.getpid()
-            found = self._client.get(self._key)
+            found = self._client.getrange(self._key, 0, LIMIT - 1)
         except (redis.RedisError, ValueError):  # ValueError: the URL is none
             self._asleep = time.monotonic() + _REST
             return None

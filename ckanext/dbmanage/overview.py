@@ -19,6 +19,7 @@ from .engine import Site, links, switch
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
+from .engine.printable import one_line
 from .engine.repository import Backup, Repository, now, regular_files
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
@@ -72,7 +73,7 @@ def _described(repository: Repository, name: str) -> dict[str, Any]:
         described |= {"bytes": 0, "verified": None, "proved": None, "keep": False}
         return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
     if not backup.signed:  # nobody knows what its fields hold
-        words = {key: str(described[key] or "") for key in ("reason", "note")}
+        words = {key: one_line(described[key] or "") for key in ("reason", "note")}
         own = sum(e.stat().st_size for e in regular_files(backup.path).values())
         described |= _NOTHING | words | {"bytes": own}
     return described
@@ -314,14 +315,14 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
         if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time):
             continue
         told = {
-            key: str(line.get(key) or "")
+            key: one_line(line.get(key) or "")
             for key in (
                 "time", "what", "event", "user", "address", "forwarded", "by", "error"
             )
         }  # fmt: skip
         operation = line.get("operation")
         of = line.get("backup") or sources.get(operation) or operation or ""
-        lines.append(told | {"of": str(of).removeprefix("backup ")})
+        lines.append(told | {"of": one_line(of).removeprefix("backup ")})
         if len(lines) >= limit:
             break
     return lines

@@ -1,4 +1,9 @@
-"""What a person is told while a command runs: on stderr, and only if they want it."""
+"""What the commands write, and where: the one place that prints.
+
+What a person is told while a command runs goes to stderr, and only if they want it;
+results to stdout. Nothing is printed that is not printable, for names and messages are
+what others wrote.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
+from .engine import printable
+from .engine.printable import one_line
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Writes lines; the names of others within them are to be one line each."""
+    click.echo(printable.printable(text), err=err)
 
 
 class Talk:
@@ -21,12 +34,13 @@ class Talk:
         """A sentence, unless `--quiet`."""
         self.end()
         if not self._quiet:
-            click.echo(sentence, err=True)
+            echo(printable.sentence(sentence), err=True)
 
     def warn(self, sentence: str) -> None:
         """A sentence that is said even with `--quiet`."""
         self.end()
-        click.secho(f"Warning: {sentence}", fg="yellow", err=True)
+        said = printable.sentence(f"Warning: {sentence}")
+        click.secho(said, fg="yellow", err=True)
 
     def rows(self, phase: str, done: int, total: int) -> None:
         """Progress in rows."""
@@ -46,16 +60,16 @@ class Talk:
             self.end()
             self._phase = phase
             if not sys.stderr.isatty():
-                click.echo(f"{phase} …", err=True)
+                echo(f"{one_line(phase)} …", err=True)
             elif total:
                 self._bar = click.progressbar(
                     length=total,
-                    label=f"{phase:8}",
+                    label=f"{one_line(phase):8}",
                     file=sys.stderr,
                     item_show_func=shown or _shown,
                 )
             else:
-                click.echo(f"{phase} …", err=True)
+                echo(f"{one_line(phase)} …", err=True)
         if self._bar is not None:
             # the sizes of tables are a guess at the size of their dump
             step = min(done, self._bar.length) - self._bar.pos

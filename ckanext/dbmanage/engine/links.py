@@ -1,13 +1,15 @@
 """Downloads from the repository: links for one user, and whole backups as one file.
 
-A link is a random token; Redis knows only its hash, whose it is, and for what. Names
-are looked up among those that are there, nothing of a request becomes a path. Must not
-know CKAN.
+A link is a random token; Redis knows only its hash, whose it is, and for what, signed.
+It is good for one download; whoever began it has a proof to take it up again. Names are
+looked up among those that are there, nothing of a request becomes a path. Must not know
+CKAN.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import os
 import secrets
@@ -32,19 +34,16 @@ from .repository import (
     Repository,
     dumped,
     is_regular,
+    now,
     regular_files,
 )
+from .sealed import FORM, seal, unseal, use
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
-#: seconds until a link is no good any more: before its download, after its begin
-_FRESH, _RESUME = 900, 6 * 3600
+#: seconds until a link is no good any more: before its download, and from then on
+_FRESH, RESUME = 900, 6 * 3600
 _BLOCK = 512
-#: once, and only while the link is known: else what is begun would outlive it
-_BEGIN = """
-if redis.call('HEXISTS', KEYS[1], 'user') == 0 then return 0 end
-if redis.call('HSETNX', KEYS[1], 'begun', 1) == 0 then return 0 end
-return redis.call('EXPIRE', KEYS[1], ARGV[1])"""
 
 
 def names(repository: Repository, found: Backup | None) -> list[str]:
@@ -72,43 +71,65 @@ class Links:
     """The links of one site."""
 
     def __init__(self, site: Site) -> None:
-        self._url = site.databases["database"].url
+        self._url, self._secrets = site.databases["database"].url, site.secrets
+        self._repository = Path(site.repository)
         self._redis = connect(site.redis_url)
 
     def _key(self, token: str) -> str:
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        return key_of(self._url, f"link:{digest}")
+        return key_of(self._url, f"link:{_digest(token)}")
 
     def make(self, user: str, backup: str, file: str) -> dict[str, str]:
         """A link for a user: `{token, name, until}`. Raises DbmanageError."""
         token = secrets.token_urlsafe(32)
+        until = f"{now() + timedelta(seconds=_FRESH):{FORM}}"
+        about = {"user": user, "backup": backup, "file": file, "until": until}
         with answering():
-            self._redis.hset(
-                self._key(token), mapping={"user": user, "backup": backup, "file": file}
-            )
-            self._redis.expire(self._key(token), _FRESH)
-        until = datetime.now(timezone.utc) + timedelta(seconds=_FRESH)
+            sealed = seal(self._key(token), about, self._secrets)
+            self._redis.set(self._key(token), sealed, ex=_FRESH + RESUME)
         name = file
         if backup:
             name = f"{backup}.tar" if file == ALL else f"{backup}-{file}"
-        return {"token": token, "name": name, "until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+        return {"token": token, "name": name, "until": until}
 
-    def find(self, token: str, user: str) -> tuple[str, str] | None:
-        """The backup (empty for an export) and the file; None when it is no good."""
+    def find(self, token: str, user: str) -> dict[str, str] | None:
+        """What a link is for, `{backup, file, until}`; None when it is no good.
+
+        `backup` is empty for an export.
+        """
         with answering():
-            found = self._redis.hgetall(self._key(token))
-        known = {k.decode(): v.decode() for k, v in found.items()}
-        if not user or known.get("user") != user:
+            found = self._redis.getrange(self._key(token), 0, 4095)
+        known = unseal(self._key(token), found, self._secrets)
+        if known is None or not user or known.pop("user") != user:
             return None
-        return known["backup"], known["file"]
+        ends = datetime.strptime(known["until"], FORM).replace(tzinfo=timezone.utc)
+        return known if now() < ends + timedelta(seconds=RESUME) else None
 
-    def begin(self, token: str, resumed: bool) -> bool:
-        """Whether a download may go on: from its start once, from further on again."""
-        key = self._key(token)
+    def begin(self, token: str, known: dict[str, str]) -> str:
+        """The one begin of a download: what proves who began it, empty when it was.
+
+        Whoever takes it up again shows the proof (`begun`). Raises DbmanageError, and
+        OSError when it cannot be noted beside the backups.
+        """
+        until = known["until"]
+        if until <= f"{now():{FORM}}":
+            return ""
+        if not use(self._repository, _digest(token)[:32], until):
+            return ""
+        proof = secrets.token_urlsafe(16)
         with answering():
-            if resumed:
-                return bool(self._redis.hexists(key, "begun"))
-            return bool(self._redis.eval(_BEGIN, 1, key, _RESUME))
+            key = f"{self._key(token)}:begun"
+            self._redis.set(key, _digest(proof), ex=_FRESH + RESUME)
+        return proof
+
+    def begun(self, token: str, proof: str) -> bool:
+        """Whether a proof is the one that was handed out with the begin."""
+        with answering():
+            found = self._redis.getrange(f"{self._key(token)}:begun", 0, 99)
+        return hmac.compare_digest(found, _digest(proof).encode())
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
 
 
 # -------------------------------------------------------------------------- contents

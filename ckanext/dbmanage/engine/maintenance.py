@@ -11,6 +11,7 @@ import getpass
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 import threading
@@ -24,33 +25,43 @@ import redis
 from sqlalchemy.engine import URL
 
 from .errors import Busy, DbmanageError
+from .printable import one_line
+from .sealed import FORM, loaded
 
 READ_ONLY, AWAY = "read-only", "away"
 #: seconds that the key outlives a process that was killed
 _TTL = 12
 _RENEW = 3.0
-_RENEW_OURS = """
+#: the token of who holds the maintenance, empty for a person and for what is not ours
+_HOLDER = """
 local now = redis.call('GET', KEYS[1])
-if now and cjson.decode(now)['token'] == ARGV[1] then
-  return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+local sound, known = pcall(cjson.decode, now or 'null')
+local token = ''
+if sound and type(known) == 'table' and type(known['token']) == 'string' then
+  token = known['token'] end
+"""
+_RENEW_OURS = f"""{_HOLDER}
+if token == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0"""
 #: what was there before comes back in the same step: nobody slips through between
-_END_OURS = """
-local now = redis.call('GET', KEYS[1])
-if now and cjson.decode(now)['token'] == ARGV[1] then
+_END_OURS = f"""{_HOLDER}
+if token == ARGV[1] then
   if tonumber(ARGV[3]) > 0 then
     return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
   return redis.call('DEL', KEYS[1]) end
 return 0"""
 
 #: what an operation holds is not a person's to end; no value: ends it
-_UNLESS_HELD = """
-local now = redis.call('GET', KEYS[1])
-local sound, known = pcall(cjson.decode, now or 'null')
-if sound and type(known) == 'table' and (known['token'] or '') ~= '' then return 0 end
+_UNLESS_HELD = f"""{_HOLDER}
+if token ~= '' then return 0 end
 if ARGV[1] == '' then redis.call('DEL', KEYS[1])
 else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1"""
+
+#: bytes of a value of ours: who can write to Redis could put half a gigabyte there
+LIMIT = 4096
+_FIELDS = ("level", "owner", "reason", "reference", "since", "token")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 def key_of(database_url: URL, name: str = "maintenance") -> str:
@@ -75,12 +86,26 @@ def connect(redis_url: str) -> Any:
 
 
 def understood(found: bytes | None) -> dict[str, Any] | None:
-    """What the key says, None for a value that is not ours: it locks nobody out."""
+    """What the key says, None for a value that is not ours: it locks nobody out.
+
+    `{level, owner, reason, reference, since, token}`, all of them text on one line.
+    """
+    known = loaded(found)
+    if not isinstance(known, dict) or known.get("level") not in (READ_ONLY, AWAY):
+        return None
+    said = {key: known.get(key, "") for key in _FIELDS}
+    if not all(isinstance(value, str) for value in said.values()):
+        return None
+    if not is_moment(said["since"]):
+        return None
+    return {key: one_line(value) for key, value in said.items()}
+
+
+def is_moment(text: str) -> bool:
+    """Whether a text is a moment as we write it, `2026-11-23T04:55:00Z`."""
     with suppress(ValueError):
-        known = json.loads(found or b"null")
-        if isinstance(known, dict) and known.get("level") in (READ_ONLY, AWAY):
-            return known
-    return None
+        return bool(_MOMENT.fullmatch(text) and datetime.strptime(text, FORM))
+    return False
 
 
 class Maintenance:
@@ -102,11 +127,12 @@ class Maintenance:
         answer.
         """
         with answering():
-            found, left = self._redis.get(self.key), self._redis.pttl(self.key)
+            found = self._redis.getrange(self.key, 0, LIMIT - 1)
+            left = self._redis.pttl(self.key)
         known = understood(found)
         if known is None:
             return None
-        known["held"] = bool(known.pop("token", None))
+        known["held"] = bool(known.pop("token"))
         return known | {"seconds_left": round(max(left, 0) / 1000, 1)}
 
     def on(
@@ -153,10 +179,10 @@ class Maintenance:
         def to(level: str) -> None:
             nonlocal told
             try:
-                before = self._redis.get(self.key)
+                before = self._redis.getrange(self.key, 0, LIMIT - 1)
                 known = understood(before)
                 # only an operator's own has no token: what a killed restore left goes
-                if known is not None and not known.get("token"):
+                if known is not None and not known["token"]:
                     left = max(self._redis.pttl(self.key), 1)
                     ends = datetime.now(timezone.utc).timestamp() + left / 1000
                     earlier.update(value=before, level=known["level"], ends=ends)

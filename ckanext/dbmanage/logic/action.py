@@ -5,7 +5,8 @@ What is long is a job: the action returns what `dbmanage_job_show` does, at once
 are UTC, `2026-11-23T04:55:00Z`; sizes are bytes.
 
 Every one of them raises NotAuthorized for whoever is no sysadmin, and, but for those
-that only read, for a browser's session without its CSRF token; and a ValidationError
+that only read, for a browser's session without its CSRF token and for a request that is
+no POST; and a ValidationError
 whose `message` says why and what to do when the configuration is wrong, or the disk,
 PostgreSQL or Redis does not answer. What it raises besides stands at each.
 """
@@ -13,7 +14,7 @@ PostgreSQL or Redis does not answer. What it raises besides stands at each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -25,11 +26,21 @@ from flask import g, has_request_context, session
 
 from .. import config, operations, overview
 from ..engine import Site
-from ..engine.arming import TRIES, UNDO, Arming
+from ..engine.arming import (
+    DEEDS,
+    DELETE,
+    DOWNLOAD,
+    RELEASE,
+    RESTORE,
+    TRIES,
+    UNDO,
+    Arming,
+)
 from ..engine.errors import DbmanageError, Refused
 from ..engine.links import Links, names
 from ..engine.maintenance import Maintenance
 from ..engine.repository import Backup, Repository, now
+from ..engine.sealed import FORM
 from ..jobs import Jobs
 from . import schema
 
@@ -54,9 +65,9 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
     :returns: ``{state, site, count, newest, proven, expected_by, failed: {time,
         error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
         source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
-        ended, maintenance, armed: {backup, until, by}, web_restore, redis, half_way,
-        exports}`` and, when asked for, ``tables`` and ``journal``. ``state`` is the
-        worst of ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``,
+        ended, maintenance, armed: {backup, to, until, by}, web_restore, redis,
+        half_way, exports}`` and, when asked for, ``tables`` and ``journal``. ``state``
+        is the worst of ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``,
         ``running``, ``ok``. ``newest`` and ``proven`` have all parts that a backup of
         this site has; ``jobs`` wait or run, ``ended`` is the last one of all when it
         failed or was lost; ``redis`` says why Redis does not answer, then ``worker``,
@@ -70,7 +81,7 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
         found = overview.status(site, repository, tk.config)
         armed = found["armed"]
         if armed:
-            found["armed"] = {k: armed[k] for k in ("backup", "until", "by")}
+            found["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
         if data["tables"]:
             found["tables"] = overview.table_sizes(site)
         if data["journal"]:
@@ -151,10 +162,10 @@ def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
 
     :returns: ``{id, kind, arguments, state, asked, until, begun, ended, user, address,
         forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
-        cancellable, result, error, lines, log}``; ``state`` is ``queued``, ``running``,
-        ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died); one that has
-        not begun at ``until`` has failed; ``lines`` is how many the log has had, also
-        those that are forgotten
+        cancellable, armed, result, error, lines, log}``; ``state`` is ``queued``,
+        ``running``, ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died);
+        one that has not begun at ``until`` has failed; ``lines`` is how many the log
+        has had, also those that are forgotten
 
     Raises ValidationError for an ``id`` that is not known (any more).
     """
@@ -220,53 +231,68 @@ def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
     """Hold a backup whatever retention says: ``{id, keep}``.
 
     :param id: the backup's id, neither ``latest`` nor ``oldest``
-    :param release: give it back to retention instead, default false
+    :param release: give it back to retention instead, when an operator has armed that
+        (``ckan db arm ID --to release``), default false
+    :param password: to release it the caller's own, again; not needed with an API token
 
-    Raises ObjectNotFound; ValidationError while somebody else is at work.
+    Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError for a
+    wrong ``password``, and while somebody else is at work.
     """
-    data, _, repository = _called(context, data_dict, "backup_keep", schema.backup_keep)
-    _named(repository, data["id"])
-    with _told():
-        found = operations.keep(_portal(context), data["id"], not data["release"])
-    return {"id": found.id, "keep": not data["release"]}
+    data, site, repository = _called(
+        context, data_dict, "backup_keep", schema.backup_keep
+    )
+    found, release = _named(repository, data["id"]), data["release"]
+    if release:
+        _confirm(context, data, site, repository, RELEASE, found.id)
+    once = _once(site, repository, RELEASE, found.id) if release else nullcontext()
+    with once, _told():
+        operations.keep(_portal(context), found.id, not release)
+    return {"id": found.id, "keep": not release}
 
 
 def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
-    """Delete a backup and what only it named: ``{id}``.
+    """Delete a backup and what only it named, when an operator has armed that (``ckan
+    db arm ID --to delete``): ``{id}``.
 
     Refused for one that is held, and for the newest proven ones: of all backups, and
     of those with all parts.
 
     :param id: the backup's id, neither ``latest`` nor ``oldest``
+    :param password: the caller's own, again; not needed with an API token
 
-    Raises ObjectNotFound; ValidationError with why it stays, or while somebody else is
-    at work.
+    Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError with why
+    it stays, for a wrong ``password``, and while somebody else is at work.
     """
-    data, site, repository = _called(context, data_dict, "backup_delete", schema.one)
+    data, site, repository = _called(
+        context, data_dict, "backup_delete", schema.backup_delete
+    )
     found = _named(repository, data["id"])
     with _told("id"):
         described = overview.backups(repository)
         if why := _stays(site, _among(described, found.id), described):
             raise Refused(f"backup {found.id} stays: {why}")
-        return {"id": operations.delete(_portal(context), data["id"]).id}
+    _confirm(context, data, site, repository, DELETE, found.id)
+    with _once(site, repository, DELETE, found.id), _told("id"):
+        return {"id": operations.delete(_portal(context), found.id).id}
 
 
 def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any]:
-    """A link to one file of a backup, or to an export, for this user, once.
+    """A link to one file, for this user, once: of a backup, when an operator has armed
+    that (``ckan db arm ID --to download``), or to an export.
 
-    Good for some minutes; a download that was cut can be taken up again with it, and
-    with the same session or token. A backup holds e-mail addresses, password hashes
-    and tokens.
+    Good for some minutes; a download that was cut can be taken up again with it, with
+    the same session or token, by whoever has the cookie of its begin. A backup holds
+    password hashes and tokens; an export nothing that sysadmins cannot read anyway.
 
     :param id: the backup's id; without it ``file`` is an export
     :param file: the file's name, as ``contents`` of ``dbmanage_backup_show`` has it,
         ``manifest.json``, ``SHA256SUMS``, or ``all.tar``: the whole backup
-    :param password: the caller's own, again; not needed with an API token
+    :param password: for a backup the caller's own, again; not needed with an API token
 
     :returns: ``{url, until}``
 
-    Raises ObjectNotFound; ValidationError for a ``file`` that is not there and a wrong
-    ``password``.
+    Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError for a
+    ``file`` that is not there and a wrong ``password``.
     """
     data, site, repository = _called(
         context, data_dict, "backup_download", schema.download
@@ -275,13 +301,16 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     found = _find(repository, name) if name else None
     if data["file"] not in names(repository, found):
         raise tk.ValidationError({"file": [tk._("There is no such file")]})
-    _confirm(context, data, site, repository, "download", found.id if found else "")
     if _user(context) == tk.config.get("ckan.site_id"):
         who = tk._("A link is for a user: name one, or copy the file where it lies")
         raise tk.ValidationError({"message": [who]})
-    with _told():
-        link = Links(site).make(_user(context), found.id if found else "", data["file"])
-    _note(repository, "download", of=found.id if found else data["file"])
+    id = found.id if found else ""
+    if found:
+        _confirm(context, data, site, repository, DOWNLOAD, id)
+    _note(repository, DOWNLOAD, of=id or data["file"])
+    once = _once(site, repository, DOWNLOAD, id) if found else nullcontext()
+    with once, _told():
+        link = Links(site).make(_user(context), id, data["file"])
     # a page stays on the address that its reader came by
     far = not (has_request_context() and tk.request.blueprint == "dbmanage_admin")
     url = tk.url_for(
@@ -317,7 +346,7 @@ def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
     with _told("id"):
         if why := operations.unfit(tk.config, found):
             raise Refused(why)
-    _confirm(context, data, site, repository, "restore", found.id)
+    _confirm(context, data, site, repository, RESTORE, found.id)
     job = chosen | {"note": data["note"]}
     return _armed(context, site, repository, "restore", job, found)
 
@@ -431,12 +460,17 @@ def _called(
 def _refuse_forged(context: Context) -> None:
     """Core's API takes a form of another site from whoever is signed in: not here.
 
-    By whatever cookie: only a token in a header is nothing that a browser adds.
+    By whatever cookie: only a token in a header is nothing that a browser adds. And by
+    POST alone: CKAN refuses GET, but takes HEAD, and looks at no form's token then.
     """
     from ckan.config.middleware.flask_app import csrf
     from werkzeug.exceptions import BadRequest
 
-    if not has_request_context() or _by_token(context):
+    if not has_request_context():
+        return
+    if tk.request.method != "POST":
+        raise tk.NotAuthorized(tk._("What changes something is asked for by POST"))
+    if _by_token(context):
         return
     if tk.request.blueprint == "dbmanage_admin":  # its guard has looked
         return
@@ -551,19 +585,19 @@ def _confirm(
 ) -> None:
     """The password of who is signed in by a cookie; for a switch the site's title too.
 
-    A stolen session is not enough; a token is a secret of its own, and the command line
-    has no caller.
+    Against whoever sits down at a browser that is signed in. It stops no stolen
+    session, which can set another password: that is what arming is for. A token is a
+    secret of its own, and the command line has no caller.
     """
     errors: Any = {}
-    disarms = what != "download"
-    if disarms:
+    if what in (RESTORE, UNDO):
         title = str(tk.config.get("ckan.site_title") or "CKAN")
         said = " ".join(str(data.get("confirm") or "").split())
         if said.casefold() != " ".join(title.split()).casefold():
             errors["confirm"] = [tk._("That is not the name of this site")]
     if _needs_password(context):
         with _told():
-            wrong = _wrong_password(context, data, Arming(site), disarms)
+            wrong = _wrong_password(context, data, Arming(site))
         if wrong:
             errors["password"] = [tk._(wrong)]
             _note(repository, what, of=of, event="refused", error=wrong)
@@ -576,7 +610,7 @@ def _(message: str) -> str:
     return message
 
 
-def _wrong_password(context: Context, data: Data, arming: Arming, disarms: bool) -> str:
+def _wrong_password(context: Context, data: Data, arming: Arming) -> str:
     """What is wrong with the password that was given, empty when it is right."""
     user = model.User.get(_user(context))
     password = str(data.get("password") or "")
@@ -588,9 +622,9 @@ def _wrong_password(context: Context, data: Data, arming: Arming, disarms: bool)
     if user.validate_password(password):
         arming.right_password()
         return ""
-    if disarms and tried >= TRIES:
+    if tried >= TRIES:
         arming.off()
-        return _("That is not your password; restoring is off now")
+        return _("That is not your password; what was armed is off now")
     return _("That is not your password")
 
 
@@ -630,8 +664,9 @@ def _armed(
         jobs, allowed = Jobs(tk.config), config.web_restore(tk.config)
         if again := jobs.active(kind, arguments):  # a second click
             return again
-        known = Arming(site).armed()
-        armed = allowed == "armed" and known is not None and known["backup"] == name
+        known = Arming(site).armed() or {}
+        wanted = (known.get("backup"), known.get("to")) == (name, RESTORE)
+        armed = allowed == "armed" and wanted
         if not armed and allowed != "always":
             _not_armed(repository, kind, name, allowed)
         status = overview.status(site, repository, tk.config)
@@ -639,21 +674,42 @@ def _armed(
         if told := overview.blockers(site, repository, status, found, parts):
             raise Refused("; ".join(told))
         _note(repository, kind, of=name)
-        until, by = f"{now() + _WAITS:%Y-%m-%dT%H:%M:%SZ}", ""
+        until, used = f"{now() + _WAITS:{FORM}}", None
         if armed:
             used = Arming(site).use(name)
             if used is None:  # somebody else was faster
                 _not_armed(repository, kind, name, allowed)
-            until, by = used["until"], used["by"]
-        return jobs.enqueue(kind, arguments, actor(context), until, by)
+            until = used["until"]
+        return jobs.enqueue(kind, arguments, actor(context), until, used)
 
 
-def _not_armed(repository: Repository, kind: str, name: str, allowed: str) -> NoReturn:
-    _note(repository, kind, of=name, event="refused", error="not armed")
-    how = f"an operator runs `ckan db arm {name}` on the server first"
+@contextmanager
+def _once(site: Site, repository: Repository, to: str, name: str) -> Iterator[None]:
+    """What an operator has allowed once, done in the block; given back when it fails.
+
+    Raises NotAuthorized when nobody has.
+    """
+    with _told():
+        allowed = config.web_restore(tk.config)
+        used = Arming(site).use(name, to) if allowed == "armed" else None
+    if used is None and allowed != "always":
+        _not_armed(repository, to, name, allowed)
+    try:
+        yield
+    except BaseException:
+        if used is not None:
+            with suppress(Exception):  # what it failed with is what is told
+                Arming(site).again(used)
+        raise
+
+
+def _not_armed(repository: Repository, what: str, name: str, allowed: str) -> NoReturn:
+    _note(repository, what, of=name, event="refused", error="not armed")
+    to = f" --to {what}" if what in DEEDS[1:] else ""
+    how = f"an operator runs `ckan db arm {name}{to}` on the server first"
     if allowed == "never":
-        how = "ckanext.dbmanage.web_restore is `never`: restore on the command line"
-    raise tk.NotAuthorized(tk._("Restoring from the web is off: {}").format(how))
+        how = "ckanext.dbmanage.web_restore is `never`: do it on the server"
+    raise tk.NotAuthorized(tk._("This is off on the web: {}").format(how))
 
 
 def functions() -> dict[str, Callable[..., Any]]:

@@ -60,6 +60,10 @@ def _text() -> list[Any]:
     return [_v("default", ""), _v("unicode_safe"), _line]
 
 
+def _secret() -> list[Any]:
+    return [_v("ignore_empty"), _v("unicode_safe")]
+
+
 def _flag() -> list[Any]:
     return [_v("default", False), _v("boolean_validator")]
 
@@ -111,7 +115,11 @@ def backup_verify() -> dict[str, Any]:
 
 
 def backup_keep() -> dict[str, Any]:
-    return {"id": _needed(), "release": _flag()}
+    return {"id": _needed(), "release": _flag(), "password": _secret()}
+
+
+def backup_delete() -> dict[str, Any]:
+    return {"id": _needed(), "password": _secret()}
 
 
 def one() -> dict[str, Any]:
@@ -123,7 +131,7 @@ def download() -> dict[str, Any]:
     return {
         "id": [_v("ignore_empty"), _v("unicode_safe")],
         "file": _needed(),
-        "password": [_v("ignore_empty"), _v("unicode_safe")],
+        "password": _secret(),
     }
 
 
@@ -134,7 +142,7 @@ def restore() -> dict[str, Any]:
         "preview": _flag(),
         "note": _text(),
         "confirm": [_v("ignore_empty"), _v("unicode_safe")],
-        "password": [_v("ignore_empty"), _v("unicode_safe")],
+        "password": _secret(),
     }
 
 
@@ -143,7 +151,7 @@ def undo() -> dict[str, Any]:
         "operation": [_v("ignore_empty"), _v("unicode_safe")],
         "note": _text(),
         "confirm": [_v("ignore_empty"), _v("unicode_safe")],
-        "password": [_v("ignore_empty"), _v("unicode_safe")],
+        "password": _secret(),
     }
 
 

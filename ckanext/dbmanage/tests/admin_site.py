@@ -17,6 +17,9 @@ import ckan
 import requests
 from passlib.hash import pbkdf2_sha512
 
+from ckanext.dbmanage import config
+from ckanext.dbmanage.engine.arming import Arming
+
 from . import forked
 from .conftest import BIN, Portal, Web, clone, query, wait_until
 
@@ -92,6 +95,10 @@ class Site:
         )
         found = json.loads(answer.body)
         return found["result"] if found["success"] else found
+
+    def arm(self, name: str, to: str = "restore") -> None:
+        """As `ckan db arm NAME --to …` does."""
+        Arming(config.site(self.portal.options)).arm(name, 600, "an operator", to)
 
     # -- jobs
 

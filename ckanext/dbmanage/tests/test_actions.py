@@ -94,12 +94,14 @@ def test_a_backup_by_the_api(worked: Site) -> None:
 
     refused = worked.act("dbmanage_backup_delete", token, id=backup["id"])
     assert "held" in str(refused["error"])
+    worked.arm(backup["id"], "release")
     released = worked.act("dbmanage_backup_keep", token, id=backup["id"], release=True)
     assert released == {"id": backup["id"], "keep": False}
     refused = worked.act("dbmanage_backup_delete", token, id=backup["id"])
     assert "newest proven" in str(refused["error"])
     second = worked.act("dbmanage_backup_create", token, parts=["database"])
     id = worked.ended(token, second["id"])["result"]["backup"]
+    worked.arm(id, "delete")
     assert worked.act("dbmanage_backup_delete", token, id=id) == {"id": id}
     assert [e["id"] for e in worked.act("dbmanage_backup_list", token)] == [
         backup["id"]
@@ -346,7 +348,8 @@ def test_portals_on_one_redis_do_not_mix(
 # -------------------------------------------------------------------------- downloads
 
 
-def link(browser: Session, id: str, file: str) -> str:
+def link(site: Site, browser: Session, id: str, file: str) -> str:
+    site.arm(id, "download")
     answer = browser.post(
         f"/ckan-admin/backups/{id}/download", file=file, password=PASSWORD
     )
@@ -362,7 +365,9 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
     browser, other = site.session(SYSADMIN), site.session()
     site.portal.sql("UPDATE \"user\" SET sysadmin = true WHERE name = 'user-4'")
     other.sign_in("user-4")
-    path = "/ckan-admin/backups/file/" + link(browser, backup.name, "database.dump.zst")
+    path = "/ckan-admin/backups/file/" + link(
+        site, browser, backup.name, "database.dump.zst"
+    )
     assert other.ask("GET", path).status_code == 404
     assert site.session().ask("GET", path).status_code == 302
     assert browser.ask("HEAD", path).status_code == 200
@@ -383,10 +388,10 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
     assert browser.ask("GET", path, headers={"Range": "bytes=0-"}).status_code == 410
 
     # the whole backup is a tar that the command line restores
-    path = "/ckan-admin/backups/file/" + link(browser, backup.name, "all.tar")
+    path = "/ckan-admin/backups/file/" + link(site, browser, backup.name, "all.tar")
     whole = browser.ask("GET", path)
     assert int(whole.headers["Content-Length"]) == len(whole.content)
-    path = "/ckan-admin/backups/file/" + link(browser, backup.name, "all.tar")
+    path = "/ckan-admin/backups/file/" + link(site, browser, backup.name, "all.tar")
     pieces = [browser.ask("GET", path, headers={"Range": "bytes=0-0"}).content]
     for begin in range(1, len(whole.content), 70_001):
         asked = {"Range": f"bytes={begin}-{begin + 70_000}"}
@@ -407,6 +412,7 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
 
     # with a token, by the address that visitors see
     token = site.api_token()
+    site.arm(backup.name, "download")
     made = site.act(
         "dbmanage_backup_download", token, id=backup.name, file="manifest.json"
     )

@@ -163,6 +163,13 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "delete")
 
     page.goto(f"{BACKUPS}{backup.name}/download")
+    expect(page.locator("#cmd-arm")).to_have_text(
+        f"ckan db arm {backup.name} --to download"
+    )
+    assert page.is_disabled("button:has-text('Make a link')")
+    looked(page, "download-off")
+    site.arm(backup.name, "download")
+    page.reload()
     page.check("input[value='database.dump.zst']")
     page.fill("#field-password", "wrong")
     page.click("text=Make a link")

@@ -1,0 +1,86 @@
+"""What stands in Redis and is acted upon: signed, read as hostile, used up for good.
+
+Everybody who can write to Redis can put anything there, take anything away, and bring
+back what was there before. So what counts is signed with the site's secret, each under
+the key it stands at; and what is good once is noted as used beside the backups, where
+Redis cannot forget it. Must not know what the documents say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from .repository import (
+    create_directory,
+    create_file,
+    now,
+    sign,
+    signed_by,
+    sync_directory,
+)
+
+#: how moments are written, here and in all that is signed
+FORM = "%Y-%m-%dT%H:%M:%SZ"
+_PURPOSE = "redis"
+
+
+def loaded(found: bytes | None) -> Any:
+    """The JSON of a value of Redis; None when it is none, or nested too deep."""
+    with suppress(ValueError, RecursionError):
+        return json.loads(found or b"null")
+    return None
+
+
+def seal(key: str, document: Mapping[str, Any], secrets: tuple[str, ...]) -> str:
+    """A document for one key of Redis, signed."""
+    return json.dumps(sign({**document, "key": key}, secrets[0], _PURPOSE))
+
+
+def unseal(
+    key: str, found: bytes | None, secrets: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """The document of a key, None for anything that this site did not write there."""
+    document = loaded(found)
+    if signed_by(document, secrets, _PURPOSE) and document.get("key") == key:
+        return {k: v for k, v in document.items() if k not in ("key", "hmac")}
+    return None
+
+
+def _mark(repository: Path, token: str, until: str) -> Path:
+    # both were signed by this site, yet nothing of Redis becomes a path as it is
+    name = f"{until}-{token}"
+    if not all(c.isascii() and (c.isalnum() or c in "-:") for c in name):
+        raise ValueError("not a token of ours")
+    return repository / "state" / "used" / name
+
+
+def is_used(repository: Path, token: str, until: str) -> bool:
+    """Whether what is good once, until a moment, was used. Raises OSError."""
+    return _mark(repository, token, until).exists()
+
+
+def use(repository: Path, token: str, until: str) -> bool:
+    """Notes that it is used, on the disk; False when it was before. Raises OSError.
+
+    Whoever makes the mark is the one who has it, over all processes and hosts.
+    """
+    mark = _mark(repository, token, until)
+    for directory in (mark.parent.parent, mark.parent):
+        if not directory.is_dir():
+            with suppress(FileExistsError):
+                create_directory(directory)
+    # what nobody could use any more needs no mark; another host's clock may be late
+    for old in mark.parent.iterdir():
+        if old.name < f"{now() - timedelta(days=1):{FORM}}":
+            old.unlink(missing_ok=True)
+    try:
+        create_file(mark).close()
+    except FileExistsError:
+        return False
+    sync_directory(mark.parent)
+    return True
