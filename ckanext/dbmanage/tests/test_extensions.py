@@ -52,7 +52,7 @@ def make_template() -> Iterator[Callable[[], str]]:
 
     def make() -> str:
         text = MANUAL.read_text()
-        block = re.search(r"code-block:: sh\n\n(    createdb .*?)\n\n", text, re.DOTALL)
+        block = re.search(r"\n\n(    createdb .*?)\n\n", text, re.DOTALL)
         assert block
         made.append(f"ckan_template_{secrets.token_hex(3)}")
         environment = {
