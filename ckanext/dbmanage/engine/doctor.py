@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import Site, files, owner, postgres, published, restore, switch
+from . import Site, files, left_out, owner, postgres, published, restore, switch
 from .maintenance import Maintenance
 from .postgres import closing
 from .repository import Repository, now
@@ -208,6 +208,8 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
             f"{about['missing']} uploads that the database names were not on the disk "
             f"at the last backup: {'; '.join(about['examples'][:3])}",
         )
+    if why := left_out.told(about):
+        yield PROBLEM, f"the last backup is not complete: {why}"
     if about.get("refused"):
         yield HINT, f"{about['refused']} links or special files are in no backup"
 

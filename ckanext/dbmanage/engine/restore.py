@@ -9,7 +9,9 @@ done with its help is handed in as `prepare`.
 
 from __future__ import annotations
 
+import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +52,9 @@ from .switch import Pair, Scratch
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
 Prepare = Callable[[Mapping[str, Database], list[str]], None]
+
+#: links that are told by name
+_SHOWN = 10
 
 #: rows ever written, by part and table
 Counters = Mapping[str, Mapping[str, int]]
@@ -280,6 +285,25 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     there = source.backup.files.get("included") and source.uploads
     if there:
         yield f"its uploads will be put into {', '.join(site.uploads.values())}"
+
+
+def links_lost(site: Site, repository: Repository, source: Source) -> Iterator[str]:
+    """The links among the live uploads that will go, a sentence for each of a few."""
+    if not source.uploads:
+        return
+    among = files.folders(site.uploads, repository.path)
+    lost = 0
+    for path, place in files.links(source.uploads, among):
+        lost += 1
+        if lost <= _SHOWN:
+            target = os.readlink(place)
+            again = f"ln -s {shlex.quote(target)} {shlex.quote(str(place))}"
+            yield (
+                f"the link {path!r} to {target!r} is in no backup and goes with what "
+                f"is replaced; `ckan db undo` brings it back, or make it again: {again}"
+            )
+    if lost > _SHOWN:
+        yield f"and {lost - _SHOWN} links more will go with what is replaced"
 
 
 def _refuse_superuser(connection: Connection, role: str, name: str) -> None:
