@@ -125,12 +125,14 @@ def backup(
     if as_json:
         wanted = ("id", "path", "parts", "bytes", "seconds")
         echo(json.dumps({key: about[key] for key in wanted}))
-        return
-    talk.say(
-        f"backed up {' and '.join(about['parts'])}: {size(about['bytes'])} "
-        f"in {about['seconds']:.1f} s, verified, in {about['path']}"
-    )
-    echo(taken.id)
+    else:
+        talk.say(
+            f"backed up {' and '.join(about['parts'])}: {size(about['bytes'])} "
+            f"in {about['seconds']:.1f} s, verified, in {about['path']}"
+        )
+        echo(taken.id)
+    if why := operations.incomplete(taken):
+        raise click.ClickException(why)
 
 
 @click.command(cls=Command)
@@ -256,7 +258,10 @@ def _uploads(about: dict[str, Any]) -> str:
     said = f"{about['count']} uploads, {size(about['bytes'])}"
     for what in ("missing", "refused"):
         said += f", {about[what]} {what}" if about[what] else ""
-    lines = [*about.get("examples", ()), *about.get("not_included", ())]
+    if about.get("folders"):
+        said += f", {about['folders']} folders left out"
+    names = ("left_out", "examples", "not_included")
+    lines = [line for name in names for line in about.get(name) or ()]
     return "\n          ".join([said, *map(one_line, lines)])
 
 

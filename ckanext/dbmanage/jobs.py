@@ -632,6 +632,8 @@ def _application(settings: Any) -> Any:
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
     taken = operations.backup(portal, tuple(parts), note, keep)
     portal.talk.say(f"backup {taken.id} is there, verified")
+    if why := operations.incomplete(taken):
+        raise DbmanageError(why)
     return {"backup": taken.id, "bytes": taken.bytes}
 
 

@@ -126,6 +126,14 @@ def backup(
     return taken
 
 
+def incomplete(taken: Backup) -> str:
+    """Why a backup that was taken does not hold all uploads, empty when it does."""
+    from .engine import left_out
+
+    why = left_out.told(taken.files)
+    return why and f"backup {taken.id} was taken, but is not complete: {why}"
+
+
 def verify(
     portal: Portal, site: Site, repository: Repository, found: Backup, prove: bool
 ) -> list[str]:
@@ -170,6 +178,8 @@ def preview(
             progress=portal.talk.progress,
         )  # fmt: skip
         for sentence in engine.differences(site, source):
+            portal.talk.warn(sentence)
+        for sentence in engine.links_lost(site, repository, source):
             portal.talk.warn(sentence)
         rows = previewed(site, repository, source)
     portal.talk.end()
@@ -220,6 +230,8 @@ def restore(
                 "command line"
             )
         for sentence in changed:
+            talk.warn(sentence)
+        for sentence in engine.links_lost(site, repository, source):
             talk.warn(sentence)
         if agree is not None:
             agree(site, repository, source)
@@ -728,6 +740,8 @@ def _back_up_replaced(
             progress=talk.progress,
         )
         talk.say(f"the replaced state is backup {taken.id}")
+        if why := incomplete(taken):
+            talk.warn(why)
     except DbmanageError as error:
         talk.warn(f"what was replaced is kept, but was not backed up: {error}")
 

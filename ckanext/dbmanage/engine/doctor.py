@@ -19,6 +19,7 @@ from . import (
     extensions,
     faithful,
     files,
+    left_out,
     owner,
     postgres,
     published,
@@ -231,6 +232,8 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
             f"{about['missing']} uploads that the database names were not on the disk "
             f"at the last backup: {'; '.join(about['examples'][:3])}",
         )
+    if why := left_out.told(about):
+        yield PROBLEM, f"the last backup is not complete: {why}"
     if about.get("refused"):
         yield HINT, f"{about['refused']} links or special files are in no backup"
 

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from . import Progress
+from . import Progress, left_out
 from .errors import Damaged, Refused
 from .lines import Written
 from .listing import (
@@ -64,11 +64,13 @@ class Folder:
 
     A storage's own directory, and each link or mount in it, whose entries are renamed
     where they are: neither a mount nor the target of a link can change its place.
+    Entries in `skip` are none of it, those in `above` because the repository is there.
     """
 
     prefix: str
     path: Path
     skip: frozenset[str] = frozenset()
+    above: frozenset[str] = frozenset()
 
     def joined(self, name: str) -> str:
         """The path of one of its entries."""
@@ -97,7 +99,7 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
         if not path.is_dir():
             continue
         skip = set(NOT_UPLOADS) if not prefix else {"lost+found"}
-        below = []
+        below, above = [], set[str]()
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
                 if entry.name in skip or OURS.fullmatch(entry.name):
@@ -107,6 +109,8 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
                 taken = entry.name[0] == "@" and not prefix
                 if taken or real == repository or real in repository.parents:
                     skip.add(entry.name)
+                    if real in repository.parents:
+                        above.add(entry.name)
                 elif entry.is_symlink():
                     others = [*roots, repository, *(f.path for f in found)]
                     others += [target for _, target in below]
@@ -115,7 +119,7 @@ def folders(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
                 elif Path(entry.path) in mounts:
                     below.append((entry.name, real))
         skip |= {name for name, _ in below}
-        top = Folder(prefix, path, frozenset(skip))
+        top = Folder(prefix, path, frozenset(skip), frozenset(above))
         own = frozenset({"lost+found"})
         found += [top, *(Folder(top.joined(name), real, own) for name, real in below)]
     return found
@@ -250,7 +254,9 @@ class Taken:
     """What became of the uploads; the manifest's `files` holds it.
 
     `read` counts the files that were not the same as in the backup before; `examples`
-    are sentences about a few of the missing and refused ones.
+    are sentences about a few of the missing and refused ones. `folders` are left out
+    with the `behind` files in them, `left_out` says why; `linked` uploads that the
+    database names are links.
     """
 
     count: int = 0
@@ -258,8 +264,19 @@ class Taken:
     read: int = 0
     missing: int = 0
     refused: int = 0
+    folders: int = 0
+    behind: int = 0
+    linked: int = 0
+    left_out: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
     not_included: list[str] = field(default_factory=list)
+
+    def without(self, files: int, why: str) -> None:
+        """Notes a folder that is left out, a few of them by name."""
+        self.folders += 1
+        self.behind += files
+        if len(self.left_out) < 10:
+            self.left_out.append(why)
 
     def odd(self, path: str, why: str) -> None:
         """Notes something to be told, a few of them by name."""
@@ -291,13 +308,20 @@ def take(
     with create_file(listed) as file:
         write = partial(_write, among, objects, staged, inside, progress, expected)
         try:
-            taken, out = write(file, previous)
+            taken, out, links = write(file, previous)
         except Changed:  # another list took its place: nothing of it counts
             file.seek(0)
             file.truncate()
-            taken, out = write(file, None)
+            taken, out, links = write(file, None)
         for path in named:
-            if safe(path) and not _there(path, among, inside):
+            if not safe(path):
+                continue
+            # what is there but not in the backup is not missing: a proof has to fail
+            if links and _is_behind(path, links):
+                continue
+            mode = _mode(path, among, inside)
+            taken.linked += mode is not None and stat.S_ISLNK(mode)
+            if mode is None:
                 taken.missing += 1
                 taken.odd(path, "is named by the database, but the disk lacks it")
                 out.write(line_of({"path": path, "missing": True}))
@@ -316,9 +340,13 @@ def _write(
     expected: int,
     file: IO[bytes],
     previous: Listing | None,
-) -> tuple[Taken, Written]:
-    """Writes the lines of what is on the disk. Raises Changed, OSError."""
+) -> tuple[Taken, Written, set[str]]:
+    """Writes the lines of what is on the disk; the paths of links to directories.
+
+    Raises Changed, OSError.
+    """
     taken, out, earlier = Taken(), Written(file), _Previous(previous)
+    links: set[str] = set()
     for found in _walk(among, inside):
         if not safe(found.path):
             taken.refused += 1
@@ -334,6 +362,12 @@ def _write(
             if "refused" in facts:
                 taken.refused += 1
                 taken.odd(found.path, f"is {facts['refused']}: not included")
+                if _is_linked_directory(found):
+                    links.add(found.path)
+                    folder, rest = _folder_of(found.path, among)
+                    place = folder.path / inside.get(folder.prefix, "") / rest
+                    files = left_out.count(place, objects.parent)
+                    taken.without(files, left_out.sentence(found.path, place, files))
                 out.write(line)
                 continue
             taken.read += 1
@@ -345,7 +379,25 @@ def _write(
         if not taken.count % 100:
             progress("uploads", taken.bytes, expected)
     earlier.finish()
-    return taken, out
+    for folder in among:
+        for name in sorted(folder.above):
+            if files := left_out.count(folder.path / name, objects.parent):
+                path = folder.joined(name)
+                links.add(path)
+                taken.without(files, left_out.above(path, files))
+    return taken, out, links
+
+
+def _is_linked_directory(found: _Found) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(found.name, dir_fd=found.directory).st_mode)
+    except OSError:  # a link to nothing
+        return False
+
+
+def _is_behind(path: str, links: set[str]) -> bool:
+    parts = path.split("/")
+    return any("/".join(parts[:end]) in links for end in range(1, len(parts) + 1))
 
 
 class _Previous:
@@ -464,13 +516,15 @@ def _store(file: IO[bytes], objects: Path, staged: Path) -> tuple[str, int]:
     return name, size
 
 
-def _there(path: str, among: list[Folder], inside: Mapping[str, str]) -> bool:
+def _mode(path: str, among: list[Folder], inside: Mapping[str, str]) -> int | None:
+    """The kind of a file, of a link itself; None where there is no upload."""
     try:
         folder, rest = _folder_of(path, among)
         place = folder.path / inside.get(folder.prefix, "") / rest
-        return stat.S_ISREG(place.lstat().st_mode)
+        mode = place.lstat().st_mode
+        return mode if stat.S_ISREG(mode) or place.is_file() else None
     except (OSError, Refused):
-        return False
+        return None
 
 
 def _reread(staged: Path) -> None:
@@ -651,6 +705,23 @@ def moves(among: list[Folder], name: str, token: str) -> list[Move]:
     return [Move(str(f.path), f.prefix, *names, token) for f in among]
 
 
+def links(listing: Listing, among: list[Folder]) -> Iterator[tuple[str, Path]]:
+    """The links that a restore of the list takes away: their paths and places.
+
+    Raises Damaged, Refused.
+    """
+    tops = set[tuple[Folder, str]]()
+    for facts in listing.lines():
+        if "sha256" in facts:
+            folder, rest = _folder_of(facts["path"], among)
+            tops.add((folder, rest.split("/")[0]))
+    for found in _walk(among, {}):
+        folder, rest = _folder_of(found.path, among)
+        place = folder.path / rest
+        if place.is_symlink() and ("/" in rest or (folder, rest) in tops):
+            yield found.path, place
+
+
 def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
     """Looks at every line, and at the room for them. Raises Refused, Damaged."""
     needed: dict[Folder, int] = {}
@@ -809,8 +880,11 @@ def discard(path: Path, token: str) -> bool:
 
 def planned(move: Move, folder: Folder) -> Move:
     """The move with the names that are there now."""
-    new = [n for n in os.listdir(Path(move.path) / move.scratch) if n != _TOKEN]
-    return replace(move, old=folder.names(), new=sorted(new))
+    live = Path(move.path)
+    new = [n for n in os.listdir(live / move.scratch) if n != _TOKEN]
+    # a link that is in the way goes with the rest, for an undo to bring it back
+    links = [name for name in new if (live / name).is_symlink()]
+    return replace(move, old=sorted([*folder.names(), *links]), new=sorted(new))
 
 
 def began(move: Move) -> bool:

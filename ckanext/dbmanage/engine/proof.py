@@ -179,6 +179,8 @@ def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
     for facts in listed:
         # a name that is no text can't be named by the database
         if not any("\ud800" <= letter <= "\udfff" for letter in facts["path"]):
+            if "refused" in facts:  # it was on the disk, and is not in the backup
+                continue
             missing = "missing" in facts
             yield f"{facts['path'].translate(escaped)}\t{'t' if missing else 'f'}\n"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ Prepare = Callable[[Mapping[str, Database], list[str]], None]
 
 #: of what pg_restore says though it succeeds
 _WORDS = 2000
+#: links that are told by name
+_SHOWN = 10
 
 #: rows ever written, by part and table
 Counters = Mapping[str, Mapping[str, int]]
@@ -318,6 +321,25 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     there = source.backup.files.get("included") and source.uploads
     if there:
         yield f"its uploads will be put into {', '.join(site.uploads.values())}"
+
+
+def links_lost(site: Site, repository: Repository, source: Source) -> Iterator[str]:
+    """The links among the live uploads that will go, a sentence for each of a few."""
+    if not source.uploads:
+        return
+    among = files.folders(site.uploads, repository.path)
+    lost = 0
+    for path, place in files.links(source.uploads, among):
+        lost += 1
+        if lost <= _SHOWN:
+            target = os.readlink(place)
+            again = f"ln -s {shlex.quote(target)} {shlex.quote(str(place))}"
+            yield (
+                f"the link {path!r} to {target!r} is in no backup and goes with what "
+                f"is replaced; `ckan db undo` brings it back, or make it again: {again}"
+            )
+    if lost > _SHOWN:
+        yield f"and {lost - _SHOWN} links more will go with what is replaced"
 
 
 #: what a role can hand to the SQL that runs as it, beyond its own databases

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import Progress
+from . import Progress, left_out
 from .errors import DbmanageError
 from .files import LIST, OBJECTS
 from .opened import open_directory, open_plain
@@ -162,15 +162,18 @@ def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
         return _Standing(backup, fixed="damaged and not signed by us: never touched")
     if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
         return _Standing(backup, fixed="of another version's format: never touched")
-    good = about["state"] in _GOOD
+    partly = bool(left_out.told(backup.files))
+    good = about["state"] in _GOOD and not partly
     fixed = "held by keep" if about["keep"] else ""
     if not fixed and str(about["reason"]).startswith("before ") and backup.id > limit:
         fixed = aside
     if about["state"] == "damaged":
         what = about["problems"] or [f"{MANIFEST} cannot be read"]
         return _Standing(backup, fixed=fixed, idle=f"damaged: {what[0]}")
-    idle = "" if good else "not verified: counts for no rule"
-    proven = frozenset(backup.parts if about["state"] == "proven" else ())
+    what = "folders of uploads were left out" if partly else "not verified"
+    idle = "" if good else f"{what}: counts for no rule"
+    whole = about["state"] == "proven" and not partly
+    proven = frozenset(backup.parts if whole else ())
     return _Standing(backup, good, fixed, idle, proven)
 
 
