@@ -117,13 +117,32 @@ def test_no_statement_gets_out(
     """Not even where the table of contents was not looked at."""
     source, victim = database(), database()
     run(source, "CREATE TABLE t (a int)")
-    file = dump(source, tmp_path / "evil.dump")
+    # no rows: where they are stands in the table of contents, and would be wrong
+    file = dump(source, tmp_path / "evil.dump", "-s")
     patched(file, TABLE, TABLE + evil.format(victim=victim).encode())
     with pytest.raises((Refused, ToolFailed)):
         load(file, copy := database(), scan)
     assert exists(victim)
     assert query("SELECT shobj_description(oid, 'pg_database') FROM pg_database"
                  " WHERE datname = %s", "postgres", victim) == [(None,)]  # fmt: skip
+    assert query("SELECT to_regclass('public.t')", copy) == [(None,)]
+
+
+@pytest.mark.parametrize("end", [b"COMMIT;", b"/* /* */ ; */ END;", b"ROLLBACK;"])
+def test_no_entry_ends_the_transaction_for_the_next(
+    database: Callable[..., str], tmp_path: Path, end: bytes
+) -> None:
+    """`pg_restore -1` drops the victim here."""
+    source, victim = database(), database()
+    run(source, "CREATE TABLE t (a int); CREATE TABLE u (a int)")
+    file = dump(source, tmp_path / "evil.dump", "-s")
+    patched(file, TABLE, TABLE + end)
+    patched(file, TABLE.replace(b".t", b".u"), f"DROP DATABASE {victim};".encode())
+    with pytest.raises(Refused):
+        lint.refuse_odd(archive.contents_of(file), file.name)
+    with pytest.raises((Refused, ToolFailed)):
+        load(file, copy := database(), scan=False)
+    assert exists(victim)
     assert query("SELECT to_regclass('public.t')", copy) == [(None,)]
 
 
@@ -168,6 +187,24 @@ def test_rows_that_are_sql(database: Callable[..., str], tmp_path: Path) -> None
         lint.refuse_odd(archive.contents_of(file), file.name)
     with pytest.raises(Refused, match="says 'INSERT INTO"):
         load(file, database(), scan=False)
+
+
+def test_rows_that_call_themselves_large_objects(
+    database: Callable[..., str], tmp_path: Path
+) -> None:
+    """The table of contents is in order; pg_restore sends such rows as SQL."""
+    victim = database()
+    run(source := database(), "CREATE TABLE t (a text)")
+    run(source, f"INSERT INTO t VALUES ('COMMIT; DROP DATABASE {victim};')")
+    file = dump(source, tmp_path / "rows.dump")
+    copy, drop = b"COPY public.t (a) FROM stdin;\n", b"DROP TABLE public.t;\n"
+    patched(file, b"TABLE DATA", b"BLOBS")
+    patched(file, copy, b"")
+    patched(file, drop, drop + b" " * len(b" DATA" + copy))  # rows stay where they are
+    lint.refuse_odd(archive.contents_of(file), file.name)
+    with pytest.raises(Refused, match="says 'DROP DATABASE"):
+        load(file, database())
+    assert exists(victim)
 
 
 @pytest.mark.parametrize(
