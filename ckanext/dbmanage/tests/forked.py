@@ -29,6 +29,7 @@ from typing import Any
 
 CKAN = str(Path(sys.executable).parent / "ckan")
 MODULE = "ckanext.dbmanage"
+_ENDED = b"ended "
 NAME = f"{MODULE}.tests.forked"
 
 # ------------------------------------------------------------------- in the tests
@@ -112,9 +113,9 @@ class Forked(subprocess.Popen):
                 [json.dumps(request).encode()],
                 [*files, other.fileno()],
             )
-        said = self._answer.recv(100)
-        if not said:
-            raise OSError("the process that forks has ended")
+        said = self._answer.recv(100)  # it leads its session by now, as after an exec
+        if not said.isdigit():
+            raise OSError(f"the command was not forked: {said.decode()}")
         self.pid, self._child_created = int(said), True
         self._close_pipe_fds(*(given[name] for name in (
             "p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite",
@@ -128,7 +129,7 @@ class Forked(subprocess.Popen):
             return 0, 0
         self._answer.close()
         # without an answer somebody has killed the one that waits
-        return self.pid, int(said or -1)
+        return self.pid, int(said.removeprefix(_ENDED) or -1)
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         if self.returncode is None and self._waitpid_lock.acquire(False):
@@ -216,13 +217,11 @@ def _wait_for_a_command(control: socket.socket) -> dict[str, Any] | None:
             *own, answer = files
             command = os.fork()
             if not command:
-                os.close(answer)
-                return json.loads(request) | {"files": own}
+                return json.loads(request) | {"files": own, "answer": answer}
             for file in own:
                 os.close(file)
             with socket.socket(fileno=answer) as said:
-                said.send(str(command).encode())
-                said.send(str(os.waitpid(command, 0)[1]).encode())
+                said.send(_ENDED + str(os.waitpid(command, 0)[1]).encode())
             os._exit(0)
         for file in files:
             os.close(file)
@@ -250,6 +249,8 @@ def _become(request: dict[str, Any]) -> None:
     time.tzset()
     os.chdir(request["directory"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    with socket.socket(fileno=request["answer"]) as answer:
+        answer.send(str(os.getpid()).encode())
 
 
 def _run(command: list[str]) -> None:
