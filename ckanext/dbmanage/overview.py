@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import Site, links, switch
+from .engine import Site, left_out, links, switch
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
@@ -150,8 +150,12 @@ def wanted(site: Site, settings: config.Config) -> set[str]:
 
 
 def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, Any]]:
-    """Those of the backups that have all of the parts."""
-    return [each for each in described if parts.issubset(each["parts"])]
+    """Those of the backups that have all of the parts, and all of the uploads."""
+    return [
+        each
+        for each in described
+        if parts.issubset(each["parts"]) and not left_out.told(each["files"])
+    ]
 
 
 def must_stay(
