@@ -179,6 +179,8 @@ def preview(
         )  # fmt: skip
         for sentence in engine.differences(site, source):
             portal.talk.warn(sentence)
+        for sentence in engine.changed_owners(site, source):
+            portal.talk.warn(sentence)
         for sentence in engine.links_lost(site, repository, source):
             portal.talk.warn(sentence)
         rows = previewed(site, repository, source)
