@@ -612,6 +612,7 @@ def run(id: str) -> None:
 
 def _run_once(site: Site, known: dict[str, Any]) -> None:
     """Raises Refused for a job that was run before, whatever Redis says of it."""
+    operations.refuse_root(site)  # a mark of root's would lock CKAN's user out
     if not use(Path(site.repository), known["id"], known["until"]):
         raise Refused("this job was begun before; nothing was touched: confirm it anew")
 

@@ -177,7 +177,10 @@ def preview(
             site, repository, name, parts=only, trust=True,
             progress=portal.talk.progress,
         )  # fmt: skip
+        engine.refuse_strange_part(site, source)
         for sentence in engine.differences(site, source):
+            portal.talk.warn(sentence)
+        for sentence in engine.changed_owners(site, source):
             portal.talk.warn(sentence)
         for sentence in engine.links_lost(site, repository, source):
             portal.talk.warn(sentence)

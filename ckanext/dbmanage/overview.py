@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import Site, links, switch
+from .engine import Site, left_out, links, switch
 from .engine.arming import Arming
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
@@ -27,8 +27,8 @@ from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 EXPECTED = timedelta(hours=26)
 _PROVEN = timedelta(days=31)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-#: by place: what it looked like, and what was read of it then
-_known: dict[Path, tuple[Any, list[dict[str, Any]]]] = {}
+#: by repository and part of it: what it looked like, and what was read of it then
+_known: dict[tuple[Path, str], tuple[Any, Any]] = {}
 
 
 def backups(repository: Repository) -> list[dict[str, Any]]:
@@ -39,21 +39,29 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
     """
     # a backup comes and goes by a rename here, what is learned of it by one in `state`
     seen = [_changed(repository.path), _changed(repository.path / "state")]
-    if repository.path not in _known or _known[repository.path][0] != seen:
-        found = [_described(repository, name) for name in repository.names()]
-        _known[repository.path] = seen, found
-    return _known[repository.path][1]
+    return _kept(
+        (repository.path, "backups"),
+        seen,
+        lambda: [_described(repository, name) for name in repository.names()],
+    )
 
 
 def _journal(repository: Repository) -> list[dict[str, Any]]:
     """The journal's end, read anew only when it has grown."""
-    path, seen = repository.path / "journal.jsonl", None
+    return _kept((repository.path, "end"), _grown(repository), repository.journal)
+
+
+def _kept(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
+    if what not in _known or _known[what][0] != seen:
+        _known[what] = seen, read()
+    return _known[what][1]
+
+
+def _grown(repository: Repository) -> tuple[int, int, int] | None:
     with suppress(OSError):
-        about = path.lstat()
-        seen = about.st_ino, about.st_size, about.st_mtime_ns
-    if path not in _known or _known[path][0] != seen:
-        _known[path] = seen, repository.journal()
-    return _known[path][1]
+        about = (repository.path / "journal.jsonl").lstat()
+        return about.st_ino, about.st_size, about.st_mtime_ns
+    return None
 
 
 def _changed(path: Path) -> tuple[int, int] | None:
@@ -74,8 +82,9 @@ def _described(repository: Repository, name: str) -> dict[str, Any]:
         return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
     if not backup.signed:  # nobody knows what its fields hold
         words = {key: one_line(described[key] or "") for key in ("reason", "note")}
-        own = sum(e.stat().st_size for e in regular_files(backup.path).values())
-        described |= _NOTHING | words | {"bytes": own}
+        own = regular_files(backup.path).values()
+        size = sum(e.stat(follow_symlinks=False).st_size for e in own)
+        described |= _NOTHING | words | {"bytes": size}
     return described
 
 
@@ -150,8 +159,12 @@ def wanted(site: Site, settings: config.Config) -> set[str]:
 
 
 def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, Any]]:
-    """Those of the backups that have all of the parts."""
-    return [each for each in described if parts.issubset(each["parts"])]
+    """Those of the backups that have all of the parts, and all of the uploads."""
+    return [
+        each
+        for each in described
+        if parts.issubset(each["parts"]) and not left_out.told(each["files"])
+    ]
 
 
 def must_stay(
@@ -273,7 +286,10 @@ def restorable(repository: Repository, settings: config.Config) -> str:
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
     """What `undo` would take back: `{operation, what, source, time, until, user}`."""
-    last = switch.last_switch(site, repository)
+    seen = _grown(repository), site  # a page does not read megabytes each time
+    last = _kept(
+        (repository.path, "undo"), seen, lambda: switch.last_switch(site, repository)
+    )
     if last is None:
         return None
     until = _after(last["time"], timedelta(days=days))

@@ -251,12 +251,8 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         assert source.backup is not None
         among = files.folders(site.uploads, repository.path)
         files.room(source.uploads, source.backup.objects, among)
+    refuse_strange_part(site, source)
     for part in source.archives:
-        if part not in site.databases:
-            raise Refused(
-                f"{source.name} holds the DataStore, this site has none: enable the "
-                "plugin `datastore`, or restore the rest with `--only database`"
-            )
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
             may_create(connection, database)
@@ -275,6 +271,15 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
         outdated(source.name, migrations, site)
+
+
+def refuse_strange_part(site: Site, source: Source) -> None:
+    """Refuses a DataStore where the site has none."""
+    if any(part not in site.databases for part in source.archives):
+        raise Refused(
+            f"{source.name} holds the DataStore, this site has none: enable the "
+            "plugin `datastore`, or restore the rest with `--only database`"
+        )
 
 
 def changed_owners(site: Site, source: Source) -> Iterator[str]:

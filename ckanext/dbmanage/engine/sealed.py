@@ -9,24 +9,21 @@ Redis cannot forget it. Must not know what the documents say.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from .repository import (
-    create_directory,
-    create_file,
-    now,
-    sign,
-    signed_by,
-    sync_directory,
-)
+from .opened import open_directory
+from .repository import create_file, now, own_directory, sign, signed_by
 
 #: how moments are written, here and in all that is signed
 FORM = "%Y-%m-%dT%H:%M:%SZ"
 _PURPOSE = "redis"
+_MARK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ-[0-9A-Za-z-]+", re.ASCII)
 
 
 def loaded(found: bytes | None) -> Any:
@@ -65,22 +62,23 @@ def is_used(repository: Path, token: str, until: str) -> bool:
 
 
 def use(repository: Path, token: str, until: str) -> bool:
-    """Notes that it is used, on the disk; False when it was before. Raises OSError.
+    """Notes that it is used, on the disk; False when it was before.
 
-    Whoever makes the mark is the one who has it, over all processes and hosts.
+    Whoever makes the mark is the one who has it, over all processes and hosts. Raises
+    OSError, and DbmanageError for a link in a directory's place.
     """
     mark = _mark(repository, token, until)
-    for directory in (mark.parent.parent, mark.parent):
-        if not directory.is_dir():
-            with suppress(FileExistsError):
-                create_directory(directory)
-    # what nobody could use any more needs no mark; another host's clock may be late
-    for old in mark.parent.iterdir():
-        if old.name < f"{now() - timedelta(days=1):{FORM}}":
-            old.unlink(missing_ok=True)
-    try:
-        create_file(mark).close()
-    except FileExistsError:
-        return False
-    sync_directory(mark.parent)
+    own_directory(mark.parent.parent)
+    with open_directory(own_directory(mark.parent)) as used:
+        # what nobody could use any more needs no mark; another host's clock may be late
+        limit = f"{now() - timedelta(days=1):{FORM}}"
+        for old in filter(_MARK.fullmatch, os.listdir(used)):
+            if old < limit:
+                with suppress(FileNotFoundError):
+                    os.unlink(old, dir_fd=used)
+        try:
+            create_file(mark.name, used).close()
+        except FileExistsError:
+            return False
+        os.fsync(used)
     return True

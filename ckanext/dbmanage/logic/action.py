@@ -445,7 +445,8 @@ def _called(
     context: Context, data_dict: Data, name: str, made: Callable[[], Any]
 ) -> tuple[Data, Site, Repository]:
     tk.check_access(f"dbmanage_{name}", context, data_dict)
-    if not getattr(tk.get_action(f"dbmanage_{name}"), "side_effect_free", False):
+    reads = getattr(tk.get_action(f"dbmanage_{name}"), "side_effect_free", False)
+    if not reads:
         _refuse_forged(context)
     taken = made()
     unknown: Any = {k: [tk._("Unknown parameter")] for k in data_dict if k not in taken}
@@ -454,7 +455,11 @@ def _called(
     data, errors = tk.navl_validate(data_dict, taken, context)
     if errors:
         raise tk.ValidationError(errors)
-    return data, *_site_of(context)
+    site, repository = _site_of(context)
+    if not reads:
+        with _told():
+            operations.refuse_root(site)
+    return data, site, repository
 
 
 def _refuse_forged(context: Context) -> None:

@@ -256,6 +256,7 @@ def _become(request: dict[str, Any]) -> None:
 def _run(command: list[str]) -> None:
     if "PYTHONPATH" in os.environ:
         sys.path[1:1] = os.environ["PYTHONPATH"].split(os.pathsep)
+    sys.orig_argv[1:] = command if command[0] == CKAN else command[1:]
     if command[0] == CKAN:
         sys.argv, sys.path[0] = command, str(Path(CKAN).parent)
         runpy.run_path(CKAN, run_name="__main__")

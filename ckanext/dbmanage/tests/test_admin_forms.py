@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import threading
@@ -300,6 +301,18 @@ def test_only_whole_backups_count(site: Site, me: Session, token: str) -> None:
     again = site.act("dbmanage_backup_delete", token, id=half)
     assert again["error"]["__type"] == "Not Found Error"
     assert site.act("dbmanage_status", token)["newest"]["id"] == whole
+    # one without a folder of uploads is no whole one
+    other = site.portal.directory / "elsewhere"
+    other.mkdir()
+    (other / "upload").write_text("x")
+    link = site.portal.storage / "resources" / "elsewhere"
+    link.symlink_to(other)
+    partly = site.portal.module("backup", code=1).stdout.strip()
+    link.unlink()
+    assert site.act("dbmanage_status", token)["newest"]["id"] == whole
+    page = text(me.ask("GET", BACKUPS + partly).text)
+    assert "It does not hold all uploads" in page and "the 1 files behind it" in page
+    shutil.rmtree(site.portal.repository / partly)
 
 
 # --------------------------------------------------------------------------- journal

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import secrets
 import signal
@@ -213,6 +214,20 @@ def test_a_queued_job_that_was_rewritten_is_not_done(site: Site) -> None:
     assert [e for e in site.journal if e["event"] == "switched"] == switched
     assert len(switched) == 1 and site.portal.oids() == before
     assert site.act("dbmanage_status")["armed"] is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+def test_a_web_process_of_root_s_writes_nowhere_that_is_not_root_s(site: Site) -> None:
+    before = site.journal
+    os.chown(site.portal.storage, 1234, 1234)
+    try:
+        refused = site.act("dbmanage_backup_create")
+        # what only reads goes on
+        assert site.act("dbmanage_status")["count"]
+    finally:
+        os.chown(site.portal.storage, 0, 0)
+    assert "sudo -u '#1234' " in refused["error"]["message"][0]
+    assert site.journal == before
 
 
 def test_half_of_what_redis_knows_is_no_error(site: Site, me: Session) -> None:

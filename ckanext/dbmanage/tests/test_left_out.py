@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import config, operations
+from ckanext.dbmanage import config, operations, overview
 from ckanext.dbmanage.engine import files, left_out, proof, restore, retention
 from ckanext.dbmanage.engine.repository import Repository
 
@@ -49,6 +49,10 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
         connection.rollback()
     assert len(record["problems"]) == UPLOADS
     assert "left out" in linked.module("backups", name).stdout
+    # and the page does not call the portal protected by it
+    status = overview.status(site, repository, linked.settings)
+    assert status["count"] == 1 and status["newest"] is None
+    assert status["state"] == "empty"
 
 
 def test_a_restore_tells_of_the_links_it_takes_away(portal: Portal) -> None:

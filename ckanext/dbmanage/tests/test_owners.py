@@ -33,6 +33,12 @@ def test_what_another_role_owns_is_asked_for(
     page = operations.Portal(portal.settings, operations.Silent())
     with pytest.raises(Refused, match=rf"'{other}'.*SCHEMA theirs.*command line"):
         operations.restore(page, name)
+    # a preview tells it, before an operator is asked to arm
+    told: list[str] = []
+    listening = operations.Silent()
+    listening.warn = told.append  # type: ignore[method-assign]
+    operations.preview(operations.Portal(portal.settings, listening), name)
+    assert f'GRANT "{other}"' in told[0]
     # a proof tells it, on the page that is the evidence too
     with repository.lock("proof"):
         record = proof.prove(

@@ -131,6 +131,22 @@ def test_marks_of_what_is_used_go_when_nobody_could_use_it(site: Site) -> None:
         sealed.use(path, "../../x", late)
 
 
+def test_no_link_leads_the_marks_elsewhere(site: Site, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    kept = [others / ".profile", others / "1.txt", others / "2020-01-01T00:00:00Z-aa"]
+    for file in kept:
+        file.write_text("somebody's own")
+    path, late = Path(site.repository), f"{now() + timedelta(minutes=9):{FORM}}"
+    sealed.use(path, "aa", late)
+    used = path / "state" / "used"
+    used.rename(path / "state" / "before")
+    used.symlink_to(others)
+    with pytest.raises(DbmanageError, match="no link to another"):
+        sealed.use(path, "bb", late)
+    assert sorted(others.iterdir()) == sorted(kept)
+
+
 def test_nothing_is_used_that_cannot_be_noted(site: Site, server: Any) -> None:
     """A disk that is full must not make one restore into many."""
     arming = Arming(site)

@@ -147,6 +147,9 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
     assert rows["DataStore tables"] == ["4", "3", "1", "0"]
     assert rows["uploads"] == [str(UPLOADS), str(UPLOADS + 1), "1", "2", "1"]
     assert portal.state() == before
+    portal.write(**{"ckan.plugins": "dbmanage"})
+    done = portal.module("restore", "latest", "--preview", code=1)
+    assert "holds the DataStore, this site has none: enable" in done.stderr
 
 
 # ------------------------------------------------------------------------- the copy

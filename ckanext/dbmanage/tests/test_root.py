@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import config, operations
+from ckanext.dbmanage import config, jobs, operations
 from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.operations import Portal as Opened
@@ -62,3 +62,12 @@ def test_what_is_not_there_yet_is_root_s(tmp_path: Path) -> None:
     assert owner.foreign([tmp_path / "a" / "b"]) is None
     os.chown(tmp_path, 1234, 1234)
     assert owner.foreign([tmp_path / "a" / "b"]) == (tmp_path, "'#1234'")
+
+
+def test_a_worker_of_root_s_leaves_no_mark_of_a_job(portal: Portal) -> None:
+    portal.repository.mkdir(parents=True)
+    os.chown(portal.storage, 1234, 1234)
+    job = {"id": "20261101T030000Z-0a1b2c3d", "until": "2036-01-01T00:00:00Z"}
+    with pytest.raises(Refused, match="sudo -u '#1234' "):
+        jobs._run_once(config.site(portal.settings), job)
+    assert not list(portal.repository.iterdir())

@@ -1,0 +1,44 @@
+"""What the page reads of a repository: as little as it can, whatever lies there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ckanext.dbmanage import config, overview
+from ckanext.dbmanage.engine.repository import Repository
+
+
+def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:
+    backup = tmp_path / "20261101T030000Z"
+    backup.mkdir()
+    (backup / "manifest.json").write_text(json.dumps({"format": 1}))
+    (backup / "database.dump").symlink_to(tmp_path / "nothing")
+    (about,) = overview.backups(Repository(str(tmp_path), ("a secret",)))
+    assert about["state"] == "foreign" and about["bytes"] < 1000
+
+
+def test_a_journal_is_read_anew_only_when_it_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have grown to any size, and the page looks each second."""
+    settings = {
+        "SECRET_KEY": "a secret",
+        "sqlalchemy.url": "postgresql://ckan@db.test/a",
+        "ckanext.dbmanage.repository": str(tmp_path),
+    }
+    site, reads = config.site(settings), []
+    deeds = Repository.deeds
+    monkeypatch.setattr(
+        Repository, "deeds", lambda self: reads.append(self) or deeds(self)
+    )
+    for grown in (1, 2):
+        Repository(site.repository, site.secrets).record("a", "begin", what="restore")
+        for _ in range(3):
+            assert (
+                overview.undo(site, Repository(site.repository, site.secrets), 7)
+                is None
+            )
+        assert len(reads) == grown
