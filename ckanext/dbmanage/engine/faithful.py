@@ -10,7 +10,6 @@ which somebody may do more than before. Must not know CKAN.
 from __future__ import annotations
 
 import re
-import threading
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -437,19 +436,14 @@ def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Content
     target, environment = copy.program(postgres.unlimited(connection))
     arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
     with postgres.running(arguments, environment, stdin=-3, stdout=-1) as process:
-        assert process.stdout is not None and process.stderr is not None
-        # a program with much to say must not wait for somebody who listens
-        reader = threading.Thread(target=process.stderr.read)
-        reader.start()
+        assert process.stdout is not None
         try:
-            there = archive.contents(process.stdout, "the copy")
+            return archive.contents(process.stdout, "the copy")
+        finally:
             while process.stdout.read(1 << 18):
                 pass
-        finally:
-            process.stdout.close()
-            reader.join()
-        postgres.finish(process, "comparing the copy with the archive")
-    return there
+            # where too little came, what it said is the reason
+            postgres.finish(process, "comparing the copy with the archive")
 
 
 def _without_absent(found: Contents, connection: Connection) -> Contents:

@@ -11,7 +11,8 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import Site, backup, restore
+from ckanext.dbmanage.engine import Site, backup, faithful, restore
+from ckanext.dbmanage.engine.errors import ToolFailed
 from ckanext.dbmanage.engine.postgres import Database
 from ckanext.dbmanage.engine.repository import Repository
 
@@ -140,3 +141,14 @@ def test_a_comment_in_the_database_s_own_encoding_is_kept(
     with made.repository.lock("undo"):
         restore.undo(made.site, made.repository)
     assert query(comment) == [(None,)]
+
+
+def test_why_a_copy_cannot_be_compared_is_told(small: Callable[..., Small]) -> None:
+    made = small()
+    query("CREATE TABLE public.closed (x int)", made.name)
+    database = made.site.databases["database"]
+    with (
+        closing(database.connect()) as connection,
+        pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"),
+    ):
+        faithful._contents_of(database, connection, str(PG_BIN))
