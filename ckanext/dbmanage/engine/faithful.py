@@ -344,14 +344,21 @@ def complete(
     with closing(copy.connect()) as connection:
         connection.autocommit = True
         later = [e for e in found.entries if e.id in left and e.statement]
-        # rights are compared, a schema is there, an extension has its own comment
+        # rights are compared, a schema is there; an extension that is told already is
+        # told with its SQL where that of others needs it
+        needed = frozenset[int]().union(*(e.needs for e in plan.left.values()))
         later = [
             e
             for e in later
             if e.id in plan.left
             or (e.kind == "COMMENT" and not e.name.startswith("EXTENSION "))
+            or (e.kind == "EXTENSION" and e.id in needed)
         ]
         _make_left(connection, later, warn, live, signed)
+        for entry in found.entries if signed else ():
+            # the owner's word of it; one that a template brings keeps its own
+            if entry.kind == "COMMENT" and entry.name.startswith("EXTENSION "):
+                _try(connection, [entry.statement])
         found = _without_absent(found, connection)
         there = _contents_of(copy, connection, pg_bin)
         for wanted in (_wanted_owners, _wanted_rights):
