@@ -390,7 +390,7 @@ def test_archives_in_their_own_encoding(
 def test_a_portal_in_another_schema_is_not_backed_up(
     portal: Portal, tmp_path: Path
 ) -> None:
-    portal.sql('CREATE SCHEMA ckan; ALTER TABLE package SET SCHEMA ckan;'
+    portal.sql('CREATE SCHEMA ckan AUTHORIZATION ckan_default; ALTER TABLE package SET SCHEMA ckan;'
                'ALTER TABLE "user" SET SCHEMA ckan')  # fmt: skip
     for arguments in (("backup",), ("dump", str(tmp_path / "x.dump"))):
         said: Any = portal.module(*arguments, code=1).stderr
