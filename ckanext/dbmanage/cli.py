@@ -416,10 +416,15 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     if not (yes or sys.stdin.isatty()):
         _may_go_on("", yes)
     talk = Talk(quiet)
-    undone = operations.undo(
-        _portal(ctx, talk),
-        lambda *_: _may_go_on("Switch back to the state before the last restore?", yes),
-    )
+
+    def agree(site: Site, repository: Repository, _: Source | None) -> None:
+        from .engine import switch
+
+        last = switch.last_switch(site, repository) or {}
+        known = "{what} of {time} ({source})".format_map(last) if last else "restore"
+        _may_go_on(f"Switch back to the state before the last {known}?", yes)
+
+    undone = operations.undo(_portal(ctx, talk), agree)
     echo(f"undone: {' and '.join(undone.parts)} as before")
     talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
 

@@ -195,8 +195,9 @@ def _run(
 
     before = len(lines)
     with postgres.running(
-        [sys.executable, "-c", *arguments], environment, text=True, stdin=-3, stdout=-1
-    ) as process:
+        [sys.executable, "-c", *arguments], environment, listen=False, text=True,
+        stdin=-3, stdout=-1,
+    ) as process:  # fmt: skip
         thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
         thread.start()
         said = str(process.stdout.read()) if process.stdout else ""

@@ -257,10 +257,14 @@ def restore(
 def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     """Switches back what the last restore replaced."""
     from .engine import restore as engine
+    from .engine import switch
 
     talk = portal.talk
     site, repository = open_site(portal)
     with repository.lock("undo"):
+        # what is half-way may be turned back: only then is it known which is the last
+        tidy(site, repository, talk)
+        switch.undoable(site, repository)
         agree(site, repository, None)
         let_go()
         with _owing_an_index(site, repository, True):

@@ -10,12 +10,12 @@ which somebody may do more than before. Must not know CKAN.
 from __future__ import annotations
 
 import re
-import threading
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import psycopg2
+import psycopg2.errors
 
 from . import Site, Warn, archive, extensions, postgres, rights
 from .archive import Contents, Entry
@@ -61,6 +61,13 @@ _PUBLIC_SCHEMA = ("SCHEMA", "", "public")
 #: until here everybody may make something in a new database's schema public
 _OPEN_UNTIL = 14
 _SHOWN = 10
+#: what the server says of a thing that is not there
+_UNDEFINED = (
+    psycopg2.errors.InvalidSchemaName,
+    psycopg2.errors.UndefinedFunction,
+    psycopg2.errors.UndefinedObject,
+    psycopg2.errors.UndefinedTable,
+)
 
 
 @dataclass(frozen=True)
@@ -237,22 +244,32 @@ def _is_superuser(connection: Connection, role: str | None = None) -> bool:
     ) == [(True,)]
 
 
-def changed_owners(plan: Plan) -> Iterator[str]:
-    """What will belong to CKAN's role and did not, a sentence for each owner."""
+def changed_owners(plan: Plan, signed: bool) -> Iterator[str]:
+    """What will belong to CKAN's role and did not, a sentence for each owner.
+
+    A way to keep it is told for a signed archive, and for no mighty role.
+    """
     for owner in sorted({entry.owner for entry in plan.strangers}):
         theirs = [entry for entry in plan.strangers if entry.owner == owner]
         if owner in plan.roles:
             why = f"{plan.role!r} is not a member of it"
+        else:
+            why = "there is no such role here"
+        mend = ""
+        if signed and owner in plan.roles and not _is_mighty(owner, plan):
             mend = (
                 f" (`GRANT {role_sql(owner)} TO {role_sql(plan.role)};`, run by a "
                 "superuser before, keeps them as they are)"
             )
-        else:
-            why, mend = "there is no such role here", ""
         yield (
             f"{len(theirs)} objects belong to {owner!r} and will belong to "
             f"{plan.role!r}, for {why}: {_some(theirs)}{mend}"
         )
+
+
+def _is_mighty(role: str, plan: Plan) -> bool:
+    """Whether nobody is to be told to make CKAN's role a member of this one."""
+    return role in plan.superusers or role.startswith("pg_")
 
 
 def _some(entries: Iterable[Entry]) -> str:
@@ -327,9 +344,22 @@ def complete(
     with closing(copy.connect()) as connection:
         connection.autocommit = True
         later = [e for e in found.entries if e.id in left and e.statement]
-        # rights are compared, a schema is there
-        later = [e for e in later if e.id in plan.left or e.kind == "COMMENT"]
+        # rights are compared, a schema is there; an extension that is told already is
+        # told with its SQL where that of others needs it
+        needed = frozenset[int]().union(*(e.needs for e in plan.left.values()))
+        later = [
+            e
+            for e in later
+            if e.id in plan.left
+            or (e.kind == "COMMENT" and not e.name.startswith("EXTENSION "))
+            or (e.kind == "EXTENSION" and e.id in needed)
+        ]
         _make_left(connection, later, warn, live, signed)
+        for entry in found.entries if signed else ():
+            # the owner's word of it; one that a template brings keeps its own
+            if entry.kind == "COMMENT" and entry.name.startswith("EXTENSION "):
+                _try(connection, [entry.statement])
+        found = _without_absent(found, connection)
         there = _contents_of(copy, connection, pg_bin)
         for wanted in (_wanted_owners, _wanted_rights):
             work = wanted(found, there, plan)
@@ -342,8 +372,8 @@ def complete(
             f"the tablespaces {', '.join(plan.tablespaces)} are not there or not "
             f"CKAN's to use: what was in them is in the database's own"
         )
-    _tell_owners(found, there, plan, warn, live)
-    _tell_rights(copy.part, found, there, plan, warn, live)
+    _tell_owners(found, there, plan, warn, live, signed)
+    _tell_rights(copy.part, found, there, plan, warn, live, signed)
 
 
 def _make_left(
@@ -363,17 +393,25 @@ def _make_left(
         if not (tried and _try(connection, [entry.statement])) and not usual:
             left.append(entry)
     if left:
-        sql = "\n".join(map(_shown_sql, left))
         named = ", ".join(str(entry) for entry in left if entry.kind not in _ABOUT)
         warn(
             f"left out, for only a superuser can make it: {named or _some(left)}. "
-            + (
-                f"A superuser runs in the database {live!r} after the restore:\n{sql}"
-                if signed
-                else "`pg_restore -s -f -` of the archive shows its SQL, to be read "
-                "before a superuser runs it"
-            )
+            + _by_superuser(map(_shown_sql, left), live, signed)
         )
+
+
+def _by_superuser(sql: Iterable[str], live: str, signed: bool) -> str:
+    """The sentence that tells a superuser's SQL: of a signed archive alone.
+
+    Whoever made another would have written what a superuser is asked to run.
+    """
+    if not signed:
+        return (
+            "`pg_restore -s -f -` of the archive shows its SQL, to be read before a "
+            "superuser runs it"
+        )
+    shown = "\n".join(sql)
+    return f"A superuser runs in the database {live!r} after the restore:\n{shown}"
 
 
 def _shown_sql(entry: Entry) -> str:
@@ -405,19 +443,46 @@ def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Content
     target, environment = copy.program(postgres.unlimited(connection))
     arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
     with postgres.running(arguments, environment, stdin=-3, stdout=-1) as process:
-        assert process.stdout is not None and process.stderr is not None
-        # a program with much to say must not wait for somebody who listens
-        reader = threading.Thread(target=process.stderr.read)
-        reader.start()
+        assert process.stdout is not None
         try:
-            there = archive.contents(process.stdout, "the copy")
+            return archive.contents(process.stdout, "the copy")
+        finally:
             while process.stdout.read(1 << 18):
                 pass
+            # where too little came, what it said is the reason
+            postgres.finish(process, "comparing the copy with the archive")
+
+
+def _without_absent(found: Contents, connection: Connection) -> Contents:
+    """The archive without the rights on what an extension brought that is not here."""
+    ids = {entry.id for entry in found.entries}
+    absent = {
+        entry.id
+        for entry in found.entries
+        if entry.kind == "ACL"
+        and ids.isdisjoint(entry.needs)
+        and _is_absent(entry, connection)
+    }
+    kept = [entry for entry in found.entries if entry.id not in absent]
+    return replace(found, entries=kept)
+
+
+def _is_absent(entry: Entry, connection: Connection) -> bool:
+    """Whether there is nothing of the name that rights are about; changes nothing."""
+    for right in rights.read(entry)[:1]:
+        # everybody is there: what is not found is the thing
+        asked = replace(right, role="PUBLIC", suffix="", by="").sql()
+        query(connection, "BEGIN")
+        try:
+            query(connection, "SET LOCAL search_path = pg_catalog")
+            query(connection, asked)
+        except _UNDEFINED:
+            return True
+        except psycopg2.Error:
+            return False
         finally:
-            process.stdout.close()
-            reader.join()
-        postgres.finish(process, "comparing the copy with the archive")
-    return there
+            query(connection, "ROLLBACK")
+    return False
 
 
 # -- owners
@@ -460,7 +525,7 @@ def _misowned(
 
 
 def _tell_owners(
-    found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
+    found: Contents, there: Contents, plan: Plan, warn: Warn, live: str, signed: bool
 ) -> None:
     lost: dict[str, list[str]] = {}
     for entry, what in _misowned(found, there, plan):
@@ -475,9 +540,8 @@ def _tell_owners(
     for owner, sql in sorted(lost.items()):
         warn(
             f"what belonged to {owner!r} does not in the copy, where nobody else may "
-            "run the SECURITY DEFINER functions among it. A superuser runs in the "
-            f"database {live!r} after the restore, if it is to be as before:\n"
-            + "\n".join(sql)
+            "run the SECURITY DEFINER functions among it. If it is to be as before: "
+            + _by_superuser(sql, live, signed)
         )
 
 
@@ -582,7 +646,13 @@ def _wanted_rights(found: Contents, there: Contents, plan: Plan) -> list[list[st
 
 
 def _tell_rights(
-    part: str, found: Contents, there: Contents, plan: Plan, warn: Warn, live: str
+    part: str,
+    found: Contents,
+    there: Contents,
+    plan: Plan,
+    warn: Warn,
+    live: str,
+    signed: bool,
 ) -> None:
     different = _different(found, there, plan)
     missing = sorted(
@@ -601,11 +671,10 @@ def _tell_rights(
         )
     for entry in found.entries:
         if entry.kind == "DEFAULT ACL" and not plan.keeps(entry.owner):
-            sql = "\n".join(f"{right.sql()};" for right in rights.read(entry))
+            sql = [f"{right.sql()};" for right in rights.read(entry)]
             warn(
                 f"left out, for {plan.role!r} may not set what new objects of "
-                f"{entry.owner!r} allow. A superuser runs in the database {live!r} "
-                f"after the restore:\n{sql}"
+                f"{entry.owner!r} allow. {_by_superuser(sql, live, signed)}"
             )
     more = [sql for difference in different.values() for sql in difference.more]
     if more:
@@ -622,14 +691,16 @@ def _tell_rights(
                 if only and int(there.server.split(".")[0]) <= _OPEN_UNTIL
                 else "A superuser runs this in a database that becomes "
                 f"{extensions.option(part)}:\n{shown}"
+                if signed
+                else "Make an archive of it without rights (`pg_dump -Fc -x`)"
             )
         )
     less = [sql for difference in different.values() for sql in difference.less]
     if less:
-        sql = "\n".join(f"{statement};" for statement in less)
+        sql = [f"{statement};" for statement in less]
         warn(
-            "rights that CKAN's role could not give again. A superuser runs in the "
-            f"database {live!r} after the restore:\n{sql}"
+            "rights that CKAN's role could not give again. "
+            + _by_superuser(sql, live, signed)
         )
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -483,11 +484,17 @@ def end_programs() -> None:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], environment: dict[str, str] | None = None, **options: Any
+    arguments: Sequence[str],
+    environment: dict[str, str] | None = None,
+    *,
+    listen: bool = True,
+    **options: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A client program that does not outlive the block, whatever ends it.
 
-    Its stderr is read whole by `finish`. Raises ToolFailed when it cannot be started.
+    Its stderr is read beside, so that one with much to say does not wait for ever, and
+    told by `finish`; without `listen` the caller reads it. Raises ToolFailed when it
+    cannot be started.
     """
     try:
         process: Any = subprocess.Popen(
@@ -496,6 +503,13 @@ def running(
     except OSError as error:
         raise ToolFailed(f"cannot run {arguments[0]}: {error.strerror}") from error
     _running.add(process)
+    if listen:
+        heard = bytearray()
+        listener = threading.Thread(
+            target=_hear, args=(process.stderr, heard), daemon=True
+        )
+        process.heard, process.listener, process.stderr = heard, listener, None
+        listener.start()
     try:
         yield process
     finally:
@@ -509,22 +523,34 @@ def running(
                     stream.close()
 
 
+#: bytes of a program's words that are kept, of their begin and of their end
+_HEARD = 1 << 20
+
+
+def _hear(stream: Any, heard: bytearray) -> None:
+    with stream:
+        while chunk := stream.read1(1 << 16):
+            heard += chunk
+            if len(heard) > 2 * _HEARD:
+                del heard[_HEARD:-_HEARD]
+
+
 #: of a program's words: lines at their begin and end, letters of a line
 _FIRST, _LAST, _WIDE = 8, 4, 400
 
 
-def finish(process: subprocess.Popen[bytes], doing: str) -> str:
+def finish(process: Any, doing: str) -> str:
     """Waits for a client program; what it said on stderr all the same.
 
     Raises ToolFailed with what it said of the error.
     """
-    words = process.stderr.read() if process.stderr else b""
-    code = process.wait()
+    process.listener.join()  # it ends with the last of the program's own children
+    words, code = bytes(process.heard), process.wait()
     if code == 0:
         return words.decode("utf-8", "replace").strip()
     why = "\n  ".join(_gist(words.decode("utf-8", "replace").splitlines()))
     if code < 0:
-        program = os.path.basename(str(process.args[0]))  # type: ignore[index]
+        program = os.path.basename(str(process.args[0]))
         why = "\n  ".join(filter(None, [f"{program} was ended by signal {-code}", why]))
     raise ToolFailed(f"{doing} failed: {why or f'exit code {code}'}")
 

@@ -197,12 +197,14 @@ class _Rows:
 
     def __init__(self, script: Any, entry: Entry, asked: set[str], name: str) -> None:
         self.table, self._script, self._name = entry.name, script, name
+        self._rest, self._ended = b"", False
+        self.broken: Exception | None = None
+        if not lint.COPY.fullmatch(entry.copy):  # nobody may have looked at it yet
+            raise self._damaged("has more than a COPY")
         columns = lint.columns(entry.copy)
         self._count = len(columns)
         self._kept = [n for n, column in enumerate(columns) if column in asked]
         self.columns = [columns[n] for n in self._kept]
-        self._rest, self._ended = b"", False
-        self.broken: Exception | None = None
         while not (line := script.readline(_LINE)).startswith(b"COPY "):
             if not line:
                 raise self._damaged("holds no rows")

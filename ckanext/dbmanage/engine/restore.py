@@ -289,7 +289,7 @@ def changed_owners(site: Site, source: Source) -> Iterator[str]:
         with closing(database.maintenance()) as connection:
             held = archive.contents_of(path)
             plan = faithful.plan(held, connection, database.role)
-        yield from faithful.changed_owners(plan)
+        yield from faithful.changed_owners(plan, source.signed)
 
 
 def differences(site: Site, source: Source) -> Iterator[str]:

@@ -556,9 +556,7 @@ def _rename_once(
                 f"the database {pair.live!r} or its copy {second!r} was replaced by "
                 "somebody else meanwhile; nothing was switched"
             )
-        comment = None
         if oids[0]:
-            comment = _comment(connection, pair.live)
             execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
             now = sessions.tuples(connection, oids[0])
             if written.get(oids[0], now) != now:
@@ -568,16 +566,26 @@ def _rename_once(
                     "a worker or a command. Stop CKAN's workers, harvesters and cron "
                     "jobs, then try again"
                 )
-            execute(connection, "COMMENT ON DATABASE {} IS {comment}", first,
-                    comment=pair.comment)  # fmt: skip
         if oids[1]:
             execute(connection, "ALTER DATABASE {} RENAME TO {}", second, pair.live)
-            query(
-                connection,
-                sql.SQL("COMMENT ON DATABASE {} IS {}").format(
-                    sql.Identifier(pair.live), sql.Literal(comment)
-                ),
-            )
+            _move_comment(connection, oids[0], pair.live)
+        if oids[0]:
+            execute(connection, "COMMENT ON DATABASE {} IS {comment}", first,
+                    comment=pair.comment)  # fmt: skip
+
+
+def _move_comment(connection: Connection, oid: int, to: str) -> None:
+    """Gives a database the comment of another one; none when there is no other.
+
+    On the server: it is in the encoding of whoever wrote it, and text nowhere else.
+    """
+    execute(connection, "COMMENT ON DATABASE {} IS NULL", to)
+    start = f"COMMENT ON DATABASE {sql.Identifier(to).as_string(connection)} IS "
+    block = sql.SQL(
+        "DECLARE said text := shobj_description({}, 'pg_database'); BEGIN"
+        " IF said IS NOT NULL THEN EXECUTE {} || quote_literal(said); END IF; END"
+    ).format(sql.Literal(oid), sql.Literal(start))
+    query(connection, sql.SQL("DO {}").format(sql.Literal(block.as_string(connection))))
 
 
 def _refuse_names(site: Site, pair: Pair) -> None:

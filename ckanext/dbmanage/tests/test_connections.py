@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -655,3 +656,17 @@ def test_the_first_error_is_told_and_the_middle_left_out(
     assert lines[0].startswith("loading failed: pg_restore: error: could not execute")
     assert any("lines more" in line for line in lines) and len(lines) < 15
     assert "line 49" in lines[-1]
+
+
+def test_a_program_with_much_to_say_is_heard_to_its_end() -> None:
+    wordy = (
+        "import sys; sys.stderr.write('pg_x: error: why\\n' + 'word\\n' * 10**6);"
+        "sys.stderr.flush(); print('rows'); sys.exit(1)"
+    )
+    with (
+        pytest.raises(ToolFailed, match="^working failed: pg_x: error: why"),
+        postgres.running([sys.executable, "-c", wordy], stdout=-1) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.read() == b"rows\n"  # it came to this
+        postgres.finish(process, "working")

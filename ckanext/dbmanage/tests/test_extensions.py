@@ -94,11 +94,15 @@ def found(site: Site) -> list[str]:
 def test_what_nothing_needs_is_left_out_with_a_word(portal: Portal) -> None:
     portal.sql(
         "CREATE EXTENSION pg_stat_statements; CREATE EXTENSION postgres_fdw;"
-        "CREATE EXTENSION pg_trgm;"
+        "CREATE EXTENSION pg_trgm; COMMENT ON EXTENSION pg_trgm IS 'for odd';"
         "CREATE INDEX odd ON package USING gin (title gin_trgm_ops);"
         "CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;"
         "CREATE USER MAPPING FOR ckan_default SERVER elsewhere OPTIONS (user 'x');"
-        "GRANT USAGE ON FOREIGN SERVER elsewhere TO ckan_default"
+        "GRANT USAGE ON FOREIGN SERVER elsewhere TO ckan_default;"
+        # rights on what is not in the copy are no rights that it has too many of
+        "REVOKE ALL ON pg_stat_statements FROM PUBLIC;"
+        "REVOKE EXECUTE ON FUNCTION pg_stat_statements(boolean) FROM PUBLIC;"
+        "GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO ckan_default"
     )
     before = portal.state()
     site, _ = portal.engine()
@@ -107,10 +111,17 @@ def test_what_nothing_needs_is_left_out_with_a_word(portal: Portal) -> None:
     said = brought_back(portal, "database")
     for name in ("pg_stat_statements", "postgres_fdw"):
         assert sum(name in each and "nothing needs it" in each for each in said) == 2
+    said_of = "SELECT obj_description(oid) FROM pg_extension WHERE extname = 'pg_trgm'"
+    assert portal.sql(said_of) == [("for odd",)]
+    runs = [each for each in said if "superuser runs" in each]
+    assert not any("pg_stat_statements" in each for each in runs)
     assert portal.state() == before
     left = portal.sql("SELECT extname FROM pg_extension ORDER BY 1")
     assert left == [("pg_trgm",), ("plpgsql",)]
     assert portal.sql("SELECT 1 FROM pg_indexes WHERE indexname = 'odd'")
+    for each in runs:  # the server needs its extension, and says so
+        portal.sql(each.partition("\n")[2])
+    assert portal.sql("SELECT srvname FROM pg_foreign_server") == [("elsewhere",)]
 
 
 @needs("postgis")

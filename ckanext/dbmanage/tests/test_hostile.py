@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import time
@@ -389,8 +390,17 @@ def test_archives_in_their_own_encoding(
 def test_a_portal_in_another_schema_is_not_backed_up(
     portal: Portal, tmp_path: Path
 ) -> None:
-    portal.sql('CREATE SCHEMA ckan; ALTER TABLE package SET SCHEMA ckan;'
+    portal.sql('CREATE SCHEMA ckan AUTHORIZATION ckan_default; ALTER TABLE package SET SCHEMA ckan;'
                'ALTER TABLE "user" SET SCHEMA ckan')  # fmt: skip
     for arguments in (("backup",), ("dump", str(tmp_path / "x.dump"))):
         said: Any = portal.module(*arguments, code=1).stderr
         assert "in the schema ckan" in said and "SET SCHEMA public" in said
+
+
+@pytest.mark.parametrize(
+    "copy", ['COPY public.package (U&"a") FROM stdin;\n', "COPY public.package (a\n"]
+)
+def test_a_preview_reads_rows_of_pg_dump_alone(copy: str) -> None:
+    entry = archive.Entry(1, "TABLE DATA", "public", "package", "", "", copy)
+    with pytest.raises(Damaged, match="more than a COPY"):
+        preview._Rows(io.BytesIO(copy.encode()), entry, {"a"}, "x.dump")

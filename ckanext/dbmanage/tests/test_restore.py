@@ -9,10 +9,15 @@ import subprocess
 import time
 import urllib.request
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import psycopg2
 import pytest
+
+from ckanext.dbmanage import operations
+from ckanext.dbmanage.engine import switch
+from ckanext.dbmanage.engine.errors import Refused
 
 from . import forked
 from .conftest import (
@@ -574,3 +579,18 @@ def test_passwords_are_seen_nowhere(portal: Portal, role) -> None:
         if f.suffix in (".json", ".jsonl")
     ]
     assert not [n for n in needles for text in texts if n in text]
+
+
+def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
+    site, repository = portal.engine()
+    page = operations.Portal(portal.settings, operations.Silent())
+    name = portal.names["database"]
+    pair = switch.Pair(
+        "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,
+        site.id, portal.oids()[0], 1,
+    )  # fmt: skip
+    repository.record("ended", "switch", pairs=[asdict(pair)], moves=[])
+    assert switch.half_way(site, repository) == ["ended"]
+    with pytest.raises(Refused, match="nothing to undo"):
+        operations.undo(page, lambda *_: pytest.fail("it was asked for all the same"))
+    assert switch.half_way(site, repository) == []
