@@ -36,7 +36,7 @@ def test_what_goes_along_and_what_stays_is_named(portal: Portal) -> None:
     assert ("public", "package") in found.tables
     assert found.along == [
         "foreign key liked_id_fkey of own.liked",
-        "function own.of(package)",
+        "function own.of(public.package)",
         "view own.titles",
         "view own.upper",
     ]
