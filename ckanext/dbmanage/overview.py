@@ -138,8 +138,9 @@ def status(
     listed: list[dict[str, Any]] = []
     try:
         jobs = Jobs(settings)
-        known["worker"] = jobs.workers()
+        # first what waits a second for Redis: CKAN's own client may wait for ever
         listed = jobs.list(20)
+        known["worker"] = jobs.workers()
         known["jobs"] = [e for e in listed if e["state"] in ACTIVE]
         if listed and listed[0]["state"] in (FAILED, LOST):
             known["ended"] = listed[0]
