@@ -65,7 +65,8 @@ def open_site(
 ) -> tuple[Site, Repository]:
     """The site and its repository; brings the index up to date where that is owed.
 
-    Unless `writes` is off, as root only where all of it is root's. Raises Refused.
+    With `writes` off that is only told, else root is refused where not all of it is
+    root's. Raises Refused.
     """
     from . import config, records, upgrade
     from .engine.repository import Repository
@@ -77,8 +78,14 @@ def open_site(
     if writes:
         refuse_root(site)
     repository = Repository(site.repository, site.secrets, portal.actor)
-    if writes and portal.app is not None and repository.marked("reindex"):
-        reindex(portal, repository)
+    if portal.app is not None and repository.marked("reindex"):
+        if writes:
+            reindex(portal, repository)
+        else:
+            portal.talk.say(
+                "searches still show an old state: `ckan db reindex --changed` brings "
+                "the search index up to date"
+            )
     return site, repository
 
 
@@ -766,7 +773,7 @@ def reindex(portal: Portal, repository: Repository) -> None:
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "
-            "the next `ckan db` command of these or `ckan db reindex`"
+            "the next `ckan db` command that changes something, or `ckan db reindex`"
         )
         return
     repository.mark("reindex", False)

@@ -741,7 +741,7 @@ def test_where_a_file_goes(tmp_path: Path) -> None:
 def test_what_a_killed_command_left_is_removed(tmp_path: Path) -> None:
     """And nothing that somebody is writing, or that is another file's."""
     target = tmp_path / "users.jsonl"
-    left = tmp_path / ".users.jsonl.12345.partial"
+    left = tmp_path / ".users.jsonl.12345678.partial"
     others = [
         tmp_path / name for name in (".users.jsonl", ".other.users.jsonl.1.partial")
     ]
