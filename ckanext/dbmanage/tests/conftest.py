@@ -341,7 +341,7 @@ class Portal:
         return {
             name
             for name, said in rows
-            if site in (said or "") or name.rsplit("_", 1)[0] in journal
+            if site in (said or "") or name.rsplit("_", 1)[0] + "_" in journal
         }
 
     # -- the engine in this process

@@ -660,11 +660,13 @@ def test_killed_it_leaves_no_process_and_no_file(
         return [int(n) for n in path.read_text().split()] if path.exists() else []
 
     def start() -> tuple[subprocess.Popen, list[int]]:
+        before = set(into.iterdir())
         process = forked.start(
             [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "-O", target],
             stderr=subprocess.PIPE, text=True, env=portal.environment,
         )  # fmt: skip
-        wait_until(lambda: len(children(process)) == 2 and any(into.iterdir()))
+        # of its own: what was killed before is swept away a moment after the fork
+        wait_until(lambda: len(children(process)) == 2 and {*into.iterdir()} - before)
         found = children(process)
         time.sleep(random.random() * 0.3)
         return process, found
