@@ -24,7 +24,7 @@ from .engine import links
 from .engine.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.backup import PARTS
 from .engine.errors import DbmanageError
-from .engine.repository import Repository
+from .engine.repository import EXPORTS, Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
 
@@ -465,7 +465,7 @@ def _previewed(id: str) -> dict[str, Any] | None:
 @admin.route("/<id>/download", methods=["GET", "POST"])
 def download(id: str) -> Any:
     """The files of a backup, once an operator has armed that, or of the exports."""
-    backup = None if id == links.EXPORTS else _look("backup_show", id=id)
+    backup = None if id == EXPORTS else _look("backup_show", id=id)
     link, errors, file = None, {}, request.form.get("file", "")
     if request.method == "POST":
         password = request.form.get("password", "")

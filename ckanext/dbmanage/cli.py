@@ -174,9 +174,9 @@ def backups(
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
     from .engine import files, listing
+    from .engine.disk import whole
     from .engine.errors import Untrusted
     from .engine.repository import UNSIGNED
-    from .engine.target import whole
 
     if not found.signed:
         raise Untrusted(

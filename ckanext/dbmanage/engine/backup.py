@@ -122,7 +122,10 @@ def take(
                     site, repository, partial, staged, sources, inside, progress
                 )
                 uploads = {"included": True} | asdict(taken)
-                contents[files.LIST] = {"bytes": listed.bytes, "sha256": listed.sha256}
+                contents[listing.LIST] = {
+                    "bytes": listed.bytes,
+                    "sha256": listed.sha256,
+                }
             moments = [source.taken for source in sources.values()] or [0.0]
             manifest = _manifest(site, name, reason, note) | {
                 "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
@@ -214,7 +217,7 @@ def _take_uploads(
     taken, listed = files.take(
         files.folders(site.uploads, repository.path),
         objects,
-        partial / files.LIST,
+        partial / listing.LIST,
         staged,
         inside=inside,
         previous=listing.of(earlier) if earlier else None,
@@ -557,7 +560,7 @@ def problems_of(
         }
     )
     problems += [problem for name in readable for problem in found[name]]
-    if uploads and files.LIST in readable and not found[files.LIST]:
+    if uploads and listing.LIST in readable and not found[listing.LIST]:
         problems += files.problems(listing.of(backup), backup.objects, work.count)
     return problems
 
@@ -574,7 +577,8 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         uploads = manifest["files"]
         held = set(contents) & archives
         return (
-            set(contents) - archives == ({files.LIST} if uploads["included"] else set())
+            set(contents) - archives
+            == ({listing.LIST} if uploads["included"] else set())
             and {name.split(".")[0] for name in held} == set(databases)
             and (not uploads["included"] or isinstance(uploads["bytes"], int))
             and all(
@@ -632,7 +636,7 @@ def _check(
     try:
         with open_plain(backup.path / name) as file:
             tally = Tally(file, read)
-            if structure and name != files.LIST:
+            if structure and name != listing.LIST:
                 try:
                     most = 0 if backup.signed else archive.limit(about["bytes"])
                     archive.read_to_end(tally, name, pg_bin, most)
@@ -648,7 +652,7 @@ def _check(
         return [f"{name}: has {tally.size} bytes, not {about['bytes']}"]
     if tally.digest.hexdigest() != about["sha256"]:
         return [f"{name}: was changed (checksum)"]
-    if problem or not structure or name == files.LIST:
+    if problem or not structure or name == listing.LIST:
         return [problem] if problem else []
     return _missing_tables(backup, name.split(".")[0], name)
 

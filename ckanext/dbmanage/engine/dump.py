@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import IO
 
 from . import Progress, Site, archive, postgres
+from .disk import whole
 from .errors import Refused
 from .postgres import Database, closing
-from .target import whole
 
 _CHUNK = 1 << 18
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import zstandard
 
-from .target import whole
+from .disk import whole
 
 #: the size of zstd is near its best here, at the speed of gzip's usual level
 _ZSTD_LEVEL, _GZIP_LEVEL = 9, 6
