@@ -22,9 +22,9 @@ from . import config, helpers, operations, overview, views
 from .downloads import finished
 from .engine import links
 from .engine.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
-from .engine.backup import PARTS
 from .engine.errors import DbmanageError
-from .engine.repository import EXPORTS, Repository
+from .engine.layout import EXPORTS, PARTS
+from .engine.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
 

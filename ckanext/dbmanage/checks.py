@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from . import blockers, config, datastore, upgrade
-from .engine import Site, files, postgres
+from .engine import files, postgres
 from .engine.doctor import HINT, OK, PROBLEM, Check
 from .engine.postgres import closing, query, quoted
 from .engine.repository import Repository
+from .engine.site import Site
 
 _SHOWN = 3
 

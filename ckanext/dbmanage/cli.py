@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import operations, records
+from .engine import errors, signals
 from .engine.printable import one_line, sentence
 from .operations import Portal
 from .talk import Talk, echo, size
 
 if TYPE_CHECKING:
-    from .engine import Site
     from .engine.repository import Backup, Repository
     from .engine.restore import Source
+    from .engine.site import Site
 
 _PARTS = ("database", "datastore", "files")
 
@@ -39,13 +40,13 @@ class Command(click.Command):
         from .engine.errors import DbmanageError
 
         try:
-            with operations.ended_by_signals():
+            with signals.ended_by_signals():
                 return super().invoke(ctx)
         except click.ClickException as error:
             error.message = sentence(error.message)  # type: ignore[misc]
             raise
         except (DbmanageError, DatabaseError, SQLAlchemyError, OSError) as error:
-            raise click.ClickException(sentence(operations.told(error))) from error
+            raise click.ClickException(sentence(errors.told(error))) from error
 
 
 # ------------------------------------------------------------------ shared options
@@ -176,7 +177,7 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
     from .engine import files, listing
     from .engine.disk import whole
     from .engine.errors import Untrusted
-    from .engine.repository import UNSIGNED
+    from .engine.layout import UNSIGNED
 
     if not found.signed:
         raise Untrusted(
@@ -321,7 +322,7 @@ def verify(
 
 
 def _verdict(problems: list[str], prove: bool) -> str:
-    from .engine.repository import UNSIGNED
+    from .engine.layout import UNSIGNED
 
     if prove:
         return "not proven" if problems else "proven"
@@ -501,8 +502,8 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
     from . import config
-    from .engine import backup as locks
     from .engine import retention, switch
+    from .engine.backup import live_lock
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -516,7 +517,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
             objects = retention.unnamed_objects(repository, forgotten)
         else:
             objects = retention.prune(repository, decisions, talk.progress).objects
-        with locks.live_lock(site):
+        with live_lock(site):
             if not dry_run:
                 switch.recover(site, repository, talk.warn)
             outlived = switch.outlived(site, repository, days)
@@ -633,8 +634,8 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     """
     from . import config
     from .engine.arming import UNDO, Arming
+    from .engine.clock import who
     from .engine.errors import Refused
-    from .engine.repository import who
 
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
@@ -686,7 +687,7 @@ def doctor(
         found = engine.examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
-        said = operations.told(error)
+        said = errors.told(error)
         found = [engine.Finding(what, engine.PROBLEM, said)]
     problems = [each for each in found if each.state == engine.PROBLEM]
     hints = [each for each in found if each.state == engine.HINT]

@@ -25,8 +25,8 @@ from werkzeug.wsgi import FileWrapper
 from . import config
 from .engine import published
 from .engine.errors import Refused
+from .engine.layout import SUMS
 from .engine.published import Published
-from .engine.repository import SUMS
 from .place import Place
 
 Start = Callable[..., Any]

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import simplejson
 
-from .engine import Progress
+from .engine.report import Progress
 from .readers import Readers, brief
 
 

@@ -32,14 +32,17 @@ from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
 from . import config, operations
-from .engine import Site, switch
+from .engine import errors, switch
 from .engine.arming import Arming
+from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
 from .engine.maintenance import answering, connect, is_moment, key_of
 from .engine.printable import one_line
-from .engine.repository import Repository, now
+from .engine.repository import Repository
 from .engine.sealed import FORM, loaded, seal, unseal, use
-from .operations import Portal, ended_by_signals
+from .engine.signals import ended_by_signals
+from .engine.site import Site
+from .operations import Portal
 
 _log = logging.getLogger(__name__)
 
@@ -506,7 +509,7 @@ def _lives(worker: Any) -> bool:
 
 def _told(failure: BaseException) -> str:
     if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
-        return operations.told(failure)
+        return errors.told(failure)
     # what it says may be anything: the worker's own log has it
     return f"{type(failure).__name__}, see the worker's log"
 

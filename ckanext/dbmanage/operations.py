@@ -10,40 +10,24 @@ from __future__ import annotations
 import os
 import secrets
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any
+
+from .engine.report import Listener
 
 if TYPE_CHECKING:
-    from .engine import Site
     from .engine.repository import Backup, Repository
     from .engine.restore import Restored, Source
+    from .engine.site import Site
     from .upgrade import Plan, Report, Wanted
+
 
 #: asked before anything is touched; raises what ends the command
 Agree = Callable[["Site", "Repository", "Source | None"], None]
-
-
-class Listener(Protocol):
-    """Who is told what goes on: a terminal, or the log of a job."""
-
-    def say(self, sentence: str) -> None: ...
-    def warn(self, sentence: str) -> None: ...
-    def progress(self, phase: str, done: int, total: int) -> None: ...
-    def end(self) -> None: ...
-
-
-class Silent:
-    """Nobody listens."""
-
-    def say(self, sentence: str) -> None: ...
-    def warn(self, sentence: str) -> None: ...
-    def progress(self, phase: str, done: int, total: int) -> None: ...
-    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,11 +88,12 @@ def refuse_root(site: Site) -> None:
 
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
-    from .engine import backup, switch
+    from .engine import switch
+    from .engine.backup import live_lock
     from .engine.errors import Busy
 
     try:
-        with backup.live_lock(site):
+        with live_lock(site):
             switch.recover(site, repository, talk.warn)
     except Busy:
         pass  # its owner is alive and does it
@@ -119,12 +104,12 @@ def backup(
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
     from . import config
-    from .engine import backup as engine
+    from .engine.backup import take
 
     site, repository = open_site(portal)
     with repository.lock("backup"):
         tidy(site, repository, portal.talk)
-        taken = engine.take(
+        taken = take(
             site, repository,
             parts=parts or config.parts(portal.settings), note=note, keep=keep,
             progress=portal.talk.progress, warn=portal.talk.warn,
@@ -146,7 +131,7 @@ def verify(
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from . import upgrade
-    from .engine import backup as engine
+    from .engine import backup as backup_
     from .engine import proof
 
     talk = portal.talk
@@ -165,7 +150,7 @@ def verify(
         talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
         problems = record["problems"]
     else:
-        problems = engine.verify(found, site, talk.progress)
+        problems = backup_.verify(found, site, talk.progress)
         with suppress(OSError):  # a repository may be there to be read only
             repository.record(found.id, "done", what="verify", problems=len(problems))
     talk.end()
@@ -284,6 +269,8 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
+
+
 #: what CKAN writes when somebody who is signed in, or has a token, reads a page
 _TOUCHED = {"public.user": "last_active", "public.api_token": "last_access"}
 
@@ -307,7 +294,7 @@ def upgrade(
     backup and a restore raise.
     """
     from . import blockers, config, upgrade
-    from .engine import backup
+    from .engine.backup import live_lock
     from .engine.errors import Refused
     from .engine.maintenance import READ_ONLY, Maintenance
     from .engine.postgres import closing
@@ -348,7 +335,7 @@ def upgrade(
                 to(READ_ONLY)
                 with (
                     _backed_up(portal, known, repository, report, no_backup),
-                    backup.live_lock(site),
+                    live_lock(site),
                 ):
                     upgrade.migrate_live(portal.settings, known, report)
                 repository.mark("reindex", True)
@@ -368,7 +355,8 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """
     from ckan.lib.search import clear_all
 
-    from .engine import backup, postgres
+    from .engine import postgres
+    from .engine.backup import live_lock, take
     from .engine.emptying import emptying
     from .engine.postgres import closing
 
@@ -387,13 +375,13 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
             planned = emptying(connection)
             connection.rollback()
             if planned.tables and not no_backup:
-                taken = backup.take(
+                taken = take(
                     site, repository, parts=("database",), reason="before clean",
                     progress=talk.progress, warn=talk.warn,
                 )  # fmt: skip
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
-            with backup.live_lock(site):
+            with live_lock(site):
                 postgres.drop_tables(connection, planned.tables)
         repository.record("clean", "done", what="clean", tables=len(tables))
     try:
@@ -431,11 +419,12 @@ def _backed_up(
 
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
-    from .engine import backup, restore, retention
+    from .engine import restore, retention
+    from .engine.backup import take
 
     talk = portal.talk
     report.lap("")
-    taken = backup.take(
+    taken = take(
         known.site, repository, parts=tuple(known.site.databases),
         reason="before upgrade", progress=talk.progress, warn=talk.warn,
     )  # fmt: skip
@@ -674,47 +663,6 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     return ""
 
 
-def told(failure: Exception) -> str:
-    """What an operation failed with, for people: no traceback, no password."""
-    from psycopg2 import Error as DatabaseError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from .engine.errors import words
-
-    if isinstance(failure, DatabaseError):
-        return f"PostgreSQL: {' '.join(str(failure).split())}"
-    if isinstance(failure, SQLAlchemyError):
-        return f"CKAN's database: {words(failure)}"
-    if isinstance(failure, OSError):
-        where = f"{failure.filename}: " if failure.filename else ""
-        return f"{where}{failure.strerror or failure}"
-    return str(failure)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Turns signals that would kill the process into SystemExit."""
-
-    # so that what is half-done is cleaned up, as for Ctrl-C
-    def end(number: int, _: Any) -> NoReturn:
-        sys.exit(128 + number)
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    try:
-        before = [signal.signal(number, end) for number in numbers]
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-# ------------------------------------------------------------------ after a switch
-
-
 def _switched(portal: Portal, repository: Repository, restored: Restored) -> None:
     let_go()
     portal.talk.end()
@@ -742,11 +690,11 @@ def let_go() -> None:
 def _back_up_replaced(
     site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
 ) -> None:
-    from .engine import backup as engine
+    from .engine.backup import take
     from .engine.errors import DbmanageError
 
     try:
-        taken = engine.take(
+        taken = take(
             site,
             repository,
             replaced=restored.replaced,
@@ -762,13 +710,12 @@ def _back_up_replaced(
 
 def reindex(portal: Portal, repository: Repository) -> None:
     """Indexes what differs; what fails is told with the command and tried again."""
+    from . import reindex
     from .engine.errors import DbmanageError
 
     talk = portal.talk
     try:
         with _application(portal):
-            from . import reindex
-
             done = reindex.changed(talk.progress)
     except DbmanageError as error:
         talk.warn(

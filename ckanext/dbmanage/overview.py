@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import Site, left_out, links, switch
+from .engine import left_out, links, switch
 from .engine.arming import Arming
+from .engine.clock import now
+from .engine.disk import regular_files
 from .engine.errors import DbmanageError
 from .engine.maintenance import Maintenance
 from .engine.printable import one_line
-from .engine.repository import Backup, Repository, now, regular_files
+from .engine.repository import Backup, Repository
+from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
 #: a backup a night, with two hours for it to end

@@ -17,10 +17,12 @@ from typing import Any
 import orjson
 
 from . import config
-from .engine import Progress, published
+from .engine import published
 from .engine.errors import DbmanageError, Refused
-from .engine.lines import Written, compressed
+from .engine.lines import compressed
 from .engine.published import Published
+from .engine.report import Progress
+from .engine.signature import Written
 from .export import Export, Exported, Wanted
 
 FORMAT = 1

@@ -27,8 +27,8 @@ from ckan.lib import search
 from ckan.lib.search.common import make_connection
 
 from . import bulk
-from .engine import Progress
 from .engine.errors import DbmanageError
+from .engine.report import Progress
 from .readers import Readers, brief
 
 _BATCH = 1000

@@ -27,11 +27,13 @@ from . import blockers, config
 from .blockers import Drops
 from .config import Migrations
 from .datastore import bring_permissions
-from .engine import Site, Warn, migration, postgres
+from .engine import migration, postgres
 from .engine.emptying import is_taken
 from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
 from .engine.migration import Changes
 from .engine.postgres import Database, closing, literal, quoted
+from .engine.report import Warn
+from .engine.site import Site
 from .isolated import Heard, isolated
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it

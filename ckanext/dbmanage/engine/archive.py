@@ -25,11 +25,12 @@ from typing import IO, Any
 import zstandard
 from psycopg2.extensions import encodings
 
-from . import Progress, postgres
+from . import postgres
+from .disk import create_file
 from .errors import Damaged, Refused
 from .opened import open_plain
 from .postgres import Connection, Tools
-from .repository import create_file
+from .report import Progress
 
 _CHUNK = 1 << 18
 _MAGIC = b"PGDMP"

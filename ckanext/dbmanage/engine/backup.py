@@ -18,38 +18,26 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psycopg2
 import zstandard
 
-from . import Progress, Site, Warn, archive, extensions, files, listing, postgres
+from . import archive, extensions, files, layout, listing, postgres
+from .clock import now
+from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
 from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
+from .layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
 from .listing import Changed, Listing
 from .opened import open_plain
 from .postgres import Connection, Database
-from .repository import (
-    FORMAT,
-    MANIFEST,
-    SUMS,
-    UNSIGNED,
-    Backup,
-    Repository,
-    create_file,
-    dumped,
-    is_regular,
-    now,
-    own_directory,
-    read_own,
-    regular_files,
-    sign,
-)
+from .report import Progress, Warn
+from .repository import Backup, Repository
+from .signature import Tally, dumped, read_own, sign
+from .site import Site
 
-PARTS = ("database", "datastore", "files")
 _CHUNK = 1 << 18
-#: a content file's possible names by part; nothing a manifest says becomes a path
-_SUFFIXES = (".dump", ".dump.zst")
 
 
 @dataclass
@@ -122,7 +110,7 @@ def take(
                     site, repository, partial, staged, sources, inside, progress
                 )
                 uploads = {"included": True} | asdict(taken)
-                contents[listing.LIST] = {
+                contents[layout.LIST] = {
                     "bytes": listed.bytes,
                     "sha256": listed.sha256,
                 }
@@ -143,7 +131,7 @@ def take(
                 raise Damaged(f"what was just written for backup {name}", problems)
             with _unswitched(site, sources):
                 if "files" in wanted:
-                    objects = own_directory(repository.path / files.OBJECTS)
+                    objects = own_directory(repository.path / layout.OBJECTS)
                     files.add_objects(staged, objects)
                 backup = repository.add(partial, name)
     except BaseException as error:
@@ -208,7 +196,7 @@ def _take_uploads(
     progress: Progress,
 ) -> tuple[files.Taken, Listing]:
     earlier = next((b for b in repository.backups() if _has_own_list(b)), None)
-    objects = repository.path / files.OBJECTS
+    objects = repository.path / layout.OBJECTS
     named: Iterable[str] = ()
     if "database" in sources:
         # others than CKAN's own are no uploads that could be missing
@@ -217,7 +205,7 @@ def _take_uploads(
     taken, listed = files.take(
         files.folders(site.uploads, repository.path),
         objects,
-        partial / listing.LIST,
+        partial / layout.LIST,
         staged,
         inside=inside,
         previous=listing.of(earlier) if earlier else None,
@@ -485,9 +473,6 @@ def live_lock(
         connection.close()
 
 
-# ------------------------------------------------------------------------- verify
-
-
 def verify(
     backup: Backup, site: Site, progress: Progress = lambda *_: None
 ) -> list[str]:
@@ -560,7 +545,7 @@ def problems_of(
         }
     )
     problems += [problem for name in readable for problem in found[name]]
-    if uploads and listing.LIST in readable and not found[listing.LIST]:
+    if uploads and layout.LIST in readable and not found[layout.LIST]:
         problems += files.problems(listing.of(backup), backup.objects, work.count)
     return problems
 
@@ -571,14 +556,14 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         archives = {
             f"{part}{suffix}"
             for part in ("database", "datastore")
-            for suffix in _SUFFIXES
+            for suffix in SUFFIXES
         }
         contents, databases = manifest["contents"], manifest["databases"]
         uploads = manifest["files"]
         held = set(contents) & archives
         return (
             set(contents) - archives
-            == ({listing.LIST} if uploads["included"] else set())
+            == ({layout.LIST} if uploads["included"] else set())
             and {name.split(".")[0] for name in held} == set(databases)
             and (not uploads["included"] or isinstance(uploads["bytes"], int))
             and all(
@@ -604,28 +589,13 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 def content_file(backup: Backup, part: str) -> Path:
     """The archive of a part. Raises Refused when the backup has none."""
     names = [
-        f"{part}{s}" for s in _SUFFIXES if f"{part}{s}" in backup.manifest["contents"]
+        f"{part}{s}" for s in SUFFIXES if f"{part}{s}" in backup.manifest["contents"]
     ]
     if not names:
         raise Refused(
             f"backup {backup.id} holds no {part}: only {', '.join(backup.parts)}"
         )
     return backup.path / names[0]
-
-
-class Tally:
-    """A file that is read once by somebody else, and what went through."""
-
-    def __init__(self, file: IO[bytes], read: Callable[[int], None]) -> None:
-        self._file, self._told = file, read
-        self.digest, self.size = hashlib.sha256(), 0
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self.digest.update(chunk)
-        self.size += len(chunk)
-        self._told(len(chunk))
-        return chunk
 
 
 def _check(
@@ -636,7 +606,7 @@ def _check(
     try:
         with open_plain(backup.path / name) as file:
             tally = Tally(file, read)
-            if structure and name != listing.LIST:
+            if structure and name != layout.LIST:
                 try:
                     most = 0 if backup.signed else archive.limit(about["bytes"])
                     archive.read_to_end(tally, name, pg_bin, most)
@@ -652,7 +622,7 @@ def _check(
         return [f"{name}: has {tally.size} bytes, not {about['bytes']}"]
     if tally.digest.hexdigest() != about["sha256"]:
         return [f"{name}: was changed (checksum)"]
-    if problem or not structure or name == listing.LIST:
+    if problem or not structure or name == layout.LIST:
         return [problem] if problem else []
     return _missing_tables(backup, name.split(".")[0], name)
 

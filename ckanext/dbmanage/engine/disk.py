@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import Refused
-from .repository import sync_directory
+from .errors import DbmanageError, Refused
+from .opened import open_directory
 
 #: bytes of a name that its partial name keeps: all that file systems allow are 255
 _KEPT = 200
@@ -89,3 +89,90 @@ def _sweep(partial: Path) -> None:
         return
     finally:
         os.close(handle)
+
+
+def create_file(path: str | Path, inside: int | None = None) -> IO[bytes]:
+    """A new file, 0600 from its first byte whatever the umask."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600, dir_fd=inside)
+    os.fchmod(handle, 0o600)  # a umask may only have taken rights away
+    return os.fdopen(handle, "wb")
+
+
+def create_directory(path: Path) -> Path:
+    """A new directory, 0700 whatever the umask. Raises FileExistsError."""
+    path.mkdir(mode=0o700)
+    path.chmod(0o700)
+    return path
+
+
+def make_directories(path: Path) -> None:
+    """Makes a directory and those above it that are missing.
+
+    Nobody but their owner may write to them whatever the umask, which can only take
+    rights of reading away.
+    """
+    for missing in (path, *path.parents)[::-1]:
+        with suppress(FileExistsError):  # somebody else may make the same one
+            if not missing.exists():
+                missing.mkdir(mode=0o755)
+
+
+def own_directory(path: Path) -> Path:
+    """A directory of the repository, made when it is missing.
+
+    Raises DbmanageError for a link or anything else in its place.
+    """
+    with suppress(FileExistsError):
+        create_directory(path)
+    try:
+        with open_directory(path):
+            pass
+    except OSError as error:
+        raise DbmanageError(
+            f"{path} cannot be used, {error.strerror}: it must be a directory of the "
+            "repository itself, no link to another; see what it is, and move it away"
+        ) from error
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, 0600, on the disk when this returns.
+
+    The directory that it is in is no link. Raises OSError.
+    """
+    partial = f".{path.name}.{os.getpid()}.partial"
+    with open_directory(path.parent) as directory:
+        with suppress(FileNotFoundError):
+            os.unlink(partial, dir_fd=directory)
+        try:
+            with create_file(partial, directory) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.fsync(directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=directory)
+            raise
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def regular_files(directory: Path | int) -> dict[str, os.DirEntry[str]]:
+    """What is in a directory, or in that of a handle, by name, links not followed."""
+    with os.scandir(directory) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a plain file: no link, no directory, no pipe."""
+    return stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)

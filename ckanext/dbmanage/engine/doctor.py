@@ -15,7 +15,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from . import (
-    Site,
     extensions,
     faithful,
     files,
@@ -26,10 +25,12 @@ from . import (
     restore,
     switch,
 )
+from .clock import now
 from .errors import words
 from .maintenance import Maintenance
 from .postgres import closing
-from .repository import Repository, now
+from .repository import Repository
+from .site import Site
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
 #: a backup a night, and one that failed is seen the next morning

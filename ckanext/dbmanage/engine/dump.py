@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import IO
 
-from . import Progress, Site, archive, postgres
+from . import archive, postgres
 from .disk import whole
 from .errors import Refused
 from .postgres import Database, closing
+from .report import Progress
+from .site import Site
 
 _CHUNK = 1 << 18
 

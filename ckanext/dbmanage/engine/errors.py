@@ -76,3 +76,18 @@ def hide_values(error: BaseException | None) -> None:
         if isinstance(error, StatementError):
             error.hide_parameters = True
         error = error.__cause__ or error.__context__
+
+
+def told(failure: Exception) -> str:
+    """What an operation failed with, for people: no traceback, no password."""
+    from psycopg2 import Error as DatabaseError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(failure, DatabaseError):
+        return f"PostgreSQL: {' '.join(str(failure).split())}"
+    if isinstance(failure, SQLAlchemyError):
+        return f"CKAN's database: {words(failure)}"
+    if isinstance(failure, OSError):
+        where = f"{failure.filename}: " if failure.filename else ""
+        return f"{where}{failure.strerror or failure}"
+    return str(failure)

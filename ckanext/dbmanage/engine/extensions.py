@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from . import Site, Warn, postgres
+from . import postgres
 from .errors import ConnectionFailed, Refused
 from .postgres import Connection, Database, closing, query
+from .report import Warn
+from .site import Site
 
 if TYPE_CHECKING:
     from .archive import Contents, Entry

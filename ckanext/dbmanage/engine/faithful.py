@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 import psycopg2
 import psycopg2.errors
 
-from . import Site, Warn, archive, extensions, postgres, rights
+from . import archive, extensions, postgres, rights
 from .archive import Contents, Entry
 from .errors import ConnectionFailed, Refused
 from .postgres import Connection, Database, closing, query
+from .report import Warn
 from .rights import Difference, Right, Rights, role_sql
+from .site import Site
 
 #: kinds that only a superuser makes
 _SUPERUSERS = (

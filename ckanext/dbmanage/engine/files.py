@@ -29,33 +29,29 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from . import Progress, left_out
+from . import left_out
+from .disk import create_directory, create_file, sync_directory, write_file
 from .errors import Damaged, Refused
-from .lines import Written
-from .listing import (
-    HASH,
-    LIST,
-    NOT_UPLOADS,
-    OURS,
-    Changed,
-    Listing,
-    facts_of,
-    line_of,
-    safe,
-)
+from .layout import LIST
+from .listing import HASH, NOT_UPLOADS, OURS, Changed, Listing, facts_of, line_of, safe
 from .opened import open_plain
-from .repository import create_directory, create_file, sync_directory, write_file
+from .report import Progress
+from .signature import Written
 
-OBJECTS = "objects"
 _TOKEN = ".dbmanage"  # noqa: S105
+
+
 _CHUNK = 1 << 20
+
+
 _MAX_DEPTH = 64
+
+
 _ATTEMPTS = 5
+
+
 #: two changes within this many ns may bear the same time
 _TICK = 20_000_000
-
-
-# ---------------------------------------------------------------- where uploads are
 
 
 @dataclass(frozen=True)
@@ -155,9 +151,6 @@ def _folder_of(path: str, among: list[Folder]) -> tuple[Folder, str]:
     return best, path[len(best.prefix) :].lstrip("/")
 
 
-# ------------------------------------------------------------------------- reading
-
-
 @dataclass(frozen=True)
 class _Found:
     """An entry of the disk: not opened yet, so it may be gone or another by now."""
@@ -244,9 +237,6 @@ def _facts(path: str, status: os.stat_result) -> dict[str, Any]:
 def object_path(objects: Path, digest: str) -> Path:
     """Where a content lies; `digest` is 64 hex digits, `lines` has looked."""
     return objects / digest[:2] / digest
-
-
-# ------------------------------------------------------------------------- backup
 
 
 @dataclass
@@ -562,9 +552,6 @@ def add_objects(staged: Path, objects: Path) -> None:
     sync_directory(objects)
 
 
-# -------------------------------------------------------------------------- checks
-
-
 def problems(
     listing: Listing, objects: Path, read: Callable[[int], None] = lambda _: None
 ) -> Iterator[str]:
@@ -668,9 +655,6 @@ def _copied(file: IO[bytes], facts: Mapping[str, Any], *outs: Any) -> int:
         what = f"upload {facts['path']!r}: its content {facts['sha256']} was changed"
         raise Damaged("the backup", [what])
     return size
-
-
-# ------------------------------------------------------------------------- restore
 
 
 @dataclass(frozen=True)
@@ -873,9 +857,6 @@ def discard(path: Path, token: str) -> bool:
     (path / _TOKEN).unlink()
     path.rmdir()
     return True
-
-
-# ---------------------------------------------------------------------- the switch
 
 
 def planned(move: Move, folder: Folder) -> Move:

@@ -6,12 +6,11 @@ The same lines give the same bytes at any time. Must not know what the lines hol
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import zstandard
 
@@ -19,30 +18,6 @@ from .disk import whole
 
 #: the size of zstd is near its best here, at the speed of gzip's usual level
 _ZSTD_LEVEL, _GZIP_LEVEL = 9, 6
-
-
-class Written:
-    """What was written through it: `bytes`, and `sha256` in hexadecimal."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._digest = file, hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, content: Any) -> int:
-        """Writes, and counts."""
-        self._digest.update(content)
-        self.bytes += len(content)
-        self._file.write(content)
-        return len(content)
-
-    def flush(self) -> None:
-        """What compressors call."""
-        self._file.flush()
-
-    @property
-    def sha256(self) -> str:
-        """The sum of all that was written."""
-        return self._digest.hexdigest()
 
 
 @contextmanager

@@ -21,23 +21,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import Site, files, listing
+from . import files, layout, listing
 from .backup import sums_of
+from .clock import now
+from .disk import is_regular, regular_files
 from .errors import Refused
+from .layout import EXPORTS, MANIFEST, SUMS
 from .maintenance import answering, connect, key_of
 from .opened import open_directory, open_plain
-from .repository import (
-    EXPORTS,
-    MANIFEST,
-    SUMS,
-    Backup,
-    Repository,
-    dumped,
-    is_regular,
-    now,
-    regular_files,
-)
+from .repository import Backup, Repository
 from .sealed import FORM, seal, unseal, use
+from .signature import dumped
+from .site import Site
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
@@ -181,7 +176,7 @@ def _entries(found: Backup) -> Iterator[_Entry]:
     for name, about in sorted(contents.items()):
         path = found.path / name
         yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
-    if listing.LIST in contents:
+    if layout.LIST in contents:
         for line in listing.of(found).lines():
             if "sha256" not in line:  # named by the database, and not there
                 continue

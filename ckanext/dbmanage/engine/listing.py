@@ -18,15 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Damaged, Refused
+from .layout import LIST
 from .opened import open_plain
 from .repository import Backup
 
-LIST = "files.jsonl"
 #: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
 NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
+
+
 #: directories of a switch
 OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
+
+
 HASH = re.compile(r"[0-9a-f]{64}")
+
+
 _MAX_LINE = 1 << 16
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from . import Site, archive, files, lint, postgres
+from . import archive, files, lint, postgres
 from .archive import Entry
 from .errors import ConnectionFailed, Damaged, ToolFailed
 from .opened import open_plain
 from .postgres import Connection, Database
 from .repository import Repository
 from .restore import Source
+from .site import Site
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20

@@ -17,11 +17,15 @@ from typing import Any
 
 import psycopg2
 
-from . import Progress, Site, Warn, backup, listing, restore
+from . import backup, listing, restore
+from .clock import now
+from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
 from .postgres import Connection, Database, closing, query
-from .repository import Backup, Repository, now, write_file
+from .report import Progress, Warn
+from .repository import Backup, Repository
 from .restore import Prepare, Source
+from .site import Site
 
 #: given the scratch databases by part, reads a sample of objects through CKAN:
 #: `{"read": {kind: count}, "problems": [sentence]}`

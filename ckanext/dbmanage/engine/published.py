@@ -28,9 +28,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
 
+from .disk import make_directories, sync_directory
 from .errors import Busy
+from .layout import SUMS
 from .opened import open_plain
-from .repository import SUMS, make_directories, sync_directory
 
 INDEX = "index.json"
 KINDS = ("datasets", "organizations", "groups")

@@ -15,187 +15,40 @@ name is ever made into a path. Knows nothing of PostgreSQL.
 from __future__ import annotations
 
 import fcntl
-import getpass
-import hashlib
-import hmac
-import json
 import os
-import re
 import shutil
-import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import Any
 
+from .clock import now, who
+from .disk import (
+    create_directory,
+    is_regular,
+    make_directories,
+    own_directory,
+    regular_files,
+    sync_directory,
+    write_file,
+)
 from .errors import Busy, DbmanageError, Refused
 from .journal import Journal
-from .opened import open_directory, open_plain, read_plain
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-SUMS = "SHA256SUMS"
-#: the directory of the exports that the sysadmin page asked for
-EXPORTS = "exports"
-#: how the problem of a backup that is not this site's own begins
-UNSIGNED = "is not signed"
-_ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
-_PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
-_PARTIAL_EXPORT = re.compile(r"\..+\.partial")
-_PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial", re.ASCII)
-#: of a repository's own JSON files; 5,000 tables make a manifest of half a megabyte
-_MAX_JSON = 64 << 20
-
-
-# ------------------------------------------------------------------------- files
-
-
-def create_file(path: str | Path, inside: int | None = None) -> IO[bytes]:
-    """A new file, 0600 from its first byte whatever the umask."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    handle = os.open(path, flags, 0o600, dir_fd=inside)
-    os.fchmod(handle, 0o600)  # a umask may only have taken rights away
-    return os.fdopen(handle, "wb")
-
-
-def create_directory(path: Path) -> Path:
-    """A new directory, 0700 whatever the umask. Raises FileExistsError."""
-    path.mkdir(mode=0o700)
-    path.chmod(0o700)
-    return path
-
-
-def make_directories(path: Path) -> None:
-    """Makes a directory and those above it that are missing.
-
-    Nobody but their owner may write to them whatever the umask, which can only take
-    rights of reading away.
-    """
-    for missing in (path, *path.parents)[::-1]:
-        with suppress(FileExistsError):  # somebody else may make the same one
-            if not missing.exists():
-                missing.mkdir(mode=0o755)
-
-
-def own_directory(path: Path) -> Path:
-    """A directory of the repository, made when it is missing.
-
-    Raises DbmanageError for a link or anything else in its place.
-    """
-    with suppress(FileExistsError):
-        create_directory(path)
-    try:
-        with open_directory(path):
-            pass
-    except OSError as error:
-        raise DbmanageError(
-            f"{path} cannot be used, {error.strerror}: it must be a directory of the "
-            "repository itself, no link to another; see what it is, and move it away"
-        ) from error
-    return path
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, 0600, on the disk when this returns.
-
-    The directory that it is in is no link. Raises OSError.
-    """
-    partial = f".{path.name}.{os.getpid()}.partial"
-    with open_directory(path.parent) as directory:
-        with suppress(FileNotFoundError):
-            os.unlink(partial, dir_fd=directory)
-        try:
-            with create_file(partial, directory) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(partial, dir_fd=directory)
-            raise
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def regular_files(directory: Path | int) -> dict[str, os.DirEntry[str]]:
-    """What is in a directory, or in that of a handle, by name, links not followed."""
-    with os.scandir(directory) as entries:
-        return {entry.name: entry for entry in entries}
-
-
-def is_regular(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a plain file: no link, no directory, no pipe."""
-    return stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
-
-
-# --------------------------------------------------------------------- signatures
-
-
-def dumped(document: Mapping[str, Any]) -> bytes:
-    """The one way a document of ours stands on the disk, so that each byte counts."""
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True)
-    return text.encode() + b"\n"
-
-
-def sign(document: Mapping[str, Any], secret: str, purpose: str) -> dict[str, Any]:
-    """The document with an `hmac` of the rest, by a key derived for the purpose."""
-    unsigned = {key: value for key, value in document.items() if key != "hmac"}
-    return unsigned | {"hmac": _signature(unsigned, secret, purpose)}
-
-
-def signed_by(document: Any, secrets: tuple[str, ...], purpose: str) -> bool:
-    """Whether one of the secrets signed the document."""
-    if not isinstance(document, dict) or not isinstance(document.get("hmac"), str):
-        return False
-    unsigned = {key: value for key, value in document.items() if key != "hmac"}
-    try:
-        given = document["hmac"].encode()
-        return any(
-            hmac.compare_digest(given, _signature(unsigned, secret, purpose).encode())
-            for secret in secrets
-            if secret
-        )
-    except (RecursionError, ValueError):  # nested too deep, or no text
-        return False
-
-
-def _key(secret: str, purpose: str) -> bytes:
-    words = f"ckanext-dbmanage {purpose}".encode()
-    return hmac.digest(secret.encode(), words, "sha256")
-
-
-def _signature(document: Mapping[str, Any], secret: str, purpose: str) -> str:
-    key = _key(secret, purpose)
-    return hmac.new(key, dumped(document), hashlib.sha256).hexdigest()
-
-
-def read_own(path: Path) -> bytes:
-    """All of one of a repository's own small files. Raises OSError as `read_plain`."""
-    return read_plain(path, _MAX_JSON)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of ours, None when it is none. Raises OSError as `read_plain`."""
-    content = read_own(path)
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-
-
-# ------------------------------------------------------------------------ backups
+from .layout import (
+    EXPORTS,
+    FORMAT,
+    ID,
+    MANIFEST,
+    PARTIAL,
+    PARTIAL_EXPORT,
+    PARTIAL_STATE,
+    UNSIGNED,
+)
+from .opened import open_directory, open_plain
+from .signature import derived_key, dumped, read_json, sign, signed_by
 
 
 class Backup:
@@ -337,7 +190,7 @@ class Repository:
         self.path = Path(path)
         self._secrets = secrets
         self._actor = actor
-        keys = tuple(_key(secret, "journal") for secret in secrets if secret)
+        keys = tuple(derived_key(secret, "journal") for secret in secrets if secret)
         self._log = self.path / "journal.jsonl"
         self._journal = Journal(self._log, keys)
 
@@ -354,7 +207,7 @@ class Repository:
         return [
             name
             for name in sorted(found, reverse=True)
-            if _ID.fullmatch(name) and found[name].is_dir(follow_symlinks=False)
+            if ID.fullmatch(name) and found[name].is_dir(follow_symlinks=False)
         ]
 
     def backups(self) -> list[Backup]:
@@ -435,9 +288,9 @@ class Repository:
     def _sweep(self) -> None:
         # what stands here half-made has no living owner, for we hold the lock
         for entry in regular_files(self.path).values():
-            if _PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            if PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
-        for name, pattern in ((EXPORTS, _PARTIAL_EXPORT), ("state", _PARTIAL_STATE)):
+        for name, pattern in ((EXPORTS, PARTIAL_EXPORT), ("state", PARTIAL_STATE)):
             # it is not there yet, or a link that leads elsewhere
             with suppress(OSError), open_directory(self.path / name) as directory:
                 for entry in regular_files(directory).values():
@@ -536,17 +389,3 @@ class Repository:
         with suppress(OSError):
             return stat.S_ISREG((self.path / f".{name}").lstat().st_mode)
         return False
-
-
-def now() -> datetime:
-    """The time in UTC."""
-    return datetime.now(timezone.utc)
-
-
-def who() -> str:
-    """The user of the system, and the host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -23,35 +23,31 @@ import psycopg2
 from zstandard import ZstdError
 
 from . import (
-    Progress,
-    Site,
-    Warn,
     archive,
     backup,
     extensions,
     faithful,
     feeding,
     files,
+    layout,
     lint,
     listing,
     postgres,
     sessions,
+    signature,
     switch,
 )
 from .backup import Replaced
-from .errors import (
-    ConnectionFailed,
-    Damaged,
-    Refused,
-    ToolFailed,
-    Untrusted,
-    Written,
-)
+from .disk import make_directories
+from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
 from .files import Move
+from .layout import UNSIGNED
 from .listing import Listing
 from .opened import open_plain
 from .postgres import Connection, Database, closing, query
-from .repository import UNSIGNED, Backup, Repository, make_directories
+from .report import Progress, Warn
+from .repository import Backup, Repository
+from .site import Site
 from .switch import Pair, Scratch
 
 #: given the scratch databases by part and the version tables that are older than the
@@ -179,7 +175,7 @@ def open_source(
             )
         found = Backup(path, site.secrets)
         if not found.objects.is_dir():  # it alone was copied
-            found.objects = repository.path / files.OBJECTS
+            found.objects = repository.path / layout.OBJECTS
         return _of_backup(site, found, parts, trust, progress)
     if not path.exists():
         raise Refused(f"there is neither a backup nor a file {name!r}")
@@ -201,7 +197,7 @@ def _of_backup(
         if all(UNSIGNED in problem for problem in problems):
             raise Untrusted(f"{problems[0]}. {_TRUST}")
         raise Damaged(f"backup {found.id}", problems)
-    chosen = [p for p in backup.PARTS if p in (parts or found.parts)]
+    chosen = [p for p in layout.PARTS if p in (parts or found.parts)]
     archives = {p: backup.content_file(found, p) for p in chosen if p != "files"}
     uploads = listing.of(found) if "files" in chosen else None
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
@@ -224,7 +220,7 @@ def _of_file(
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open_plain(path) as file:
-            tally = backup.Tally(file, lambda _: None)
+            tally = signature.Tally(file, lambda _: None)
             most = archive.limit(os.fstat(file.fileno()).st_size)
             archive.read_to_end(tally, path.name, site.pg_bin, most)
             while tally.read(1 << 18):

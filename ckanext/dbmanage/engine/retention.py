@@ -21,21 +21,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import Progress, left_out
+from . import left_out
+from .clock import now
+from .disk import create_file, regular_files, sync_directory
 from .errors import DbmanageError
-from .files import LIST, OBJECTS
+from .layout import FORMAT, LIST, MANIFEST, OBJECTS
 from .opened import open_directory, open_plain
-from .repository import (
-    FORMAT,
-    MANIFEST,
-    Backup,
-    Repository,
-    create_file,
-    now,
-    read_json,
-    regular_files,
-    sync_directory,
-)
+from .report import Progress
+from .repository import Backup, Repository
+from .signature import read_json
 
 _GOOD = ("verified", "proven")
 _PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}

@@ -15,10 +15,11 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from . import Site, Warn
 from .errors import ConnectionFailed, Refused
 from .maintenance import AWAY, READ_ONLY, Maintenance
 from .postgres import Connection, Database, closing, literal, query, quoted
+from .report import Warn
+from .site import Site
 
 #: seconds that reading goes on while long transactions come to their end
 _PATIENCE = 10.0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,21 +19,30 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
-from . import Site, Warn, files, postgres, sessions
+from . import files, postgres, sessions
+from .clock import now
 from .errors import DbmanageError, Refused, Written
 from .files import Folder, Move
 from .postgres import Connection, Database, closing, execute, query
-from .repository import Backup, Repository, now
+from .report import Warn
+from .repository import Backup, Repository
+from .signals import uninterrupted
+from .site import Site
 
 _NAME = re.compile(r"dbm_[0-9a-f]{8}_(scratch|undo)")
+
+
 _ATTEMPTS = 6
+
+
 #: how long requests may hang on a rename that a foreign session holds up; the last time
 #: long enough for the server, which waits 5 s, to say itself who does
 _TIMEOUT, _LAST_TIMEOUT = "1500ms", "8s"
+
+
 #: what a rename says when somebody is still in a database
 _IN_USE = (
     psycopg2.errors.ObjectInUse,
@@ -82,9 +90,6 @@ class Scratch:
     live: Database
     keeper: Connection
     roles: frozenset[str]
-
-
-# --------------------------------------------------------------- scratch databases
 
 
 @contextmanager
@@ -274,9 +279,6 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
         postgres.unlock(connection, "ours", name)
 
 
-# ---------------------------------------------------------------------- the switch
-
-
 def copy_properties(scratch: Scratch, warn: Warn) -> None:
     """Gives the copy what belongs to a database and does not travel in its dump.
 
@@ -313,6 +315,7 @@ FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
      LEFT JOIN pg_roles r ON r.oid = setrole, unnest(setconfig) c
 WHERE datname = %s AND (setrole = 0 OR rolname IS NOT NULL)"""
 
+
 _RIGHTS = """
 SELECT datconnlimit, datacl IS NOT NULL, a.privilege_type, a.grantee = 0, rolname,
        a.is_grantable
@@ -320,11 +323,14 @@ FROM pg_database d LEFT JOIN aclexplode(d.datacl) a ON true
      LEFT JOIN pg_roles r ON r.oid = a.grantee
 WHERE datname = %s"""
 
+
 #: settings that are a list of names, as pg_dump knows them; the others are one literal
 _LISTS = {
     "local_preload_libraries", "search_path", "session_preload_libraries",
     "shared_preload_libraries", "temp_tablespaces", "unix_socket_directories",
 }  # fmt: skip
+
+
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s,"][^\s,]*))\s*(?:,|$)')
 
 
@@ -397,7 +403,7 @@ def switch(
     groups = _groups(site, pairs)
     facts = {"pairs": [asdict(p) for p in pairs], "moves": [asdict(m) for m in moves]}
     repository.record(operation, "switch", **facts)
-    with _uninterrupted():
+    with uninterrupted():
         try:
             for group in groups[:-1]:
                 _rename(site, site.databases[group[0].part], group, written=written)
@@ -434,28 +440,6 @@ def _forward(moves: Iterable[Move]) -> None:
 
 def _parts(pairs: list[Pair], moves: list[Move]) -> list[str]:
     return sorted({*(pair.part for pair in pairs), *(["files"] if moves else [])})
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C and the like wait: a switch takes a second, half of one is none.
-
-    By handlers, for other threads would take a signal that is only masked here.
-    """
-    came: list[int] = []
-    before: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before[number] = signal.signal(number, lambda n, _: came.append(n))
-    except ValueError:  # not in the main thread: no signal comes here
-        pass
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
@@ -618,9 +602,6 @@ def switched(connection: Connection, pair: Pair) -> bool:
     return bool(pair.scratch_oid) and _oid(connection, pair.live) == pair.scratch_oid
 
 
-# ------------------------------------------------------------------------- uploads
-
-
 @contextmanager
 def staged(
     site: Site, repository: Repository, operation: str, among: list[Folder]
@@ -641,9 +622,6 @@ def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
         scratch = Path(move.path) / move.scratch
         if files.discard(scratch, move.token):
             repository.record(operation, "drop", folder=str(scratch))
-
-
-# ---------------------------------------------------------------------------- undo
 
 
 def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
@@ -704,9 +682,6 @@ def planned(site: Site, repository: Repository, moves: list[Move]) -> list[Move]
     """The moves with the names that are there now."""
     folders = {str(f.path): f for f in files.folders(site.uploads, repository.path)}
     return [files.planned(move, folders[move.path]) for move in moves]
-
-
-# --------------------------------------------------------------- what was left over
 
 
 def recover(site: Site, repository: Repository, warn: Warn) -> None:

@@ -25,7 +25,7 @@ from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
 from .. import config, operations, overview
-from ..engine import Site
+from ..engine import errors, report
 from ..engine.arming import (
     DEEDS,
     DELETE,
@@ -36,11 +36,13 @@ from ..engine.arming import (
     UNDO,
     Arming,
 )
+from ..engine.clock import now
 from ..engine.errors import DbmanageError, Refused
 from ..engine.links import Links, names
 from ..engine.maintenance import Maintenance
-from ..engine.repository import Backup, Repository, now
+from ..engine.repository import Backup, Repository
 from ..engine.sealed import FORM
+from ..engine.site import Site
 from ..jobs import Jobs
 from . import schema
 
@@ -493,7 +495,7 @@ def _told(field: str = "message") -> Iterator[None]:
     except DbmanageError as error:
         raise tk.ValidationError({field: [str(error)]}) from error
     except (psycopg2.Error, OSError) as error:
-        raise tk.ValidationError({field: [operations.told(error)]}) from error
+        raise tk.ValidationError({field: [errors.told(error)]}) from error
 
 
 def _find(repository: Repository, name: str) -> Backup:
@@ -542,7 +544,7 @@ def _user(context: Context) -> str:
 
 
 def _portal(context: Context) -> operations.Portal:
-    return operations.Portal(tk.config, operations.Silent(), None, actor(context))
+    return operations.Portal(tk.config, report.Silent(), None, actor(context))
 
 
 def _maintenance(site: Site) -> Maintenance:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ckan.plugins import toolkit as tk
 
-from ..engine.backup import PARTS
+from ..engine.layout import PARTS
 from ..engine.maintenance import AWAY, READ_ONLY
 
 KINDS = ("datasets", "organizations", "groups", "users")

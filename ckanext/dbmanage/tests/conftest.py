@@ -27,9 +27,9 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 from ckanext.dbmanage import config, upgrade
-from ckanext.dbmanage.engine import Site
 from ckanext.dbmanage.engine.postgres import quoted
 from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.site import Site
 
 from . import forked
 

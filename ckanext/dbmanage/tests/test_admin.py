@@ -17,7 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import ckanext.dbmanage
-from ckanext.dbmanage.engine.repository import dumped, now, sign
+from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.signature import dumped, sign
 
 from .admin_site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis
 from .conftest import PG_BIN, Portal, Web

@@ -23,16 +23,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage import blockers, checks, readers, upgrade
-from ckanext.dbmanage.engine import Site, backup, postgres, preview, sessions, switch
-from ckanext.dbmanage.engine.errors import (
-    Busy,
-    ConnectionFailed,
-    Refused,
-    ToolFailed,
-)
+from ckanext.dbmanage.engine import backup, layout, postgres, preview, sessions, switch
+from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres import Database, literal, quoted
 from ckanext.dbmanage.engine.repository import Repository
 from ckanext.dbmanage.engine.restore import Source
+from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.switch import Pair, Scratch
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
@@ -68,7 +64,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def site(server: Cluster, tmp_path: Path) -> Iterator[Site]:
     """A site with a database and a DataStore, an empty table in each."""
-    names = {part: f"{part}_{secrets.token_hex(3)}" for part in backup.PARTS[:2]}
+    names = {part: f"{part}_{secrets.token_hex(3)}" for part in layout.PARTS[:2]}
     for name in names.values():
         server.sql(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
         with closing(server.connect(name, "ckan_default")) as connection:

@@ -16,18 +16,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import (
-    Site,
-    archive,
-    backup,
-    faithful,
-    restore,
-    rights,
-    switch,
-)
+from ckanext.dbmanage.engine import archive, backup, faithful, restore, rights, switch
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres import Database
 from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.site import Site
 
 from .conftest import Cluster, wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import config, operations, overview
-from ckanext.dbmanage.engine import files, left_out, proof, restore, retention
+from ckanext.dbmanage.engine import files, left_out, proof, report, restore, retention
 from ckanext.dbmanage.engine.repository import Repository
 
 from .conftest import UPLOADS, Portal
@@ -33,7 +33,7 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
     assert f"the {UPLOADS} files behind it are not included" in said
     assert "mount --bind" in said
     site, repository = operations.open_site(
-        operations.Portal(linked.settings, operations.Silent())
+        operations.Portal(linked.settings, report.Silent())
     )
     taken = repository.find(name)
     about = taken.files

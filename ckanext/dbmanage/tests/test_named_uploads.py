@@ -6,8 +6,8 @@ from contextlib import closing
 
 from ckanext.dbmanage import checks, config, operations, records
 from ckanext.dbmanage.engine import proof
+from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import Portal as Opened
-from ckanext.dbmanage.operations import Silent
 
 from .conftest import UPLOADS, Portal, superuser
 

@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage.engine.postgres import lock_key
-from ckanext.dbmanage.engine.repository import dumped, sign
+from ckanext.dbmanage.engine.signature import dumped, sign
 
 from .conftest import DATASETS, UPLOADS, Portal, made_by, superuser, wait_until
 from .test_faults import fill

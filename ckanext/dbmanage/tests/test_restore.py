@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage import operations
-from ckanext.dbmanage.engine import switch
+from ckanext.dbmanage.engine import report, switch
 from ckanext.dbmanage.engine.errors import Refused
 
 from . import forked
@@ -229,14 +229,15 @@ def test_other_migrations_are_refused_before_anything_is_touched(
 
 def test_a_wrong_row_count_is_found_in_the_copy(portal: Portal) -> None:
     """The manifest is signed, the archive is whole, and still they disagree."""
-    from ckanext.dbmanage.engine.repository import dumped, sign
+    from ckanext.dbmanage.engine.signature import dumped, sign
+
+    from .test_verify import forge
 
     path = portal.backup()
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["databases"]["database"]["rows"]["public.package"] += 1
     signed = dumped(sign(manifest, portal.options["SECRET_KEY"], "manifest"))
     (path / "manifest.json").write_bytes(signed)
-    from .test_verify import forge
 
     forge(path)
     (path / "manifest.json").write_bytes(signed)
@@ -584,7 +585,7 @@ def test_passwords_are_seen_nowhere(portal: Portal, role) -> None:
 
 def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
     site, repository = portal.engine()
-    page = operations.Portal(portal.settings, operations.Silent())
+    page = operations.Portal(portal.settings, report.Silent())
     name = portal.names["database"]
     pair = switch.Pair(
         "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,

@@ -19,7 +19,8 @@ import pytest
 
 from ckanext.dbmanage.engine import retention
 from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.repository import Backup, Repository, dumped, sign
+from ckanext.dbmanage.engine.repository import Backup, Repository
+from ckanext.dbmanage.engine.signature import dumped, sign
 
 SECRET = "portal-secret-5fd1"
 NONE = {"last": 0, "days": 0, "weeks": 0, "months": 0, "min": 1}

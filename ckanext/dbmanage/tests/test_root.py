@@ -10,8 +10,8 @@ import pytest
 from ckanext.dbmanage import config, jobs, operations
 from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import Portal as Opened
-from ckanext.dbmanage.operations import Silent
 
 from .conftest import Portal
 

@@ -11,10 +11,11 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import Site, backup, faithful, restore
+from ckanext.dbmanage.engine import backup, faithful, restore
 from ckanext.dbmanage.engine.errors import ToolFailed
 from ckanext.dbmanage.engine.postgres import Database
 from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, client, query
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import backup as engine
-from ckanext.dbmanage.engine.repository import Backup, dumped
+from ckanext.dbmanage.engine import backup
+from ckanext.dbmanage.engine.repository import Backup
+from ckanext.dbmanage.engine.signature import dumped
 
 from .conftest import Portal
 
@@ -32,7 +33,7 @@ def taken(portal: Portal) -> Path:
 
 
 def problems(portal: Portal, path: Path) -> list[str]:
-    return engine.problems_of(Backup(path, portal.site().secrets), portal.site())
+    return backup.problems_of(Backup(path, portal.site().secrets), portal.site())
 
 
 def test_a_backup_is_these_files_and_no_others(taken: Path) -> None:

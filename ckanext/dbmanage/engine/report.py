@@ -1,0 +1,31 @@
+"""Whom the engine tells what goes on: progress, warnings, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+#: told of what goes on: phase, bytes done, bytes expected (0 when nobody knows)
+Progress = Callable[[str, int, int], None]
+
+
+#: told of what the operator should read, one sentence at a time
+Warn = Callable[[str], None]
+
+
+class Listener(Protocol):
+    """Who is told what goes on: a terminal, or the log of a job."""
+
+    def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
+    def progress(self, phase: str, done: int, total: int) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silent:
+    """Nobody listens."""
+
+    def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
+    def progress(self, phase: str, done: int, total: int) -> None: ...
+    def end(self) -> None: ...

@@ -1,0 +1,42 @@
+"""The site, as the engine is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .postgres import Database
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the engine knows of a site.
+
+    `databases` by part (`database`, `datastore`); `uploads` the directories of the part
+    `files` by the prefix of their files' paths (empty for `ckan.storage_path`), and
+    `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
+    `named_uploads` SQL by table for the paths of the uploads that the database names;
+    `public_dir` the directory of the public dumps, empty when there is none;
+    `secrets` are the site's effective secret, then the older ones it still accepts,
+    the first signs and all verify; `heads` the alembic revisions of the installed code
+    by version table, `revisions` all that it knows, the older ones too;
+    `scratch_templates` the databases that copies are made from, by part.
+    """
+
+    id: str
+    url: str
+    repository: str
+    databases: Mapping[str, Database]
+    secrets: tuple[str, ...] = field(repr=False)
+    token_secret: str = field(repr=False, default="")
+    versions: Mapping[str, object] = field(default_factory=dict)
+    heads: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    revisions: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    uploads: Mapping[str, str] = field(default_factory=dict)
+    uploads_elsewhere: tuple[str, ...] = ()
+    named_uploads: Mapping[str, str] = field(default_factory=dict)
+    public_dir: str = ""
+    redis_url: str = field(repr=False, default="")
+    pg_bin: str = ""
+    jobs: int = 2
+    scratch_templates: Mapping[str, str] = field(default_factory=dict)
