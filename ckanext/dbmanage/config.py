@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 
 from .engine.errors import Refused
 from .engine.layout import PARTS
-from .engine.postgres import Database
+from .engine.postgres.database import Database
 from .engine.site import Site
 
 Config = Mapping[str, Any]

@@ -297,7 +297,7 @@ def upgrade(
     from .engine.backup import live_lock
     from .engine.errors import Refused
     from .engine.maintenance import READ_ONLY, Maintenance
-    from .engine.postgres import closing
+    from .engine.postgres.database import closing
 
     talk, settings = portal.talk, portal.settings
     installed = upgrade.installed_migrations(config.plugins(settings))
@@ -355,10 +355,10 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """
     from ckan.lib.search import clear_all
 
-    from .engine import postgres
     from .engine.backup import live_lock, take
-    from .engine.emptying import emptying
-    from .engine.postgres import closing
+    from .engine.postgres import database as postgres
+    from .engine.postgres.database import closing
+    from .engine.postgres.emptying import emptying
 
     talk = portal.talk
     site, repository = open_site(portal)
@@ -398,7 +398,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
 def _may_copy(site: Site) -> None:
     from .engine import restore
     from .engine.errors import Refused
-    from .engine.postgres import closing
+    from .engine.postgres.database import closing
 
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
@@ -486,9 +486,10 @@ def _upgraded(
     copies: int = _COPIES,
 ) -> Restored:
     from . import upgrade
-    from .engine import restore, sessions
+    from .engine import restore
     from .engine.errors import Written
     from .engine.maintenance import READ_ONLY
+    from .engine.postgres import sessions
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)

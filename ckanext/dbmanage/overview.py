@@ -245,7 +245,8 @@ def blockers(
     those to restore, all when empty. Asks the databases' server, by one statement or
     two each.
     """
-    from .engine import postgres, restore
+    from .engine import restore
+    from .engine.postgres import database as postgres
 
     if known["redis"]:
         return [known["redis"]]
@@ -369,21 +370,21 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:
 
 
 def _differing(site: Site, found: Backup) -> list[dict[str, Any]]:
-    from .engine import postgres
+    from .engine.postgres import database
 
     differing = []
     for part, about in found.manifest.get("databases", {}).items():
         if part not in site.databases:
             continue
         then = about.get("rows") or {}
-        with postgres.closing(site.databases[part].connect()) as connection:
+        with database.closing(site.databases[part].connect()) as connection:
             connection.autocommit = True
             limits = "SET statement_timeout = '20s'; SET lock_timeout = '3s'"
-            postgres.query(connection, limits)
+            database.query(connection, limits)
             names = [
-                (schema, table) for schema, table, *_ in postgres.tables(connection)
+                (schema, table) for schema, table, *_ in database.tables(connection)
             ]
-            live = postgres.count_rows(connection, names)
+            live = database.count_rows(connection, names)
         for table in sorted(set(then) | set(live)):
             if then.get(table) != live.get(table):
                 row = {"part": part, "table": table}
@@ -399,7 +400,7 @@ def table_sizes(site: Site) -> dict[str, Any]:
     `largest` is a list of `{table, bytes, rows}`; rows are the planner's estimate.
     Raises ConnectionFailed.
     """
-    from .engine import postgres
+    from .engine.postgres import database as postgres
 
     found = {}
     for part, database in site.databases.items():

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from .engine.errors import DbmanageError, words
-from .engine.postgres import LIMITS
+from .engine.postgres.database import LIMITS
 
 _AHEAD = 2
 

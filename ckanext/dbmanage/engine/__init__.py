@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .postgres import Database
+from .postgres.database import Database
 
 #: told of what goes on: phase, bytes done, bytes expected (0 when nobody knows)
 Progress = Callable[[str, int, int], None]

@@ -25,11 +25,12 @@ from typing import IO, Any
 import zstandard
 from psycopg2.extensions import encodings
 
-from . import postgres
 from .disk import create_file
 from .errors import Damaged, Refused
 from .opened import open_plain
-from .postgres import Connection, Tools
+from .postgres import database
+from .postgres import database as postgres
+from .postgres.database import Connection, Tools
 from .report import Progress
 
 _CHUNK = 1 << 18
@@ -303,7 +304,7 @@ def restoring(
             broken.append(error)
 
     command = [tools.path("pg_restore"), *arguments]
-    with postgres.running(command, stdin=-1, **options) as process:
+    with database.running(command, stdin=-1, **options) as process:
         assert process.stdin is not None
         feeder = threading.Thread(target=feed, args=(process.stdin,))
         feeder.start()
@@ -325,11 +326,11 @@ def read_to_end(file: Any, name: str, pg_bin: str, most: int = 0) -> None:
     head = stream.read(7)
     if len(head) < 7 or head[:5] != _MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
-    tools = postgres.reading_tools((head[5], head[6]), pg_bin)
+    tools = database.reading_tools((head[5], head[6]), pg_bin)
     # "-l" would pass a truncated archive: only reading all of it tells
     whole = _Again(head, stream)
     with restoring(whole, "", tools, ["-f", "/dev/null"]) as process:
-        postgres.finish(process, f"pg_restore of {name}")
+        database.finish(process, f"pg_restore of {name}")
 
 
 class _Again:
@@ -451,8 +452,8 @@ def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
 
 def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
     """The pg_restore for this archive and this server. Raises Refused."""
-    return postgres.restore_tools(
-        contents_of(path).version, postgres.server_major(connection), pg_bin
+    return database.restore_tools(
+        contents_of(path).version, database.server_major(connection), pg_bin
     )
 
 
@@ -464,7 +465,7 @@ def choose(
     `connection` is to the scratch database; `left` are ids of entries to be left out.
     """
     present = {
-        row[0] for row in postgres.query(connection, "SELECT extname FROM pg_extension")
+        row[0] for row in database.query(connection, "SELECT extname FROM pg_extension")
     }
 
     def wanted(entry: Entry) -> bool:

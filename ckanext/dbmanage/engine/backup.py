@@ -23,7 +23,7 @@ from typing import Any
 import psycopg2
 import zstandard
 
-from . import archive, extensions, files, layout, listing, postgres
+from . import archive, extensions, files, layout, listing
 from .clock import now
 from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
@@ -31,7 +31,9 @@ from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
 from .layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
 from .listing import Changed, Listing
 from .opened import open_plain
-from .postgres import Connection, Database
+from .postgres import database
+from .postgres import database as postgres
+from .postgres.database import Connection, Database
 from .report import Progress, Warn
 from .repository import Backup, Repository
 from .signature import Tally, dumped, read_own, sign
@@ -200,7 +202,7 @@ def _take_uploads(
     named: Iterable[str] = ()
     if "database" in sources:
         # others than CKAN's own are no uploads that could be missing
-        rows = postgres.rows(sources["database"].connection, site.named_uploads)
+        rows = database.rows(sources["database"].connection, site.named_uploads)
         named = (path for path, own in rows if own)
     taken, listed = files.take(
         files.folders(site.uploads, repository.path),
@@ -276,7 +278,7 @@ class _Together:
                     future.result()
             except BaseException:
                 self._stop.set()
-                postgres.end_programs()
+                database.end_programs()
                 raise
         return {name: future.result() for name, future in futures.items()}
 
@@ -301,7 +303,7 @@ def _count(source: _Source) -> dict[str, int]:
     connection.autocommit = True
     try:
         names = [(schema, table) for schema, table, *_ in source.tables]
-        return postgres.count_rows(connection, names, source.snapshot)
+        return database.count_rows(connection, names, source.snapshot)
     finally:
         connection.close()
 
@@ -309,9 +311,9 @@ def _count(source: _Source) -> dict[str, int]:
 def _dump(
     site: Site, source: _Source, path: Path, wrote: Callable[[int], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    major = postgres.server_major(source.connection)
-    tools = postgres.dump_tools(major, site.pg_bin)
-    limits = postgres.unlimited(source.connection)
+    major = database.server_major(source.connection)
+    tools = database.dump_tools(major, site.pg_bin)
+    limits = database.unlimited(source.connection)
     connection, environment = source.database.program(limits)
     # compressed here and not by pg_dump: four times faster and smaller than its gzip
     arguments = [tools.path("pg_dump"), "-Fc", "-Z0", "--no-password"]
@@ -319,13 +321,13 @@ def _dump(
     name = source.database.name
     with (
         create_file(path) as file,
-        postgres.running(arguments, environment, stdin=-3, stdout=-1) as process,
+        database.running(arguments, environment, stdin=-3, stdout=-1) as process,
     ):
         digest, size = _compress(process.stdout, file, wrote)
-        postgres.finish(process, f"pg_dump of {name!r}")
+        database.finish(process, f"pg_dump of {name!r}")
         file.flush()
         os.fsync(file.fileno())
-    (settings,) = postgres.query(
+    (settings,) = database.query(
         source.connection,
         "SELECT to_jsonb(d) FROM pg_database d WHERE datname = current_database()",
     )
@@ -337,7 +339,7 @@ def _dump(
         "locale": {
             key: value for key, value in settings[0].items() if key in _LOCALE_COLUMNS
         },
-        "migrations": postgres.migration_heads(source.connection),
+        "migrations": database.migration_heads(source.connection),
     }
     return described, {"bytes": size, "sha256": digest}
 
@@ -408,7 +410,7 @@ def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
         for source in sources.values():
             connection = source.database.connect()
             try:
-                (row,) = postgres.query(
+                (row,) = database.query(
                     connection,
                     "SELECT oid::bigint FROM pg_database"
                     " WHERE datname = current_database()",

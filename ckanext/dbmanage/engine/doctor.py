@@ -14,21 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import (
-    extensions,
-    faithful,
-    files,
-    left_out,
-    owner,
-    postgres,
-    published,
-    restore,
-    switch,
-)
+from . import extensions, faithful, files, left_out, owner, published, restore, switch
 from .clock import now
 from .errors import words
 from .maintenance import Maintenance
-from .postgres import closing
+from .postgres import database as postgres
+from .postgres.database import closing
 from .repository import Repository
 from .site import Site
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import IO
 
-from . import archive, postgres
+from . import archive
 from .disk import whole
 from .errors import Refused
-from .postgres import Database, closing
+from .postgres import database as postgres
+from .postgres.database import Database, closing
 from .report import Progress
 from .site import Site
 

@@ -17,11 +17,12 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from . import archive, files, lint, postgres
+from . import archive, files, lint
 from .archive import Entry
 from .errors import ConnectionFailed, Damaged, ToolFailed
 from .opened import open_plain
-from .postgres import Connection, Database
+from .postgres import database
+from .postgres.database import Connection, Database
 from .repository import Repository
 from .restore import Source
 from .site import Site
@@ -152,7 +153,7 @@ def _copy(
         }
         if not chosen:
             return
-        tools = postgres.reading_tools(found.version, pg_bin)
+        tools = database.reading_tools(found.version, pg_bin)
         # the list through a pipe, which holds it all: nothing to name, to clean up
         listed, out = os.pipe()
         os.write(out, "".join(f"{e.id};\n" for e in chosen.values()).encode())
@@ -171,7 +172,7 @@ def _copy(
                     _copy_table(cursor, rows, found.encoding)
                 while script.readline(_LINE):
                     pass
-                postgres.finish(process, f"reading {path.name}")
+                database.finish(process, f"reading {path.name}")
         finally:
             os.close(listed)
 
@@ -249,7 +250,7 @@ def _compare_tables(
     if connection is not None:
         here = shown(
             name
-            for schema, name, *_ in postgres.tables(connection)
+            for schema, name, *_ in database.tables(connection)
             if schema == "public"
         )
     return {

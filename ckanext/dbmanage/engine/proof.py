@@ -21,7 +21,7 @@ from . import backup, listing, restore
 from .clock import now
 from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
-from .postgres import Connection, Database, closing, query
+from .postgres.database import Connection, Database, closing, query
 from .report import Progress, Warn
 from .repository import Backup, Repository
 from .restore import Prepare, Source

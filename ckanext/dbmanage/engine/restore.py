@@ -32,8 +32,6 @@ from . import (
     layout,
     lint,
     listing,
-    postgres,
-    sessions,
     signature,
     switch,
 )
@@ -44,7 +42,9 @@ from .files import Move
 from .layout import UNSIGNED
 from .listing import Listing
 from .opened import open_plain
-from .postgres import Connection, Database, closing, query
+from .postgres import database, sessions
+from .postgres import database as postgres
+from .postgres.database import Connection, Database, closing, query
 from .report import Progress, Warn
 from .repository import Backup, Repository
 from .site import Site
@@ -362,11 +362,11 @@ def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
     for what, held in query(connection, _MIGHTY, {"role": role}):
         if held != role:
             why = f"is a member of the role {held!r}, which is {what}"
-            remedy = f"REVOKE {postgres.quoted(held)} FROM {postgres.quoted(role)};"
+            remedy = f"REVOKE {database.quoted(held)} FROM {database.quoted(role)};"
         else:
             why = f"is {what}"
             options = "NOSUPERUSER NOCREATEROLE CREATEDB"
-            remedy = f"ALTER ROLE {postgres.quoted(role)} {options};"
+            remedy = f"ALTER ROLE {database.quoted(role)} {options};"
         raise Refused(
             f"{name} carries no signature of this site, and CKAN's role {role!r} "
             f"{why}: the SQL in it could do anything to the server. Let CKAN connect "
@@ -671,7 +671,7 @@ def _outdated(
     if "database" not in scratches:
         return []
     with closing(scratches["database"].database.connect()) as connection:
-        return outdated(source.name, postgres.migration_heads(connection), site)
+        return outdated(source.name, database.migration_heads(connection), site)
 
 
 def _told(error: BaseException) -> str:
@@ -705,7 +705,7 @@ def _load(
             left = faithful.left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
             chosen = archive.choose(found, connection, left)
-            settings = f"{_settings(connection)} {postgres.unlimited(connection)}"
+            settings = f"{_settings(connection)} {database.unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         # owners follow: one that cannot be given to its owner must not end it all
@@ -717,8 +717,8 @@ def _load(
         if source.signed:
             target, environment = scratch.database.program(settings)
             arguments += ["-j", str(site.jobs), "--no-password", *target, str(path)]
-            with postgres.running(arguments, environment, stdin=-3) as process:
-                words = postgres.finish(process, doing)
+            with database.running(arguments, environment, stdin=-3) as process:
+                words = database.finish(process, doing)
         else:
             with closing(scratch.database.connect()) as connection:
                 query(connection, "SET synchronous_commit = off")
@@ -776,8 +776,8 @@ def _compare_rows(source: Source, part: str, copy: Database) -> None:
         return
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        names = [(schema, table) for schema, table, *_ in postgres.tables(connection)]
-        counted = postgres.count_rows(connection, names)
+        names = [(schema, table) for schema, table, *_ in database.tables(connection)]
+        counted = database.count_rows(connection, names)
     wrong = [
         f"table {table}: {counted.get(table, 'none')} rows, the manifest says {rows}"
         for table, rows in sorted(expected.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .postgres import Database
+from .postgres.database import Database
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from typing import Any
 import psycopg2.errors
 from psycopg2 import sql
 
-from . import files, postgres, sessions
+from . import files
 from .clock import now
 from .errors import DbmanageError, Refused, Written
 from .files import Folder, Move
-from .postgres import Connection, Database, closing, execute, query
+from .postgres import database, sessions
+from .postgres.database import Connection, Database, closing, execute, query
 from .report import Warn
 from .repository import Backup, Repository
 from .signals import uninterrupted
@@ -112,7 +113,7 @@ def scratch(
     names = f"{prefix}_scratch", f"{prefix}_undo"
     pair = Pair(part, live.name, *names, secrets.token_hex(16), site.id)
     with closing(live.maintenance()) as keeper:
-        postgres.try_lock(keeper, "ours", pair.scratch)
+        database.try_lock(keeper, "ours", pair.scratch)
         repository.record(operation, "create", pair=asdict(pair))
         try:
             pair = _create(site, keeper, pair, live, of)
@@ -122,7 +123,7 @@ def scratch(
             # after a switch there is no database of this name any more
             with suppress(psycopg2.Error):
                 # the lock of a closed connection is free a moment later only
-                postgres.unlock(keeper, "ours", pair.scratch)
+                database.unlock(keeper, "ours", pair.scratch)
             keeper.close()
             try:
                 if operation not in half_way(site, repository):  # else it is needed
@@ -247,9 +248,9 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
     name = pair.scratch if role == "scratch" else pair.undo
     if not _NAME.fullmatch(name) or name in {d.name for d in site.databases.values()}:
         return False
-    if not postgres.try_lock(connection, "ours", name):
+    if not database.try_lock(connection, "ours", name):
         live = site.databases[pair.part]
-        holders = postgres.lock_holders(connection, live, "ours", name)
+        holders = database.lock_holders(connection, live, "ours", name)
         if not holders or any(holder.is_ours for holder in holders):
             return False
     try:
@@ -276,7 +277,7 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
             execute(connection, "DROP DATABASE {}", name)
         return True
     finally:
-        postgres.unlock(connection, "ours", name)
+        database.unlock(connection, "ours", name)
 
 
 def copy_properties(scratch: Scratch, warn: Warn) -> None:
@@ -454,11 +455,11 @@ def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
             sessions.refuse_foreign(site, connection, pair.live)
         first, *others = pairs
         own = servers[first.part]
-        identity = postgres.server_identity(own)
+        identity = database.server_identity(own)
         together = [
             other
             for other in others
-            if postgres.server_identity(servers[other.part]) == identity
+            if database.server_identity(servers[other.part]) == identity
             and _may_rename(own, other)
         ]
     return [*([other] for other in others if other not in together), [first, *together]]

@@ -27,7 +27,7 @@ import pytest
 from sqlalchemy.engine import URL, make_url
 
 from ckanext.dbmanage import config, upgrade
-from ckanext.dbmanage.engine.postgres import quoted
+from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository import Repository
 from ckanext.dbmanage.engine.site import Site
 

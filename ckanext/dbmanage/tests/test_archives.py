@@ -13,8 +13,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.engine import archive, lint, postgres
+from ckanext.dbmanage.engine import archive, lint
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
+from ckanext.dbmanage.engine.postgres import database
 
 from .conftest import PG_BIN, Cluster, Portal, client, query
 from .test_restore import refused
@@ -245,7 +246,7 @@ def in_cluster(portal: Portal, cluster: Cluster) -> None:
 
 def rows(portal: Portal) -> list[tuple]:
     with psycopg2.connect(portal.options["sqlalchemy.url"]) as connection:
-        return postgres.query(connection, "SELECT count(*), min(title) FROM package")
+        return database.query(connection, "SELECT count(*), min(title) FROM package")
 
 
 @pytest.mark.parametrize(("bin", "version"), [(PG16, 15), (PG18, 16)])
@@ -261,7 +262,7 @@ def test_newer_servers_are_served_by_their_own_programs(
     path = portal.backup()
     before = rows(portal)
     with psycopg2.connect(portal.options["sqlalchemy.url"]) as connection:
-        postgres.query(connection, "UPDATE package SET title = 'damaged'")
+        database.query(connection, "UPDATE package SET title = 'damaged'")
         connection.commit()
     portal.module("restore", "latest", "--yes")
     assert rows(portal) == before
@@ -294,22 +295,22 @@ def test_archives_of_newer_programs_and_this_server(portal: Portal) -> None:
 
 def test_the_program_is_chosen_for_the_way_back() -> None:
     def tools(*majors: int) -> None:
-        found = tuple(postgres.Tools(f"/{m}", m) for m in sorted(majors, reverse=True))
-        postgres.installed_tools = lambda _="": found  # type: ignore[assignment]
+        found = tuple(database.Tools(f"/{m}", m) for m in sorted(majors, reverse=True))
+        database.installed_tools = lambda _="": found  # type: ignore[assignment]
 
-    original = postgres.installed_tools
+    original = database.installed_tools
     try:
         for have, server, wanted in (
             ((15, 16, 18), 15, 16), ((18,), 15, 18), ((15, 18), 16, 18),
             ((15, 17, 18), 17, 18), ((14, 15), 14, 15),
         ):  # fmt: skip
             tools(*have)
-            assert postgres.dump_tools(server).major == wanted
+            assert database.dump_tools(server).major == wanted
         tools()
         with pytest.raises(Refused, match="no pg_dump was found: install"):
-            postgres.dump_tools(15)
+            database.dump_tools(15)
     finally:
-        postgres.installed_tools = original
+        database.installed_tools = original
 
 
 # ------------------------------------------------------------------------- big ones
@@ -320,7 +321,7 @@ def test_five_thousand_datastore_tables(portal: Portal) -> None:
     connection = psycopg2.connect(portal.url("datastore"))
     connection.autocommit = True
     for start in range(0, 5000, 500):
-        postgres.query(
+        database.query(
             connection,
             "DO $$ BEGIN FOR i IN "
             + f"{start}..{start + 499}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ckanext.dbmanage import config, upgrade
-from ckanext.dbmanage.engine.emptying import emptying
-from ckanext.dbmanage.engine.postgres import closing
+from ckanext.dbmanage.engine.postgres.database import closing
+from ckanext.dbmanage.engine.postgres.emptying import emptying
 
 from .conftest import Portal
 

@@ -23,9 +23,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage import blockers, checks, readers, upgrade
-from ckanext.dbmanage.engine import backup, layout, postgres, preview, sessions, switch
+from ckanext.dbmanage.engine import backup, layout, preview, switch
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
-from ckanext.dbmanage.engine.postgres import Database, literal, quoted
+from ckanext.dbmanage.engine.postgres import database, sessions
+from ckanext.dbmanage.engine.postgres import database as postgres
+from ckanext.dbmanage.engine.postgres.database import Database, literal, quoted
 from ckanext.dbmanage.engine.repository import Repository
 from ckanext.dbmanage.engine.restore import Source
 from ckanext.dbmanage.engine.site import Site
@@ -68,7 +70,7 @@ def site(server: Cluster, tmp_path: Path) -> Iterator[Site]:
     for name in names.values():
         server.sql(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
         with closing(server.connect(name, "ckan_default")) as connection:
-            postgres.query(connection, "CREATE TABLE public.t (a int)")
+            database.query(connection, "CREATE TABLE public.t (a int)")
     url = {part: make_url(server.url(name)) for part, name in names.items()}
     reader = make_url(server.url(names["datastore"], "datastore_default"))
     databases = {
@@ -106,7 +108,7 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
     """Gives a new database the main one's properties; the settings it has then."""
     live, copy = main(site), f"copy_{secrets.token_hex(3)}"
     with closing(live.maintenance()) as keeper:
-        postgres.execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
+        database.execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
         try:
             pair = Pair("database", live.name, copy, "", "", site.id)
             roles = frozenset(sessions.roles(site))
@@ -114,11 +116,11 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
             switch.copy_properties(made, warned.append)
             return settings(keeper, copy)
         finally:
-            postgres.execute(keeper, "DROP DATABASE {}", copy)
+            database.execute(keeper, "DROP DATABASE {}", copy)
 
 
 def settings(connection: Any, name: str) -> list[tuple]:
-    return postgres.query(
+    return database.query(
         connection,
         "SELECT setrole::bigint, setconfig FROM pg_db_role_setting JOIN pg_database d"
         " ON d.oid = setdatabase WHERE datname = %s ORDER BY 1",
@@ -167,11 +169,11 @@ def test_a_list_setting_is_copied_name_by_name(
         with closing(server.connect("postgres", "ckan_default")) as connection:
             set_it = "SELECT pg_catalog.set_config('search_path', %s, false)"
             try:
-                postgres.query(connection, set_it, value)
+                database.query(connection, set_it, value)
             except psycopg2.Error:
                 continue  # the server does not take it for a list
             target = f"ALTER {who.format(name)} SET search_path FROM CURRENT"
-            postgres.query(connection, target)
+            database.query(connection, target)
         before = server.sql(
             "SELECT setrole::bigint, setconfig FROM pg_db_role_setting JOIN pg_database"
             f" d ON d.oid = setdatabase WHERE datname = '{name}'"
@@ -211,14 +213,14 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
     name = "x'; DROP TABLE public.t; --\n    DROP TABLE public.t;"
     table = 'x; DROP TABLE public.t; --"_alembic_version'
     with closing(main(site).connect()) as connection:
-        postgres.query(
+        database.query(
             connection,
             'CREATE TABLE public."user" (name text, email text, state text);'
             "INSERT INTO public.\"user\" VALUES ('a', 'A@x\nDROP', 'active'),"
             " (%s, 'a@x\nDROP', 'active')",
             name,
         )
-        postgres.execute(connection, "CREATE TABLE public.{} ()", table)
+        database.execute(connection, "CREATE TABLE public.{} ()", table)
         offered = [
             *blockers.emails(connection),
             *upgrade._not_enabled({table: ["1"]}, {}),
@@ -227,10 +229,10 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         for sentence in offered:
             # nothing that was written by others begins a line of its own
             assert len(sentence.splitlines()) == 2
-            postgres.query(connection, sentence.splitlines()[1])
-        emails = postgres.query(connection, 'SELECT name, email FROM public."user"')
+            database.query(connection, sentence.splitlines()[1])
+        emails = database.query(connection, 'SELECT name, email FROM public."user"')
         assert dict(emails) == {"a": "A@x\nDROP", name: None}
-        assert [t for _, t, *_ in postgres.tables(connection)] == ["t", "user"]
+        assert [t for _, t, *_ in database.tables(connection)] == ["t", "user"]
         said = [text for _, text in checks._migrations(site, [])]
         assert said  # it does not fail
 
@@ -246,7 +248,7 @@ def test_a_planted_function_does_not_run(
     server.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
     try:
         with closing(server.connect("postgres", other)) as connection:
-            postgres.query(
+            database.query(
                 connection,
                 "CREATE FUNCTION public.to_jsonb(pg_database) RETURNS jsonb AS $$"
                 "BEGIN RAISE EXCEPTION 'planted'; END $$ LANGUAGE plpgsql",
@@ -260,7 +262,7 @@ def test_a_planted_function_does_not_run(
             ) as made,
             closing(made.database.connect()) as connection,
         ):
-            assert postgres.query(connection, "SHOW search_path") == [("pg_catalog",)]
+            assert database.query(connection, "SHOW search_path") == [("pg_catalog",)]
         assert not warned
     finally:
         server.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -412,7 +414,7 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
     portal.backup()
     portal.damage()
     before, oids = portal.state(), portal.oids()
-    key = postgres.lock_key("live", portal.names["database"])
+    key = database.lock_key("live", portal.names["database"])
     process = portal.start("restore", "latest", "--yes", "--no-backup")
     ended = (
         "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
@@ -432,11 +434,11 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
 def test_a_lock_of_a_role_that_has_no_part_in_it(
     server: Cluster, site: Site, login: Callable[..., str]
 ) -> None:
-    other, key = login(), postgres.lock_key("live", main(site).name)
+    other, key = login(), database.lock_key("live", main(site).name)
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
     with closing(server.connect("postgres", other)) as connection:
-        postgres.query(connection, f"SELECT pg_advisory_lock({key})")
+        database.query(connection, f"SELECT pg_advisory_lock({key})")
         with pytest.raises(Busy) as failed, backup.live_lock(site):
             pass
         pid = connection.info.backend_pid
@@ -448,7 +450,7 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
     # a role that may switch the database is waited for, whoever it is
     member = login("IN ROLE ckan_default")
     with closing(server.connect("postgres", member)) as connection:
-        postgres.query(connection, f"SELECT pg_advisory_lock({key})")
+        database.query(connection, f"SELECT pg_advisory_lock({key})")
         with (
             pytest.raises(Busy, match="wait for its end"),
             backup.live_lock(site, foreign=True),
@@ -467,8 +469,8 @@ def test_a_copy_is_dropped_whoever_has_its_lock(
             site, repository, "op", "database", None, warned.append
         ) as made:
             name = made.pair.scratch
-            lock = f"SELECT pg_advisory_lock({postgres.lock_key('ours', name)})"
-            waiting = threading.Thread(target=postgres.query, args=(connection, lock))
+            lock = f"SELECT pg_advisory_lock({database.lock_key('ours', name)})"
+            waiting = threading.Thread(target=database.query, args=(connection, lock))
             waiting.start()
             wait_until(lambda: server.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
         waiting.join()
@@ -496,7 +498,7 @@ def test_a_role_that_takes_on_another_is_ended(
         with sessions.ending(site, [name]):
             wait_until(lambda: not there(server, name))
         with pytest.raises(psycopg2.OperationalError):
-            postgres.query(session, "SELECT 1")
+            database.query(session, "SELECT 1")
 
 
 def there(server: Cluster, name: str) -> list[tuple]:
@@ -509,9 +511,9 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
     live = main(site)
     gid = "it's\n2pc"
     with closing(live.connect()) as connection:
-        postgres.query(connection, "INSERT INTO public.t VALUES (1)")
+        database.query(connection, "INSERT INTO public.t VALUES (1)")
         connection.autocommit  # noqa: B018
-        postgres.query(connection, "PREPARE TRANSACTION %s", gid)
+        database.query(connection, "PREPARE TRANSACTION %s", gid)
     with closing(live.maintenance()) as connection:
         with pytest.raises(Refused) as refused:
             sessions.refuse_foreign(site, connection, live.name)
@@ -532,7 +534,7 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         assert switch._oid(connection, live.name) == oid
     with closing(live.connect()) as connection:
         connection.autocommit = True
-        postgres.query(connection, f"ROLLBACK PREPARED {literal(gid)}")
+        database.query(connection, f"ROLLBACK PREPARED {literal(gid)}")
 
 
 @pytest.fixture
@@ -633,7 +635,7 @@ def test_the_first_error_is_told_and_the_middle_left_out(
     file = tmp_path / "x.dump"
     body = "\n".join(f"-- line {number}" for number in range(50))
     with closing(main(site).connect()) as connection:
-        postgres.query(
+        database.query(
             connection,
             f"CREATE FUNCTION public.f() RETURNS int AS $$ SELECT 1\n{body} $$ LANGUAGE sql",
         )
@@ -645,9 +647,9 @@ def test_the_first_error_is_told_and_the_middle_left_out(
     arguments = [PG_BIN / "pg_restore", "-e", *target, file]
     with (
         pytest.raises(ToolFailed) as failed,
-        postgres.running(list(map(str, arguments)), environment) as process,
+        database.running(list(map(str, arguments)), environment) as process,
     ):
-        postgres.finish(process, "loading")
+        database.finish(process, "loading")
     lines = str(failed.value).splitlines()
     assert lines[0].startswith("loading failed: pg_restore: error: could not execute")
     assert any("lines more" in line for line in lines) and len(lines) < 15
@@ -661,8 +663,8 @@ def test_a_program_with_much_to_say_is_heard_to_its_end() -> None:
     )
     with (
         pytest.raises(ToolFailed, match="^working failed: pg_x: error: why"),
-        postgres.running([sys.executable, "-c", wordy], stdout=-1) as process,
+        database.running([sys.executable, "-c", wordy], stdout=-1) as process,
     ):
         assert process.stdout is not None
         assert process.stdout.read() == b"rows\n"  # it came to this
-        postgres.finish(process, "working")
+        database.finish(process, "working")

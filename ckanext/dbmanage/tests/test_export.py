@@ -21,7 +21,7 @@ import pytest
 import ckanext.dbmanage
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.lines import new_file
-from ckanext.dbmanage.engine.postgres import quoted
+from ckanext.dbmanage.engine.postgres.database import quoted
 
 from . import forked
 from .conftest import BIN, PG_BIN, Portal, client, query, wait_until

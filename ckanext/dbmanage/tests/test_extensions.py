@@ -14,7 +14,7 @@ import pytest
 from ckanext.dbmanage.engine import archive, backup, doctor, extensions, restore
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.extensions import told
-from ckanext.dbmanage.engine.postgres import closing
+from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PG_BIN, SUPERUSER, Portal, query

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine import archive, backup, faithful, restore, rights, switch
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.postgres import Database
+from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository import Repository
 from ckanext.dbmanage.engine.site import Site
 

@@ -15,8 +15,9 @@ import pytest
 import zstandard
 
 from ckanext.dbmanage import records
-from ckanext.dbmanage.engine import archive, faithful, feeding, lint, postgres, preview
+from ckanext.dbmanage.engine import archive, faithful, feeding, lint, preview
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
+from ckanext.dbmanage.engine.postgres import database as postgres
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from ckanext.dbmanage.engine.postgres import Database, quoted
+from ckanext.dbmanage.engine.postgres.database import Database, quoted
 
 from .conftest import DATASETS, PASSWORD, SUPERUSER, Cluster, Portal, query
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .postgres import Connection, query
+from .database import Connection, query
 
 _RELATIONS = """
 SELECT c.oid, nspname::text, relname::text, relkind::text, pg_get_userbyid(relowner),

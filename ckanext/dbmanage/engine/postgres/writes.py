@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import psycopg2
 
-from . import postgres
-from .postgres import Connection, Database, closing, query
+from . import database
+from .database import Connection, Database, closing, query
 
 #: what nobody could read for a shorter time no visitor has noticed
 _PAUSE = 0.01
@@ -81,10 +81,10 @@ def _files(connection: Connection) -> dict[int, tuple[str, int]]:
 
 def _rows(connection: Connection) -> Mapping[str, int]:
     with connection:
-        names = [(schema, name) for schema, name, *_ in postgres.tables(connection)]
+        names = [(schema, name) for schema, name, *_ in database.tables(connection)]
     connection.autocommit = True
     try:
-        return postgres.count_rows(connection, names)
+        return database.count_rows(connection, names)
     finally:
         connection.autocommit = False
 

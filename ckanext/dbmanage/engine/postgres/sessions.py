@@ -15,11 +15,11 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from .errors import ConnectionFailed, Refused
-from .maintenance import AWAY, READ_ONLY, Maintenance
-from .postgres import Connection, Database, closing, literal, query, quoted
-from .report import Warn
-from .site import Site
+from ..errors import ConnectionFailed, Refused
+from ..maintenance import AWAY, READ_ONLY, Maintenance
+from ..report import Warn
+from ..site import Site
+from .database import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
 _PATIENCE = 10.0

@@ -26,7 +26,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
-from .errors import ConnectionFailed, Refused, ToolFailed
+from ..errors import ConnectionFailed, Refused, ToolFailed
 
 Connection = psycopg2.extensions.connection
 
