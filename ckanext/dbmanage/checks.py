@@ -16,8 +16,8 @@ from typing import Any
 from . import blockers, config, datastore, upgrade
 from .engine import files
 from .engine.doctor import HINT, OK, PROBLEM, Check
-from .engine.postgres import database
 from .engine.postgres.database import closing, query, quoted
+from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from .engine.repository import Repository
 from .engine.site import Site
 
@@ -50,7 +50,7 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
 
 def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
     with closing(site.databases["database"].connect()) as connection:
-        there = database.migration_heads(connection)
+        there = migration_heads(connection)
     if upgrade.CORE not in there:
         yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
         return
@@ -131,7 +131,7 @@ def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         if query(connection, _NOT_OURS):
             mend = (
                 f"run as PostgreSQL's superuser in the database {store.name!r} "
-                f"`ALTER SCHEMA public OWNER TO {database.quoted(store.role)};`, then "
+                f"`ALTER SCHEMA public OWNER TO {quoted(store.role)};`, then "
                 "`ckan db doctor --fix`"
             )
     problems = list(datastore.unset_permissions(store, site.databases["database"]))
@@ -149,7 +149,7 @@ def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     with closing(site.databases["datastore"].connect()) as connection:
         tables = {
             name
-            for schema, name, *_ in database.tables(connection)
+            for schema, name, *_ in tables_of(connection)
             if schema == "public"
             and re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){4}.*", name)
         }
@@ -180,13 +180,13 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     named: set[str] = set()
     with closing(site.databases["database"].connect()) as connection:
         own: set[str] = set()
-        for path, is_own in database.rows(connection, site.named_uploads):
+        for path, is_own in rows_of(connection, site.named_uploads):
             named.add(path)
             if is_own:
                 own.add(path)
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
-        known = set(database.texts(connection, {"resource": ids}))
+        known = set(texts(connection, {"resource": ids}))
     found = set(files.paths(files.folders(site.uploads, repository.path)))
     missing = sorted(own - found)
     named = own | (named & found)  # by others nothing is looked for

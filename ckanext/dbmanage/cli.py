@@ -503,7 +503,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     """
     from . import config
     from .engine import retention, switch
-    from .engine.backup import live_lock
+    from .engine.postgres.locks import live_lock
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from psycopg2 import sql
 
 from .engine.errors import DbmanageError
-from .engine.postgres import database
-from .engine.postgres.database import Connection, Database, closing, query
+from .engine.postgres.database import Connection, Database, closing, query, quoted
 
 #: core makes this type at the first search, and fails when two come at once
 _NESTED = """DO $$ BEGIN IF to_regtype('public.nested') IS NULL THEN
@@ -193,5 +192,5 @@ def excess(store: Database) -> Iterator[str]:
             yield (
                 f"the reading role {reader!r} may write to {can} tables: if that is "
                 "not meant, REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN "
-                f"SCHEMA public FROM {database.quoted(reader)};"
+                f"SCHEMA public FROM {quoted(reader)};"
             )

@@ -23,8 +23,8 @@ from sqlalchemy.exc import ArgumentError
 
 from . import config
 from .engine.errors import ToolFailed
-from .engine.postgres import database
-from .engine.postgres.database import Database
+from .engine.postgres.database import Database, closing, unlimited
+from .engine.postgres.programs import running
 
 #: when a line was said on stderr, and the line; an empty one at a program's good end
 Heard = list[tuple[float, str]]
@@ -80,8 +80,8 @@ def isolated(
     main = copies["database"]
     store = copies.get("datastore", main)
     is_live = main == config.databases(settings)["database"]
-    with database.closing(main.connect()) as connection:
-        options = database.unlimited(connection)
+    with closing(main.connect()) as connection:
+        options = unlimited(connection)
     if is_live:  # a migration that waits for a lock has all others wait behind it
         options += " -c lock_timeout=10s"
     environment = dict(os.environ)
@@ -194,7 +194,7 @@ def _run(
                 lines.append((time.monotonic(), line.rstrip()))
 
     before = len(lines)
-    with database.running(
+    with running(
         [sys.executable, "-c", *arguments], environment, listen=False, text=True,
         stdin=-3, stdout=-1,
     ) as process:  # fmt: skip

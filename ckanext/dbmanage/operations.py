@@ -89,8 +89,8 @@ def refuse_root(site: Site) -> None:
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
     from .engine import switch
-    from .engine.backup import live_lock
     from .engine.errors import Busy
+    from .engine.postgres.locks import live_lock
 
     try:
         with live_lock(site):
@@ -294,10 +294,10 @@ def upgrade(
     backup and a restore raise.
     """
     from . import blockers, config, upgrade
-    from .engine.backup import live_lock
     from .engine.errors import Refused
     from .engine.maintenance import READ_ONLY, Maintenance
     from .engine.postgres.database import closing
+    from .engine.postgres.locks import live_lock
 
     talk, settings = portal.talk, portal.settings
     installed = upgrade.installed_migrations(config.plugins(settings))
@@ -355,10 +355,11 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """
     from ckan.lib.search import clear_all
 
-    from .engine.backup import live_lock, take
-    from .engine.postgres import database as postgres
+    from .engine.backup import take
     from .engine.postgres.database import closing
     from .engine.postgres.emptying import emptying
+    from .engine.postgres.locks import live_lock
+    from .engine.postgres.tables import drop_tables, tables_of
 
     talk = portal.talk
     site, repository = open_site(portal)
@@ -371,7 +372,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
         agree(site, repository, None)
         let_go()
         with closing(database.connect()) as connection:
-            tables = postgres.tables(connection)
+            tables = tables_of(connection)
             planned = emptying(connection)
             connection.rollback()
             if planned.tables and not no_backup:
@@ -382,7 +383,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
             with live_lock(site):
-                postgres.drop_tables(connection, planned.tables)
+                drop_tables(connection, planned.tables)
         repository.record("clean", "done", what="clean", tables=len(tables))
     try:
         with _application(portal):

@@ -246,7 +246,7 @@ def blockers(
     two each.
     """
     from .engine import restore
-    from .engine.postgres import database as postgres
+    from .engine.postgres.database import closing
 
     if known["redis"]:
         return [known["redis"]]
@@ -263,7 +263,7 @@ def blockers(
         told.append(f"the repository is in use by {holder}: let it end")
     try:
         for database in site.databases.values() if found else ():
-            with postgres.closing(database.maintenance()) as connection:
+            with closing(database.maintenance()) as connection:
                 restore.may_create(connection, database)
     except DbmanageError as error:
         told.append(str(error))
@@ -370,21 +370,20 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:
 
 
 def _differing(site: Site, found: Backup) -> list[dict[str, Any]]:
-    from .engine.postgres import database
+    from .engine.postgres.database import closing, query
+    from .engine.postgres.tables import count_rows, tables_of
 
     differing = []
     for part, about in found.manifest.get("databases", {}).items():
         if part not in site.databases:
             continue
         then = about.get("rows") or {}
-        with database.closing(site.databases[part].connect()) as connection:
+        with closing(site.databases[part].connect()) as connection:
             connection.autocommit = True
             limits = "SET statement_timeout = '20s'; SET lock_timeout = '3s'"
-            database.query(connection, limits)
-            names = [
-                (schema, table) for schema, table, *_ in database.tables(connection)
-            ]
-            live = database.count_rows(connection, names)
+            query(connection, limits)
+            names = [(schema, table) for schema, table, *_ in tables_of(connection)]
+            live = count_rows(connection, names)
         for table in sorted(set(then) | set(live)):
             if then.get(table) != live.get(table):
                 row = {"part": part, "table": table}
@@ -400,18 +399,18 @@ def table_sizes(site: Site) -> dict[str, Any]:
     `largest` is a list of `{table, bytes, rows}`; rows are the planner's estimate.
     Raises ConnectionFailed.
     """
-    from .engine.postgres import database as postgres
+    from .engine.postgres.database import closing, query
 
     found = {}
     for part, database in site.databases.items():
-        with postgres.closing(database.connect()) as connection:
-            (whole,) = postgres.query(
+        with closing(database.connect()) as connection:
+            (whole,) = query(
                 connection,
                 "SELECT pg_database_size(current_database()), count(*) FROM pg_class c"
                 " JOIN pg_namespace n ON n.oid = relnamespace"
                 " WHERE relkind IN ('r', 'p') AND nspname = 'public'",
             )
-            rows = postgres.query(
+            rows = query(
                 connection,
                 "SELECT relname, pg_total_relation_size(c.oid),"
                 " greatest(reltuples, 0)::bigint FROM pg_class c"

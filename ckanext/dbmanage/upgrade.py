@@ -28,9 +28,10 @@ from .blockers import Drops
 from .config import Migrations
 from .datastore import bring_permissions
 from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
-from .engine.postgres import database, writes
-from .engine.postgres.database import Database, closing, literal, quoted
+from .engine.postgres import writes
+from .engine.postgres.database import Database, closing, literal, query, quoted
 from .engine.postgres.emptying import is_taken
+from .engine.postgres.tables import migration_heads
 from .engine.postgres.writes import Changes
 from .engine.report import Warn
 from .engine.site import Site
@@ -211,7 +212,7 @@ def set_up_datastore(
     store = databases["datastore"]
     bring_permissions(store, config.databases(settings)["database"])
     with closing(store.connect()) as connection:
-        old = database.query(connection, _OLD_FIELDS.replace("%", "%%"))
+        old = query(connection, _OLD_FIELDS.replace("%", "%%"))
     if old and "upgrade" in datastore.commands and "database" in databases:
         _ckan(settings, databases, ["datastore"], "datastore", "upgrade", heard=heard)
 
@@ -272,7 +273,7 @@ class Plan:
 def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
     """What an upgrade of the live database has to do. Raises Refused."""
     with closing(site.databases["database"].connect()) as connection:
-        there = database.migration_heads(connection)
+        there = migration_heads(connection)
         if CORE not in there:
             empty = not is_taken(connection, _tables_of_core())
             return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
@@ -456,7 +457,7 @@ def migrate_live(settings: config.Config, known: Plan, report: Report) -> None:
             "back to the backup"
         ) from error
     with closing(known.site.databases["database"].connect()) as connection:
-        there = database.migration_heads(connection)
+        there = migration_heads(connection)
     wrong = [t for t in known.tables if set(there.get(t, ())) != known.site.heads[t]]
     if wrong:
         raise ToolFailed(f"{', '.join(wrong)} did not come to what was aimed at")

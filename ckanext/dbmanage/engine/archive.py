@@ -28,9 +28,15 @@ from psycopg2.extensions import encodings
 from .disk import create_file
 from .errors import Damaged, Refused
 from .opened import open_plain
-from .postgres import database
-from .postgres import database as postgres
-from .postgres.database import Connection, Tools
+from .postgres.database import Connection, query, server_major
+from .postgres.programs import (
+    Tools,
+    finish,
+    oldest_reader,
+    reading_tools,
+    restore_tools,
+    running,
+)
 from .report import Progress
 
 _CHUNK = 1 << 18
@@ -154,7 +160,7 @@ def contents(file: Any, name: str) -> Contents:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
     version = (reader.byte(), reader.byte())
     reader.byte()  # revision
-    postgres.oldest_reader(version)
+    oldest_reader(version)
     if version < (1, 12):
         raise Refused(f"{name} was written by a pg_dump older than PostgreSQL 9")
     if reader.byte() != _INTEGER_AS_WRITTEN.size - 1:
@@ -304,7 +310,7 @@ def restoring(
             broken.append(error)
 
     command = [tools.path("pg_restore"), *arguments]
-    with database.running(command, stdin=-1, **options) as process:
+    with running(command, stdin=-1, **options) as process:
         assert process.stdin is not None
         feeder = threading.Thread(target=feed, args=(process.stdin,))
         feeder.start()
@@ -326,11 +332,11 @@ def read_to_end(file: Any, name: str, pg_bin: str, most: int = 0) -> None:
     head = stream.read(7)
     if len(head) < 7 or head[:5] != _MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
-    tools = database.reading_tools((head[5], head[6]), pg_bin)
+    tools = reading_tools((head[5], head[6]), pg_bin)
     # "-l" would pass a truncated archive: only reading all of it tells
     whole = _Again(head, stream)
     with restoring(whole, "", tools, ["-f", "/dev/null"]) as process:
-        database.finish(process, f"pg_restore of {name}")
+        finish(process, f"pg_restore of {name}")
 
 
 class _Again:
@@ -452,9 +458,7 @@ def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
 
 def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
     """The pg_restore for this archive and this server. Raises Refused."""
-    return database.restore_tools(
-        contents_of(path).version, database.server_major(connection), pg_bin
-    )
+    return restore_tools(contents_of(path).version, server_major(connection), pg_bin)
 
 
 def choose(
@@ -464,9 +468,7 @@ def choose(
 
     `connection` is to the scratch database; `left` are ids of entries to be left out.
     """
-    present = {
-        row[0] for row in database.query(connection, "SELECT extname FROM pg_extension")
-    }
+    present = {row[0] for row in query(connection, "SELECT extname FROM pg_extension")}
 
     def wanted(entry: Entry) -> bool:
         if entry.kind == "EXTENSION":

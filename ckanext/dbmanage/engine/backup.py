@@ -27,13 +27,20 @@ from . import archive, extensions, files, layout, listing
 from .clock import now
 from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
-from .errors import Busy, Damaged, DbmanageError, Refused, ToolFailed
+from .errors import Damaged, DbmanageError, Refused, ToolFailed
 from .layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
 from .listing import Changed, Listing
 from .opened import open_plain
-from .postgres import database
-from .postgres import database as postgres
-from .postgres.database import Connection, Database
+from .postgres.database import Connection, Database, query, server_major, unlimited
+from .postgres.locks import live_lock
+from .postgres.programs import dump_tools, end_programs, finish, running
+from .postgres.tables import (
+    count_rows,
+    migration_heads,
+    refuse_unreadable,
+    rows_of,
+    tables_of,
+)
 from .report import Progress, Warn
 from .repository import Backup, Repository
 from .signature import Tally, dumped, read_own, sign
@@ -202,7 +209,7 @@ def _take_uploads(
     named: Iterable[str] = ()
     if "database" in sources:
         # others than CKAN's own are no uploads that could be missing
-        rows = database.rows(sources["database"].connection, site.named_uploads)
+        rows = rows_of(sources["database"].connection, site.named_uploads)
         named = (path for path, own in rows if own)
     taken, listed = files.take(
         files.folders(site.uploads, repository.path),
@@ -235,15 +242,15 @@ def _snapshot(database: Database) -> Iterator[_Source]:
     connection = database.connect()
     try:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        (row,) = postgres.query(
+        (row,) = query(
             connection,
             "SELECT pg_export_snapshot(), oid::bigint FROM pg_database"
             " WHERE datname = current_database()",
         )
         taken = time.monotonic()
-        tables = postgres.tables(connection)
+        tables = tables_of(connection)
         refuse_unrestorable(database, tables)
-        postgres.refuse_unreadable(connection, database.name)
+        refuse_unreadable(connection, database.name)
         yield _Source(database, connection, row[0], taken, row[1], tables)
     finally:
         connection.close()
@@ -278,7 +285,7 @@ class _Together:
                     future.result()
             except BaseException:
                 self._stop.set()
-                database.end_programs()
+                end_programs()
                 raise
         return {name: future.result() for name, future in futures.items()}
 
@@ -303,7 +310,7 @@ def _count(source: _Source) -> dict[str, int]:
     connection.autocommit = True
     try:
         names = [(schema, table) for schema, table, *_ in source.tables]
-        return database.count_rows(connection, names, source.snapshot)
+        return count_rows(connection, names, source.snapshot)
     finally:
         connection.close()
 
@@ -311,9 +318,9 @@ def _count(source: _Source) -> dict[str, int]:
 def _dump(
     site: Site, source: _Source, path: Path, wrote: Callable[[int], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    major = database.server_major(source.connection)
-    tools = database.dump_tools(major, site.pg_bin)
-    limits = database.unlimited(source.connection)
+    major = server_major(source.connection)
+    tools = dump_tools(major, site.pg_bin)
+    limits = unlimited(source.connection)
     connection, environment = source.database.program(limits)
     # compressed here and not by pg_dump: four times faster and smaller than its gzip
     arguments = [tools.path("pg_dump"), "-Fc", "-Z0", "--no-password"]
@@ -321,13 +328,13 @@ def _dump(
     name = source.database.name
     with (
         create_file(path) as file,
-        database.running(arguments, environment, stdin=-3, stdout=-1) as process,
+        running(arguments, environment, stdin=-3, stdout=-1) as process,
     ):
         digest, size = _compress(process.stdout, file, wrote)
-        database.finish(process, f"pg_dump of {name!r}")
+        finish(process, f"pg_dump of {name!r}")
         file.flush()
         os.fsync(file.fileno())
-    (settings,) = database.query(
+    (settings,) = query(
         source.connection,
         "SELECT to_jsonb(d) FROM pg_database d WHERE datname = current_database()",
     )
@@ -339,7 +346,7 @@ def _dump(
         "locale": {
             key: value for key, value in settings[0].items() if key in _LOCALE_COLUMNS
         },
-        "migrations": database.migration_heads(source.connection),
+        "migrations": migration_heads(source.connection),
     }
     return described, {"bytes": size, "sha256": digest}
 
@@ -410,7 +417,7 @@ def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
         for source in sources.values():
             connection = source.database.connect()
             try:
-                (row,) = database.query(
+                (row,) = query(
                     connection,
                     "SELECT oid::bigint FROM pg_database"
                     " WHERE datname = current_database()",
@@ -423,56 +430,6 @@ def _unswitched(site: Site, sources: dict[str, _Source]) -> Iterator[None]:
                     "while the backup was taken: take it again"
                 )
         yield
-
-
-@contextmanager
-def live_lock(
-    site: Site, wait: float = 0, foreign: bool = False
-) -> Iterator[Callable[[], None]]:
-    """The right to switch the live database or to finish a backup of it.
-
-    Over all hosts and repositories; it ends with a connection. What is handed out
-    raises ToolFailed when that has ended before its time. Waits up to `wait` seconds;
-    with `foreign` not for roles that could not switch the database: anybody who may
-    connect beside it can take the lock. Raises Busy: who holds it.
-    """
-    database = site.databases["database"]
-    words = ("live", database.name)
-    connection = database.maintenance()
-
-    def still_held() -> None:
-        try:
-            postgres.query(connection, "SELECT")
-        except psycopg2.Error as error:
-            raise ToolFailed(
-                f"the lock of the database {database.name!r} was lost, and somebody "
-                "else may be at work in it; all that is live is as it was. The server "
-                f"says: {' '.join(str(error).split())}"
-            ) from error
-
-    try:
-        end = time.monotonic() + wait
-        while not postgres.try_lock(connection, *words):
-            holders = postgres.lock_holders(connection, database, *words)
-            others = bool(holders) and not any(h.is_ours for h in holders)
-            if others and foreign:
-                break
-            if time.monotonic() >= end:
-                who = "; ".join(map(str, holders)) or "somebody who has just ended"
-                end_it = "wait for its end"
-                if others:
-                    end_it = (
-                        "but that role could not even switch it. Have a superuser end "
-                        f"its session: SELECT pg_terminate_backend({holders[0].pid});"
-                    )
-                raise Busy(
-                    f"the database {database.name!r} is being worked on by {who}; "
-                    + end_it
-                )
-            time.sleep(0.2)
-        yield still_held
-    finally:
-        connection.close()
 
 
 def verify(

@@ -18,8 +18,9 @@ from . import extensions, faithful, files, left_out, owner, published, restore, 
 from .clock import now
 from .errors import words
 from .maintenance import Maintenance
-from .postgres import database as postgres
-from .postgres.database import closing
+from .postgres.database import closing, server_major
+from .postgres.programs import dump_tools
+from .postgres.tables import unreadable
 from .repository import Repository
 from .site import Site
 
@@ -57,8 +58,8 @@ def examine(
 def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for part, database in site.databases.items():
         with closing(database.connect()) as connection:
-            major = postgres.server_major(connection)
-            closed = postgres.unreadable(connection)
+            major = server_major(connection)
+            closed = unreadable(connection)
         yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
         if closed:
             yield (
@@ -84,9 +85,9 @@ def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     majors = set()
     for database in site.databases.values():
         with closing(database.connect()) as connection:
-            majors.add(postgres.server_major(connection))
+            majors.add(server_major(connection))
     for major in sorted(majors):
-        tools = postgres.dump_tools(major, site.pg_bin)
+        tools = dump_tools(major, site.pg_bin)
         yield OK, f"pg_dump {tools.major} serves PostgreSQL {major}"
 
 

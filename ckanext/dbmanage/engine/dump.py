@@ -7,8 +7,9 @@ from typing import IO
 from . import archive
 from .disk import whole
 from .errors import Refused
-from .postgres import database as postgres
-from .postgres.database import Database, closing
+from .postgres.database import Database, closing, quoted, server_major, unlimited
+from .postgres.programs import dump_tools, finish, running
+from .postgres.tables import refuse_unreadable, tables_of
 from .report import Progress
 from .site import Site
 
@@ -22,19 +23,19 @@ def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None
     database = site.databases[part]
     total = _expected(database)
     with closing(database.connect()) as connection:
-        tools = postgres.dump_tools(postgres.server_major(connection), site.pg_bin)
-        limits = postgres.unlimited(connection)
+        tools = dump_tools(server_major(connection), site.pg_bin)
+        limits = unlimited(connection)
     target, environment = database.program(limits)
     # half the time of pg_dump's own choice for a file of nearly the same size
     arguments = [tools.path("pg_dump"), "-Fc", "-Z1", "--no-password", *target]
     done = 0
-    with postgres.running(arguments, environment, stdin=-3, stdout=-1) as process:
+    with running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None
         while chunk := process.stdout.read(_CHUNK):
             out.write(chunk)
             done += len(chunk)
             progress("dump", done, total)
-        postgres.finish(process, f"pg_dump of {database.name!r}")
+        finish(process, f"pg_dump of {database.name!r}")
     out.flush()
 
 
@@ -54,8 +55,8 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
 
 def _expected(database: Database) -> int:
     with closing(database.connect()) as connection:
-        tables = postgres.tables(connection)
-        postgres.refuse_unreadable(connection, database.name)
+        tables = tables_of(connection)
+        refuse_unreadable(connection, database.name)
     refuse_unrestorable(database, tables)
     # rows take some fifth of their room when they are compressed
     return sum(size for *_, size in tables) // 5
@@ -81,7 +82,7 @@ def refuse_unrestorable(
         held.get(name, set()).add(schema)
     elsewhere = sorted(held["package"] & held["user"])
     if elsewhere and "public" not in elsewhere:
-        schema = postgres.quoted(elsewhere[0])
+        schema = quoted(elsewhere[0])
         raise Refused(
             f"the tables of CKAN in the database {database.name!r} are in the schema "
             f"{schema}, and only those in `public` can be backed up and restored here. "

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 from .errors import ConnectionFailed, Refused
-from .postgres import database
-from .postgres.database import Connection, Database, closing, query
+from .postgres.database import Connection, Database, closing, query, quoted
 from .report import Warn
 from .site import Site
 
@@ -174,7 +173,7 @@ def recipe(extension: str, part: str) -> str:
     return (
         "Once, as PostgreSQL's superuser, make a template that has it:\n"
         f"  createdb -T template0 {template}\n"
-        f"  psql -d {template} -c 'CREATE EXTENSION {database.quoted(extension)}'"
+        f"  psql -d {template} -c 'CREATE EXTENSION {quoted(extension)}'"
         f" -c 'ALTER DATABASE {template} IS_TEMPLATE true'\n"
         f"and set {option(part)} = {template}"
     )

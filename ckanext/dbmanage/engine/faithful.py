@@ -20,8 +20,15 @@ import psycopg2.errors
 from . import archive, extensions, rights
 from .archive import Contents, Entry
 from .errors import ConnectionFailed, Refused
-from .postgres import database
-from .postgres.database import Connection, Database, closing, query
+from .postgres.database import (
+    Connection,
+    Database,
+    closing,
+    query,
+    server_major,
+    unlimited,
+)
+from .postgres.programs import dump_tools, finish, running
 from .report import Warn
 from .rights import Difference, Right, Rights, role_sql
 from .site import Site
@@ -218,7 +225,7 @@ def _public_can_be_closed(
     site: Site, part: str, connection: Connection, role: str
 ) -> bool:
     return (
-        database.server_major(connection) > _OPEN_UNTIL
+        server_major(connection) > _OPEN_UNTIL
         or site.scratch_templates.get(part, "template0") != "template0"
         or _is_superuser(connection, role)
         or _is_superuser(connection)
@@ -442,10 +449,10 @@ def _try(connection: Connection, statements: Iterable[str]) -> bool:
 
 def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Contents:
     """What pg_dump says of the copy."""
-    tools = database.dump_tools(database.server_major(connection), pg_bin)
-    target, environment = copy.program(database.unlimited(connection))
+    tools = dump_tools(server_major(connection), pg_bin)
+    target, environment = copy.program(unlimited(connection))
     arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
-    with database.running(arguments, environment, stdin=-3, stdout=-1) as process:
+    with running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None
         try:
             return archive.contents(process.stdout, "the copy")
@@ -453,7 +460,7 @@ def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Content
             while process.stdout.read(1 << 18):
                 pass
             # where too little came, what it said is the reason
-            database.finish(process, "comparing the copy with the archive")
+            finish(process, "comparing the copy with the archive")
 
 
 def _without_absent(found: Contents, connection: Connection) -> Contents:

@@ -18,8 +18,8 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from . import lint
 from .errors import Refused, ToolFailed
-from .postgres import database
 from .postgres.database import Connection
+from .postgres.programs import finish, running
 
 #: lines for psql alone, that newer versions write; and ours is the only transaction
 _FOR_PSQL = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n")
@@ -32,12 +32,12 @@ def load(connection: Connection, arguments: list[str], name: str) -> str:
     All or nothing, into the database of the connection. Returns what pg_restore said
     on stderr. Raises Refused for what is odd, ToolFailed.
     """
-    with database.running(arguments, stdin=-3, stdout=-1) as process:
+    with running(arguments, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None
         try:
             with connection:
                 _feed(connection, process.stdout)
-                return database.finish(process, f"reading {name}")
+                return finish(process, f"reading {name}")
         except lint.Odd as odd:
             raise Refused(lint.refusal(name, f"what it holds {odd}")) from None
         except psycopg2.Error as error:

@@ -21,8 +21,9 @@ from . import archive, files, lint
 from .archive import Entry
 from .errors import ConnectionFailed, Damaged, ToolFailed
 from .opened import open_plain
-from .postgres import database
 from .postgres.database import Connection, Database
+from .postgres.programs import finish, reading_tools
+from .postgres.tables import tables_of
 from .repository import Repository
 from .restore import Source
 from .site import Site
@@ -153,7 +154,7 @@ def _copy(
         }
         if not chosen:
             return
-        tools = database.reading_tools(found.version, pg_bin)
+        tools = reading_tools(found.version, pg_bin)
         # the list through a pipe, which holds it all: nothing to name, to clean up
         listed, out = os.pipe()
         os.write(out, "".join(f"{e.id};\n" for e in chosen.values()).encode())
@@ -172,7 +173,7 @@ def _copy(
                     _copy_table(cursor, rows, found.encoding)
                 while script.readline(_LINE):
                     pass
-                database.finish(process, f"reading {path.name}")
+                finish(process, f"reading {path.name}")
         finally:
             os.close(listed)
 
@@ -249,9 +250,7 @@ def _compare_tables(
     here: set[str] = set()
     if connection is not None:
         here = shown(
-            name
-            for schema, name, *_ in database.tables(connection)
-            if schema == "public"
+            name for schema, name, *_ in tables_of(connection) if schema == "public"
         )
     return {
         "kind": "DataStore tables",

@@ -42,9 +42,11 @@ from .files import Move
 from .layout import UNSIGNED
 from .listing import Listing
 from .opened import open_plain
-from .postgres import database, sessions
-from .postgres import database as postgres
-from .postgres.database import Connection, Database, closing, query
+from .postgres import sessions, writes
+from .postgres.database import Connection, Database, closing, query, quoted, unlimited
+from .postgres.locks import live_lock
+from .postgres.programs import finish, running
+from .postgres.tables import count_rows, migration_heads, tables_of
 from .report import Progress, Warn
 from .repository import Backup, Repository
 from .site import Site
@@ -83,8 +85,8 @@ def since(site: Site, touched: Mapping[str, str]) -> Since:
 
     Raises ConnectionFailed.
     """
-    contents = sessions.contents(site.databases["database"], touched)
-    shapes = {part: sessions.shapes(d) for part, d in site.databases.items()}
+    contents = writes.contents(site.databases["database"], touched)
+    shapes = {part: writes.shapes(d) for part, d in site.databases.items()}
     return Since(counters(site, site.databases), shapes, touched, contents)
 
 
@@ -362,11 +364,11 @@ def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
     for what, held in query(connection, _MIGHTY, {"role": role}):
         if held != role:
             why = f"is a member of the role {held!r}, which is {what}"
-            remedy = f"REVOKE {database.quoted(held)} FROM {database.quoted(role)};"
+            remedy = f"REVOKE {quoted(held)} FROM {quoted(role)};"
         else:
             why = f"is {what}"
             options = "NOSUPERUSER NOCREATEROLE CREATEDB"
-            remedy = f"ALTER ROLE {database.quoted(role)} {options};"
+            remedy = f"ALTER ROLE {quoted(role)} {options};"
         raise Refused(
             f"{name} carries no signature of this site, and CKAN's role {role!r} "
             f"{why}: the SQL in it could do anything to the server. Let CKAN connect "
@@ -385,7 +387,7 @@ def may_create(connection: Connection, database: Database) -> None:
         raise Refused(
             f"the role {role!r} may not create databases, so nothing can be restored "
             "beside the live one. As PostgreSQL's superuser run once:\n"
-            f"  ALTER ROLE {postgres.quoted(role)} CREATEDB;\n"
+            f"  ALTER ROLE {quoted(role)} CREATEDB;\n"
             "or set ckanext.dbmanage.admin_url to a connection of a role that may"
         )
     owner = query(
@@ -395,11 +397,11 @@ def may_create(connection: Connection, database: Database) -> None:
         database.name,
     )
     if owner and not owner[0][1] and not superuser:
-        name = postgres.quoted(database.name)
+        name = quoted(database.name)
         raise Refused(
             f"the database {database.name!r} belongs to {owner[0][0]!r}, so {role!r} "
             "may not rename it. As PostgreSQL's superuser run once:\n"
-            f"  ALTER DATABASE {name} OWNER TO {postgres.quoted(database.role)};"
+            f"  ALTER DATABASE {name} OWNER TO {quoted(database.role)};"
         )
 
 
@@ -518,7 +520,7 @@ def _journalled(
     Hands out its name, and what raises ToolFailed when the lock was lost.
     """
     operation = secrets.token_hex(4)
-    with backup.live_lock(site) as held:
+    with live_lock(site) as held:
         switch.recover(site, repository, warn)
         repository.record(operation, "begin", what=what, source=source)
         try:
@@ -547,7 +549,7 @@ def _away(
 
 def counters(site: Site, parts: Iterable[str]) -> Counters:
     """How many rows were ever written to the live databases, by part and table."""
-    return {part: sessions.written(site.databases[part]) for part in parts}
+    return {part: writes.written(site.databases[part]) for part in parts}
 
 
 def _refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int]:
@@ -560,7 +562,7 @@ def _refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, in
     known = {}
     for pair in pairs:
         with closing(site.databases[pair.part].maintenance()) as connection:
-            known[pair.live_oid] = sessions.tuples(connection, pair.live_oid)
+            known[pair.live_oid] = writes.tuples(connection, pair.live_oid)
     changed = [
         sentence for part in since.counters for sentence in _new(site, since, part)
     ]
@@ -576,16 +578,16 @@ def _refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, in
 def _new(site: Site, since: Since, part: str) -> Iterator[str]:
     """What was written to a live database since, by table."""
     database, before = site.databases[part], since.counters[part]
-    after = sessions.written(database)
+    after = writes.written(database)
     rows = {n: after.get(n, 0) - before.get(n, 0) for n in before.keys() | after.keys()}
-    shapes = sessions.shapes(database)
+    shapes = writes.shapes(database)
     for name in sorted(rows.keys() | shapes.keys() | since.shapes[part].keys()):
         if shapes.get(name) != since.shapes[part].get(name):
             yield f"{part}: {name} was made, altered or emptied"
         elif rows.get(name):  # fewer: the counters were reset, nobody knows
             if part == "database" and name in since.touched:
                 column = {name: since.touched[name]}
-                now = sessions.contents(database, column).get(name)
+                now = writes.contents(database, column).get(name)
                 if now == since.contents.get(name):
                     continue
             yield f"{abs(rows[name])} rows of {part}: {name} were written"
@@ -618,7 +620,7 @@ def _done(
     for part, database in databases.items():
         # every session of before has ended, and so has told all it wrote
         with suppress(psycopg2.Error, ConnectionFailed):  # the switch is done
-            after[part] = sessions.written(database)
+            after[part] = writes.written(database)
     written = _more(before, after)
     inside = {move.prefix: move.undo for move in moves}
     parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
@@ -671,7 +673,7 @@ def _outdated(
     if "database" not in scratches:
         return []
     with closing(scratches["database"].database.connect()) as connection:
-        return outdated(source.name, database.migration_heads(connection), site)
+        return outdated(source.name, migration_heads(connection), site)
 
 
 def _told(error: BaseException) -> str:
@@ -705,7 +707,7 @@ def _load(
             left = faithful.left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
             chosen = archive.choose(found, connection, left)
-            settings = f"{_settings(connection)} {database.unlimited(connection)}"
+            settings = f"{_settings(connection)} {unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         # owners follow: one that cannot be given to its owner must not end it all
@@ -717,8 +719,8 @@ def _load(
         if source.signed:
             target, environment = scratch.database.program(settings)
             arguments += ["-j", str(site.jobs), "--no-password", *target, str(path)]
-            with database.running(arguments, environment, stdin=-3) as process:
-                words = database.finish(process, doing)
+            with running(arguments, environment, stdin=-3) as process:
+                words = finish(process, doing)
         else:
             with closing(scratch.database.connect()) as connection:
                 query(connection, "SET synchronous_commit = off")
@@ -776,8 +778,8 @@ def _compare_rows(source: Source, part: str, copy: Database) -> None:
         return
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        names = [(schema, table) for schema, table, *_ in database.tables(connection)]
-        counted = database.count_rows(connection, names)
+        names = [(schema, table) for schema, table, *_ in tables_of(connection)]
+        counted = count_rows(connection, names)
     wrong = [
         f"table {table}: {counted.get(table, 'none')} rows, the manifest says {rows}"
         for table, rows in sorted(expected.items())

@@ -26,8 +26,16 @@ from . import files
 from .clock import now
 from .errors import DbmanageError, Refused, Written
 from .files import Folder, Move
-from .postgres import database, sessions
-from .postgres.database import Connection, Database, closing, execute, query
+from .postgres import sessions, writes
+from .postgres.database import (
+    Connection,
+    Database,
+    closing,
+    execute,
+    query,
+    server_identity,
+)
+from .postgres.locks import lock_holders, try_lock, unlock
 from .report import Warn
 from .repository import Backup, Repository
 from .signals import uninterrupted
@@ -113,7 +121,7 @@ def scratch(
     names = f"{prefix}_scratch", f"{prefix}_undo"
     pair = Pair(part, live.name, *names, secrets.token_hex(16), site.id)
     with closing(live.maintenance()) as keeper:
-        database.try_lock(keeper, "ours", pair.scratch)
+        try_lock(keeper, "ours", pair.scratch)
         repository.record(operation, "create", pair=asdict(pair))
         try:
             pair = _create(site, keeper, pair, live, of)
@@ -123,7 +131,7 @@ def scratch(
             # after a switch there is no database of this name any more
             with suppress(psycopg2.Error):
                 # the lock of a closed connection is free a moment later only
-                database.unlock(keeper, "ours", pair.scratch)
+                unlock(keeper, "ours", pair.scratch)
             keeper.close()
             try:
                 if operation not in half_way(site, repository):  # else it is needed
@@ -248,9 +256,9 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
     name = pair.scratch if role == "scratch" else pair.undo
     if not _NAME.fullmatch(name) or name in {d.name for d in site.databases.values()}:
         return False
-    if not database.try_lock(connection, "ours", name):
+    if not try_lock(connection, "ours", name):
         live = site.databases[pair.part]
-        holders = database.lock_holders(connection, live, "ours", name)
+        holders = lock_holders(connection, live, "ours", name)
         if not holders or any(holder.is_ours for holder in holders):
             return False
     try:
@@ -277,7 +285,7 @@ def _drop(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
             execute(connection, "DROP DATABASE {}", name)
         return True
     finally:
-        database.unlock(connection, "ours", name)
+        unlock(connection, "ours", name)
 
 
 def copy_properties(scratch: Scratch, warn: Warn) -> None:
@@ -455,11 +463,11 @@ def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
             sessions.refuse_foreign(site, connection, pair.live)
         first, *others = pairs
         own = servers[first.part]
-        identity = database.server_identity(own)
+        identity = server_identity(own)
         together = [
             other
             for other in others
-            if database.server_identity(servers[other.part]) == identity
+            if server_identity(servers[other.part]) == identity
             and _may_rename(own, other)
         ]
     return [*([other] for other in others if other not in together), [first, *together]]
@@ -543,7 +551,7 @@ def _rename_once(
             )
         if oids[0]:
             execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
-            now = sessions.tuples(connection, oids[0])
+            now = writes.tuples(connection, oids[0])
             if written.get(oids[0], now) != now:
                 query(connection, "ROLLBACK")
                 raise Written(

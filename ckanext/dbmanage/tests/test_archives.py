@@ -15,7 +15,8 @@ import pytest
 
 from ckanext.dbmanage.engine import archive, lint
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
-from ckanext.dbmanage.engine.postgres import database
+from ckanext.dbmanage.engine.postgres import database, programs
+from ckanext.dbmanage.engine.postgres.programs import Tools, dump_tools, installed_tools
 
 from .conftest import PG_BIN, Cluster, Portal, client, query
 from .test_restore import refused
@@ -295,22 +296,22 @@ def test_archives_of_newer_programs_and_this_server(portal: Portal) -> None:
 
 def test_the_program_is_chosen_for_the_way_back() -> None:
     def tools(*majors: int) -> None:
-        found = tuple(database.Tools(f"/{m}", m) for m in sorted(majors, reverse=True))
-        database.installed_tools = lambda _="": found  # type: ignore[assignment]
+        found = tuple(Tools(f"/{m}", m) for m in sorted(majors, reverse=True))
+        programs.installed_tools = lambda _="": found  # type: ignore[assignment]
 
-    original = database.installed_tools
+    original = installed_tools
     try:
         for have, server, wanted in (
             ((15, 16, 18), 15, 16), ((18,), 15, 18), ((15, 18), 16, 18),
             ((15, 17, 18), 17, 18), ((14, 15), 14, 15),
         ):  # fmt: skip
             tools(*have)
-            assert database.dump_tools(server).major == wanted
+            assert dump_tools(server).major == wanted
         tools()
         with pytest.raises(Refused, match="no pg_dump was found: install"):
-            database.dump_tools(15)
+            dump_tools(15)
     finally:
-        database.installed_tools = original
+        programs.installed_tools = original
 
 
 # ------------------------------------------------------------------------- big ones

@@ -26,8 +26,17 @@ from ckanext.dbmanage import blockers, checks, readers, upgrade
 from ckanext.dbmanage.engine import backup, layout, preview, switch
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres import database, sessions
-from ckanext.dbmanage.engine.postgres import database as postgres
-from ckanext.dbmanage.engine.postgres.database import Database, literal, quoted
+from ckanext.dbmanage.engine.postgres.database import (
+    Database,
+    execute,
+    literal,
+    quoted,
+    unlimited,
+)
+from ckanext.dbmanage.engine.postgres.database import query as query_
+from ckanext.dbmanage.engine.postgres.locks import live_lock, lock_key, try_lock, unlock
+from ckanext.dbmanage.engine.postgres.programs import finish, running
+from ckanext.dbmanage.engine.postgres.tables import tables_of
 from ckanext.dbmanage.engine.repository import Repository
 from ckanext.dbmanage.engine.restore import Source
 from ckanext.dbmanage.engine.site import Site
@@ -108,7 +117,7 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
     """Gives a new database the main one's properties; the settings it has then."""
     live, copy = main(site), f"copy_{secrets.token_hex(3)}"
     with closing(live.maintenance()) as keeper:
-        database.execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
+        execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
         try:
             pair = Pair("database", live.name, copy, "", "", site.id)
             roles = frozenset(sessions.roles(site))
@@ -116,7 +125,7 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
             switch.copy_properties(made, warned.append)
             return settings(keeper, copy)
         finally:
-            database.execute(keeper, "DROP DATABASE {}", copy)
+            execute(keeper, "DROP DATABASE {}", copy)
 
 
 def settings(connection: Any, name: str) -> list[tuple]:
@@ -140,8 +149,8 @@ def test_a_setting_of_another_s_is_told_and_not_run(
     server.sql(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
     with closing(server.connect("postgres", tenant)) as connection:
         value = hostile(tenant)
-        postgres.query(connection, "SELECT set_config('search_path', %s, false)", value)
-        postgres.query(
+        query_(connection, "SELECT set_config('search_path', %s, false)", value)
+        query_(
             connection,
             f"ALTER ROLE {tenant} IN DATABASE {name} SET search_path FROM CURRENT",
         )
@@ -220,7 +229,7 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
             " (%s, 'a@x\nDROP', 'active')",
             name,
         )
-        database.execute(connection, "CREATE TABLE public.{} ()", table)
+        execute(connection, "CREATE TABLE public.{} ()", table)
         offered = [
             *blockers.emails(connection),
             *upgrade._not_enabled({table: ["1"]}, {}),
@@ -232,7 +241,7 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
             database.query(connection, sentence.splitlines()[1])
         emails = database.query(connection, 'SELECT name, email FROM public."user"')
         assert dict(emails) == {"a": "A@x\nDROP", name: None}
-        assert [t for _, t, *_ in database.tables(connection)] == ["t", "user"]
+        assert [t for _, t, *_ in tables_of(connection)] == ["t", "user"]
         said = [text for _, text in checks._migrations(site, [])]
         assert said  # it does not fail
 
@@ -298,15 +307,15 @@ def test_limits_do_not_end_a_session_of_ours(
         closing(database.maintenance()) as keeper,
         closing(database.connect()) as connection,
     ):
-        assert postgres.try_lock(keeper, "ours", "x")
-        postgres.query(connection, "SELECT pg_sleep(0.4)")
+        assert try_lock(keeper, "ours", "x")
+        query_(connection, "SELECT pg_sleep(0.4)")
         connection.rollback()  # nothing of it goes with a transaction
-        assert postgres.query(connection, "SHOW statement_timeout") == [("0",)]
-        assert postgres.query(connection, "SHOW work_mem") == [("8MB",)]
+        assert query_(connection, "SHOW statement_timeout") == [("0",)]
+        assert query_(connection, "SHOW work_mem") == [("8MB",)]
         time.sleep(0.3)  # idle in a transaction, the other outside
-        postgres.unlock(keeper, "ours", "x")
-        postgres.query(connection, "SELECT 1")
-        options = postgres.unlimited(connection)
+        unlock(keeper, "ours", "x")
+        query_(connection, "SELECT 1")
+        options = unlimited(connection)
     # a program gets what the URL asks for, too
     target, environment = database.program(options)
     shown = subprocess.run(
@@ -318,7 +327,7 @@ def test_limits_do_not_end_a_session_of_ours(
     assert "options" not in "".join(target)
     # a role without limits needs no options, which some poolers refuse
     with closing(main(site).connect()) as connection:
-        assert postgres.unlimited(connection) == ""
+        assert unlimited(connection) == ""
     assert "PGOPTIONS" not in main(site).program()[1]
 
 
@@ -399,7 +408,7 @@ def test_a_pooler_is_not_given_settings(server: Cluster, site: Site) -> None:
 
 
 def test_a_lost_lock_ends_the_operation(server: Cluster, site: Site) -> None:
-    with backup.live_lock(site) as held:
+    with live_lock(site) as held:
         held()
         server.sql(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
@@ -414,7 +423,7 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
     portal.backup()
     portal.damage()
     before, oids = portal.state(), portal.oids()
-    key = database.lock_key("live", portal.names["database"])
+    key = lock_key("live", portal.names["database"])
     process = portal.start("restore", "latest", "--yes", "--no-backup")
     ended = (
         "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
@@ -434,17 +443,17 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
 def test_a_lock_of_a_role_that_has_no_part_in_it(
     server: Cluster, site: Site, login: Callable[..., str]
 ) -> None:
-    other, key = login(), database.lock_key("live", main(site).name)
+    other, key = login(), lock_key("live", main(site).name)
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
     with closing(server.connect("postgres", other)) as connection:
         database.query(connection, f"SELECT pg_advisory_lock({key})")
-        with pytest.raises(Busy) as failed, backup.live_lock(site):
+        with pytest.raises(Busy) as failed, live_lock(site):
             pass
         pid = connection.info.backend_pid
         assert f"process {pid}, role '{other}'" in str(failed.value)
         assert f"SELECT pg_terminate_backend({pid});" in str(failed.value)
-        with backup.live_lock(site, foreign=True):
+        with live_lock(site, foreign=True):
             pass
         assert backup.take(site, repository, parts=("database",)).signed
     # a role that may switch the database is waited for, whoever it is
@@ -453,7 +462,7 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
         database.query(connection, f"SELECT pg_advisory_lock({key})")
         with (
             pytest.raises(Busy, match="wait for its end"),
-            backup.live_lock(site, foreign=True),
+            live_lock(site, foreign=True),
         ):
             pass
 
@@ -469,7 +478,7 @@ def test_a_copy_is_dropped_whoever_has_its_lock(
             site, repository, "op", "database", None, warned.append
         ) as made:
             name = made.pair.scratch
-            lock = f"SELECT pg_advisory_lock({database.lock_key('ours', name)})"
+            lock = f"SELECT pg_advisory_lock({lock_key('ours', name)})"
             waiting = threading.Thread(target=database.query, args=(connection, lock))
             waiting.start()
             wait_until(lambda: server.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
@@ -647,9 +656,9 @@ def test_the_first_error_is_told_and_the_middle_left_out(
     arguments = [PG_BIN / "pg_restore", "-e", *target, file]
     with (
         pytest.raises(ToolFailed) as failed,
-        database.running(list(map(str, arguments)), environment) as process,
+        running(list(map(str, arguments)), environment) as process,
     ):
-        database.finish(process, "loading")
+        finish(process, "loading")
     lines = str(failed.value).splitlines()
     assert lines[0].startswith("loading failed: pg_restore: error: could not execute")
     assert any("lines more" in line for line in lines) and len(lines) < 15
@@ -663,8 +672,8 @@ def test_a_program_with_much_to_say_is_heard_to_its_end() -> None:
     )
     with (
         pytest.raises(ToolFailed, match="^working failed: pg_x: error: why"),
-        database.running([sys.executable, "-c", wordy], stdout=-1) as process,
+        running([sys.executable, "-c", wordy], stdout=-1) as process,
     ):
         assert process.stdout is not None
         assert process.stdout.read() == b"rows\n"  # it came to this
-        database.finish(process, "working")
+        finish(process, "working")

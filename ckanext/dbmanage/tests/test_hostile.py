@@ -17,7 +17,7 @@ import zstandard
 from ckanext.dbmanage import records
 from ckanext.dbmanage.engine import archive, faithful, feeding, lint, preview
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
-from ckanext.dbmanage.engine.postgres import database as postgres
+from ckanext.dbmanage.engine.postgres.database import query as query_
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 
@@ -376,7 +376,7 @@ def test_archives_in_their_own_encoding(
     load(file, copy := database(options))
     with psycopg2.connect(f"{OWN}/{copy}") as connection:
         connection.set_client_encoding("UTF8")
-        assert postgres.query(connection, 'SELECT count(*) FROM "Übersicht"') == [(0,)]
+        assert query_(connection, 'SELECT count(*) FROM "Übersicht"') == [(0,)]
     connection.close()
     # the live database has one of the two, in another encoding
     live = psycopg2.connect(f"{OWN}/{database()}")

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.engine.postgres.database import lock_key
+from ckanext.dbmanage.engine.postgres.locks import lock_key
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 from .conftest import DATASETS, UPLOADS, Portal, made_by, superuser, wait_until

@@ -19,7 +19,7 @@ import pytest
 from ckanext.dbmanage import blockers
 from ckanext.dbmanage.engine import restore, switch
 from ckanext.dbmanage.engine.errors import Written
-from ckanext.dbmanage.engine.postgres import sessions
+from ckanext.dbmanage.engine.postgres import writes
 
 from .conftest import (
     DATASETS,
@@ -381,7 +381,7 @@ def test_a_write_at_the_last_moment_is_not_left_behind(portal: Portal) -> None:
         pytest.raises(Written, match="written to at the last moment"),
     ):
         pairs = [scratch.pair for scratch in scratches.values()]
-        known = {p.live_oid: sessions.tuples(connection, p.live_oid) for p in pairs}
+        known = {p.live_oid: writes.tuples(connection, p.live_oid) for p in pairs}
         own(portal, "UPDATE package SET notes = 'late' WHERE id = 'id-1'")
         switch.switch(site, repository, operation, pairs, [], known)
     assert portal.oids() == oids and portal.state() != before

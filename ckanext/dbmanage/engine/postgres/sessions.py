@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import psycopg2
-from psycopg2 import sql
 
 from ..errors import ConnectionFailed, Refused
 from ..maintenance import AWAY, READ_ONLY, Maintenance
@@ -23,10 +22,16 @@ from .database import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
 _PATIENCE = 10.0
+
+
 #: seconds that visitors wait for requests that are still at work
 _DRAIN = 5.0
+
+
 #: a request that was let in before the key was set may not have begun its transaction
 _CALM = 5
+
+
 _PAUSE = 0.05
 
 
@@ -35,7 +40,11 @@ _PAUSE = 0.05
 _OWN = """FROM pg_stat_activity WHERE datname = ANY(%(names)s)
     AND usename = ANY(%(roles)s) AND pid <> pg_backend_pid()
     AND (usename = session_user OR pg_has_role(usesysid, 'USAGE')"""
+
+
 _SEEN = f"{_OWN})"
+
+
 _ENDED = (
     f"{_OWN} OR pg_has_role('pg_signal_backend', 'USAGE')"  # noqa: S608
     " AND NOT (SELECT rolsuper FROM pg_roles r WHERE r.oid = usesysid))"
@@ -255,71 +264,3 @@ def _wait(
         if quiet >= calm or time.monotonic() > end:
             return sorted({_described(*row) for row in there})
         time.sleep(_PAUSE)
-
-
-def written(database: Database) -> dict[str, int]:
-    """How many rows were ever inserted, changed and deleted, by `schema.table`.
-
-    Empty when there is no such database.
-    """
-    try:
-        connection = database.connect()
-    except ConnectionFailed:
-        return {}
-    with closing(connection):
-        return dict(
-            query(
-                connection,
-                "SELECT schemaname || '.' || relname, n_tup_ins + n_tup_upd + n_tup_del"
-                " FROM pg_stat_user_tables WHERE schemaname !~ '^pg_'",
-            )
-        )
-
-
-def shapes(database: Database) -> dict[str, str]:
-    """What changes with each table's and view's definition and file, by name.
-
-    TRUNCATE and DROP leave no rows to be counted; VACUUM and ANALYZE do not show.
-    """
-    with closing(database.connect()) as connection:
-        return dict(
-            query(
-                connection,
-                "SELECT nspname || '.' || relname, concat_ws('/', c.oid, relfilenode,"
-                " c.xmin) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
-                " WHERE relkind IN ('r', 'p', 'v', 'm') AND nspname !~ '^pg_'"
-                " AND nspname <> 'information_schema'",
-            )
-        )
-
-
-def contents(database: Database, without: Mapping[str, str]) -> dict[str, str]:
-    """A checksum of the rows of these tables, each without one column; if they exist.
-
-    `without` has the columns by `schema.table`.
-    """
-    found = {}
-    with closing(database.connect()) as connection:
-        for name, column in without.items():
-            if query(connection, "SELECT to_regclass(%s)::text", name) == [(None,)]:
-                continue
-            statement = sql.SQL(
-                "SELECT count(*) || '/' || coalesce(sum(('x' || substr(md5((to_jsonb(t)"
-                " - {}::text)::text), 1, 15))::bit(60)::bigint), 0) FROM {} t"
-            ).format(sql.Literal(column), sql.Identifier(*name.split(".")))
-            ((found[name],),) = query(connection, statement)
-    return found
-
-
-def tuples(connection: Connection, oid: int) -> int:
-    """How many rows were ever written to a database, catalogues too; 0 without one.
-
-    Needs no connection to it; from PostgreSQL 15 on exact once its sessions ended.
-    """
-    rows = query(
-        connection,
-        "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database"
-        " WHERE datid = %s",
-        oid,
-    )
-    return rows[0][0] if rows else 0

@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg2
+from psycopg2 import sql
 
-from . import database
+from ..errors import ConnectionFailed
 from .database import Connection, Database, closing, query
+from .tables import count_rows, tables_of
 
 #: what nobody could read for a shorter time no visitor has noticed
 _PAUSE = 0.01
@@ -81,10 +83,10 @@ def _files(connection: Connection) -> dict[int, tuple[str, int]]:
 
 def _rows(connection: Connection) -> Mapping[str, int]:
     with connection:
-        names = [(schema, name) for schema, name, *_ in database.tables(connection)]
+        names = [(schema, name) for schema, name, *_ in tables_of(connection)]
     connection.autocommit = True
     try:
-        return database.count_rows(connection, names)
+        return count_rows(connection, names)
     finally:
         connection.autocommit = False
 
@@ -100,3 +102,71 @@ def _look(connection: Connection, stop: threading.Event, locked: set[int]) -> No
                 " (SELECT oid FROM pg_database WHERE datname = current_database())",
             )
             locked.update(oid for (oid,) in found)
+
+
+def written(database: Database) -> dict[str, int]:
+    """How many rows were ever inserted, changed and deleted, by `schema.table`.
+
+    Empty when there is no such database.
+    """
+    try:
+        connection = database.connect()
+    except ConnectionFailed:
+        return {}
+    with closing(connection):
+        return dict(
+            query(
+                connection,
+                "SELECT schemaname || '.' || relname, n_tup_ins + n_tup_upd + n_tup_del"
+                " FROM pg_stat_user_tables WHERE schemaname !~ '^pg_'",
+            )
+        )
+
+
+def shapes(database: Database) -> dict[str, str]:
+    """What changes with each table's and view's definition and file, by name.
+
+    TRUNCATE and DROP leave no rows to be counted; VACUUM and ANALYZE do not show.
+    """
+    with closing(database.connect()) as connection:
+        return dict(
+            query(
+                connection,
+                "SELECT nspname || '.' || relname, concat_ws('/', c.oid, relfilenode,"
+                " c.xmin) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+                " WHERE relkind IN ('r', 'p', 'v', 'm') AND nspname !~ '^pg_'"
+                " AND nspname <> 'information_schema'",
+            )
+        )
+
+
+def contents(database: Database, without: Mapping[str, str]) -> dict[str, str]:
+    """A checksum of the rows of these tables, each without one column; if they exist.
+
+    `without` has the columns by `schema.table`.
+    """
+    found = {}
+    with closing(database.connect()) as connection:
+        for name, column in without.items():
+            if query(connection, "SELECT to_regclass(%s)::text", name) == [(None,)]:
+                continue
+            statement = sql.SQL(
+                "SELECT count(*) || '/' || coalesce(sum(('x' || substr(md5((to_jsonb(t)"
+                " - {}::text)::text), 1, 15))::bit(60)::bigint), 0) FROM {} t"
+            ).format(sql.Literal(column), sql.Identifier(*name.split(".")))
+            ((found[name],),) = query(connection, statement)
+    return found
+
+
+def tuples(connection: Connection, oid: int) -> int:
+    """How many rows were ever written to a database, catalogues too; 0 without one.
+
+    Needs no connection to it; from PostgreSQL 15 on exact once its sessions ended.
+    """
+    rows = query(
+        connection,
+        "SELECT tup_inserted + tup_updated + tup_deleted FROM pg_stat_database"
+        " WHERE datid = %s",
+        oid,
+    )
+    return rows[0][0] if rows else 0
