@@ -23,7 +23,9 @@ from typing import Any
 import psycopg2
 import zstandard
 
-from . import archive, extensions, files, layout, listing
+from . import files, layout, listing
+from .archive import contents, extensions
+from .archive import contents as archive
 from .clock import now
 from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
@@ -567,8 +569,8 @@ def _check(
             tally = Tally(file, read)
             if structure and name != layout.LIST:
                 try:
-                    most = 0 if backup.signed else archive.limit(about["bytes"])
-                    archive.read_to_end(tally, name, pg_bin, most)
+                    most = 0 if backup.signed else contents.limit(about["bytes"])
+                    contents.read_to_end(tally, name, pg_bin, most)
                 except _Ended:
                     raise
                 except (DbmanageError, zstandard.ZstdError) as error:

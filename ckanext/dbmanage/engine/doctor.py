@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import extensions, faithful, files, left_out, owner, published, restore, switch
+from . import faithful, files, left_out, owner, published, restore, switch
+from .archive import extensions
 from .clock import now
 from .errors import words
 from .maintenance import Maintenance

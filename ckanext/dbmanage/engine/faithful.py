@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 import psycopg2
 import psycopg2.errors
 
-from . import archive, extensions, rights
-from .archive import Contents, Entry
+from .archive import contents, extensions, rights
+from .archive.contents import Contents, Entry
+from .archive.rights import Difference, Right, Rights, role_sql
 from .errors import ConnectionFailed, Refused
 from .postgres.database import (
     Connection,
@@ -30,7 +31,6 @@ from .postgres.database import (
 )
 from .postgres.programs import dump_tools, finish, running
 from .report import Warn
-from .rights import Difference, Right, Rights, role_sql
 from .site import Site
 
 #: kinds that only a superuser makes
@@ -455,7 +455,7 @@ def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Content
     with running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None
         try:
-            return archive.contents(process.stdout, "the copy")
+            return contents.contents(process.stdout, "the copy")
         finally:
             while process.stdout.read(1 << 18):
                 pass

@@ -17,8 +17,9 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from . import archive, files, lint
-from .archive import Entry
+from . import files
+from .archive import contents, lint
+from .archive.contents import Entry
 from .errors import ConnectionFailed, Damaged, ToolFailed
 from .opened import open_plain
 from .postgres.database import Connection, Database
@@ -64,7 +65,7 @@ def preview(
             if not database.is_missing():
                 raise
             connection = None
-        most = 0 if source.signed else archive.limit(path.stat().st_size)
+        most = 0 if source.signed else contents.limit(path.stat().st_size)
         try:
             if part == "database":
                 found += _compare(site, database, connection, path, kinds, most)
@@ -143,7 +144,7 @@ def _copy(
         for kind in kinds
     }
     with open_plain(path) as file:
-        found = archive.contents(file, path.name)
+        found = contents.contents(file, path.name)
         file.seek(0)
         chosen = {
             entry.name: entry
@@ -162,12 +163,12 @@ def _copy(
         arguments = ["-a", "-f-", f"-L/dev/fd/{listed}"]
         options = {"stdout": -1, "pass_fds": [listed]}
         try:
-            with archive.restoring(
+            with contents.restoring(
                 file, path.name, tools, arguments, most, **options
             ) as process:
                 script = process.stdout
                 if most:  # what pg_restore itself unpacks counts too
-                    script = archive.Bounded(script, path.name, most)
+                    script = contents.Bounded(script, path.name, most)
                 for entry in chosen.values():
                     rows = _Rows(script, entry, asked[entry.name], path.name)
                     _copy_table(cursor, rows, found.encoding)
@@ -246,7 +247,7 @@ def _compare_tables(
     def shown(names: Iterator[str]) -> set[str]:
         return {name for name in names if not name.startswith("_")}
 
-    there = shown(iter(archive.contents_of(path).tables()))
+    there = shown(iter(contents.contents_of(path).tables()))
     here: set[str] = set()
     if connection is not None:
         here = shown(

@@ -22,19 +22,8 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import (
-    archive,
-    backup,
-    extensions,
-    faithful,
-    feeding,
-    files,
-    layout,
-    lint,
-    listing,
-    signature,
-    switch,
-)
+from . import backup, faithful, files, layout, listing, signature, switch
+from .archive import contents, extensions, feeding, lint
 from .backup import Replaced
 from .disk import make_directories
 from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
@@ -217,14 +206,14 @@ def _of_file(
     part = parts[0] if parts else "database"
     if len(parts) > 1 or part == "files":
         raise Refused("a file holds one database: give --only database or datastore")
-    archive.refuse_other_formats(path)
+    contents.refuse_other_formats(path)
     if not trust:
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open_plain(path) as file:
             tally = signature.Tally(file, lambda _: None)
-            most = archive.limit(os.fstat(file.fileno()).st_size)
-            archive.read_to_end(tally, path.name, site.pg_bin, most)
+            most = contents.limit(os.fstat(file.fileno()).st_size)
+            contents.read_to_end(tally, path.name, site.pg_bin, most)
             while tally.read(1 << 18):
                 pass
     except (ToolFailed, ZstdError) as error:
@@ -255,11 +244,11 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         with closing(database.maintenance()) as connection:
             may_create(connection, database)
             sessions.refuse_foreign(site, connection, database.name)
-            archive.tools(source.archives[part], connection, site.pg_bin)
+            contents.tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
                 _refuse_mighty(connection, database.role, source.name)
-            held = archive.contents_of(source.archives[part])
-            archive.refuse_wrong_part(held, part, source.name)
+            held = contents.contents_of(source.archives[part])
+            contents.refuse_wrong_part(held, part, source.name)
             if not source.signed:
                 lint.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
@@ -285,7 +274,7 @@ def changed_owners(site: Site, source: Source) -> Iterator[str]:
     for part, path in source.archives.items():
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
-            held = archive.contents_of(path)
+            held = contents.contents_of(path)
             plan = faithful.plan(held, connection, database.role)
         yield from faithful.changed_owners(plan, source.signed)
 
@@ -294,7 +283,7 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
     for part, path in source.archives.items():
         role = site.databases[part].role if part in site.databases else ""
-        if role and (said := faithful.renamed(archive.contents_of(path), role)):
+        if role and (said := faithful.renamed(contents.contents_of(path), role)):
             yield said
     if source.backup is None:
         return
@@ -695,18 +684,18 @@ def _load(
     part = scratch.database.part
     with repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
-        most = 0 if source.signed else archive.limit(packed.stat().st_size)
-        path = archive.unpack(packed, directory, source.sha256(part), progress, most)
+        most = 0 if source.signed else contents.limit(packed.stat().st_size)
+        path = contents.unpack(packed, directory, source.sha256(part), progress, most)
         with closing(scratch.database.connect()) as connection:
-            tools = archive.tools(path, connection, site.pg_bin)
-            found = archive.contents_of(path)
+            tools = contents.tools(path, connection, site.pg_bin)
+            found = contents.contents_of(path)
             if not source.signed:  # once more: this is what is loaded
                 lint.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
-            chosen = archive.choose(found, connection, left)
+            chosen = contents.choose(found, connection, left)
             settings = f"{_settings(connection)} {unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import archive, backup, doctor, extensions, restore
+from ckanext.dbmanage.engine import backup, doctor, restore
+from ckanext.dbmanage.engine.archive import contents, extensions
+from ckanext.dbmanage.engine.archive.extensions import told
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.extensions import told
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.site import Site
 
@@ -179,5 +180,5 @@ def test_a_bare_dump_into_a_copy_says_it_too(portal: Portal, tmp_path: Path) -> 
         closing(site.databases["database"].connect()) as connection,
         pytest.raises(Refused, match="TABLE public.extent"),
     ):
-        found = archive.contents_of(file)
+        found = contents.contents_of(file)
         extensions.left_out("database", found, connection, lambda _: None)

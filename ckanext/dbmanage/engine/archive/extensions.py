@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from .errors import ConnectionFailed, Refused
-from .postgres.database import Connection, Database, closing, query, quoted
-from .report import Warn
-from .site import Site
+from ..errors import ConnectionFailed, Refused
+from ..postgres.database import Connection, Database, closing, query, quoted
+from ..report import Warn
+from ..site import Site
 
 if TYPE_CHECKING:
-    from .archive import Contents, Entry
+    from .contents import Contents, Entry
 
 #: what may be left out with an extension: it holds no data
 _ALONG = ("COMMENT", "ACL", "FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING")

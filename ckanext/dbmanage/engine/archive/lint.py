@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .archive import Contents, Entry
-from .errors import Refused
+from ..errors import Refused
+from .contents import Contents, Entry
 
 # ------------------------------------------------------------------- words of SQL
 

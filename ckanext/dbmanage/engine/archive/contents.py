@@ -25,11 +25,11 @@ from typing import IO, Any
 import zstandard
 from psycopg2.extensions import encodings
 
-from .disk import create_file
-from .errors import Damaged, Refused
-from .opened import open_plain
-from .postgres.database import Connection, query, server_major
-from .postgres.programs import (
+from ..disk import create_file
+from ..errors import Damaged, Refused
+from ..opened import open_plain
+from ..postgres.database import Connection, query, server_major
+from ..postgres.programs import (
     Tools,
     finish,
     oldest_reader,
@@ -37,7 +37,7 @@ from .postgres.programs import (
     restore_tools,
     running,
 )
-from .report import Progress
+from ..report import Progress
 
 _CHUNK = 1 << 18
 _MAGIC = b"PGDMP"

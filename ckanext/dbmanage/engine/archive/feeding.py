@@ -16,10 +16,10 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
+from ..errors import Refused, ToolFailed
+from ..postgres.database import Connection
+from ..postgres.programs import finish, running
 from . import lint
-from .errors import Refused, ToolFailed
-from .postgres.database import Connection
-from .postgres.programs import finish, running
 
 #: lines for psql alone, that newer versions write; and ours is the only transaction
 _FOR_PSQL = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
-from .archive import Entry
+from .contents import Entry
 
 #: rights by what they are about: kind, schema, name, and the owner of new objects
 Rights = dict[tuple[str, ...], list["Right"]]
