@@ -24,8 +24,9 @@ import psycopg2
 import zstandard
 
 from . import files, layout, listing
-from .archive import contents, extensions
-from .archive import contents as archive
+from .archive import extensions
+from .archive.contents import read_contents
+from .archive.unpack import limit, read_to_end
 from .clock import now
 from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
@@ -569,8 +570,8 @@ def _check(
             tally = Tally(file, read)
             if structure and name != layout.LIST:
                 try:
-                    most = 0 if backup.signed else contents.limit(about["bytes"])
-                    contents.read_to_end(tally, name, pg_bin, most)
+                    most = 0 if backup.signed else limit(about["bytes"])
+                    read_to_end(tally, name, pg_bin, most)
                 except _Ended:
                     raise
                 except (DbmanageError, zstandard.ZstdError) as error:
@@ -590,7 +591,7 @@ def _check(
 
 def _missing_tables(backup: Backup, part: str, name: str) -> list[str]:
     with open_plain(backup.path / name) as file:
-        contents = archive.contents(file, name)
+        contents = read_contents(file, name)
     held = {f"{e.schema}.{e.name}" for e in contents.entries if e.kind == "TABLE DATA"}
     return [
         f"{name}: holds no rows of table {table}, which the manifest counts"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from .archive import contents
+from .archive.unpack import read_to_end
 from .disk import whole
 from .errors import Refused
 from .postgres.database import Database, closing, quoted, server_major, unlimited
@@ -47,7 +47,7 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
     """
 
     def readable(file: IO[bytes]) -> None:
-        contents.read_to_end(file, "", site.pg_bin)
+        read_to_end(file, "", site.pg_bin)
 
     with whole(name, 0o600, readable) as out:
         to_stream(site, part, out, progress)

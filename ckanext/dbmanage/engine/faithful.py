@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import psycopg2
 import psycopg2.errors
 
-from .archive import contents, extensions, rights
-from .archive.contents import Contents, Entry
+from .archive import extensions, rights
+from .archive.contents import Contents, Entry, read_contents
 from .archive.rights import Difference, Right, Rights, role_sql
 from .errors import ConnectionFailed, Refused
 from .postgres.database import (
@@ -455,7 +455,7 @@ def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Content
     with running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None
         try:
-            return contents.contents(process.stdout, "the copy")
+            return read_contents(process.stdout, "the copy")
         finally:
             while process.stdout.read(1 << 18):
                 pass

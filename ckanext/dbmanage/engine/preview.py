@@ -18,8 +18,9 @@ import psycopg2
 from psycopg2 import sql
 
 from . import files
-from .archive import contents, lint
-from .archive.contents import Entry
+from .archive import lint, statements
+from .archive.contents import Entry, contents_of, read_contents
+from .archive.unpack import Bounded, limit, restoring
 from .errors import ConnectionFailed, Damaged, ToolFailed
 from .opened import open_plain
 from .postgres.database import Connection, Database
@@ -65,7 +66,7 @@ def preview(
             if not database.is_missing():
                 raise
             connection = None
-        most = 0 if source.signed else contents.limit(path.stat().st_size)
+        most = 0 if source.signed else limit(path.stat().st_size)
         try:
             if part == "database":
                 found += _compare(site, database, connection, path, kinds, most)
@@ -144,7 +145,7 @@ def _copy(
         for kind in kinds
     }
     with open_plain(path) as file:
-        found = contents.contents(file, path.name)
+        found = read_contents(file, path.name)
         file.seek(0)
         chosen = {
             entry.name: entry
@@ -163,12 +164,12 @@ def _copy(
         arguments = ["-a", "-f-", f"-L/dev/fd/{listed}"]
         options = {"stdout": -1, "pass_fds": [listed]}
         try:
-            with contents.restoring(
+            with restoring(
                 file, path.name, tools, arguments, most, **options
             ) as process:
                 script = process.stdout
                 if most:  # what pg_restore itself unpacks counts too
-                    script = contents.Bounded(script, path.name, most)
+                    script = Bounded(script, path.name, most)
                 for entry in chosen.values():
                     rows = _Rows(script, entry, asked[entry.name], path.name)
                     _copy_table(cursor, rows, found.encoding)
@@ -205,7 +206,7 @@ class _Rows:
         self.broken: Exception | None = None
         if not lint.COPY.fullmatch(entry.copy):  # nobody may have looked at it yet
             raise self._damaged("has more than a COPY")
-        columns = lint.columns(entry.copy)
+        columns = statements.columns(entry.copy)
         self._count = len(columns)
         self._kept = [n for n, column in enumerate(columns) if column in asked]
         self.columns = [columns[n] for n in self._kept]
@@ -247,7 +248,7 @@ def _compare_tables(
     def shown(names: Iterator[str]) -> set[str]:
         return {name for name in names if not name.startswith("_")}
 
-    there = shown(iter(contents.contents_of(path).tables()))
+    there = shown(iter(contents_of(path).tables()))
     here: set[str] = set()
     if connection is not None:
         here = shown(

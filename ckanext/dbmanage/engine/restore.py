@@ -24,6 +24,14 @@ from zstandard import ZstdError
 
 from . import backup, faithful, files, layout, listing, signature, switch
 from .archive import contents, extensions, feeding, lint
+from .archive.contents import (
+    choose,
+    contents_of,
+    refuse_other_formats,
+    refuse_wrong_part,
+    tools,
+)
+from .archive.unpack import limit, read_to_end, unpack
 from .backup import Replaced
 from .disk import make_directories
 from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
@@ -206,14 +214,14 @@ def _of_file(
     part = parts[0] if parts else "database"
     if len(parts) > 1 or part == "files":
         raise Refused("a file holds one database: give --only database or datastore")
-    contents.refuse_other_formats(path)
+    refuse_other_formats(path)
     if not trust:
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open_plain(path) as file:
             tally = signature.Tally(file, lambda _: None)
-            most = contents.limit(os.fstat(file.fileno()).st_size)
-            contents.read_to_end(tally, path.name, site.pg_bin, most)
+            most = limit(os.fstat(file.fileno()).st_size)
+            read_to_end(tally, path.name, site.pg_bin, most)
             while tally.read(1 << 18):
                 pass
     except (ToolFailed, ZstdError) as error:
@@ -244,11 +252,11 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         with closing(database.maintenance()) as connection:
             may_create(connection, database)
             sessions.refuse_foreign(site, connection, database.name)
-            contents.tools(source.archives[part], connection, site.pg_bin)
+            tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
                 _refuse_mighty(connection, database.role, source.name)
-            held = contents.contents_of(source.archives[part])
-            contents.refuse_wrong_part(held, part, source.name)
+            held = contents_of(source.archives[part])
+            refuse_wrong_part(held, part, source.name)
             if not source.signed:
                 lint.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
@@ -274,7 +282,7 @@ def changed_owners(site: Site, source: Source) -> Iterator[str]:
     for part, path in source.archives.items():
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
-            held = contents.contents_of(path)
+            held = contents_of(path)
             plan = faithful.plan(held, connection, database.role)
         yield from faithful.changed_owners(plan, source.signed)
 
@@ -283,7 +291,7 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
     for part, path in source.archives.items():
         role = site.databases[part].role if part in site.databases else ""
-        if role and (said := faithful.renamed(contents.contents_of(path), role)):
+        if role and (said := faithful.renamed(contents_of(path), role)):
             yield said
     if source.backup is None:
         return
@@ -684,18 +692,18 @@ def _load(
     part = scratch.database.part
     with repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
-        most = 0 if source.signed else contents.limit(packed.stat().st_size)
-        path = contents.unpack(packed, directory, source.sha256(part), progress, most)
+        most = 0 if source.signed else limit(packed.stat().st_size)
+        path = unpack(packed, directory, source.sha256(part), progress, most)
         with closing(scratch.database.connect()) as connection:
             tools = contents.tools(path, connection, site.pg_bin)
-            found = contents.contents_of(path)
+            found = contents_of(path)
             if not source.signed:  # once more: this is what is loaded
                 lint.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)
             faithful.refuse_lost_rows(plan, source.name)
             left = faithful.left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
-            chosen = contents.choose(found, connection, left)
+            chosen = choose(found, connection, left)
             settings = f"{_settings(connection)} {unlimited(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")

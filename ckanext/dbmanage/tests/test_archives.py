@@ -13,7 +13,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.engine.archive import contents, lint
+from ckanext.dbmanage.engine.archive import lint
+from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
+from ckanext.dbmanage.engine.archive.unpack import read_to_end
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 from ckanext.dbmanage.engine.postgres import database, programs
 from ckanext.dbmanage.engine.postgres.programs import Tools, dump_tools, installed_tools
@@ -89,7 +91,7 @@ def test_truncated_and_flipped_archives_are_damaged(
             pytest.raises(DbmanageError),
             open(broken, "rb") as file,
         ):
-            contents.read_to_end(file, "broken.dump", pg_bin)
+            read_to_end(file, "broken.dump", pg_bin)
     # the table of contents: never anything but one of our errors
     for _ in range(300):
         flipped = bytearray(whole)
@@ -97,7 +99,7 @@ def test_truncated_and_flipped_archives_are_damaged(
             flipped[chance.randrange(5, 40_000)] = chance.randrange(256)
         broken.write_bytes(flipped)
         with contextlib.suppress(Damaged, Refused):
-            lint.refuse_odd(contents.contents_of(broken), "broken.dump")
+            lint.refuse_odd(contents_of(broken), "broken.dump")
     # `pg_restore -l` passes this one
     broken.write_bytes(whole[: len(whole) - 200])
     listed = subprocess.run([PG_BIN / "pg_restore", "-l", broken], capture_output=True)
@@ -198,9 +200,9 @@ def test_smuggled_sql_is_refused_by_name(
 
 def test_what_hides_in_comments_and_quotes() -> None:
     def odd(statement: str, kind: str = "TABLE", copy: str = "") -> bool:
-        entry = contents.Entry(1, kind, "public", "t", "o", statement, copy, bool(copy))
+        entry = Entry(1, kind, "public", "t", "o", statement, copy, bool(copy))
         try:
-            lint.refuse_odd(contents.Contents((1, 14), "", [entry]), "x")
+            lint.refuse_odd(Contents((1, 14), "", [entry]), "x")
         except Refused:
             return True
         return False

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine import backup, doctor, restore
-from ckanext.dbmanage.engine.archive import contents, extensions
+from ckanext.dbmanage.engine.archive import extensions
+from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import told
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import closing
@@ -180,5 +181,5 @@ def test_a_bare_dump_into_a_copy_says_it_too(portal: Portal, tmp_path: Path) -> 
         closing(site.databases["database"].connect()) as connection,
         pytest.raises(Refused, match="TABLE public.extent"),
     ):
-        found = contents.contents_of(file)
+        found = contents_of(file)
         extensions.left_out("database", found, connection, lambda _: None)

@@ -17,7 +17,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine import backup, faithful, restore, switch
-from ckanext.dbmanage.engine.archive import contents, rights
+from ckanext.dbmanage.engine.archive import rights
+from ckanext.dbmanage.engine.archive.contents import Entry
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository import Repository
@@ -585,7 +586,7 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
 
 def test_rights_are_read_and_never_run_as_they_stand() -> None:
     def read(statement: str) -> list[str]:
-        entry = contents.Entry(1, "ACL", "public", "TABLE t", "o", statement, "")
+        entry = Entry(1, "ACL", "public", "TABLE t", "o", statement, "")
         return [right.sql() for right in rights.read(entry)]
 
     assert read(

@@ -17,6 +17,13 @@ import zstandard
 from ckanext.dbmanage import records
 from ckanext.dbmanage.engine import faithful, preview
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
+from ckanext.dbmanage.engine.archive.contents import (
+    Contents,
+    Entry,
+    choose,
+    contents_of,
+)
+from ckanext.dbmanage.engine.archive.unpack import limit, read_to_end, unpack
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
 
@@ -56,7 +63,7 @@ def dump(name: str, file: Path, *options: str) -> Path:
 
 def load(file: Path, name: str, scan: bool = True) -> None:
     """What a restore does with an archive that nobody signed."""
-    found = contents.contents_of(file)
+    found = contents_of(file)
     if scan:
         lint.refuse_odd(found, file.name)
     connection = psycopg2.connect(f"{OWN}/{name}")
@@ -67,7 +74,7 @@ def load(file: Path, name: str, scan: bool = True) -> None:
         left = faithful.left_out(
             faithful.plan(found, connection, role), found, connection
         )
-        chosen = contents.choose(found, connection, left)
+        chosen = choose(found, connection, left)
         connection.rollback()
         listed.write_text("\n".join(chosen) + "\n")
         arguments = ["-O", "-e", "-L", str(listed), "-f-", str(file)]
@@ -142,7 +149,7 @@ def test_no_entry_ends_the_transaction_for_the_next(
     patched(file, TABLE, TABLE + end)
     patched(file, TABLE.replace(b".t", b".u"), f"DROP DATABASE {victim};".encode())
     with pytest.raises(Refused):
-        lint.refuse_odd(contents.contents_of(file), file.name)
+        lint.refuse_odd(contents_of(file), file.name)
     with pytest.raises((Refused, ToolFailed)):
         load(file, copy := database(), scan=False)
     assert exists(victim)
@@ -157,7 +164,7 @@ def test_only_known_kinds(
     file = dump(source, tmp_path / "kind.dump")
     patched(file, b"TABLE", kind)
     with pytest.raises(Refused, match="is of a kind that no pg_dump writes"):
-        lint.refuse_odd(contents.contents_of(file), file.name)
+        lint.refuse_odd(contents_of(file), file.name)
 
 
 def test_integers_are_read_as_pg_restore_reads_them(
@@ -174,11 +181,11 @@ def test_integers_are_read_as_pg_restore_reads_them(
     ):
         (tmp_path / "odd.dump").write_bytes(content.replace(old, odd + TABLE))
         with pytest.raises(Damaged):
-            contents.contents_of(tmp_path / "odd.dump")
+            contents_of(tmp_path / "odd.dump")
     # a text that ends earlier for pg_restore
     (tmp_path / "odd.dump").write_bytes(content.replace(b"a integer", b"a int\0ger"))
     with pytest.raises(Damaged):
-        contents.contents_of(tmp_path / "odd.dump")
+        contents_of(tmp_path / "odd.dump")
 
 
 def test_rows_that_are_sql(database: Callable[..., str], tmp_path: Path) -> None:
@@ -187,7 +194,7 @@ def test_rows_that_are_sql(database: Callable[..., str], tmp_path: Path) -> None
     run(source, f"INSERT INTO t VALUES ('ALTER DATABASE {victim} RENAME TO x')")
     file = dump(source, tmp_path / "rows.dump", "--inserts")
     with pytest.raises(Refused, match="without --inserts"):
-        lint.refuse_odd(contents.contents_of(file), file.name)
+        lint.refuse_odd(contents_of(file), file.name)
     with pytest.raises(Refused, match="says 'INSERT INTO"):
         load(file, database(), scan=False)
 
@@ -204,7 +211,7 @@ def test_rows_that_call_themselves_large_objects(
     patched(file, b"TABLE DATA", b"BLOBS")
     patched(file, copy, b"")
     patched(file, drop, drop + b" " * len(b" DATA" + copy))  # rows stay where they are
-    lint.refuse_odd(contents.contents_of(file), file.name)
+    lint.refuse_odd(contents_of(file), file.name)
     with pytest.raises(Refused, match="says 'DROP DATABASE"):
         load(file, database())
     assert exists(victim)
@@ -263,7 +270,7 @@ def test_peoples_own_words_are_no_sql(
     bin = Path(os.environ[version]) if version else PG_BIN
     file = tmp_path / "words.dump"
     client(bin / "pg_dump", f"{OWN}/{source}", "-Fc", "-Z0", "-f", file)
-    lint.refuse_odd(contents.contents_of(file), file.name)
+    lint.refuse_odd(contents_of(file), file.name)
     if version:
         return  # its pg_restore is a test of its own
     load(file, copy := database())
@@ -284,9 +291,9 @@ def test_large_objects_of_newer_versions() -> None:
     """pg_dump 17 writes their numbers, a line each, and pg_restore makes SQL of them."""
 
     def odd(statement: str) -> bool:
-        entry = contents.Entry(1, "BLOB METADATA", "", "77..78", "o", statement, "")
+        entry = Entry(1, "BLOB METADATA", "", "77..78", "o", statement, "")
         try:
-            lint.refuse_odd(contents.Contents((1, 16), "", [entry]), "x")
+            lint.refuse_odd(Contents((1, 16), "", [entry]), "x")
         except Refused:
             return True
         return False
@@ -307,9 +314,9 @@ def test_the_scan_is_linear() -> None:
     ):
         for statement, copy in ((text, ""), ("", text)):
             kind = "TABLE DATA" if copy else "FUNCTION"
-            entry = contents.Entry(1, kind, "s", "t", "o", statement, copy)
+            entry = Entry(1, kind, "s", "t", "o", statement, copy)
             with pytest.raises(Refused) if copy else pytest.raises((Refused, Flat)):
-                lint.refuse_odd(contents.Contents((1, 14), "", [entry]), "x")
+                lint.refuse_odd(Contents((1, 14), "", [entry]), "x")
                 raise Flat
     assert time.process_time() - begun < 20
 
@@ -332,12 +339,12 @@ def test_a_small_file_does_not_fill_the_disk(
     whole = dump(source, tmp_path / "whole.dump").read_bytes()
     file = tmp_path / "bomb.dump.zst"
     file.write_bytes(zstandard.compress(whole))
-    most = contents.limit(file.stat().st_size)
+    most = limit(file.stat().st_size)
     assert most < len(whole) / 2
     with open(file, "rb") as packed, pytest.raises(Refused, match="zstd -d"):
-        contents.read_to_end(packed, file.name, str(PG_BIN), most)
+        read_to_end(packed, file.name, str(PG_BIN), most)
     with pytest.raises(Refused, match="zstd -d"):
-        contents.unpack(file, tmp_path, "", lambda *_: None, most)
+        unpack(file, tmp_path, "", lambda *_: None, most)
     live = psycopg2.connect(f"{OWN}/{database()}")
     kinds = tuple(k for k in records.KINDS if k.table == "package")
     with live.cursor() as cursor, pytest.raises(Refused, match="zstd -d"):
@@ -352,7 +359,7 @@ def test_a_table_of_contents_has_a_bound(tmp_path: Path) -> None:
     file = tmp_path / "bomb.dump.zst"
     file.write_bytes(zstandard.compress(head + number(10**6) + nothing * 10**6))
     with pytest.raises(Refused, match="zstd -d"):
-        contents.contents_of(file)
+        contents_of(file)
 
 
 # ---------------------------------------------------------------------- encodings
@@ -371,7 +378,7 @@ def test_archives_in_their_own_encoding(
         "INSERT INTO package VALUES ('é', 'active', '2', 'ü'), ('b', 'active', '2', 'ü')",
     )
     file = dump(source, tmp_path / "latin.dump")
-    found = contents.contents_of(file)
+    found = contents_of(file)
     assert found.encoding == encoding
     assert found.tables() == {"Übersicht", "package"}
     load(file, copy := database(options))
@@ -403,6 +410,6 @@ def test_a_portal_in_another_schema_is_not_backed_up(
     "copy", ['COPY public.package (U&"a") FROM stdin;\n', "COPY public.package (a\n"]
 )
 def test_a_preview_reads_rows_of_pg_dump_alone(copy: str) -> None:
-    entry = contents.Entry(1, "TABLE DATA", "public", "package", "", "", copy)
+    entry = Entry(1, "TABLE DATA", "public", "package", "", "", copy)
     with pytest.raises(Damaged, match="more than a COPY"):
         preview._Rows(io.BytesIO(copy.encode()), entry, {"a"}, "x.dump")

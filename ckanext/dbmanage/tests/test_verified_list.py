@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine import files, links, listing
-from ckanext.dbmanage.engine.archive import contents
+from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.repository import Backup
 
@@ -246,9 +246,9 @@ def test_what_is_loaded_is_what_was_verified(tmp_path: Path, suffix: str) -> Non
     inside.mkdir()
     packed.write_bytes(good)
     sum = hashlib.sha256(good).hexdigest()
-    plain = contents.unpack(packed, inside, sum, lambda *_: None)
+    plain = unpack(packed, inside, sum, lambda *_: None)
     assert plain.parent == inside and plain.read_bytes() == b"PGDMP good"
     plain.unlink()
     packed.write_bytes(evil)
     with pytest.raises(Damaged, match="was changed"):
-        contents.unpack(packed, inside, sum, lambda *_: None)
+        unpack(packed, inside, sum, lambda *_: None)

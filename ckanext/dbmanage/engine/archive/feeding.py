@@ -20,6 +20,7 @@ from ..errors import Refused, ToolFailed
 from ..postgres.database import Connection
 from ..postgres.programs import finish, running
 from . import lint
+from .statements import Odd, Statement, Statements
 
 #: lines for psql alone, that newer versions write; and ours is the only transaction
 _FOR_PSQL = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n")
@@ -38,7 +39,7 @@ def load(connection: Connection, arguments: list[str], name: str) -> str:
             with connection:
                 _feed(connection, process.stdout)
                 return finish(process, f"reading {name}")
-        except lint.Odd as odd:
+        except Odd as odd:
             raise Refused(lint.refusal(name, f"what it holds {odd}")) from None
         except psycopg2.Error as error:
             raise ToolFailed(
@@ -47,7 +48,7 @@ def load(connection: Connection, arguments: list[str], name: str) -> str:
 
 
 def _feed(connection: Connection, script: IO[bytes]) -> None:
-    statements = lint.Statements()
+    statements = Statements()
     for line in iter(script.readline, b""):
         if statements.between and _FOR_PSQL.fullmatch(line):
             continue
@@ -58,7 +59,7 @@ def _feed(connection: Connection, script: IO[bytes]) -> None:
         _send(connection, statement, script)
 
 
-def _send(connection: Connection, statement: lint.Statement, script: IO[bytes]) -> None:
+def _send(connection: Connection, statement: Statement, script: IO[bytes]) -> None:
     with connection.cursor() as cursor:
         text = statement.text.encode("latin-1")
         if lint.COPY.fullmatch(statement.text):
@@ -71,7 +72,7 @@ def _send(connection: Connection, statement: lint.Statement, script: IO[bytes]) 
             outer = b"$dbm_" + secrets.token_hex(8).encode() + b"$"
             cursor.execute(b"DO " + outer + b"BEGIN " + inner + b"; END" + outer)
     if connection.info.transaction_status != TRANSACTION_STATUS_INTRANS:
-        raise lint.Odd("ended the transaction")
+        raise Odd("ended the transaction")
 
 
 class _Rows:

@@ -10,217 +10,11 @@ can hide anything. Must not know how an archive is read or loaded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ..errors import Refused
 from .contents import Contents, Entry
-
-# ------------------------------------------------------------------- words of SQL
-
-#: kind and value: `word` in lower case, `name` (quoted), `text` and `escaped` literals,
-#: `sign`
-Token = tuple[str, str]
-
-_OPENING = re.compile(
-    r"(?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)"
-    r"|(?P<comment>/\*)"
-    r"|(?P<escaped>[eE]')"
-    r"|(?P<unicode>[uU]&['\"])"
-    r"|(?P<text>')"
-    r'|(?P<name>")'
-    r"|(?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)"
-    r"|(?P<number>\$?[0-9]+)"
-    r"|(?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$)"
-    r"|(?P<sign>.)",
-    re.DOTALL | re.ASCII,
-)
-_IN_COMMENT = re.compile(r"/\*|\*/")
-_IN_ESCAPED = re.compile(r"\\.|''|'", re.DOTALL)
-
-
-class Odd(Exception):
-    """What a dump of a CKAN does not have; its text goes on after an entry's name."""
-
-
-@dataclass
-class Statement:
-    """One statement, without what stands before it: its text, its words."""
-
-    text: str
-    tokens: list[Token]
-
-    def words(self, count: int) -> str:
-        """The unquoted words that it begins with, at most `count`, in lower case."""
-        found = []
-        for kind, value in self.tokens[:count]:
-            if kind != "word":
-                break
-            found.append(value)
-        return " ".join(found)
-
-
-@dataclass
-class Statements:
-    """Cuts SQL into statements while it comes in, whole lines at a time.
-
-    `lenient` lets names and literals with Unicode escapes through.
-    """
-
-    lenient: bool = False
-    _text: list[str] = field(default_factory=list)
-    _tokens: list[Token] = field(default_factory=list)
-    _open: str = ""  # the kind of token that a line ended in
-    _mark: str = ""  # what ends it
-    _value: list[str] = field(default_factory=list)
-    _comments: int = 0  # in each other
-    _parentheses: int = 0
-    _body: int = 0  # of BEGIN ATOMIC: itself and each CASE in it
-
-    @property
-    def between(self) -> bool:
-        """Whether nothing is begun: no statement, no comment."""
-        return not self._tokens and not self._open
-
-    def feed(self, text: str) -> Iterator[Statement]:
-        """The statements that end in this text. Raises Odd."""
-        at = 0
-        while at < len(text):
-            if self._open:
-                at = self._go_on(text, at)
-                continue
-            match = _OPENING.match(text, at)
-            assert match is not None
-            kind, found = match.lastgroup or "", match.group()
-            at = match.end()
-            if kind == "space":
-                self._keep(found)
-            elif kind == "comment":
-                self._keep(" ")
-                self._open, self._comments = kind, 1
-            elif kind == "unicode":
-                if not self.lenient:
-                    raise Odd(f"says {found[:2]!r} before a quote")
-                at -= 1
-            elif kind in ("escaped", "text", "name", "dollar"):
-                self._text.append(found)
-                self._open, self._mark, self._value = kind, found[-1], []
-                if kind == "dollar":
-                    self._mark = found
-            else:
-                value = found.lower() if kind == "word" else found
-                self._count(kind, value)
-                self._tokens.append((kind, value))
-                self._text.append(found)
-                if value == ";" and not self._inside():
-                    yield self._taken()
-
-    def end(self) -> Iterator[Statement]:
-        """What stands after the last semicolon. Raises Odd."""
-        if self._open:
-            raise Odd(f"has a {_CALLED[self._open]} that does not end")
-        if self._tokens:
-            yield self._taken()
-
-    def _taken(self) -> Statement:
-        found = Statement("".join(self._text), self._tokens)
-        self._text, self._tokens = [], []
-        self._parentheses = self._body = 0
-        return found
-
-    def _inside(self) -> bool:
-        """Whether a semicolon here is one of a rule's or a function's statements."""
-        rule = self._parentheses > 0 and makes(self._tokens, "rule")
-        return rule or self._body > 0
-
-    def _count(self, kind: str, value: str) -> None:
-        if kind == "sign":
-            self._parentheses += {"(": 1, ")": -1}.get(value, 0)
-        elif kind != "word":
-            return
-        elif self._body:
-            self._body += {"case": 1, "end": -1}.get(value, 0)
-        elif value == "atomic" and self._tokens[-1:] == [("word", "begin")]:
-            routine = makes(self._tokens, "function", "procedure")
-            self._body = int(routine and not self._parentheses)
-
-    def _keep(self, text: str) -> None:
-        if self._tokens:
-            self._text.append(text)
-
-    def _go_on(self, text: str, at: int) -> int:
-        """Goes on inside a comment, a literal or a quoted name; where it stopped."""
-        if self._open == "comment":
-            for match in _IN_COMMENT.finditer(text, at):
-                self._comments += 1 if match.group() == "/*" else -1
-                if not self._comments:
-                    self._open = ""
-                    return match.end()
-            return len(text)
-        end = self._end_of_quoted(text, at)
-        stop = len(text) if end < 0 else end
-        self._value.append(text[at:stop])
-        self._text.append(text[at:stop])
-        if end < 0:
-            return stop
-        self._text.append(self._mark)
-        value = "".join(self._value)
-        if self._open in ("text", "name"):
-            value = value.replace(self._mark * 2, self._mark)
-        kind = "text" if self._open == "dollar" else self._open
-        if kind == "text" and self._tokens and self._tokens[-1][0] == kind:
-            value = self._tokens.pop()[1] + value  # a literal on two lines
-        self._tokens.append((kind, value))
-        self._open = ""
-        return stop + len(self._mark)
-
-    def _end_of_quoted(self, text: str, at: int) -> int:
-        if self._open == "dollar":
-            return text.find(self._mark, at)
-        if self._open == "escaped":
-            for match in _IN_ESCAPED.finditer(text, at):
-                if match.group() == "'":
-                    return match.start()
-            return -1
-        end = text.find(self._mark, at)
-        while end >= 0 and text.startswith(self._mark, end + 1):
-            end = text.find(self._mark, end + 2)
-        return end
-
-
-_CALLED = {
-    "comment": "comment",
-    "name": "quoted name",
-    "text": "literal",
-    "escaped": "literal",
-    "dollar": "literal",
-}
-
-
-def makes(tokens: list[Token], *kinds: str) -> bool:
-    """Whether a statement makes an object of one of these kinds."""
-    words = [value if kind == "word" else "" for kind, value in tokens[:4]]
-    if words[1:3] == ["or", "replace"]:
-        words = [words[0], *words[3:]]
-    return words[:1] == ["create"] and words[1:2] != [] and words[1] in kinds
-
-
-def columns(copy: str) -> list[str]:
-    """The names of the columns of a COPY of pg_dump."""
-    tokens = [token for found in Statements().feed(copy) for token in found.tokens]
-    if ("sign", "(") not in tokens:
-        return []
-    named = tokens[tokens.index(("sign", "(")) : tokens.index(("sign", ")"))]
-    return [value for kind, value in named if kind in ("word", "name")]
-
-
-# -------------------------------------------------------------------- what is odd
-
-
-def _set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
+from .statements import Odd, Statement, Statements, Token, makes, words_of
 
 #: every kind that pg_dump 14 to 18 writes (ArchiveEntry in its pg_dump.c), and BLOB
 #: COMMENTS of older ones
@@ -239,15 +33,24 @@ KINDS = frozenset({
     "TEXT SEARCH CONFIGURATION", "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER",
     "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
 })  # fmt: skip
+
+
 #: left out of every restore of an unsigned archive, see `faithful`
 _SKIPPED = frozenset(
     k for k in KINDS if k.startswith(("EVENT TRIGGER", "SUBSCRIPTION"))
 )
+
+
 #: of the database itself, which pg_restore makes only with -C; so what others say of it
 _OF_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
+
+
 _SAID_OF = ("ACL", "COMMENT", "SECURITY LABEL")
 
+
 _NOT_HERE = r"database|role|user(?! mapping)|group|tablespace|subscription|system"
+
+
 _STARTS = re.compile(
     r"create (?:or replace )?(?:(?:unlogged|foreign|materialized|unique|constraint"
     r"|trusted|procedural|default|recursive)\b )*"
@@ -261,8 +64,10 @@ _STARTS = re.compile(
     rf"|(?:comment|security label) on (?!{_NOT_HERE})"
     r"|(?:grant|revoke)\b|refresh materialized view\b"
 )
+
+
 #: the settings that pg_restore makes, and what an archive's own may be
-_SETTINGS = _set(
+_SETTINGS = words_of(
     """
     check_function_bodies client_encoding client_min_messages
     default_table_access_method default_tablespace default_with_oids
@@ -271,47 +76,73 @@ _SETTINGS = _set(
     xmloption
     """
 )
-_CALLS = _set(
+
+
+_CALLS = words_of(
     """
     setval lo_create lo_open lowrite lo_close pg_restore_relation_stats
     pg_restore_attribute_stats
     """
 )
-_HAVE_RIGHTS = _set(
+
+
+_HAVE_RIGHTS = words_of(
     """
     table sequence schema function procedure type domain language large foreign tables
     sequences functions types schemas
     """
 )
+
+
 #: literals in literals that a function's body is looked at in
 _NESTED = 4
+
+
 #: what a rule and a function with BEGIN ATOMIC are made of
-_IN_BODY = _set("select insert update delete merge values with return notify table end")
+_IN_BODY = words_of(
+    "select insert update delete merge values with return notify table end"
+)
+
+
 #: functions that reach beyond the database, or run SQL out of a text
 _NEVER = re.compile(
     r"pg_terminate_backend|pg_cancel_backend|pg_reload_conf|pg_rotate_logfile"
     r"|pg_promote|lo_import|lo_export|ts_stat|ts_rewrite"
     r"|query_to_xml(?:schema|_and_xmlschema)?|pg_file_(?:write|rename|unlink|sync)"
 )
+
+
 #: the same, where they are called: a table may have such a name
 _NEVER_CALLED = re.compile(
     r"connectby|crosstab[234]?|xpath_table"
     r"|dblink(?:_(?:connect(?:_u)?|exec|open|fetch|send_query|get_result|close))?"
 )
+
+
 _FILES = re.compile(r"pg_(?:read|write|ls|stat)_")
+
+
 _LANGUAGE = re.compile(r"c|internal|pl\w*u")
+
+
 _PAIRS = re.compile(
     rf"\b(?:create|alter|drop) (?:{_NOT_HERE})\b|\breassign owned\b"
     r"|\bset (?:local |session )?role\b"
     r"|\bset (?:local |session )?session authorization\b"
 )
+
+
 _QUOTED_NAME = r'(?:"[^"]*(?:""[^"]*)*"|[^\W\d][\w$]*)'
+
+
 COPY = re.compile(
     rf"COPY {_QUOTED_NAME}(?:\.{_QUOTED_NAME})?"
     rf" (?:\({_QUOTED_NAME}(?:, {_QUOTED_NAME})*\))? ?FROM stdin;\s*"
 )
+
+
 #: in all others a byte of a sign may be part of a letter, or nobody knows them
-_ENCODINGS = _set(
+_ENCODINGS = words_of(
     """
     EUC_CN EUC_JIS_2004 EUC_JP EUC_KR EUC_TW ISO_8859_5 ISO_8859_6 ISO_8859_7
     ISO_8859_8 KOI8R KOI8U LATIN1 LATIN10 LATIN2 LATIN3 LATIN4 LATIN5 LATIN6 LATIN7

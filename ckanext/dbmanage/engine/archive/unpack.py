@@ -1,250 +1,36 @@
-"""Archives of `pg_dump -Fc`: what is in them, whether they are whole, what is odd.
-
-Reads the table of contents itself, entry by entry, so that the SQL an entry carries
-is seen exactly as pg_restore will send it. The layout is that of PostgreSQL's
-src/bin/pg_dump/pg_backup_archiver.c (ReadHead, ReadToc), archive versions 1.12 to
-1.16. An archive is hostile input until a signature of this site vouches for it.
-"""
+"""Archives unpacked and handed to pg_restore, within bounds."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shlex
 import shutil
-import struct
-import sys
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
-from psycopg2.extensions import encodings
 
 from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..opened import open_plain
-from ..postgres.database import Connection, query, server_major
-from ..postgres.programs import (
-    Tools,
-    finish,
-    oldest_reader,
-    reading_tools,
-    restore_tools,
-    running,
-)
+from ..postgres.programs import Tools, finish, reading_tools, running
 from ..report import Progress
+from .contents import AT_LEAST, CHUNK, MAGIC, TIMES
 
-_CHUNK = 1 << 18
-_MAGIC = b"PGDMP"
-#: a sign and four bytes, on every machine that PostgreSQL runs on
-_INTEGER_AS_WRITTEN = struct.Struct("<BI")
-#: pg_restore keeps a byte for each number up to the largest
-_IDS = 1 << 26
-#: what is compressed may grow to so many times its size, and to so much at least
-_TIMES, _AT_LEAST = 250, 16 << 20
 #: room on the disk that is left to others, and how often it is looked at
 _ROOM, _LOOK_EVERY = 1 << 30, 32 << 20
+
+
 #: of one text in the table of contents; a view of a million characters is none of ours
-_MAX_TEXT = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One object of an archive: `statement` makes it, `copy` is its COPY.
-
-    `drop` is the statement that would drop it, which names it as SQL must; `needs` are
-    the ids of the entries that it depends on; `has_data` tells that pg_restore looks
-    for data of it further on.
-    """
-
-    id: int
-    kind: str
-    schema: str
-    name: str
-    owner: str
-    statement: str
-    copy: str
-    drop: str = ""
-    tablespace: str = ""
-    needs: frozenset[int] = frozenset()
-    has_data: bool = False
-
-    def __str__(self) -> str:
-        name = f"{self.schema}.{self.name}" if self.schema else self.name
-        printable = name.encode("utf-8", "backslashreplace").decode()
-        return f"{self.kind} {' '.join(printable.split())}"
-
-
-@dataclass(frozen=True)
-class Contents:
-    """An archive's table of contents; `encoding` is what PostgreSQL calls it.
-
-    `server` and `program` are the versions of its server and of pg_dump.
-    """
-
-    version: tuple[int, int]
-    database: str
-    entries: list[Entry]
-    server: str = ""
-    program: str = ""
-    encoding: str = "UTF8"
-
-    def tables(self, schema: str = "public") -> set[str]:
-        """The names of the tables in a schema."""
-        return {
-            e.name for e in self.entries if e.kind == "TABLE" and e.schema == schema
-        }
-
-
-# ---------------------------------------------------------------- table of contents
-
-
-class _Reader:
-    """The basic values of the format: bytes, integers, texts.
-
-    Read as pg_restore reads them (ReadInt, ReadStr); what it and this could take for
-    different things is damage.
-    """
-
-    def __init__(self, stream: Any, name: str) -> None:
-        self._stream, self._name = stream, name
-
-    def bytes(self, size: int) -> bytes:
-        chunks = []
-        while size:
-            chunk = self._stream.read(size)
-            if not chunk:
-                raise Damaged(self._name, ["its table of contents ends too early"])
-            chunks.append(chunk)
-            size -= len(chunk)
-        return b"".join(chunks)
-
-    def byte(self) -> int:
-        return self.bytes(1)[0]
-
-    def integer(self) -> int:
-        sign, value = _INTEGER_AS_WRITTEN.unpack(self.bytes(_INTEGER_AS_WRITTEN.size))
-        # pg_restore's sum wraps at 32 bits, and any sign but zero is a minus
-        if sign > 1 or value >= 1 << 31:
-            raise self.unreadable()
-        return -value if sign else value
-
-    def text(self) -> bytes | None:
-        size = self.integer()
-        if size < 0:
-            return None
-        if size > _MAX_TEXT:
-            raise self.unreadable()
-        found = self.bytes(size)
-        if b"\0" in found:  # where a text ends for pg_restore
-            raise self.unreadable()
-        return found
-
-    def unreadable(self) -> Damaged:
-        return Damaged(self._name, ["its table of contents is not readable"])
-
-
-def contents(file: Any, name: str) -> Contents:
-    """The table of contents of an archive open for reading.
-
-    Raises Damaged, ZstdError; Refused for an archive newer than is known here.
-    """
-    size = os.fstat(file.fileno()).st_size
-    reader = _Reader(unpacked(file, name, limit(size)), name)
-    if reader.bytes(5) != _MAGIC:
-        raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
-    version = (reader.byte(), reader.byte())
-    reader.byte()  # revision
-    oldest_reader(version)
-    if version < (1, 12):
-        raise Refused(f"{name} was written by a pg_dump older than PostgreSQL 9")
-    if reader.byte() != _INTEGER_AS_WRITTEN.size - 1:
-        raise reader.unreadable()
-    offset_size = reader.byte()
-    if reader.byte() != 1:
-        raise Damaged(name, ["it is not an archive in pg_dump's custom format"])
-    if version >= (1, 15):
-        reader.byte()  # compression algorithm
-    else:
-        reader.integer()  # compression level
-    for _ in range(7):  # when it was made
-        reader.integer()
-    database = reader.text() or b""
-    server = reader.text() or b""
-    program = reader.text() or b""
-    count = reader.integer()
-    found = [_entry(reader, version, offset_size) for _ in range(count)]
-    ids = {number for number, *_ in found}
-    # `pg_restore -L` would take both of one number
-    if len(ids) != len(found) or min(ids, default=1) < 1 or max(ids, default=1) > _IDS:
-        raise reader.unreadable()
-    encoding = _encoding(found)
-    codec = "utf-8" if encoding == "SQL_ASCII" else encodings.get(encoding, "utf-8")
-
-    def decoded(text: bytes) -> str:
-        return text.decode(codec, "surrogateescape")
-
-    entries = [
-        # the same few kinds and schemas, over and over
-        Entry(number, *map(sys.intern, map(decoded, texts)), needs, has_data)  # pyright: ignore
-        for number, has_data, needs, *texts in found
-    ]
-    about = (decoded(server), decoded(program), encoding)
-    return Contents(version, decoded(database), entries, *about)
-
-
-def _encoding(found: list[Any]) -> str:
-    """What pg_restore takes for the encoding of all texts (processEncodingEntry)."""
-    name = "UTF8"
-    for _, _, _, kind, _, _, _, statement, *_ in found:
-        if kind == b"ENCODING":
-            quoted = statement.split(b"'")
-            name = quoted[1].decode("ascii", "replace") if len(quoted) > 2 else ""
-    return re.sub(r"[^A-Z0-9_]", "", name.upper())
-
-
-def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Any:
-    number = reader.integer()
-    has_data = reader.integer() != 0
-    reader.text()  # oid of the catalogue
-    reader.text()  # of the object
-    name, kind = reader.text(), reader.text()
-    reader.integer()  # section
-    statement = reader.text()
-    drop = reader.text()  # which is never run here
-    copy, schema = reader.text(), reader.text()
-    tablespace = reader.text()
-    if version >= (1, 14):
-        reader.text()  # table access method
-    if version >= (1, 16):
-        reader.integer()  # relation kind
-    owner = reader.text()
-    reader.text()  # with oids
-    needs = set()
-    while (need := reader.text()) is not None:
-        needs.add(int(need) if need.isdigit() and len(need) < 10 else 0)
-    reader.bytes(1 + offset_size)  # where the data are
-    texts = (kind, schema, name, owner, statement, copy, drop, tablespace)
-    return (number, has_data, frozenset(needs), *(text or b"" for text in texts))
-
-
-def contents_of(path: Path) -> Contents:
-    """The table of contents of an archive's file. Raises as `contents`, and OSError."""
-    with open_plain(path) as file:
-        return contents(file, path.name)
-
-
-# ------------------------------------------------------------------------- reading
+MAX_TEXT = 64 << 20
 
 
 def limit(packed: int) -> int:
     """How many bytes may come out of `packed` ones that nobody vouches for."""
-    return _AT_LEAST + packed * _TIMES
+    return AT_LEAST + packed * TIMES
 
 
 def unpacked(file: Any, name: str, most: int = 0) -> Any:
@@ -277,7 +63,7 @@ class Bounded:
         self._left -= len(chunk)
         if self._left < 0:
             raise Refused(
-                f"{self._name} grows to more than {_TIMES} times its size when it is "
+                f"{self._name} grows to more than {TIMES} times its size when it is "
                 "unpacked, and carries no signature of this site: if you know what it "
                 f"is, unpack it yourself (`zstd -d {shlex.quote(self._name)}`)"
             )
@@ -304,7 +90,7 @@ def restoring(
     def feed(out: IO[bytes]) -> None:
         try:
             with suppress(BrokenPipeError), out:
-                while chunk := stream.read(_CHUNK):
+                while chunk := stream.read(CHUNK):
                     out.write(chunk)
         except Exception as error:  # it belongs into the other thread
             broken.append(error)
@@ -330,7 +116,7 @@ def read_to_end(file: Any, name: str, pg_bin: str, most: int = 0) -> None:
     """
     stream = unpacked(file, name, most)
     head = stream.read(7)
-    if len(head) < 7 or head[:5] != _MAGIC:
+    if len(head) < 7 or head[:5] != MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
     tools = reading_tools((head[5], head[6]), pg_bin)
     # "-l" would pass a truncated archive: only reading all of it tells
@@ -378,11 +164,11 @@ def unpack(
         hashed = Hashed()
         stream = unpacked(hashed, path.name, most)
         try:
-            while chunk := stream.read(_CHUNK):
-                if written % _LOOK_EVERY < _CHUNK:
+            while chunk := stream.read(CHUNK):
+                if written % _LOOK_EVERY < CHUNK:
                     _refuse_full(directory, path.name)
                 written += out.write(chunk)
-            while hashed.read(_CHUNK):
+            while hashed.read(CHUNK):
                 pass
         except zstandard.ZstdError as error:
             raise Damaged(path.name, [str(error)]) from error
@@ -400,81 +186,3 @@ def _refuse_full(directory: Path, name: str) -> None:
             f"{disk.free >> 20} MB are left of {disk.total >> 20}. Make room there, "
             "or set ckanext.dbmanage.repository to a directory on a larger disk"
         )
-
-
-# -------------------------------------------------------------------- what it is not
-
-
-def refuse_other_formats(path: Path) -> None:
-    """Refuses what is no archive of `pg_dump -Fc`, with the reason. Raises Refused."""
-    with open_plain(path) as file:
-        stream: Any = file
-        head = file.read(512)
-        if head[:4] == b"\x28\xb5\x2f\xfd":
-            if path.suffix != ".zst":
-                raise Refused(
-                    f"{path.name} is compressed by zstd: let its name end in .zst"
-                )
-            file.seek(0)
-            stream = unpacked(file, path.name)
-            with suppress(zstandard.ZstdError):
-                head = stream.read(512)
-    if head[:5] == _MAGIC:
-        return
-    if head[257:262] == b"ustar":
-        what = "is a tar archive"
-    elif head[:2] == b"\x1f\x8b":
-        what = "is compressed by gzip, so most likely plain SQL"
-    elif re.match(
-        rb"\s*(--|/\*|\\|(SET|CREATE|BEGIN|SELECT|DROP|ALTER|COPY)\b)", head, re.I
-    ):
-        what = "is plain SQL"
-    else:
-        raise Refused(f"{path.name} is not an archive of pg_dump -Fc")
-    raise Refused(
-        f"{path.name} {what}. Only archives of `pg_dump -Fc` are restored: plain SQL "
-        "must be run by psql, which obeys commands hidden in the data (CVE-2025-8714) "
-        "and cannot tell a whole file from a cut one. Make an archive with "
-        "`ckan db dump FILE` or `pg_dump -Fc`"
-    )
-
-
-def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
-    """Refuses the DataStore's archive for the main database, and the reverse."""
-    main = {"package", "user"} <= found.tables()
-    if part == "database" and not main:
-        raise Refused(
-            f"{name} holds no tables `package` and `user`, so it is not a dump of "
-            "CKAN's main database (the DataStore's goes by `--only datastore`)"
-        )
-    if part == "datastore" and main:
-        raise Refused(
-            f"{name} holds the tables of CKAN's main database, not the DataStore's"
-        )
-
-
-# ---------------------------------------------------------------- what is restored
-
-
-def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
-    """The pg_restore for this archive and this server. Raises Refused."""
-    return restore_tools(contents_of(path).version, server_major(connection), pg_bin)
-
-
-def choose(
-    found: Contents, connection: Connection, left: Container[int] = ()
-) -> list[str]:
-    """The lines of pg_restore's `-L` list: all entries but those that are there.
-
-    `connection` is to the scratch database; `left` are ids of entries to be left out.
-    """
-    present = {row[0] for row in query(connection, "SELECT extname FROM pg_extension")}
-
-    def wanted(entry: Entry) -> bool:
-        if entry.kind == "EXTENSION":
-            return entry.name not in present
-        if entry.kind == "COMMENT":
-            return not entry.name.startswith("EXTENSION ")
-        return True
-
-    return [f"{e.id};" for e in found.entries if e.id not in left and wanted(e)]
