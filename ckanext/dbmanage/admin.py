@@ -20,10 +20,10 @@ from werkzeug.wsgi import FileWrapper
 
 from . import config, helpers, operations, overview, views
 from .downloads import finished
-from .engine import links
-from .engine.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.errors import DbmanageError
 from .engine.layout import EXPORTS, PARTS
+from .engine.redis import links
+from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site

@@ -582,7 +582,7 @@ def maintenance(
     ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
 ) -> None:
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
-    from .engine.maintenance import AWAY, READ_ONLY, Maintenance
+    from .engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 
     site, repository = _open(ctx, Talk(quiet=as_json), writes=what != "status")
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
@@ -633,9 +633,9 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     last restore back. What was armed before is armed no more.
     """
     from . import config
-    from .engine.arming import UNDO, Arming
     from .engine.clock import who
     from .engine.errors import Refused
+    from .engine.redis.arming import UNDO, Arming
 
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")

@@ -33,13 +33,13 @@ from redis import RedisError
 
 from . import config, operations
 from .engine import errors, switch
-from .engine.arming import Arming
 from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
-from .engine.maintenance import answering, connect, is_moment, key_of
 from .engine.printable import one_line
+from .engine.redis.arming import Arming
+from .engine.redis.maintenance import answering, connect, is_moment, key_of
+from .engine.redis.sealed import FORM, loaded, seal, unseal, use
 from .engine.repository import Repository
-from .engine.sealed import FORM, loaded, seal, unseal, use
 from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal

@@ -21,7 +21,7 @@ import redis
 from jinja2 import Environment, FileSystemLoader
 
 from . import config
-from .engine.maintenance import AWAY, LIMIT, READ_ONLY, key_of, understood
+from .engine.redis.maintenance import AWAY, LIMIT, READ_ONLY, key_of, understood
 from .place import Place
 
 Start = Callable[..., Any]

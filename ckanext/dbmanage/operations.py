@@ -295,9 +295,9 @@ def upgrade(
     """
     from . import blockers, config, upgrade
     from .engine.errors import Refused
-    from .engine.maintenance import READ_ONLY, Maintenance
     from .engine.postgres.database import closing
     from .engine.postgres.locks import live_lock
+    from .engine.redis.maintenance import READ_ONLY, Maintenance
 
     talk, settings = portal.talk, portal.settings
     installed = upgrade.installed_migrations(config.plugins(settings))
@@ -489,8 +489,8 @@ def _upgraded(
     from . import upgrade
     from .engine import restore
     from .engine.errors import Written
-    from .engine.maintenance import READ_ONLY
     from .engine.postgres import sessions
+    from .engine.redis.maintenance import READ_ONLY
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import left_out, links, switch
-from .engine.arming import Arming
+from .engine import left_out, switch
 from .engine.clock import now
 from .engine.disk import regular_files
 from .engine.errors import DbmanageError
-from .engine.maintenance import Maintenance
 from .engine.printable import one_line
+from .engine.redis import links
+from .engine.redis.arming import Arming
+from .engine.redis.maintenance import Maintenance
 from .engine.repository import Backup, Repository
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs

@@ -18,10 +18,10 @@ from . import faithful, files, left_out, owner, published, restore, switch
 from .archive import extensions
 from .clock import now
 from .errors import words
-from .maintenance import Maintenance
 from .postgres.database import closing, server_major
 from .postgres.programs import dump_tools
 from .postgres.tables import unreadable
+from .redis.maintenance import Maintenance
 from .repository import Repository
 from .site import Site
 

@@ -26,7 +26,9 @@ from flask import g, has_request_context, session
 
 from .. import config, operations, overview
 from ..engine import errors, report
-from ..engine.arming import (
+from ..engine.clock import now
+from ..engine.errors import DbmanageError, Refused
+from ..engine.redis.arming import (
     DEEDS,
     DELETE,
     DOWNLOAD,
@@ -36,12 +38,10 @@ from ..engine.arming import (
     UNDO,
     Arming,
 )
-from ..engine.clock import now
-from ..engine.errors import DbmanageError, Refused
-from ..engine.links import Links, names
-from ..engine.maintenance import Maintenance
+from ..engine.redis.links import Links, names
+from ..engine.redis.maintenance import Maintenance
+from ..engine.redis.sealed import FORM
 from ..engine.repository import Backup, Repository
-from ..engine.sealed import FORM
 from ..engine.site import Site
 from ..jobs import Jobs
 from . import schema

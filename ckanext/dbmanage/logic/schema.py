@@ -7,7 +7,7 @@ from typing import Any
 from ckan.plugins import toolkit as tk
 
 from ..engine.layout import PARTS
-from ..engine.maintenance import AWAY, READ_ONLY
+from ..engine.redis.maintenance import AWAY, READ_ONLY
 
 KINDS = ("datasets", "organizations", "groups", "users")
 

@@ -22,7 +22,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.maintenance import Maintenance, key_of
+from ckanext.dbmanage.engine.redis.maintenance import Maintenance, key_of
 
 from .admin_site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
 from .conftest import SUPERUSER, Portal, install_plugin, query

@@ -18,13 +18,13 @@ import pytest
 import redis
 
 from ckanext.dbmanage import config
-from ckanext.dbmanage.engine import sealed
-from ckanext.dbmanage.engine.arming import DELETE, DOWNLOAD, Arming
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import DbmanageError, Refused
-from ckanext.dbmanage.engine.links import ALL, Links
-from ckanext.dbmanage.engine.maintenance import Maintenance, key_of, understood
-from ckanext.dbmanage.engine.sealed import FORM
+from ckanext.dbmanage.engine.redis import sealed
+from ckanext.dbmanage.engine.redis.arming import DELETE, DOWNLOAD, Arming
+from ckanext.dbmanage.engine.redis.links import ALL, Links
+from ckanext.dbmanage.engine.redis.maintenance import Maintenance, key_of, understood
+from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs import Jobs
 from ckanext.dbmanage.middleware import MaintenanceMiddleware

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.errors import Damaged, Refused
-from ckanext.dbmanage.engine.maintenance import Maintenance
+from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 from .conftest import UPLOADS, Portal, end_group, wait_until

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import files, links, listing
+from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
+from ckanext.dbmanage.engine.redis import links
 from ckanext.dbmanage.engine.repository import Backup
 
 from .conftest import Portal

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg2
 
 from ..errors import ConnectionFailed, Refused
-from ..maintenance import AWAY, READ_ONLY, Maintenance
+from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ..report import Warn
 from ..site import Site
 from .database import Connection, Database, closing, literal, query, quoted

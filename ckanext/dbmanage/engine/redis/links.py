@@ -21,18 +21,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import files, layout, listing
-from .backup import sums_of
-from .clock import now
-from .disk import is_regular, regular_files
-from .errors import Refused
-from .layout import EXPORTS, MANIFEST, SUMS
+from .. import files, layout, listing
+from ..backup import sums_of
+from ..clock import now
+from ..disk import is_regular, regular_files
+from ..errors import Refused
+from ..layout import EXPORTS, MANIFEST, SUMS
+from ..opened import open_directory, open_plain
+from ..repository import Backup, Repository
+from ..signature import dumped
+from ..site import Site
 from .maintenance import answering, connect, key_of
-from .opened import open_directory, open_plain
-from .repository import Backup, Repository
 from .sealed import FORM, seal, unseal, use
-from .signature import dumped
-from .site import Site
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"

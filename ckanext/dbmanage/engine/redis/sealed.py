@@ -17,10 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from .clock import now
-from .disk import create_file, own_directory
-from .opened import open_directory
-from .signature import sign, signed_by
+from ..clock import now
+from ..disk import create_file, own_directory
+from ..opened import open_directory
+from ..signature import sign, signed_by
 
 #: how moments are written, here and in all that is signed
 FORM = "%Y-%m-%dT%H:%M:%SZ"

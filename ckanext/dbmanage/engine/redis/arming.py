@@ -14,11 +14,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from ..clock import now
+from ..site import Site
 from . import sealed
-from .clock import now
 from .maintenance import answering, connect, key_of
 from .sealed import FORM
-from .site import Site
 
 #: what is armed for an undo, in place of a backup's id
 UNDO = "undo"

@@ -24,8 +24,8 @@ from typing import Any
 import redis
 from sqlalchemy.engine import URL
 
-from .errors import Busy, DbmanageError
-from .printable import one_line
+from ..errors import Busy, DbmanageError
+from ..printable import one_line
 from .sealed import FORM, loaded
 
 READ_ONLY, AWAY = "read-only", "away"
