@@ -37,7 +37,7 @@ from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
 from .engine.printable import one_line
 from .engine.redis.arming import Arming
-from .engine.redis.maintenance import answering, connect, is_moment, key_of
+from .engine.redis.client import answering, connect, is_moment, key_of
 from .engine.redis.sealed import FORM, loaded, seal, unseal, use
 from .engine.repository import Repository
 from .engine.signals import ended_by_signals

@@ -21,7 +21,8 @@ import redis
 from jinja2 import Environment, FileSystemLoader
 
 from . import config
-from .engine.redis.maintenance import AWAY, LIMIT, READ_ONLY, key_of, understood
+from .engine.redis.client import LIMIT, key_of
+from .engine.redis.maintenance import AWAY, READ_ONLY, understood
 from .place import Place
 
 Start = Callable[..., Any]

@@ -18,7 +18,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.redis.maintenance import key_of
+from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
 from .admin_site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site

@@ -22,7 +22,8 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.redis.maintenance import Maintenance, key_of
+from ckanext.dbmanage.engine.redis.client import key_of
+from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
 from .admin_site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
 from .conftest import SUPERUSER, Portal, install_plugin, query

@@ -19,7 +19,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.redis.maintenance import key_of
+from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
 from .admin_site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted

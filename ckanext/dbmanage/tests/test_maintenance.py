@@ -19,12 +19,8 @@ import redis
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.redis.maintenance import (
-    AWAY,
-    LIMIT,
-    READ_ONLY,
-    Maintenance,
-)
+from ckanext.dbmanage.engine.redis.client import LIMIT
+from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ckanext.dbmanage.middleware import MaintenanceMiddleware
 
 from .conftest import Portal, Web, query, superuser, wait_until

@@ -22,8 +22,9 @@ from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import DbmanageError, Refused
 from ckanext.dbmanage.engine.redis import sealed
 from ckanext.dbmanage.engine.redis.arming import DELETE, DOWNLOAD, Arming
+from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.links import ALL, Links
-from ckanext.dbmanage.engine.redis.maintenance import Maintenance, key_of, understood
+from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs import Jobs

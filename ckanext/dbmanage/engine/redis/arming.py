@@ -17,7 +17,7 @@ from typing import Any
 from ..clock import now
 from ..site import Site
 from . import sealed
-from .maintenance import answering, connect, key_of
+from .client import answering, connect, key_of
 from .sealed import FORM
 
 #: what is armed for an undo, in place of a backup's id

@@ -31,7 +31,7 @@ from ..opened import open_directory, open_plain
 from ..repository import Backup, Repository
 from ..signature import dumped
 from ..site import Site
-from .maintenance import answering, connect, key_of
+from .client import answering, connect, key_of
 from .sealed import FORM, seal, unseal, use
 
 #: the whole backup as one file, made while it is sent

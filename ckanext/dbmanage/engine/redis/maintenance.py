@@ -8,30 +8,35 @@ is done meanwhile, nor how visitors are told.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import json
 import os
-import re
 import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import redis
 from sqlalchemy.engine import URL
 
-from ..errors import Busy, DbmanageError
+from ..errors import Busy
 from ..printable import one_line
-from .sealed import FORM, loaded
+from .client import FIELDS, LIMIT, answering, connect, is_moment, key_of, kind_of
+from .sealed import loaded
 
 READ_ONLY, AWAY = "read-only", "away"
+
+
 #: seconds that the key outlives a process that was killed
 _TTL = 12
+
+
 _RENEW = 3.0
+
+
 #: the token of who holds the maintenance, empty for a person and for what is not ours
 _HOLDER = """
 local now = redis.call('GET', KEYS[1])
@@ -40,9 +45,13 @@ local token = ''
 if sound and type(known) == 'table' and type(known['token']) == 'string' then
   token = known['token'] end
 """
+
+
 _RENEW_OURS = f"""{_HOLDER}
 if token == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0"""
+
+
 #: what was there before comes back in the same step: nobody slips through between
 _END_OURS = f"""{_HOLDER}
 if token == ARGV[1] then
@@ -51,38 +60,13 @@ if token == ARGV[1] then
   return redis.call('DEL', KEYS[1]) end
 return 0"""
 
+
 #: what an operation holds is not a person's to end; no value: ends it
 _UNLESS_HELD = f"""{_HOLDER}
 if token ~= '' then return 0 end
 if ARGV[1] == '' then redis.call('DEL', KEYS[1])
 else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1"""
-
-#: bytes of a value of ours: who can write to Redis could put half a gigabyte there
-LIMIT = 4096
-_FIELDS = ("level", "owner", "reason", "reference", "since", "token")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-
-
-def key_of(database_url: URL, name: str = "maintenance") -> str:
-    """A key of a site: sites share a Redis, and often the name `default`."""
-    words = database_url.render_as_string(hide_password=True)
-    digest = hashlib.sha256(words.encode()).hexdigest()
-    return f"dbmanage:{digest[:16]}:{name}"
-
-
-@lru_cache(maxsize=8)
-def connect(redis_url: str) -> Any:
-    """A client of Redis, which connects at its first command. Raises RedisError.
-
-    One for a process: each has connections of its own, and a request several clients.
-    """
-    try:
-        return redis.Redis.from_url(
-            redis_url, socket_timeout=1, socket_connect_timeout=1
-        )
-    except ValueError:  # its message holds pieces of the URL, so of the password
-        raise redis.ConnectionError("not a URL of Redis") from None
 
 
 def understood(found: bytes | None) -> dict[str, Any] | None:
@@ -93,19 +77,12 @@ def understood(found: bytes | None) -> dict[str, Any] | None:
     known = loaded(found)
     if not isinstance(known, dict) or known.get("level") not in (READ_ONLY, AWAY):
         return None
-    said = {key: known.get(key, "") for key in _FIELDS}
+    said = {key: known.get(key, "") for key in FIELDS}
     if not all(isinstance(value, str) for value in said.values()):
         return None
     if not is_moment(said["since"]):
         return None
     return {key: one_line(value) for key, value in said.items()}
-
-
-def is_moment(text: str) -> bool:
-    """Whether a text is a moment as we write it, `2026-11-23T04:55:00Z`."""
-    with suppress(ValueError):
-        return bool(_MOMENT.fullmatch(text) and datetime.strptime(text, FORM))
-    return False
 
 
 class Maintenance:
@@ -194,7 +171,7 @@ class Maintenance:
                 if not told:
                     warn(
                         "Redis does not answer, so that visitors cannot be told of the "
-                        f"switch and may see errors for a moment: {_said(error)}"
+                        f"switch and may see errors for a moment: {kind_of(error)}"
                     )
                 told = True
 
@@ -232,20 +209,3 @@ def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any
         "since": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
         "token": token,
     }
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turns what Redis fails with into a DbmanageError."""
-    try:
-        yield
-    except redis.RedisError as error:
-        raise DbmanageError(
-            f"Redis does not answer ({_said(error)}): is it up, and is ckan.redis.url "
-            "right?"
-        ) from error
-
-
-def _said(error: Exception) -> str:
-    # a server's words on a wrong password may hold a part of the address
-    return type(error).__name__
