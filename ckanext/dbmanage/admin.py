@@ -24,7 +24,7 @@ from .engine.errors import DbmanageError
 from .engine.layout import EXPORTS, PARTS
 from .engine.redis import links
 from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
-from .engine.repository import Repository
+from .engine.repository.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
 

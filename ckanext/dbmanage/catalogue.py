@@ -227,7 +227,7 @@ def reindex(
     from . import config, operations
     from . import reindex as engine
     from .engine.errors import Refused
-    from .engine.repository import Repository
+    from .engine.repository.repository import Repository
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")

@@ -18,7 +18,7 @@ from .engine import files
 from .engine.doctor import HINT, OK, PROBLEM, Check
 from .engine.postgres.database import closing, query, quoted
 from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
-from .engine.repository import Repository
+from .engine.repository.repository import Repository
 from .engine.site import Site
 
 _SHOWN = 3

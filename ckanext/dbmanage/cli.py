@@ -23,7 +23,7 @@ from .operations import Portal
 from .talk import Talk, echo, size
 
 if TYPE_CHECKING:
-    from .engine.repository import Backup, Repository
+    from .engine.repository.repository import Backup, Repository
     from .engine.restore import Source
     from .engine.site import Site
 
@@ -502,8 +502,9 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
     from . import config
-    from .engine import retention, switch
+    from .engine import switch
     from .engine.postgres.locks import live_lock
+    from .engine.repository import retention
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -672,7 +673,7 @@ def doctor(
     from . import checks, config
     from .engine import doctor as engine
     from .engine.errors import DbmanageError
-    from .engine.repository import Repository
+    from .engine.repository.repository import Repository
 
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)

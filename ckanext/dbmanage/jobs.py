@@ -39,7 +39,7 @@ from .engine.printable import one_line
 from .engine.redis.arming import Arming
 from .engine.redis.client import answering, connect, is_moment, key_of
 from .engine.redis.sealed import FORM, loaded, seal, unseal, use
-from .engine.repository import Repository
+from .engine.repository.repository import Repository
 from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .engine.report import Listener
 
 if TYPE_CHECKING:
-    from .engine.repository import Backup, Repository
+    from .engine.repository.repository import Backup, Repository
     from .engine.restore import Restored, Source
     from .engine.site import Site
     from .upgrade import Plan, Report, Wanted
@@ -53,7 +53,7 @@ def open_site(
     root's. Raises Refused.
     """
     from . import config, records, upgrade
-    from .engine.repository import Repository
+    from .engine.repository.repository import Repository
 
     settings = portal.settings
     known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
@@ -420,8 +420,9 @@ def _backed_up(
 
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
-    from .engine import restore, retention
+    from .engine import restore
     from .engine.backup import take
+    from .engine.repository import retention
 
     talk = portal.talk
     report.lap("")
@@ -602,8 +603,8 @@ def keep(portal: Portal, name: str, kept: bool) -> Backup:
 def delete(portal: Portal, name: str) -> Backup:
     """Forgets one backup, and what only it named. Raises Refused for one that is held,
     and for the newest one that is proven (or, without any, verified)."""
-    from .engine import retention
     from .engine.errors import Refused
+    from .engine.repository import retention
 
     _, repository = open_site(portal)
     with repository.lock("delete"):

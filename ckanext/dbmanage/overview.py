@@ -23,7 +23,7 @@ from .engine.printable import one_line
 from .engine.redis import links
 from .engine.redis.arming import Arming
 from .engine.redis.maintenance import Maintenance
-from .engine.repository import Backup, Repository
+from .engine.repository.repository import Backup, Repository
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 

@@ -45,7 +45,7 @@ from .postgres.tables import (
     tables_of,
 )
 from .report import Progress, Warn
-from .repository import Backup, Repository
+from .repository.repository import Backup, Repository
 from .signature import Tally, dumped, read_own, sign
 from .site import Site
 

@@ -22,7 +22,7 @@ from .postgres.database import closing, server_major
 from .postgres.programs import dump_tools
 from .postgres.tables import unreadable
 from .redis.maintenance import Maintenance
-from .repository import Repository
+from .repository.repository import Repository
 from .site import Site
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"

@@ -26,7 +26,7 @@ from .opened import open_plain
 from .postgres.database import Connection, Database
 from .postgres.programs import finish, reading_tools
 from .postgres.tables import tables_of
-from .repository import Repository
+from .repository.repository import Repository
 from .restore import Source
 from .site import Site
 

@@ -23,7 +23,7 @@ from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
 from .postgres.database import Connection, Database, closing, query
 from .report import Progress, Warn
-from .repository import Backup, Repository
+from .repository.repository import Backup, Repository
 from .restore import Prepare, Source
 from .site import Site
 

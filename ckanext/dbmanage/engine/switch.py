@@ -37,7 +37,7 @@ from .postgres.database import (
 )
 from .postgres.locks import lock_holders, try_lock, unlock
 from .report import Warn
-from .repository import Backup, Repository
+from .repository.repository import Backup, Repository
 from .signals import uninterrupted
 from .site import Site
 

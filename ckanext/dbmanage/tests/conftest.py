@@ -28,7 +28,7 @@ from sqlalchemy.engine import URL, make_url
 
 from ckanext.dbmanage import config, upgrade
 from ckanext.dbmanage.engine.postgres.database import quoted
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
 
 from . import forked

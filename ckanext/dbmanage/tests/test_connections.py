@@ -37,7 +37,7 @@ from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.postgres.locks import live_lock, lock_key, try_lock, unlock
 from ckanext.dbmanage.engine.postgres.programs import finish, running
 from ckanext.dbmanage.engine.postgres.tables import tables_of
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore import Source
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.switch import Pair, Scratch

@@ -21,7 +21,7 @@ from ckanext.dbmanage.engine.archive import rights
 from ckanext.dbmanage.engine.archive.contents import Entry
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import Database
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import Cluster, wait_until

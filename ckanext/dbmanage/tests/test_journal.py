@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.engine import files, switch
-from ckanext.dbmanage.engine.journal import _LARGE
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository.journal import _LARGE
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import Portal, query

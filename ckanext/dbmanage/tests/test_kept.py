@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import retention
 from ckanext.dbmanage.engine.clock import now
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 SECRET = "kept-secret-77"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import config, operations, overview
-from ckanext.dbmanage.engine import files, left_out, proof, report, restore, retention
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine import files, left_out, proof, report, restore
+from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine.repository.repository import Repository
 
 from .conftest import UPLOADS, Portal
 

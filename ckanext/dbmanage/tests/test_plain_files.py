@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import backup, published, restore, retention
+from ckanext.dbmanage.engine import backup, published, restore
 from ckanext.dbmanage.engine.disk import make_directories, write_file
 from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
 from ckanext.dbmanage.engine.redis import links
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.site import Site
 

@@ -17,7 +17,7 @@ import ckanext.dbmanage
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
-from ckanext.dbmanage.engine.repository import Repository
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.jobs import _Log
 from ckanext.dbmanage.talk import Talk, echo

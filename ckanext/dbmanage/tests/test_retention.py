@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.engine import retention
 from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.repository import Backup, Repository
+from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine.repository.repository import Backup, Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 SECRET = "portal-secret-5fd1"

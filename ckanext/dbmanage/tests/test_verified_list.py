@@ -13,7 +13,7 @@ from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.redis import links
-from ckanext.dbmanage.engine.repository import Backup
+from ckanext.dbmanage.engine.repository.repository import Backup
 
 from .conftest import Portal
 
@@ -171,7 +171,7 @@ def test_a_list_that_is_no_plain_file_is_not_waited_for(store: Store) -> None:
 def two(portal: Portal) -> tuple[Portal, Backup]:
     portal.backup()
     from ckanext.dbmanage import config
-    from ckanext.dbmanage.engine.repository import Repository
+    from ckanext.dbmanage.engine.repository.repository import Repository
 
     site = config.site(portal.settings)
     return portal, Repository(site.repository, site.secrets).find("latest")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from .opened import open_plain
+from ..opened import open_plain
 
 #: the events that recovery, undo and prune act upon
 DEEDS = ("begin", "create", "stage", "drop", "switch", "switched")

@@ -21,15 +21,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import left_out
-from .clock import now
-from .disk import create_file, regular_files, sync_directory
-from .errors import DbmanageError
-from .layout import FORMAT, LIST, MANIFEST, OBJECTS
-from .opened import open_directory, open_plain
-from .report import Progress
+from .. import left_out
+from ..clock import now
+from ..disk import create_file, regular_files, sync_directory
+from ..errors import DbmanageError
+from ..layout import FORMAT, LIST, MANIFEST, OBJECTS
+from ..opened import open_directory, open_plain
+from ..report import Progress
+from ..signature import read_json
 from .repository import Backup, Repository
-from .signature import read_json
 
 _GOOD = ("verified", "proven")
 _PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}

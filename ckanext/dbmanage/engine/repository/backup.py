@@ -25,8 +25,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .clock import now, who
-from .disk import (
+from ..clock import now, who
+from ..disk import (
     create_directory,
     is_regular,
     make_directories,
@@ -35,9 +35,8 @@ from .disk import (
     sync_directory,
     write_file,
 )
-from .errors import Busy, DbmanageError, Refused
-from .journal import Journal
-from .layout import (
+from ..errors import Busy, DbmanageError, Refused
+from ..layout import (
     EXPORTS,
     FORMAT,
     ID,
@@ -47,8 +46,9 @@ from .layout import (
     PARTIAL_STATE,
     UNSIGNED,
 )
-from .opened import open_directory, open_plain
-from .signature import derived_key, dumped, read_json, sign, signed_by
+from ..opened import open_directory, open_plain
+from ..signature import derived_key, dumped, read_json, sign, signed_by
+from .journal import Journal
 
 
 class Backup:
