@@ -23,7 +23,8 @@ from .operations import Portal
 from .talk import Talk, echo, size
 
 if TYPE_CHECKING:
-    from .engine.repository.repository import Backup, Repository
+    from .engine.repository.backup import Backup
+    from .engine.repository.repository import Repository
     from .engine.restore import Source
     from .engine.site import Site
 
@@ -505,6 +506,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     from .engine import switch
     from .engine.postgres.locks import live_lock
     from .engine.repository import retention
+    from .engine.repository.prune import prune_backups, unnamed_objects
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -515,9 +517,9 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         decisions = retention.decide(repository.backups(), rules, days)
         if dry_run:
             forgotten = {d.backup.id for d in decisions if d.forget}
-            objects = retention.unnamed_objects(repository, forgotten)
+            objects = unnamed_objects(repository, forgotten)
         else:
-            objects = retention.prune(repository, decisions, talk.progress).objects
+            objects = prune_backups(repository, decisions, talk.progress).objects
         with live_lock(site):
             if not dry_run:
                 switch.recover(site, repository, talk.warn)

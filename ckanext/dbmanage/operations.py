@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from .engine.report import Listener
 
 if TYPE_CHECKING:
-    from .engine.repository.repository import Backup, Repository
+    from .engine.repository.backup import Backup
+    from .engine.repository.repository import Repository
     from .engine.restore import Restored, Source
     from .engine.site import Site
     from .upgrade import Plan, Report, Wanted
@@ -120,9 +121,9 @@ def backup(
 
 def incomplete(taken: Backup) -> str:
     """Why a backup that was taken does not hold all uploads, empty when it does."""
-    from .engine import left_out
+    from .engine.repository.backup import why_partial
 
-    why = left_out.told(taken.files)
+    why = why_partial(taken.files)
     return why and f"backup {taken.id} was taken, but is not complete: {why}"
 
 
@@ -422,7 +423,7 @@ def _backed_up(
     """
     from .engine import restore
     from .engine.backup import take
-    from .engine.repository import retention
+    from .engine.repository import prune, retention
 
     talk = portal.talk
     report.lap("")
@@ -443,7 +444,7 @@ def _backed_up(
                 retention.Decision(each, each.id == taken.id, "not wanted")
                 for each in repository.backups()
             ]
-            retention.prune(repository, decisions, talk.progress)
+            prune.prune_backups(repository, decisions, talk.progress)
         else:
             talk.say(f"the state before is backup {taken.id}")
 
@@ -604,7 +605,7 @@ def delete(portal: Portal, name: str) -> Backup:
     """Forgets one backup, and what only it named. Raises Refused for one that is held,
     and for the newest one that is proven (or, without any, verified)."""
     from .engine.errors import Refused
-    from .engine.repository import retention
+    from .engine.repository import prune, retention
 
     _, repository = open_site(portal)
     with repository.lock("delete"):
@@ -617,7 +618,7 @@ def delete(portal: Portal, name: str) -> Backup:
             retention.Decision(each, each.id == found.id, "deleted by hand")
             for each in there
         ]
-        retention.prune(repository, decisions, portal.talk.progress)
+        prune.prune_backups(repository, decisions, portal.talk.progress)
         repository.record(found.id, "done", what="delete")
     return found
 

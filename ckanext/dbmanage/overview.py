@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import left_out, switch
+from .engine import switch
 from .engine.clock import now
 from .engine.disk import regular_files
 from .engine.errors import DbmanageError
@@ -23,7 +23,9 @@ from .engine.printable import one_line
 from .engine.redis import links
 from .engine.redis.arming import Arming
 from .engine.redis.maintenance import Maintenance
-from .engine.repository.repository import Backup, Repository
+from .engine.repository import backup
+from .engine.repository.backup import Backup
+from .engine.repository.repository import Repository
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
@@ -168,7 +170,7 @@ def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, A
     return [
         each
         for each in described
-        if parts.issubset(each["parts"]) and not left_out.told(each["files"])
+        if parts.issubset(each["parts"]) and not backup.why_partial(each["files"])
     ]
 
 

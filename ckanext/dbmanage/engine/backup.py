@@ -45,7 +45,8 @@ from .postgres.tables import (
     tables_of,
 )
 from .report import Progress, Warn
-from .repository.repository import Backup, Repository
+from .repository.backup import Backup
+from .repository.repository import Repository
 from .signature import Tally, dumped, read_own, sign
 from .site import Site
 

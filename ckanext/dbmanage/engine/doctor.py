@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import faithful, files, left_out, owner, published, restore, switch
+from . import faithful, files, owner, published, restore, switch
 from .archive import extensions
 from .clock import now
 from .errors import words
@@ -22,6 +22,7 @@ from .postgres.database import closing, server_major
 from .postgres.programs import dump_tools
 from .postgres.tables import unreadable
 from .redis.maintenance import Maintenance
+from .repository import backup
 from .repository.repository import Repository
 from .site import Site
 
@@ -226,7 +227,7 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
             f"{about['missing']} uploads that the database names were not on the disk "
             f"at the last backup: {'; '.join(about['examples'][:3])}",
         )
-    if why := left_out.told(about):
+    if why := backup.why_partial(about):
         yield PROBLEM, f"the last backup is not complete: {why}"
     if about.get("refused"):
         yield HINT, f"{about['refused']} links or special files are in no backup"

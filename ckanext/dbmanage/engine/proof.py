@@ -23,7 +23,8 @@ from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
 from .postgres.database import Connection, Database, closing, query
 from .report import Progress, Warn
-from .repository.repository import Backup, Repository
+from .repository.backup import Backup
+from .repository.repository import Repository
 from .restore import Prepare, Source
 from .site import Site
 

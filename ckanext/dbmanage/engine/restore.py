@@ -45,7 +45,8 @@ from .postgres.locks import live_lock
 from .postgres.programs import finish, running
 from .postgres.tables import count_rows, migration_heads, tables_of
 from .report import Progress, Warn
-from .repository.repository import Backup, Repository
+from .repository.backup import Backup
+from .repository.repository import Repository
 from .site import Site
 from .switch import Pair, Scratch
 

@@ -37,7 +37,8 @@ from .postgres.database import (
 )
 from .postgres.locks import lock_holders, try_lock, unlock
 from .report import Warn
-from .repository.repository import Backup, Repository
+from .repository.backup import Backup
+from .repository.repository import Repository
 from .signals import uninterrupted
 from .site import Site
 

@@ -41,7 +41,8 @@ from ..engine.redis.arming import (
 from ..engine.redis.links import Links, names
 from ..engine.redis.maintenance import Maintenance
 from ..engine.redis.sealed import FORM
-from ..engine.repository.repository import Backup, Repository
+from ..engine.repository.backup import Backup
+from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs import Jobs
 from . import schema

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import config, operations, overview
-from ckanext.dbmanage.engine import files, left_out, proof, report, restore
-from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine import files, proof, report, restore
+from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
 
 from .conftest import UPLOADS, Portal
@@ -94,11 +94,11 @@ def test_what_is_beside_the_repository_is_told_too(tmp_path: Path) -> None:
     def take(name: str) -> files.Taken:
         return files.take(among, repository / "objects", tmp_path / name, staged)[0]
 
-    assert not left_out.told(vars(take("a")))
+    assert not backup.why_partial(vars(take("a")))
     (storage / "resources" / "upload").write_text("x")
     taken = take("b")
     assert (taken.folders, taken.behind) == (1, 1)
-    assert "holds the repository of backups" in left_out.told(vars(taken))
+    assert "holds the repository of backups" in backup.why_partial(vars(taken))
 
 
 def test_an_upload_that_is_a_link_is_left_out_and_not_missing(tmp_path: Path) -> None:
@@ -114,5 +114,5 @@ def test_an_upload_that_is_a_link_is_left_out_and_not_missing(tmp_path: Path) ->
         among, tmp_path / "objects", tmp_path / "list", staged, named=["a", "b"]
     )
     assert (taken.linked, taken.refused, taken.missing) == (1, 2, 1)
-    assert left_out.told(vars(taken))
+    assert backup.why_partial(vars(taken))
     assert [line["path"] for line in listed.lines() if "missing" in line] == ["b"]

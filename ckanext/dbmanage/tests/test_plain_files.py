@@ -14,7 +14,7 @@ from ckanext.dbmanage.engine.disk import make_directories, write_file
 from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
 from ckanext.dbmanage.engine.redis import links
-from ckanext.dbmanage.engine.repository import retention
+from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.site import Site
@@ -135,7 +135,7 @@ def test_a_directory_of_the_repository_is_no_link(
             pass
     forget = retention.Decision(found, True, "test")
     with repository.lock("prune"):
-        retention.prune(repository, [forget])
+        prune.prune_backups(repository, [forget])
     assert {file.name: file.read_text() for file in theirs.iterdir()} == dict.fromkeys(
         kept, "precious"
     )

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.repository import retention
-from ckanext.dbmanage.engine.repository.repository import Backup, Repository
+from ckanext.dbmanage.engine.repository import prune, retention
+from ckanext.dbmanage.engine.repository.backup import Backup
+from ckanext.dbmanage.engine.repository.prune import Pruned
+from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 SECRET = "portal-secret-5fd1"
@@ -95,10 +97,10 @@ class Shelf:
     def kept(self, **policy: int) -> list[str]:
         return [i for i, r in self.decide(**policy).items() if not r.startswith("-")]
 
-    def prune(self, **policy: int) -> retention.Pruned:
+    def prune(self, **policy: int) -> Pruned:
         with self.repository.lock("prune"):
             found = retention.decide(self.repository.backups(), NONE | policy)
-            return retention.prune(self.repository, found)
+            return prune.prune_backups(self.repository, found)
 
     def ids(self) -> list[str]:
         return [backup.id for backup in self.repository.backups()]
@@ -214,7 +216,7 @@ def test_without_a_rule_the_least_number_stays(shelf: Shelf) -> None:
 
 def test_no_backups_no_decisions(shelf: Shelf) -> None:
     assert shelf.decide(last=3) == {}
-    assert shelf.prune(last=3) == retention.Pruned((), 0, retention.Unnamed())
+    assert shelf.prune(last=3) == prune.Pruned((), 0, prune.Unnamed())
 
 
 # ------------------------------------------------------------ those that are special
@@ -415,13 +417,13 @@ def test_objects_that_a_backup_names_survive_the_others_go(shelf: Shelf) -> None
     shelf.line(0, b"of nobody")
     before = shelf.stored()
     with shelf.repository.lock("prune"):
-        assert retention.unnamed_objects(
+        assert prune.unnamed_objects(
             shelf.repository, {f"{old:%Y%m%dT%H%M%SZ}"}
-        ) == retention.Unnamed(2, len(b"old") + len(b"of nobody"))
+        ) == prune.Unnamed(2, len(b"old") + len(b"of nobody"))
     assert shelf.stored() == before  # it only asked
-    assert shelf.prune(last=1).objects == retention.Unnamed(2, 12)
+    assert shelf.prune(last=1).objects == prune.Unnamed(2, 12)
     assert shelf.stored() == {b"shared", b"new", b"theirs", b"hurt"}
-    assert shelf.prune(last=1).objects == retention.Unnamed()
+    assert shelf.prune(last=1).objects == prune.Unnamed()
     assert not list(shelf.path.glob(".*.partial"))
 
 
@@ -455,7 +457,7 @@ def test_memory_does_not_grow_with_the_lists(
         monkeypatch.setattr(Repository, "backups", lambda _: found)
         tracemalloc.start()
         with shelf.repository.lock("prune"):
-            assert not retention.unnamed_objects(shelf.repository, set()).problem
+            assert not prune.unnamed_objects(shelf.repository, set()).problem
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         monkeypatch.undo()
@@ -511,7 +513,7 @@ def test_a_list_that_cannot_be_read_stops_the_removal(
     pruned = shelf.prune(last=2 if state == "verified" else 1)
     assert pruned.forgotten == (gone,)
     problem = f"no object is removed while this is so: {bad}: {why}"
-    assert pruned.objects == retention.Unnamed(problem=problem)
+    assert pruned.objects == prune.Unnamed(problem=problem)
     assert shelf.stored() == {b"good", b"bad", b"old"}
     # when that backup is gone, so is the obstacle
     shutil.rmtree(shelf.path / bad)
@@ -558,7 +560,7 @@ def test_links_and_what_was_put_there_by_hand_survive(
         path.write_text("by hand")
     link = shelf.objects / "bb" / hashes[1]
     link.symlink_to(outside / hashes[0])
-    assert shelf.prune(last=1).objects == retention.Unnamed(1, len(b"of nobody"))
+    assert shelf.prune(last=1).objects == prune.Unnamed(1, len(b"of nobody"))
     assert all(path.is_file() for path in by_hand)
     assert link.is_symlink()
     assert shelf.stored() >= {b"good", b"linked to"}
@@ -580,7 +582,7 @@ def test_progress_is_told_in_bytes(shelf: Shelf) -> None:
     told: list[tuple[str, int, int]] = []
     with shelf.repository.lock("prune"):
         found = retention.decide(shelf.repository.backups(), NONE | {"last": 2})
-        retention.prune(shelf.repository, found, lambda *each: told.append(each))
+        prune.prune_backups(shelf.repository, found, lambda *each: told.append(each))
     assert [phase for phase, *_ in told] == ["forget", "objects", "objects"]
     (before, whole), (half, still) = (each[1:] for each in told[1:])
     assert (before, half) == (0, whole / 2)  # two lists of the same size
@@ -595,6 +597,6 @@ def test_a_backup_may_not_be_at_another_place(shelf: Shelf, tmp_path: Path) -> N
     stranger = Backup(other.path / other.ids()[0], (SECRET,))
     decision = retention.Decision(stranger, True, "no rule keeps it")
     with shelf.repository.lock("prune"), pytest.raises(DbmanageError):
-        retention.prune(shelf.repository, [decision])
+        prune.prune_backups(shelf.repository, [decision])
     assert shelf.ids() == [name]
     assert len(other.ids()) == 1

@@ -13,7 +13,7 @@ from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.redis import links
-from ckanext.dbmanage.engine.repository.repository import Backup
+from ckanext.dbmanage.engine.repository.backup import Backup
 
 from .conftest import Portal
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine import backup
-from ckanext.dbmanage.engine.repository.repository import Backup
+from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.signature import dumped
 
 from .conftest import Portal

@@ -28,7 +28,8 @@ from ..disk import is_regular, regular_files
 from ..errors import Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
 from ..opened import open_directory, open_plain
-from ..repository.repository import Backup, Repository
+from ..repository.backup import Backup
+from ..repository.repository import Repository
 from ..signature import dumped
 from ..site import Site
 from .client import answering, connect, key_of

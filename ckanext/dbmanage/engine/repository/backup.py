@@ -1,54 +1,37 @@
-"""The repository: a directory of backups, its lock, its journal, its signatures.
-
-    <repository>/20261123T045500Z/{manifest.json,SHA256SUMS,database.dump.zst,…}
-    <repository>/state/20261123T045500Z.json     what is learned of a backup later
-    <repository>/objects/ab/abcdef…              uploads, each content once
-    <repository>/journal.jsonl                   what was done and what is half-way
-    <repository>/journal.1.jsonl                 the one before, when that grew large
-    <repository>/.20261123T045500Z.partial/      a backup that is not one yet
-    <repository>/.lock                           held by whoever is at work
-
-Backups are looked up among the names that are there; no id, manifest field or file
-name is ever made into a path. Knows nothing of PostgreSQL.
-"""
+"""One backup in its repository, and what is learned of it later."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from ..clock import now, who
-from ..disk import (
-    create_directory,
-    is_regular,
-    make_directories,
-    own_directory,
-    regular_files,
-    sync_directory,
-    write_file,
-)
-from ..errors import Busy, DbmanageError, Refused
-from ..layout import (
-    EXPORTS,
-    FORMAT,
-    ID,
-    MANIFEST,
-    PARTIAL,
-    PARTIAL_EXPORT,
-    PARTIAL_STATE,
-    UNSIGNED,
-)
-from ..opened import open_directory, open_plain
-from ..signature import derived_key, dumped, read_json, sign, signed_by
-from .journal import Journal
+from ..disk import own_directory, regular_files, write_file
+from ..layout import FORMAT, MANIFEST, UNSIGNED
+from ..signature import dumped, read_json, sign, signed_by
+
+#: files that are counted behind a link; it may lead to all of the disk
+MOST_COUNTED = 100_000
+
+
+def why_partial(about: Mapping[str, Any]) -> str:
+    """Why a backup does not hold all uploads that it could; empty when it does.
+
+    `about` is what its manifest says of the uploads.
+    """
+    folders, linked = about.get("folders") or 0, about.get("linked") or 0
+    if not folders and not linked:
+        return ""
+    return (
+        f"{folders} folders of uploads with {many_files(about.get('behind') or 0)}, "
+        f"and {linked} uploads that are links, were left out: "
+        + "; ".join(about.get("left_out") or about.get("examples") or ())
+    )
+
+
+def many_files(files: int) -> str:
+    return f"{'more than ' if files >= MOST_COUNTED else ''}{files} files"
 
 
 class Backup:
@@ -173,219 +156,3 @@ class Backup:
             "problems": problems or proved.get("problems") or [],
             "files": self.files,
         }
-
-
-class Repository:
-    """A directory of backups. Nothing is made on the disk before it is needed.
-
-    `actor` is what the journal notes of who asked, beside the user of the system.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        secrets: tuple[str, ...],
-        actor: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        self.path = Path(path)
-        self._secrets = secrets
-        self._actor = actor
-        keys = tuple(derived_key(secret, "journal") for secret in secrets if secret)
-        self._log = self.path / "journal.jsonl"
-        self._journal = Journal(self._log, keys)
-
-    # -- reading
-
-    def names(self) -> list[str]:
-        """The ids of the backups, the newest first."""
-        try:
-            found = regular_files(self.path)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise DbmanageError(f"cannot read {self.path}: {error.strerror}") from error
-        return [
-            name
-            for name in sorted(found, reverse=True)
-            if ID.fullmatch(name) and found[name].is_dir(follow_symlinks=False)
-        ]
-
-    def backups(self) -> list[Backup]:
-        """The backups, the newest first."""
-        return [self.backup(name) for name in self.names()]
-
-    def find(self, name: str) -> Backup:
-        """The backup of an id, or `latest` or `oldest`. Raises Refused."""
-        names = self.names()
-        if names and name in ("latest", "oldest"):
-            return self.backup(names[0 if name == "latest" else -1])
-        if name in names:
-            return self.backup(name)
-        raise Refused(
-            f"no backup {name!r} in {self.path}: `ckan db backups` lists what is there"
-        )
-
-    def backup(self, name: str) -> Backup:
-        """The backup of one of the `names`."""
-        return Backup(
-            self.path / name, self._secrets, self.path / "state" / f"{name}.json"
-        )
-
-    # -- writing
-
-    @contextmanager
-    def lock(self, operation: str) -> Iterator[None]:
-        """The one right to write here; it ends with the process. Raises Busy."""
-        try:
-            self._make()
-            handle = open_plain(self.path / ".lock", os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise DbmanageError(
-                f"cannot write to the repository {self.path}: {error.filename}: "
-                f"{error.strerror}"
-            ) from error
-        with handle as file:
-            os.fchmod(file.fileno(), 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = file.read(1000).decode("utf-8", "replace").strip()
-                raise Busy(
-                    f"the repository {self.path} is in use: "
-                    f"{holder or 'somebody who has only just begun'}; wait for its end"
-                ) from None
-            file.truncate(0)
-            file.write(
-                f"{operation}, process {os.getpid()} of {who()}, "
-                f"since {now():%Y-%m-%d %H:%M:%S} UTC\n".encode()
-            )
-            file.flush()
-            self._sweep()
-            self._renew()
-            try:
-                yield
-            finally:
-                file.truncate(0)
-
-    def holder(self) -> str:
-        """Who is at work here, as the lock says it; empty when nobody is."""
-        with suppress(OSError), open_plain(self.path / ".lock") as file:
-            said = file.read(1000).decode("utf-8", "replace").strip()
-            try:
-                # only where somebody has signed: a look must be in nobody's way
-                if said:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return said
-        return ""
-
-    def _make(self) -> None:
-        if not self.path.is_dir():
-            make_directories(self.path.parent)
-            with suppress(FileExistsError):  # two requests may be the first
-                create_directory(self.path)
-
-    def _sweep(self) -> None:
-        # what stands here half-made has no living owner, for we hold the lock
-        for entry in regular_files(self.path).values():
-            if PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-        for name, pattern in ((EXPORTS, PARTIAL_EXPORT), ("state", PARTIAL_STATE)):
-            # it is not there yet, or a link that leads elsewhere
-            with suppress(OSError), open_directory(self.path / name) as directory:
-                for entry in regular_files(directory).values():
-                    if pattern.fullmatch(entry.name) and is_regular(entry):
-                        os.unlink(entry.name, dir_fd=directory)
-
-    def _renew(self) -> None:
-        """Begins a journal anew that has grown large; the old one stands beside it."""
-        with suppress(OSError):  # it may grow on
-            if content := self._journal.renewed():
-                before = self.path / "journal.1.jsonl"
-                before.unlink(missing_ok=True)
-                os.link(self._log, before)
-                write_file(self._log, content)
-
-    @contextmanager
-    def partial(self, name: str) -> Iterator[Path]:
-        """A directory to work in, gone at the end unless it was renamed."""
-        path = create_directory(self.path / f".{name}.partial")
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-
-    def new_id(self, warn: Callable[[str], None] = lambda _: None) -> str:
-        """An id after all others: the time in UTC, or a second after the newest.
-
-        So that the newest backup stays the last by name though the clock is set back.
-        """
-        time, newest = now(), next((b.id for b in self.backups()), "")
-        if f"{time:%Y%m%dT%H%M%SZ}" > newest:
-            return f"{time:%Y%m%dT%H%M%SZ}"
-        try:
-            after = datetime.strptime(f"{newest}+0000", "%Y%m%dT%H%M%SZ%z")
-        except ValueError:
-            raise Refused(
-                f"{self.path / newest} has the name of a backup, but of no time: move "
-                "it elsewhere"
-            ) from None
-        if after - time > timedelta(minutes=1):
-            warn(f"the clock stands before the newest backup, {newest}: is it right?")
-        return f"{after + timedelta(seconds=1):%Y%m%dT%H%M%SZ}"
-
-    def add(self, partial: Path, name: str) -> Backup:
-        """Makes a backup out of a finished partial one, in one step."""
-        sync_directory(partial)
-        partial.rename(self.path / name)
-        sync_directory(self.path)
-        return self.backup(name)
-
-    @contextmanager
-    def exports(self) -> Iterator[Path]:
-        """The directory of the exports that the sysadmin page asked for, locked."""
-        with self.lock("export"):
-            yield own_directory(self.path / EXPORTS)
-
-    # -- the journal
-
-    def record(self, operation: str, event: str, **facts: Any) -> None:
-        """Adds a line to the journal; it is on the disk when this returns.
-
-        Who records one of `journal.DEEDS` holds the lock. Raises OSError.
-        """
-        line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": who(), "pid": os.getpid()}
-        line |= {**self._actor, "operation": operation, "event": event} | facts
-        self._make()
-        self._journal.record(line)
-
-    def journal(self) -> list[dict[str, Any]]:
-        """The journal's last lines, for people: the oldest first, not to be believed.
-
-        Raises OSError.
-        """
-        return self._journal.end()
-
-    def deeds(self) -> list[dict[str, Any]]:
-        """The lines that may be acted upon. Raises OSError, as `Journal.deeds`."""
-        return self._journal.deeds()
-
-    def others_deeds(self) -> list[tuple[int, dict[str, Any]]]:
-        """Those that may not. Raises OSError, as `Journal.others`."""
-        return self._journal.others()
-
-    # -- markers: one file that says "this is still to be done"
-
-    def mark(self, name: str, wanted: bool) -> None:
-        """Sets or clears a marker."""
-        path = self.path / f".{name}"
-        if wanted:
-            write_file(path, b"")
-        elif self.marked(name):
-            path.unlink(missing_ok=True)
-
-    def marked(self, name: str) -> bool:
-        """Whether a marker stands; a link or a directory is none."""
-        with suppress(OSError):
-            return stat.S_ISREG((self.path / f".{name}").lstat().st_mode)
-        return False

@@ -1,11 +1,4 @@
-"""Retention: which backups are kept, why, and how the others are forgotten.
-
-The rules are restic's: the newest ones, and the newest of each of the last days, ISO
-weeks and months (in UTC) that have one. Only verified backups count. Whatever they say,
-the newest proven backup stays, and for some days what a restore or an upgrade replaced.
-An object goes when no backup that is left names it. Knows the repository; not what is
-in a backup.
-"""
+"""Prune: backups are forgotten, then the uploads that no backup names."""
 
 from __future__ import annotations
 
@@ -14,164 +7,34 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from .. import left_out
-from ..clock import now
 from ..disk import create_file, regular_files, sync_directory
 from ..errors import DbmanageError
-from ..layout import FORMAT, LIST, MANIFEST, OBJECTS
+from ..layout import LIST, OBJECTS
 from ..opened import open_directory, open_plain
 from ..report import Progress
-from ..signature import read_json
-from .repository import Backup, Repository
+from .backup import Backup
+from .repository import Repository
+from .retention import Decision
 
-_GOOD = ("verified", "proven")
-_PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}
 _PREFIX = re.compile(r"[0-9a-f]{2}")
+
+
 _HASH = re.compile(r"[0-9a-f]{64}")
+
+
 _RAW = 32  # bytes of a hash
+
+
 _MAX_LINE = 1 << 16
+
+
 _STEP = 1 << 14  # hashes at a time
-
-
-# ------------------------------------------------------------------------ decisions
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What becomes of a backup, and why."""
-
-    backup: Backup
-    forget: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """What a backup is to the rules: `fixed` and `idle` say why, when they hold.
-
-    `good` ones are verified; `fixed` ones stay whatever the rules say and use none
-    up; `idle` ones count for nothing.
-    """
-
-    backup: Backup
-    good: bool = False
-    fixed: str = ""
-    idle: str = ""
-    proven: frozenset[str] = frozenset()  # its parts, when it is
-
-
-def decide(
-    backups: list[Backup], policy: Mapping[str, int], undo_days: int = 0
-) -> list[Decision]:
-    """What becomes of each backup, the newest first.
-
-    `policy` says how many: `last`, `days`, `weeks`, `months`, and `min` verified ones
-    that stay in any case. So do the newest proven ones, and for `undo_days` what was
-    backed up because something was to replace it.
-    """
-    newest_first = sorted(backups, key=lambda backup: backup.id, reverse=True)
-    limit = f"{now() - timedelta(days=undo_days):%Y%m%dT%H%M%SZ}"
-    aside = f"what was replaced, for {undo_days} days"
-    found = [_standing(backup, limit, aside) for backup in newest_first]
-    good = [each.backup.id for each in found if each.good]
-    reasons = {each.backup.id: [each.fixed] for each in found if each.fixed}
-    for name, reason in _ruled([n for n in good if n not in reasons], policy):
-        reasons.setdefault(name, []).append(reason)
-    for name, reason in _newest_proven(found):
-        reasons.setdefault(name, []).append(reason)
-    missing = policy["min"] - sum(name in reasons for name in good)
-    for name in [n for n in good if n not in reasons][: max(missing, 0)]:
-        reasons[name] = [f"at least {policy['min']} verified"]
-
-    decisions, newer = [], 0
-    for each in found:
-        kept = reasons.get(each.backup.id)
-        if each.idle and not kept:
-            forget, then = _replaced(newer, max(1, policy["last"]))
-            decisions.append(Decision(each.backup, forget, f"{each.idle}; {then}"))
-            continue
-        newer += each.good and bool(kept)
-        reason = ", ".join(kept or ["no rule keeps it"])
-        decisions.append(Decision(each.backup, not kept, reason))
-    return decisions
-
-
-def _ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """The backups that a rule keeps, with the rule; `names` are the newest first."""
-    for name in names[: policy["last"]]:
-        yield name, f"the last {policy['last']}"
-    for rule, form in _PERIODS.items():
-        periods: set[str] = set()
-        for name in names:
-            period = datetime.strptime(name, "%Y%m%dT%H%M%SZ").strftime(form)
-            if period not in periods and len(periods) < policy[rule]:
-                periods.add(period)
-                yield name, period
-
-
-def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:
-    """The proven backups of which no newer proven one holds the same parts or more.
-
-    The newest of all parts is among them, whatever was proven of one part since.
-    """
-    newer: list[frozenset[str]] = []
-    for each in found:
-        if each.proven and not any(each.proven <= parts for parts in newer):
-            newer.append(each.proven)
-            yield each.backup.id, f"the newest proven of {', '.join(each.backup.parts)}"
-
-
-def _replaced(newer: int, wanted: int) -> tuple[bool, str]:
-    if newer < wanted:
-        ones = "one is" if wanted == 1 else "ones are"
-        return False, f"stays until {wanted} newer verified {ones} there"
-    ones = "one is" if newer == 1 else "ones are"
-    return True, f"{newer} newer verified {ones} there"
-
-
-def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
-    document = None
-    try:
-        about = backup.describe()
-        if not backup.readable:
-            with suppress(FileNotFoundError):
-                document = read_json(backup.path / MANIFEST)
-        datetime.strptime(backup.id, "%Y%m%dT%H%M%SZ")
-    except OSError as error:
-        return _Standing(
-            backup, fixed=f"cannot be read ({error.strerror}): never touched"
-        )
-    except ValueError:
-        return _Standing(backup, fixed="its name is no time: never touched")
-    if about["state"] == "foreign":
-        return _Standing(backup, fixed="another site's: never touched")
-    if backup.readable and not backup.signed:
-        return _Standing(backup, fixed="damaged and not signed by us: never touched")
-    if isinstance(document, dict) and document.get("format", FORMAT) != FORMAT:
-        return _Standing(backup, fixed="of another version's format: never touched")
-    partly = bool(left_out.told(backup.files))
-    good = about["state"] in _GOOD and not partly
-    fixed = "held by keep" if about["keep"] else ""
-    if not fixed and str(about["reason"]).startswith("before ") and backup.id > limit:
-        fixed = aside
-    if about["state"] == "damaged":
-        what = about["problems"] or [f"{MANIFEST} cannot be read"]
-        return _Standing(backup, fixed=fixed, idle=f"damaged: {what[0]}")
-    what = "folders of uploads were left out" if partly else "not verified"
-    idle = "" if good else f"{what}: counts for no rule"
-    whole = about["state"] == "proven" and not partly
-    proven = frozenset(backup.parts if whole else ())
-    return _Standing(backup, good, fixed, idle, proven)
-
-
-# ------------------------------------------------------------------------ forgetting
 
 
 @dataclass(frozen=True)
@@ -192,7 +55,7 @@ class Pruned:
     objects: Unnamed
 
 
-def prune(
+def prune_backups(
     repository: Repository,
     decisions: list[Decision],
     progress: Progress = lambda *_: None,
@@ -249,9 +112,6 @@ def _forget(repository: Repository, decision: Decision) -> int:
             f"{error.strerror}; prune as the user who owns it"
         ) from error
     return size
-
-
-# --------------------------------------------------------------------------- objects
 
 
 class _Unknown(Exception):
