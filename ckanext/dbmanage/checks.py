@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from . import blockers, config, datastore, upgrade
-from .engine import files
 from .engine.doctor import HINT, OK, PROBLEM, Check
 from .engine.postgres.database import closing, query, quoted
 from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from .engine.repository.repository import Repository
 from .engine.site import Site
+from .engine.uploads import capture
 
 _SHOWN = 3
 
@@ -187,7 +187,7 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(texts(connection, {"resource": ids}))
-    found = set(files.paths(files.folders(site.uploads, repository.path)))
+    found = set(capture.paths(capture.folders(site.uploads, repository.path)))
     missing = sorted(own - found)
     named = own | (named & found)  # by others nothing is looked for
     unnamed = sorted(

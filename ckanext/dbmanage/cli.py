@@ -175,10 +175,10 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
-    from .engine import files, listing
     from .engine.disk import whole
     from .engine.errors import Untrusted
     from .engine.layout import UNSIGNED
+    from .engine.uploads import capture, listing
 
     if not found.signed:
         raise Untrusted(
@@ -192,10 +192,10 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
             raise click.UsageError(
                 "an upload is not for a terminal: give -O, or a pipe"
             )
-        files.fetch(listed, found.objects, path, sys.stdout.buffer)
+        capture.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
     with whole(output, 0o600) as file:
-        files.fetch(listed, found.objects, path, file)
+        capture.fetch(listed, found.objects, path, file)
 
 
 def _table(described: list[dict[str, Any]]) -> str:

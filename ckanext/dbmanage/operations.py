@@ -76,9 +76,10 @@ def open_site(
 
 def refuse_root(site: Site) -> None:
     """Refuses to write as root where a directory is another user's. Raises Refused."""
-    from .engine import files, owner
+    from .engine import owner
+    from .engine.uploads import capture
 
-    among = files.folders(site.uploads, Path(site.repository))
+    among = capture.folders(site.uploads, Path(site.repository))
     places = [site.repository, site.public_dir, *site.uploads.values()]
     words = [sys.executable, *sys.orig_argv[1:]]
     if ini := os.environ.get("CKAN_INI"):  # sudo takes the environment away

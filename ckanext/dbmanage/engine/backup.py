@@ -23,7 +23,7 @@ from typing import Any
 import psycopg2
 import zstandard
 
-from . import files, layout, listing
+from . import layout
 from .archive import extensions
 from .archive.contents import read_contents
 from .archive.unpack import limit, read_to_end
@@ -32,7 +32,6 @@ from .disk import create_file, is_regular, own_directory, regular_files
 from .dump import refuse_unrestorable
 from .errors import Damaged, DbmanageError, Refused, ToolFailed
 from .layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
-from .listing import Changed, Listing
 from .opened import open_plain
 from .postgres.database import Connection, Database, query, server_major, unlimited
 from .postgres.locks import live_lock
@@ -49,6 +48,8 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .signature import Tally, dumped, read_own, sign
 from .site import Site
+from .uploads import capture, listing
+from .uploads.listing import Changed, Listing
 
 _CHUNK = 1 << 18
 
@@ -145,7 +146,7 @@ def take(
             with _unswitched(site, sources):
                 if "files" in wanted:
                     objects = own_directory(repository.path / layout.OBJECTS)
-                    files.add_objects(staged, objects)
+                    capture.add_objects(staged, objects)
                 backup = repository.add(partial, name)
     except BaseException as error:
         with suppress(OSError):
@@ -207,7 +208,7 @@ def _take_uploads(
     sources: Mapping[str, _Source],
     inside: Mapping[str, str],
     progress: Progress,
-) -> tuple[files.Taken, Listing]:
+) -> tuple[capture.Taken, Listing]:
     earlier = next((b for b in repository.backups() if _has_own_list(b)), None)
     objects = repository.path / layout.OBJECTS
     named: Iterable[str] = ()
@@ -215,8 +216,8 @@ def _take_uploads(
         # others than CKAN's own are no uploads that could be missing
         rows = rows_of(sources["database"].connection, site.named_uploads)
         named = (path for path, own in rows if own)
-    taken, listed = files.take(
-        files.folders(site.uploads, repository.path),
+    taken, listed = capture.take(
+        capture.folders(site.uploads, repository.path),
         objects,
         partial / layout.LIST,
         staged,
@@ -509,7 +510,7 @@ def problems_of(
     )
     problems += [problem for name in readable for problem in found[name]]
     if uploads and layout.LIST in readable and not found[layout.LIST]:
-        problems += files.problems(listing.of(backup), backup.objects, work.count)
+        problems += capture.problems(listing.of(backup), backup.objects, work.count)
     return problems
 
 

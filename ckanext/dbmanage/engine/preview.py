@@ -17,7 +17,6 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from . import files
 from .archive import lint, statements
 from .archive.contents import Entry, contents_of, read_contents
 from .archive.unpack import Bounded, limit, restoring
@@ -29,6 +28,7 @@ from .postgres.tables import tables_of
 from .repository.repository import Repository
 from .restore import Source
 from .site import Site
+from .uploads import capture
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20
@@ -76,8 +76,8 @@ def preview(
             if connection is not None:
                 connection.close()
     if source.uploads:
-        among = files.folders(site.uploads, repository.path)
-        found.append({"kind": "uploads"} | files.compare(among, source.uploads))
+        among = capture.folders(site.uploads, repository.path)
+        found.append({"kind": "uploads"} | capture.compare(among, source.uploads))
     return found
 
 

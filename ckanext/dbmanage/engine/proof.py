@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 
-from . import backup, listing, restore
+from . import backup, restore
 from .clock import now
 from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
@@ -27,6 +27,7 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .restore import Prepare, Source
 from .site import Site
+from .uploads import listing
 
 #: given the scratch databases by part, reads a sample of objects through CKAN:
 #: `{"read": {kind: count}, "problems": [sentence]}`

@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import backup, faithful, files, layout, listing, signature, switch
+from . import backup, faithful, layout, signature, switch
 from .archive import contents, extensions, feeding, lint
 from .archive.contents import (
     choose,
@@ -35,9 +35,7 @@ from .archive.unpack import limit, read_to_end, unpack
 from .backup import Replaced
 from .disk import make_directories
 from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
-from .files import Move
 from .layout import UNSIGNED
-from .listing import Listing
 from .opened import open_plain
 from .postgres import sessions, writes
 from .postgres.database import Connection, Database, closing, query, quoted, unlimited
@@ -49,6 +47,9 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .site import Site
 from .switch import Pair, Scratch
+from .uploads import capture, listing
+from .uploads.capture import Move
+from .uploads.listing import Listing
 
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
@@ -245,8 +246,8 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         for directory in site.uploads.values():
             make_directories(Path(directory))
         assert source.backup is not None
-        among = files.folders(site.uploads, repository.path)
-        files.room(source.uploads, source.backup.objects, among)
+        among = capture.folders(site.uploads, repository.path)
+        capture.room(source.uploads, source.backup.objects, among)
     refuse_strange_part(site, source)
     for part in source.archives:
         database = site.databases[part]
@@ -328,9 +329,9 @@ def links_lost(site: Site, repository: Repository, source: Source) -> Iterator[s
     """The links among the live uploads that will go, a sentence for each of a few."""
     if not source.uploads:
         return
-    among = files.folders(site.uploads, repository.path)
+    among = capture.folders(site.uploads, repository.path)
     lost = 0
-    for path, place in files.links(source.uploads, among):
+    for path, place in capture.links(source.uploads, among):
         lost += 1
         if lost <= _SHOWN:
             target = os.readlink(place)
@@ -463,14 +464,14 @@ def restore(
             ) as scratches,
             ExitStack() as stack,
         ):
-            among = files.folders(site.uploads, repository.path)
+            among = capture.folders(site.uploads, repository.path)
             laid: list[Move] = []
             if source.uploads and source.backup:
                 laid = stack.enter_context(
                     switch.staged(site, repository, operation, among)
                 )
                 objects, size = source.backup.objects, source.backup.files["bytes"]
-                files.stage(source.uploads, objects, among, laid, progress, size)
+                capture.stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
                 switch.copy_properties(scratch, warn)
                 for sentence in faithful.stays_behind(scratch.live):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import config, operations, overview
-from ckanext.dbmanage.engine import files, proof, report, restore
+from ckanext.dbmanage.engine import proof, report, restore
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.uploads import capture
 
 from .conftest import UPLOADS, Portal
 
@@ -87,12 +88,12 @@ def test_what_is_beside_the_repository_is_told_too(tmp_path: Path) -> None:
     repository = storage / "resources" / "backups"
     (repository / "objects").mkdir(parents=True)
     (repository / "objects" / "own").write_text("")
-    among = files.folders({"": str(storage)}, repository)
+    among = capture.folders({"": str(storage)}, repository)
     staged = tmp_path / "staged"
     staged.mkdir()
 
-    def take(name: str) -> files.Taken:
-        return files.take(among, repository / "objects", tmp_path / name, staged)[0]
+    def take(name: str) -> capture.Taken:
+        return capture.take(among, repository / "objects", tmp_path / name, staged)[0]
 
     assert not backup.why_partial(vars(take("a")))
     (storage / "resources" / "upload").write_text("x")
@@ -109,8 +110,8 @@ def test_an_upload_that_is_a_link_is_left_out_and_not_missing(tmp_path: Path) ->
     (storage / "b").symlink_to(tmp_path / "nothing")
     staged = tmp_path / "staged"
     staged.mkdir()
-    among = files.folders({"": str(storage)}, tmp_path / "repository")
-    taken, listed = files.take(
+    among = capture.folders({"": str(storage)}, tmp_path / "repository")
+    taken, listed = capture.take(
         among, tmp_path / "objects", tmp_path / "list", staged, named=["a", "b"]
     )
     assert (taken.linked, taken.refused, taken.missing) == (1, 2, 1)

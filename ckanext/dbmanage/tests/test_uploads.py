@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 from ckanext.dbmanage.engine.signature import dumped, sign
+from ckanext.dbmanage.engine.uploads import capture, listing
 
 from .conftest import UPLOADS, Portal, end_group, wait_until
 from .test_restore import refused
@@ -376,9 +376,9 @@ def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
     content = json.dumps(line("@nosuch/a")).encode() + b"\n"
     path.write_bytes(content)
     sum = hashlib.sha256(content).hexdigest()
-    among = files.folders({"": str(tmp_path)}, tmp_path / "repository")
+    among = capture.folders({"": str(tmp_path)}, tmp_path / "repository")
     with pytest.raises(Refused, match="@nosuch"):
-        files.room(listing.Listing(path, len(content), sum), tmp_path, among)
+        capture.room(listing.Listing(path, len(content), sum), tmp_path, among)
 
 
 def test_a_poisoned_list_of_a_foreign_backup(portal: Portal) -> None:

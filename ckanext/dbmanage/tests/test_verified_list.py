@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import files, listing
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.redis import links
 from ckanext.dbmanage.engine.repository.backup import Backup
+from ckanext.dbmanage.engine.uploads import capture, listing
 
 from .conftest import Portal
 
@@ -35,25 +35,25 @@ class Store:
         place.write_bytes(content)
 
     @property
-    def among(self) -> list[files.Folder]:
-        return files.folders({"": str(self.storage)}, self.objects.parent)
+    def among(self) -> list[capture.Folder]:
+        return capture.folders({"": str(self.storage)}, self.objects.parent)
 
     def take(
         self, previous: listing.Listing | None = None, **options
-    ) -> tuple[files.Taken, listing.Listing]:
+    ) -> tuple[capture.Taken, listing.Listing]:
         self.number += 1
         staged = self.directory / f"staged{self.number}"
         staged.mkdir()
         path = self.directory / f"{self.number}-files.jsonl"
-        found = files.take(
+        found = capture.take(
             self.among, self.objects, path, staged, previous=previous, **options
         )
-        files.add_objects(staged, self.objects)
+        capture.add_objects(staged, self.objects)
         return found
 
     def stage(self, listed: listing.Listing) -> Path:
-        moves = files.moves(self.among, "0000abcd", "token")
-        files.stage(listed, self.objects, self.among, moves)
+        moves = capture.moves(self.among, "0000abcd", "token")
+        capture.stage(listed, self.objects, self.among, moves)
         return self.storage / moves[0].scratch
 
 
@@ -82,28 +82,28 @@ def test_a_list_that_was_swapped_lays_nothing_down_that_counts(store: Store) -> 
     swapped(listed, digest(b"mine"), digest(b"evil"))
     for use in (
         lambda: store.stage(listed),
-        lambda: files.room(listed, store.objects, store.among),
-        lambda: files.compare(store.among, listed),
-        lambda: files.fetch(listed, store.objects, "resources/a", io.BytesIO()),
+        lambda: capture.room(listed, store.objects, store.among),
+        lambda: capture.compare(store.among, listed),
+        lambda: capture.fetch(listed, store.objects, "resources/a", io.BytesIO()),
     ):
         with pytest.raises(Damaged, match=r"files\.jsonl: was changed"):
             use()
-    assert "was changed" in "".join(files.problems(listed, store.objects))
+    assert "was changed" in "".join(capture.problems(listed, store.objects))
 
 
 def test_a_fetch_writes_nothing_of_a_swapped_list_or_content(store: Store) -> None:
     store.put("resources/a", b"mine")
     store.put("resources/b", b"evil")
     _, listed = store.take()
-    place = files.object_path(store.objects, digest(b"mine").decode())
+    place = capture.object_path(store.objects, digest(b"mine").decode())
     place.write_bytes(b"evil")
     out = io.BytesIO()
     with pytest.raises(Damaged, match="resources/a"):
-        files.fetch(listed, store.objects, "resources/a", out)
+        capture.fetch(listed, store.objects, "resources/a", out)
     place.write_bytes(b"mine")
     swapped(listed, digest(b"mine"), digest(b"evil"))
     with pytest.raises(Damaged):
-        files.fetch(listed, store.objects, "resources/a", out)
+        capture.fetch(listed, store.objects, "resources/a", out)
     assert out.getvalue() == b""
 
 
@@ -138,14 +138,14 @@ def test_the_sum_of_a_list_is_of_what_was_written(
     """Another list in its place before it is summed up must not be signed."""
     store.put("resources/a", b"mine")
     store.put("resources/b", b"evil")
-    reread = files._reread
+    reread = capture._reread
 
     def swapping(staged: Path) -> None:
         reread(staged)
         path = store.directory / "1-files.jsonl"
         swapped(listing.Listing(path, 0, ""), digest(b"mine"), digest(b"evil"))
 
-    monkeypatch.setattr(files, "_reread", swapping)
+    monkeypatch.setattr(capture, "_reread", swapping)
     _, listed = store.take()
     with pytest.raises(listing.Changed):
         list(listed.lines())

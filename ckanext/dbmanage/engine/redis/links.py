@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .. import files, layout, listing
+from .. import layout
 from ..backup import sums_of
 from ..clock import now
 from ..disk import is_regular, regular_files
@@ -32,6 +32,7 @@ from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import dumped
 from ..site import Site
+from ..uploads import capture, listing
 from .client import answering, connect, key_of
 from .sealed import FORM, seal, unseal, use
 
@@ -181,7 +182,7 @@ def _entries(found: Backup) -> Iterator[_Entry]:
         for line in listing.of(found).lines():
             if "sha256" not in line:  # named by the database, and not there
                 continue
-            path = files.object_path(found.objects, line["sha256"])
+            path = capture.object_path(found.objects, line["sha256"])
             name = f"objects/{path.parent.name}/{path.name}"
             yield _Entry(name, path, line["size"], line["sha256"])
 

@@ -29,14 +29,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from ..disk import create_directory, create_file, sync_directory, write_file
+from ..errors import Damaged, Refused
+from ..layout import LIST
+from ..opened import open_plain
+from ..report import Progress
+from ..signature import Written
 from . import left_out
-from .disk import create_directory, create_file, sync_directory, write_file
-from .errors import Damaged, Refused
-from .layout import LIST
 from .listing import HASH, NOT_UPLOADS, OURS, Changed, Listing, facts_of, line_of, safe
-from .opened import open_plain
-from .report import Progress
-from .signature import Written
 
 _TOKEN = ".dbmanage"  # noqa: S105
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import Damaged, Refused
-from .layout import LIST
-from .opened import open_plain
-from .repository.backup import Backup
+from ..errors import Damaged, Refused
+from ..layout import LIST
+from ..opened import open_plain
+from ..repository.backup import Backup
 
 #: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
 NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}

@@ -12,7 +12,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from .repository.backup import MOST_COUNTED, many_files
+from ..repository.backup import MOST_COUNTED, many_files
 
 
 def count(directory: Path, besides: Path) -> int:
