@@ -19,7 +19,7 @@ from .engine.postgres.database import closing, query, quoted
 from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from .engine.repository.repository import Repository
 from .engine.site import Site
-from .engine.uploads import capture
+from .engine.uploads.folders import folders_of, paths
 
 _SHOWN = 3
 
@@ -187,7 +187,7 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(texts(connection, {"resource": ids}))
-    found = set(capture.paths(capture.folders(site.uploads, repository.path)))
+    found = set(paths(folders_of(site.uploads, repository.path)))
     missing = sorted(own - found)
     named = own | (named & found)  # by others nothing is looked for
     unnamed = sorted(

@@ -178,7 +178,8 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
     from .engine.disk import whole
     from .engine.errors import Untrusted
     from .engine.layout import UNSIGNED
-    from .engine.uploads import capture, listing
+    from .engine.uploads import objects
+    from .engine.uploads.listing import of
 
     if not found.signed:
         raise Untrusted(
@@ -186,16 +187,16 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
             f"its list of uploads. Its uploads come back with `ckan db restore "
             f"{found.id} --only files --trust`"
         )
-    listed = listing.of(found)
+    listed = of(found)
     if output is None:
         if sys.stdout.isatty():
             raise click.UsageError(
                 "an upload is not for a terminal: give -O, or a pipe"
             )
-        capture.fetch(listed, found.objects, path, sys.stdout.buffer)
+        objects.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
     with whole(output, 0o600) as file:
-        capture.fetch(listed, found.objects, path, file)
+        objects.fetch(listed, found.objects, path, file)
 
 
 def _table(described: list[dict[str, Any]]) -> str:

@@ -77,9 +77,9 @@ def open_site(
 def refuse_root(site: Site) -> None:
     """Refuses to write as root where a directory is another user's. Raises Refused."""
     from .engine import owner
-    from .engine.uploads import capture
+    from .engine.uploads.folders import folders_of
 
-    among = capture.folders(site.uploads, Path(site.repository))
+    among = folders_of(site.uploads, Path(site.repository))
     places = [site.repository, site.public_dir, *site.uploads.values()]
     words = [sys.executable, *sys.orig_argv[1:]]
     if ini := os.environ.get("CKAN_INI"):  # sudo takes the environment away

@@ -48,8 +48,10 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .signature import Tally, dumped, read_own, sign
 from .site import Site
-from .uploads import capture, listing
-from .uploads.listing import Changed, Listing
+from .uploads import capture, objects
+from .uploads.folders import folders_of
+from .uploads.listing import Changed, Listing, of
+from .uploads.objects import add_objects
 
 _CHUNK = 1 << 18
 
@@ -146,7 +148,7 @@ def take(
             with _unswitched(site, sources):
                 if "files" in wanted:
                     objects = own_directory(repository.path / layout.OBJECTS)
-                    capture.add_objects(staged, objects)
+                    add_objects(staged, objects)
                 backup = repository.add(partial, name)
     except BaseException as error:
         with suppress(OSError):
@@ -217,12 +219,12 @@ def _take_uploads(
         rows = rows_of(sources["database"].connection, site.named_uploads)
         named = (path for path, own in rows if own)
     taken, listed = capture.take(
-        capture.folders(site.uploads, repository.path),
+        folders_of(site.uploads, repository.path),
         objects,
         partial / layout.LIST,
         staged,
         inside=inside,
-        previous=listing.of(earlier) if earlier else None,
+        previous=of(earlier) if earlier else None,
         named=named,
         progress=progress,
         expected=earlier.files["bytes"] if earlier else 0,
@@ -235,7 +237,7 @@ def _has_own_list(backup: Backup) -> bool:
     """Whether its list of uploads is what a manifest of this site says it is."""
     if backup.signed:
         with suppress(OSError, Refused, Changed):
-            for _ in listing.of(backup).raw():
+            for _ in of(backup).raw():
                 pass
             return True
     return False
@@ -510,7 +512,7 @@ def problems_of(
     )
     problems += [problem for name in readable for problem in found[name]]
     if uploads and layout.LIST in readable and not found[layout.LIST]:
-        problems += capture.problems(listing.of(backup), backup.objects, work.count)
+        problems += objects.problems(of(backup), backup.objects, work.count)
     return problems
 
 

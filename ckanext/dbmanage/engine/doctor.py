@@ -25,7 +25,7 @@ from .redis.maintenance import Maintenance
 from .repository import backup
 from .repository.repository import Repository
 from .site import Site
-from .uploads import capture
+from .uploads.folders import folders_of
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
 #: a backup a night, and one that failed is seen the next morning
@@ -207,7 +207,7 @@ def _plugin(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
 def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     for sentence in site.uploads_elsewhere:
         yield HINT, f"{sentence}: it is in no backup"
-    for folder in capture.folders(site.uploads, repository.path):
+    for folder in folders_of(site.uploads, repository.path):
         if not os.access(folder.path, os.W_OK | os.X_OK):
             yield PROBLEM, f"{folder.path} may not be written to by this user"
         else:

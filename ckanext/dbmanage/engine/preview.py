@@ -28,7 +28,8 @@ from .postgres.tables import tables_of
 from .repository.repository import Repository
 from .restore import Source
 from .site import Site
-from .uploads import capture
+from .uploads.folders import folders_of
+from .uploads.listing import compare
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20
@@ -76,8 +77,8 @@ def preview(
             if connection is not None:
                 connection.close()
     if source.uploads:
-        among = capture.folders(site.uploads, repository.path)
-        found.append({"kind": "uploads"} | capture.compare(among, source.uploads))
+        among = folders_of(site.uploads, repository.path)
+        found.append({"kind": "uploads"} | compare(among, source.uploads))
     return found
 
 

@@ -27,7 +27,7 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .restore import Prepare, Source
 from .site import Site
-from .uploads import listing
+from .uploads.listing import of
 
 #: given the scratch databases by part, reads a sample of objects through CKAN:
 #: `{"read": {kind: count}, "problems": [sentence]}`
@@ -144,7 +144,7 @@ def _uploads(
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
         cursor.execute("CREATE TEMP TABLE named (path text, own bool)")
-        lines = _Lines(_held(listing.of(found).lines()))
+        lines = _Lines(_held(of(found).lines()))
         cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
         if lines.broken:
             raise lines.broken

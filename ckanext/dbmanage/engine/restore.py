@@ -47,9 +47,10 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .site import Site
 from .switch import Pair, Scratch
-from .uploads import capture, listing
-from .uploads.capture import Move
-from .uploads.listing import Listing
+from .uploads.folders import folders_of, links_replaced
+from .uploads.listing import Listing, of
+from .uploads.moves import Move
+from .uploads.staging import room, stage
 
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
@@ -200,7 +201,7 @@ def _of_backup(
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in layout.PARTS if p in (parts or found.parts)]
     archives = {p: backup.content_file(found, p) for p in chosen if p != "files"}
-    uploads = listing.of(found) if "files" in chosen else None
+    uploads = of(found) if "files" in chosen else None
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
 
@@ -246,8 +247,8 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         for directory in site.uploads.values():
             make_directories(Path(directory))
         assert source.backup is not None
-        among = capture.folders(site.uploads, repository.path)
-        capture.room(source.uploads, source.backup.objects, among)
+        among = folders_of(site.uploads, repository.path)
+        room(source.uploads, source.backup.objects, among)
     refuse_strange_part(site, source)
     for part in source.archives:
         database = site.databases[part]
@@ -329,9 +330,9 @@ def links_lost(site: Site, repository: Repository, source: Source) -> Iterator[s
     """The links among the live uploads that will go, a sentence for each of a few."""
     if not source.uploads:
         return
-    among = capture.folders(site.uploads, repository.path)
+    among = folders_of(site.uploads, repository.path)
     lost = 0
-    for path, place in capture.links(source.uploads, among):
+    for path, place in links_replaced(source.uploads, among):
         lost += 1
         if lost <= _SHOWN:
             target = os.readlink(place)
@@ -464,14 +465,14 @@ def restore(
             ) as scratches,
             ExitStack() as stack,
         ):
-            among = capture.folders(site.uploads, repository.path)
+            among = folders_of(site.uploads, repository.path)
             laid: list[Move] = []
             if source.uploads and source.backup:
                 laid = stack.enter_context(
                     switch.staged(site, repository, operation, among)
                 )
                 objects, size = source.backup.objects, source.backup.files["bytes"]
-                capture.stage(source.uploads, objects, among, laid, progress, size)
+                stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
                 switch.copy_properties(scratch, warn)
                 for sentence in faithful.stays_behind(scratch.live):

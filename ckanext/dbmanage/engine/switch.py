@@ -39,8 +39,18 @@ from .repository.backup import Backup
 from .repository.repository import Repository
 from .signals import uninterrupted
 from .site import Site
-from .uploads import capture
-from .uploads.capture import Folder, Move
+from .uploads import moves
+from .uploads.folders import Folder, folders_of
+from .uploads.moves import (
+    Move,
+    back,
+    discard,
+    forward,
+    is_ours,
+    moves_of,
+    planned_move,
+    sound,
+)
 
 _NAME = re.compile(r"dbm_[0-9a-f]{8}_(scratch|undo)")
 
@@ -430,7 +440,7 @@ def switch(
                 for pair in new:
                     _rename(site, site.databases[pair.part], [pair], back=True)
                 for move in moves:
-                    capture.back(move)
+                    back(move)
                 repository.record(operation, "switched", parts=[])
                 raise
             _forward(moves)
@@ -445,7 +455,7 @@ def _is_switched(site: Site, pair: Pair) -> bool:
 
 def _forward(moves: Iterable[Move]) -> None:
     for move in moves:
-        capture.forward(move)
+        forward(move)
 
 
 def _parts(pairs: list[Pair], moves: list[Move]) -> list[str]:
@@ -617,7 +627,7 @@ def staged(
     site: Site, repository: Repository, operation: str, among: list[Folder]
 ) -> Iterator[list[Move]]:
     """Where uploads may be laid down; gone at the end what was not switched in."""
-    moves = capture.moves(among, secrets.token_hex(4), secrets.token_hex(16))
+    moves = moves_of(among, secrets.token_hex(4), secrets.token_hex(16))
     repository.record(operation, "stage", moves=[asdict(move) for move in moves])
     try:
         yield moves
@@ -630,7 +640,7 @@ def staged(
 def _discard(repository: Repository, operation: str, moves: list[Move]) -> None:
     for move in moves:
         scratch = Path(move.path) / move.scratch
-        if capture.discard(scratch, move.token):
+        if discard(scratch, move.token):
             repository.record(operation, "drop", folder=str(scratch))
 
 
@@ -679,7 +689,7 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
     name = secrets.token_hex(4)
     moves = []
     for move in last["moves"] if "files" in last["switched"] else ():
-        if not capture.is_ours(Path(move.path) / move.undo, move.token):
+        if not is_ours(Path(move.path) / move.undo, move.token):
             raise Refused(
                 f"the uploads before the last restore are not in {move.path}/"
                 f"{move.undo} any more; the backup that it took afterwards holds them"
@@ -690,8 +700,8 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
 
 def planned(site: Site, repository: Repository, moves: list[Move]) -> list[Move]:
     """The moves with the names that are there now."""
-    folders = {str(f.path): f for f in capture.folders(site.uploads, repository.path)}
-    return [capture.planned(move, folders[move.path]) for move in moves]
+    folders = {str(f.path): f for f in folders_of(site.uploads, repository.path)}
+    return [planned_move(move, folders[move.path]) for move in moves]
 
 
 def recover(site: Site, repository: Repository, warn: Warn) -> None:
@@ -726,16 +736,16 @@ def _settle(
         with closing(site.databases[pair.part].maintenance()) as connection:
             (new if switched(connection, pair) else old).append(pair)
     # uploads alone: they had passed their checks; else the databases decide
-    alone = not facts["switch"] and any(map(capture.began, facts["moves"]))
+    alone = not facts["switch"] and any(map(moves.began, facts["moves"]))
     on = bool(new) or alone
     # half of a switch over two servers: both copies had passed their checks
     for pair in old if on else ():
         _rename(site, site.databases[pair.part], [pair])
     for move in facts["moves"]:
         if on:
-            capture.forward(move)
-        elif capture.began(move):
-            capture.back(move)
+            moves.forward(move)
+        elif moves.began(move):
+            moves.back(move)
             warn(f"the uploads in {move.path} are as before the restore that was ended")
     if on and (old or facts["moves"]):
         what = [repr(pair.live) for pair in old] + [m.path for m in facts["moves"]]
@@ -820,7 +830,7 @@ def drop_replaced(
             if str(undo) in facts["dropped"]:
                 continue
             try:
-                if dry_run or capture.discard(undo, move.token):
+                if dry_run or moves.discard(undo, move.token):
                     gone += [str(undo)] if there else []
                     if not dry_run:
                         repository.record(operation, "drop", folder=str(undo))
@@ -891,7 +901,7 @@ def _folded(
     Only of this site's own databases and folders: a repository may be shared, or a
     copy of another's. `foreign` says that something was left out.
     """
-    among = {str(f.path): f for f in capture.folders(site.uploads, repository.path)}
+    among = {str(f.path): f for f in folders_of(site.uploads, repository.path)}
     found: dict[str, dict[str, Any]] = {}
     for line in lines:
         event = line.get("event")
@@ -912,14 +922,14 @@ def _folded(
                 facts["created"] += _own(site, _pairs([line["pair"]]))
             elif event == "stage":
                 staged = [Move(**move) for move in line["moves"]]
-                facts["staged"] = [m for m in staged if capture.sound(m, among)]
+                facts["staged"] = [m for m in staged if sound(m, among)]
             elif event == "drop":
                 facts["dropped"].add(line.get("database") or line.get("folder"))
             elif event == "switch":
                 pairs = _pairs(line["pairs"])
                 moves = [Move(**move) for move in line.get("moves", ())]
                 facts["switch"] = _own(site, pairs)
-                facts["moves"] = [m for m in moves if capture.sound(m, among)]
+                facts["moves"] = [m for m in moves if sound(m, among)]
                 left = len(facts["switch"]) + len(facts["moves"])
                 facts["foreign"] = left < len(pairs) + len(moves)
             else:

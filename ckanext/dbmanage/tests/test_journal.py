@@ -17,7 +17,7 @@ from ckanext.dbmanage.engine import switch
 from ckanext.dbmanage.engine.repository.journal import _LARGE
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
-from ckanext.dbmanage.engine.uploads import capture
+from ckanext.dbmanage.engine.uploads import moves
 
 from .conftest import Portal, query
 
@@ -206,7 +206,7 @@ def test_a_forged_switch_is_told_and_left(
     half: tuple[Site, Repository, switch.Pair], portal: Portal
 ) -> None:
     site, repository, pair = half
-    move = capture.Move(
+    move = moves.Move(
         str(portal.storage), "", ".dbm_00000000_scratch", ".dbm_00000000_undo", "t",
         ["resources", "storage"],
     )  # fmt: skip

@@ -13,6 +13,7 @@ from ckanext.dbmanage.engine import proof, report, restore
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.uploads import capture
+from ckanext.dbmanage.engine.uploads.folders import folders_of
 
 from .conftest import UPLOADS, Portal
 
@@ -88,7 +89,7 @@ def test_what_is_beside_the_repository_is_told_too(tmp_path: Path) -> None:
     repository = storage / "resources" / "backups"
     (repository / "objects").mkdir(parents=True)
     (repository / "objects" / "own").write_text("")
-    among = capture.folders({"": str(storage)}, repository)
+    among = folders_of({"": str(storage)}, repository)
     staged = tmp_path / "staged"
     staged.mkdir()
 
@@ -110,7 +111,7 @@ def test_an_upload_that_is_a_link_is_left_out_and_not_missing(tmp_path: Path) ->
     (storage / "b").symlink_to(tmp_path / "nothing")
     staged = tmp_path / "staged"
     staged.mkdir()
-    among = capture.folders({"": str(storage)}, tmp_path / "repository")
+    among = folders_of({"": str(storage)}, tmp_path / "repository")
     taken, listed = capture.take(
         among, tmp_path / "objects", tmp_path / "list", staged, named=["a", "b"]
     )

@@ -19,7 +19,9 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 from ckanext.dbmanage.engine.signature import dumped, sign
-from ckanext.dbmanage.engine.uploads import capture, listing
+from ckanext.dbmanage.engine.uploads.folders import folders_of
+from ckanext.dbmanage.engine.uploads.listing import Listing, checked
+from ckanext.dbmanage.engine.uploads.staging import room
 
 from .conftest import UPLOADS, Portal, end_group, wait_until
 from .test_restore import refused
@@ -368,7 +370,7 @@ def test_a_poisoned_list_is_refused(lines: list, tmp_path: Path) -> None:
     path = tmp_path / "files.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     with pytest.raises(Damaged), path.open("rb") as file:
-        list(listing.checked(file))
+        list(checked(file))
 
 
 def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
@@ -376,9 +378,9 @@ def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
     content = json.dumps(line("@nosuch/a")).encode() + b"\n"
     path.write_bytes(content)
     sum = hashlib.sha256(content).hexdigest()
-    among = capture.folders({"": str(tmp_path)}, tmp_path / "repository")
+    among = folders_of({"": str(tmp_path)}, tmp_path / "repository")
     with pytest.raises(Refused, match="@nosuch"):
-        capture.room(listing.Listing(path, len(content), sum), tmp_path, among)
+        room(Listing(path, len(content), sum), tmp_path, among)
 
 
 def test_a_poisoned_list_of_a_foreign_backup(portal: Portal) -> None:
@@ -414,7 +416,7 @@ def test_a_million_lines_take_no_memory(tmp_path: Path) -> None:
             out.write(json.dumps(line(f"resources/{number:07}")) + "\n")
     script = (
         "import resource, sys, pathlib;"
-        "from ckanext.dbmanage.engine import listing;"
+        "from ckanext.dbmanage.engine.uploads import listing;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "file = pathlib.Path(sys.argv[1]).open('rb');"
         "assert sum(1 for _ in listing.checked(file)) == 10 ** 6;"

@@ -13,7 +13,11 @@ from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.redis import links
 from ckanext.dbmanage.engine.repository.backup import Backup
-from ckanext.dbmanage.engine.uploads import capture, listing
+from ckanext.dbmanage.engine.uploads import capture, objects
+from ckanext.dbmanage.engine.uploads.folders import Folder, folders_of
+from ckanext.dbmanage.engine.uploads.listing import Changed, Listing, compare, of
+from ckanext.dbmanage.engine.uploads.moves import moves_of
+from ckanext.dbmanage.engine.uploads.staging import room, stage
 
 from .conftest import Portal
 
@@ -35,12 +39,12 @@ class Store:
         place.write_bytes(content)
 
     @property
-    def among(self) -> list[capture.Folder]:
-        return capture.folders({"": str(self.storage)}, self.objects.parent)
+    def among(self) -> list[Folder]:
+        return folders_of({"": str(self.storage)}, self.objects.parent)
 
     def take(
-        self, previous: listing.Listing | None = None, **options
-    ) -> tuple[capture.Taken, listing.Listing]:
+        self, previous: Listing | None = None, **options
+    ) -> tuple[capture.Taken, Listing]:
         self.number += 1
         staged = self.directory / f"staged{self.number}"
         staged.mkdir()
@@ -48,12 +52,12 @@ class Store:
         found = capture.take(
             self.among, self.objects, path, staged, previous=previous, **options
         )
-        capture.add_objects(staged, self.objects)
+        objects.add_objects(staged, self.objects)
         return found
 
-    def stage(self, listed: listing.Listing) -> Path:
-        moves = capture.moves(self.among, "0000abcd", "token")
-        capture.stage(listed, self.objects, self.among, moves)
+    def stage(self, listed: Listing) -> Path:
+        moves = moves_of(self.among, "0000abcd", "token")
+        stage(listed, self.objects, self.among, moves)
         return self.storage / moves[0].scratch
 
 
@@ -62,7 +66,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def swapped(listed: listing.Listing, old: bytes, new: bytes) -> None:
+def swapped(listed: Listing, old: bytes, new: bytes) -> None:
     """Another list in its place, each line as well-formed as before."""
     content = listed.path.read_bytes()
     assert old in content
@@ -82,28 +86,28 @@ def test_a_list_that_was_swapped_lays_nothing_down_that_counts(store: Store) -> 
     swapped(listed, digest(b"mine"), digest(b"evil"))
     for use in (
         lambda: store.stage(listed),
-        lambda: capture.room(listed, store.objects, store.among),
-        lambda: capture.compare(store.among, listed),
-        lambda: capture.fetch(listed, store.objects, "resources/a", io.BytesIO()),
+        lambda: room(listed, store.objects, store.among),
+        lambda: compare(store.among, listed),
+        lambda: objects.fetch(listed, store.objects, "resources/a", io.BytesIO()),
     ):
         with pytest.raises(Damaged, match=r"files\.jsonl: was changed"):
             use()
-    assert "was changed" in "".join(capture.problems(listed, store.objects))
+    assert "was changed" in "".join(objects.problems(listed, store.objects))
 
 
 def test_a_fetch_writes_nothing_of_a_swapped_list_or_content(store: Store) -> None:
     store.put("resources/a", b"mine")
     store.put("resources/b", b"evil")
     _, listed = store.take()
-    place = capture.object_path(store.objects, digest(b"mine").decode())
+    place = objects.object_path(store.objects, digest(b"mine").decode())
     place.write_bytes(b"evil")
     out = io.BytesIO()
     with pytest.raises(Damaged, match="resources/a"):
-        capture.fetch(listed, store.objects, "resources/a", out)
+        objects.fetch(listed, store.objects, "resources/a", out)
     place.write_bytes(b"mine")
     swapped(listed, digest(b"mine"), digest(b"evil"))
     with pytest.raises(Damaged):
-        capture.fetch(listed, store.objects, "resources/a", out)
+        objects.fetch(listed, store.objects, "resources/a", out)
     assert out.getvalue() == b""
 
 
@@ -143,11 +147,11 @@ def test_the_sum_of_a_list_is_of_what_was_written(
     def swapping(staged: Path) -> None:
         reread(staged)
         path = store.directory / "1-files.jsonl"
-        swapped(listing.Listing(path, 0, ""), digest(b"mine"), digest(b"evil"))
+        swapped(Listing(path, 0, ""), digest(b"mine"), digest(b"evil"))
 
     monkeypatch.setattr(capture, "_reread", swapping)
     _, listed = store.take()
-    with pytest.raises(listing.Changed):
+    with pytest.raises(Changed):
         list(listed.lines())
 
 
@@ -203,7 +207,7 @@ def test_a_tar_breaks_off_at_what_is_not_the_backup_s(
         with pytest.raises(OSError, match="is not what it was"):
             whole()
         path.write_bytes(content)
-    swapped(listing.of(found), b'"size": 8,', b'"size": 9,')
+    swapped(of(found), b'"size": 8,', b'"size": 9,')
     with pytest.raises(Damaged):
         whole()
 
@@ -219,7 +223,7 @@ def test_a_fetch_looks_at_the_list_and_the_signature(
     portal.module("backups", "latest", "--fetch", path, "-O", str(out))
     assert out.read_bytes() == (portal.storage / path).read_bytes()
     assert other.read_text() == "somebody's"
-    listed = listing.of(found)
+    listed = of(found)
     sums = {each["path"]: each["sha256"].encode() for each in listed.lines()}
     swapped(listed, sums[path], sums["resources/upl/oad/-4"])
     done = portal.module("backups", "latest", "--fetch", path, code=1)

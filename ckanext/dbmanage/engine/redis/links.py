@@ -32,7 +32,8 @@ from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import dumped
 from ..site import Site
-from ..uploads import capture, listing
+from ..uploads import objects
+from ..uploads.listing import of
 from .client import answering, connect, key_of
 from .sealed import FORM, seal, unseal, use
 
@@ -179,10 +180,10 @@ def _entries(found: Backup) -> Iterator[_Entry]:
         path = found.path / name
         yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
     if layout.LIST in contents:
-        for line in listing.of(found).lines():
+        for line in of(found).lines():
             if "sha256" not in line:  # named by the database, and not there
                 continue
-            path = capture.object_path(found.objects, line["sha256"])
+            path = objects.object_path(found.objects, line["sha256"])
             name = f"objects/{path.parent.name}/{path.name}"
             yield _Entry(name, path, line["size"], line["sha256"])
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
 from ..repository.backup import Backup
+from .folders import Folder, walk
 
 #: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
 NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
@@ -144,3 +146,45 @@ def safe(path: str) -> bool:
         )
         and not OURS.fullmatch(parts[0])
     )
+
+
+def facts_of_file(path: str, status: os.stat_result) -> dict[str, Any]:
+    return {
+        "path": path,
+        "size": status.st_size,
+        "mtime": status.st_mtime,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def compare(among: list[Folder], listing: Listing) -> dict[str, int]:
+    """`{now, then, lost, gained, changed}`: the uploads on the disk and in a list."""
+    counts = {"now": 0, "then": 0, "lost": 0, "gained": 0, "changed": 0}
+    then = (facts for facts in listing.lines() if "sha256" in facts)
+    other = next(then, None)
+    for found in walk(among, {}):
+        try:
+            now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(now.st_mode):
+            continue
+        counts["now"] += 1
+        here = found.path.split("/")
+        while other and other["path"].split("/") < here:
+            counts["then"] += 1
+            counts["gained"] += 1
+            other = next(then, None)
+        if other and other["path"] == found.path:
+            counts["then"] += 1
+            same = (now.st_size, now.st_mtime) == (other["size"], other["mtime"])
+            counts["changed"] += not same
+            other = next(then, None)
+        else:
+            counts["lost"] += 1
+    while other:
+        counts["then"] += 1
+        counts["gained"] += 1
+        other = next(then, None)
+    return counts
