@@ -450,7 +450,7 @@ def _compared(rows: list[dict[str, Any]]) -> str:
 @click.pass_context
 def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
     """Write one database to FILE (- is stdout) as pg_restore reads it."""
-    from .engine import dump as engine
+    from .engine.backup import dump as engine
 
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")

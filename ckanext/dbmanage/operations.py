@@ -106,7 +106,7 @@ def backup(
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
     from . import config
-    from .engine.backup import take
+    from .engine.backup.take import take
 
     site, repository = open_site(portal)
     with repository.lock("backup"):
@@ -133,8 +133,8 @@ def verify(
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from . import upgrade
-    from .engine import backup as backup_
     from .engine import proof
+    from .engine.backup import take
 
     talk = portal.talk
     if prove:
@@ -152,7 +152,7 @@ def verify(
         talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
         problems = record["problems"]
     else:
-        problems = backup_.verify(found, site, talk.progress)
+        problems = take.verify(found, site, talk.progress)
         with suppress(OSError):  # a repository may be there to be read only
             repository.record(found.id, "done", what="verify", problems=len(problems))
     talk.end()
@@ -357,7 +357,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """
     from ckan.lib.search import clear_all
 
-    from .engine.backup import take
+    from .engine.backup.take import take
     from .engine.postgres.database import closing
     from .engine.postgres.emptying import emptying
     from .engine.postgres.locks import live_lock
@@ -423,7 +423,7 @@ def _backed_up(
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
     from .engine import restore
-    from .engine.backup import take
+    from .engine.backup.take import take
     from .engine.repository import prune, retention
 
     talk = portal.talk
@@ -695,7 +695,7 @@ def let_go() -> None:
 def _back_up_replaced(
     site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
 ) -> None:
-    from .engine.backup import take
+    from .engine.backup.take import take
     from .engine.errors import DbmanageError
 
     try:

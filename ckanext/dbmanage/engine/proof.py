@@ -17,7 +17,8 @@ from typing import Any
 
 import psycopg2
 
-from . import backup, restore
+from . import restore
+from .backup import take
 from .clock import now
 from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
@@ -62,7 +63,7 @@ def prove(
     record |= {
         "uploads": None,
         "told": [],
-        "problems": backup.verify(found, site, progress),
+        "problems": take.verify(found, site, progress),
     }
     if not record["problems"]:
         source = restore.open_source(site, repository, found.id)

@@ -23,7 +23,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage import blockers, checks, readers, upgrade
-from ckanext.dbmanage.engine import backup, layout, preview, switch
+from ckanext.dbmanage.engine import layout, preview, switch
+from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres import database, sessions
 from ckanext.dbmanage.engine.postgres.database import (
@@ -455,7 +456,7 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
         assert f"SELECT pg_terminate_backend({pid});" in str(failed.value)
         with live_lock(site, foreign=True):
             pass
-        assert backup.take(site, repository, parts=("database",)).signed
+        assert take.take(site, repository, parts=("database",)).signed
     # a role that may switch the database is waited for, whoever it is
     member = login("IN ROLE ckan_default")
     with closing(server.connect("postgres", member)) as connection:
@@ -618,8 +619,8 @@ def test_the_server_s_words_do_not_matter(
     # the preview of a restore of a database that is gone
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
-    taken = backup.take(site, repository, parts=("datastore",))
-    path = backup.content_file(taken, "datastore")
+    taken = take.take(site, repository, parts=("datastore",))
+    path = take.content_file(taken, "datastore")
     gone = {"datastore": site.databases["datastore"].named("no_such")}
     source = Source("backup", {"datastore": path}, signed=True, backup=taken)
     (row,) = preview.preview(replace(site, databases=gone), repository, source, ())

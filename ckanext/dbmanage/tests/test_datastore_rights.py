@@ -8,7 +8,8 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage import datastore, upgrade
-from ckanext.dbmanage.engine import backup, restore
+from ckanext.dbmanage.engine import restore
+from ckanext.dbmanage.engine.backup import take
 
 from .conftest import READER, Portal
 
@@ -67,7 +68,7 @@ def test_rights_and_triggers_come_back_as_they_were(site_s: Portal) -> None:
     before = rights(site_s)
     site, repository = site_s.engine()
     with repository.lock("backup"):
-        taken = backup.take(site, repository, parts=("datastore",))
+        taken = take.take(site, repository, parts=("datastore",))
     site_s.sql(f'DROP TABLE "{TABLES[2]}"', "datastore")
     with repository.lock("restore"):
         source = restore.open_source(site, repository, taken.id)

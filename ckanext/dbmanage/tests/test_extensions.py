@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import backup, doctor, restore
+from ckanext.dbmanage.engine import doctor, restore
 from ckanext.dbmanage.engine.archive import extensions
 from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import told
+from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.site import Site
@@ -73,7 +74,7 @@ def brought_back(portal: Portal, part: str) -> list[str]:
     site, repository = portal.engine()
     said: list[str] = []
     with repository.lock("backup"):
-        taken = backup.take(site, repository, parts=(part,), warn=said.append)
+        taken = take.take(site, repository, parts=(part,), warn=said.append)
     with repository.lock("restore"):
         source = restore.open_source(site, repository, taken.id)
         restore.preflight(site, repository, source)

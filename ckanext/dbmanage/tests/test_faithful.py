@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import backup, faithful, restore, switch
+from ckanext.dbmanage.engine import faithful, restore, switch
 from ckanext.dbmanage.engine.archive import rights
 from ckanext.dbmanage.engine.archive.contents import Entry
+from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -241,7 +242,7 @@ class Made:
 
     def backup(self) -> restore.Source:
         with self.repository.lock("backup"):
-            taken = backup.take(self.site, self.repository)
+            taken = take.take(self.site, self.repository)
         return restore.open_source(self.site, self.repository, taken.id)
 
     @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import backup, published, restore
+from ckanext.dbmanage.engine import published, restore
+from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.disk import make_directories, write_file
 from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
@@ -75,7 +76,7 @@ def test_a_manifest_that_is_no_plain_file_is_damaged(
     strange(repository.path / ID / "manifest.json")
     found = repository.find(ID)
     assert found.describe()["state"] == "damaged"
-    (problem,) = backup.problems_of(found, SITE)
+    (problem,) = take.problems_of(found, SITE)
     assert problem.startswith("manifest.json: is ")
     (decision,) = retention.decide([found], dict.fromkeys(
         ("last", "days", "weeks", "months", "min"), 0))  # fmt: skip

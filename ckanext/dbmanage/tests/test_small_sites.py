@@ -11,7 +11,8 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import backup, faithful, restore
+from ckanext.dbmanage.engine import faithful, restore
+from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import ToolFailed
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -48,7 +49,7 @@ class Small:
 
     def backup(self) -> restore.Source:
         with self.repository.lock("backup"):
-            taken = backup.take(self.site, self.repository)
+            taken = take.take(self.site, self.repository)
         return restore.open_source(self.site, self.repository, taken.id)
 
     def told(self, source: restore.Source) -> str:

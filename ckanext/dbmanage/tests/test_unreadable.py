@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from ckanext.dbmanage.engine import backup, doctor, dump
+from ckanext.dbmanage.engine import doctor
+from ckanext.dbmanage.engine.backup import dump, take
 from ckanext.dbmanage.engine.errors import Refused
 
 from .conftest import Portal
@@ -26,7 +27,7 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
     portal.sql(CASES[case])  # as a superuser
     site, repository = portal.engine()
     with repository.lock("backup"), pytest.raises(Refused) as refused:
-        backup.take(site, repository, parts=("database",))
+        take.take(site, repository, parts=("database",))
     with pytest.raises(Refused, match="may not read all of the database"):
         dump.to_stream(site, "database", io.BytesIO(), lambda *_: None)
     said = [
@@ -37,4 +38,4 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
     assert lines and all(line.strip() in said[0] for line in lines)
     portal.sql("".join(lines))  # can be pasted
     with repository.lock("backup"):
-        backup.take(site, repository, parts=("database",))
+        take.take(site, repository, parts=("database",))

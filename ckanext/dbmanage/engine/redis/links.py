@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import layout
-from ..backup import sums_of
+from ..backup.take import sums_of
 from ..clock import now
 from ..disk import is_regular, regular_files
 from ..errors import Refused

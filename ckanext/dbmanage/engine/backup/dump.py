@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import IO
 
-from .archive.unpack import read_to_end
-from .disk import whole
-from .errors import Refused
-from .postgres.database import Database, closing, quoted, server_major, unlimited
-from .postgres.programs import dump_tools, finish, running
-from .postgres.tables import refuse_unreadable, tables_of
-from .report import Progress
-from .site import Site
+from ..archive.unpack import read_to_end
+from ..disk import whole
+from ..errors import Refused
+from ..postgres.database import Database, closing, quoted, server_major, unlimited
+from ..postgres.programs import dump_tools, finish, running
+from ..postgres.tables import refuse_unreadable, tables_of
+from ..report import Progress
+from ..site import Site
 
 _CHUNK = 1 << 18
 

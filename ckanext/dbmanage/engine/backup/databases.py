@@ -23,35 +23,35 @@ from typing import Any
 import psycopg2
 import zstandard
 
-from . import layout
-from .archive import extensions
-from .archive.contents import read_contents
-from .archive.unpack import limit, read_to_end
-from .clock import now
-from .disk import create_file, is_regular, own_directory, regular_files
-from .dump import refuse_unrestorable
-from .errors import Damaged, DbmanageError, Refused, ToolFailed
-from .layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
-from .opened import open_plain
-from .postgres.database import Connection, Database, query, server_major, unlimited
-from .postgres.locks import live_lock
-from .postgres.programs import dump_tools, end_programs, finish, running
-from .postgres.tables import (
+from .. import layout
+from ..archive import extensions
+from ..archive.contents import read_contents
+from ..archive.unpack import limit, read_to_end
+from ..clock import now
+from ..disk import create_file, is_regular, own_directory, regular_files
+from ..errors import Damaged, DbmanageError, Refused, ToolFailed
+from ..layout import FORMAT, MANIFEST, PARTS, SUFFIXES, SUMS, UNSIGNED
+from ..opened import open_plain
+from ..postgres.database import Connection, Database, query, server_major, unlimited
+from ..postgres.locks import live_lock
+from ..postgres.programs import dump_tools, end_programs, finish, running
+from ..postgres.tables import (
     count_rows,
     migration_heads,
     refuse_unreadable,
     rows_of,
     tables_of,
 )
-from .report import Progress, Warn
-from .repository.backup import Backup
-from .repository.repository import Repository
-from .signature import Tally, dumped, read_own, sign
-from .site import Site
-from .uploads import capture, objects
-from .uploads.folders import folders_of
-from .uploads.listing import Changed, Listing, of
-from .uploads.objects import add_objects
+from ..report import Progress, Warn
+from ..repository.backup import Backup
+from ..repository.repository import Repository
+from ..signature import Tally, dumped, read_own, sign
+from ..site import Site
+from ..uploads import capture, objects
+from ..uploads.folders import folders_of
+from ..uploads.listing import Changed, Listing, of
+from ..uploads.objects import add_objects
+from .dump import refuse_unrestorable
 
 _CHUNK = 1 << 18
 
