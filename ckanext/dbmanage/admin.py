@@ -20,6 +20,7 @@ from werkzeug.wsgi import FileWrapper
 
 from . import config, helpers, operations, overview, views
 from .downloads import finished
+from .engine.backup import downloads
 from .engine.errors import DbmanageError
 from .engine.layout import EXPORTS, PARTS
 from .engine.redis import links
@@ -475,11 +476,11 @@ def download(id: str) -> Any:
     found = repository.find(id) if backup else None
     said = {
         "backup": backup,
-        "files": links.names(repository, found),
+        "files": downloads.names(repository, found),
         "file": file,
         "link": link,
         "errors": errors,
-        "all": links.ALL,
+        "all": downloads.ALL,
         **(_open(backup["id"], DOWNLOAD) if backup else {"open": True}),
     }
     page = tk.render("dbmanage/admin/download.html", said)
@@ -495,7 +496,9 @@ def file(token: str, name: str) -> Any:
         found = known.find(token, user)
         if found is None:
             return tk.abort(404, tk._("This link is not good any more: make a new one"))
-        opened, place, sum = links.opened(repository, found["backup"], found["file"])
+        opened, place, sum = downloads.opened(
+            repository, found["backup"], found["file"]
+        )
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
     size = opened.size if not place else _length(opened)

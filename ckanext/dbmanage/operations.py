@@ -134,7 +134,7 @@ def verify(
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from . import upgrade
     from .engine import proof
-    from .engine.backup import take
+    from .engine.backup.verify import verify_backup
 
     talk = portal.talk
     if prove:
@@ -152,7 +152,7 @@ def verify(
         talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
         problems = record["problems"]
     else:
-        problems = take.verify(found, site, talk.progress)
+        problems = verify_backup(found, site, talk.progress)
         with suppress(OSError):  # a repository may be there to be read only
             repository.record(found.id, "done", what="verify", problems=len(problems))
     talk.end()

@@ -16,11 +16,11 @@ from typing import Any
 
 from . import config, operations
 from .engine import switch
+from .engine.backup import downloads
 from .engine.clock import now
 from .engine.disk import regular_files
 from .engine.errors import DbmanageError
 from .engine.printable import one_line
-from .engine.redis import links
 from .engine.redis.arming import Arming
 from .engine.redis.maintenance import Maintenance
 from .engine.repository import backup
@@ -133,7 +133,7 @@ def status(
         "undo": undo(site, repository, config.undo_days(settings)),
         "web_restore": config.web_restore(settings),
         "half_way": repository.marked("reindex"),
-        "exports": links.exports(repository),
+        "exports": downloads.exports(repository),
         "redis": "",
         "worker": None,
         "jobs": [],

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg2
 
 from . import restore
-from .backup import take
+from .backup.verify import verify_backup
 from .clock import now
 from .disk import write_file
 from .errors import Damaged, ToolFailed, Untrusted
@@ -63,7 +63,7 @@ def prove(
     record |= {
         "uploads": None,
         "told": [],
-        "problems": take.verify(found, site, progress),
+        "problems": verify_backup(found, site, progress),
     }
     if not record["problems"]:
         source = restore.open_source(site, repository, found.id)

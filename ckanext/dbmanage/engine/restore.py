@@ -32,8 +32,9 @@ from .archive.contents import (
     tools,
 )
 from .archive.unpack import limit, read_to_end, unpack
-from .backup import take
+from .backup.manifest import content_file, fingerprint
 from .backup.take import Replaced
+from .backup.verify import problems_of
 from .disk import make_directories
 from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
 from .layout import UNSIGNED
@@ -189,19 +190,17 @@ def _of_backup(
     site: Site, found: Backup, parts: tuple[str, ...], trust: bool, progress: Progress
 ) -> Source:
     if trust and not found.signed:
-        problems = take.problems_of(found, site, progress, foreign=True)
+        problems = problems_of(found, site, progress, foreign=True)
     else:
         # a signed checksum vouches for every byte; that it can be read shows when it
         # is read into the scratch database, and an upload's when it is copied
-        problems = take.problems_of(
-            found, site, progress, structure=False, uploads=False
-        )
+        problems = problems_of(found, site, progress, structure=False, uploads=False)
     if problems:
         if all(UNSIGNED in problem for problem in problems):
             raise Untrusted(f"{problems[0]}. {_TRUST}")
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in layout.PARTS if p in (parts or found.parts)]
-    archives = {p: take.content_file(found, p) for p in chosen if p != "files"}
+    archives = {p: content_file(found, p) for p in chosen if p != "files"}
     uploads = of(found) if "files" in chosen else None
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
@@ -302,7 +301,7 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     manifest = source.backup.manifest
     known = manifest.get("secrets")
     print_ = known.get("api_tokens") if isinstance(known, dict) else None
-    if "database" in source.archives and print_ != take.fingerprint(site.token_secret):
+    if "database" in source.archives and print_ != fingerprint(site.token_secret):
         yield (
             "API tokens in it were made with another secret than this site has and "
             "will not work: set the SECRET_KEY (or api_token.jwt.* options) that it "

@@ -26,6 +26,7 @@ from flask import g, has_request_context, session
 
 from .. import config, operations, overview
 from ..engine import errors, report
+from ..engine.backup.downloads import names
 from ..engine.clock import now
 from ..engine.errors import DbmanageError, Refused
 from ..engine.redis.arming import (
@@ -38,7 +39,7 @@ from ..engine.redis.arming import (
     UNDO,
     Arming,
 )
-from ..engine.redis.links import Links, names
+from ..engine.redis.links import Links
 from ..engine.redis.maintenance import Maintenance
 from ..engine.redis.sealed import FORM
 from ..engine.repository.backup import Backup

@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage import blockers, checks, readers, upgrade
 from ckanext.dbmanage.engine import layout, preview, switch
 from ckanext.dbmanage.engine.backup import take
+from ckanext.dbmanage.engine.backup.manifest import content_file
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres import database, sessions
 from ckanext.dbmanage.engine.postgres.database import (
@@ -620,7 +621,7 @@ def test_the_server_s_words_do_not_matter(
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
     taken = take.take(site, repository, parts=("datastore",))
-    path = take.content_file(taken, "datastore")
+    path = content_file(taken, "datastore")
     gone = {"datastore": site.databases["datastore"].named("no_such")}
     source = Source("backup", {"datastore": path}, signed=True, backup=taken)
     (row,) = preview.preview(replace(site, databases=gone), repository, source, ())

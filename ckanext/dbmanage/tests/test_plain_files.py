@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine import published, restore
-from ckanext.dbmanage.engine.backup import take
+from ckanext.dbmanage.engine.backup import downloads
+from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.disk import make_directories, write_file
 from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
-from ckanext.dbmanage.engine.redis import links
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
@@ -76,7 +76,7 @@ def test_a_manifest_that_is_no_plain_file_is_damaged(
     strange(repository.path / ID / "manifest.json")
     found = repository.find(ID)
     assert found.describe()["state"] == "damaged"
-    (problem,) = take.problems_of(found, SITE)
+    (problem,) = problems_of(found, SITE)
     assert problem.startswith("manifest.json: is ")
     (decision,) = retention.decide([found], dict.fromkeys(
         ("last", "days", "weeks", "months", "min"), 0))  # fmt: skip
@@ -129,9 +129,9 @@ def test_a_directory_of_the_repository_is_no_link(
         with pytest.raises(OSError):
             write_file(place / f"{ID}.html", b"new")
     elif name == "exports":
-        assert links.exports(repository) == []
+        assert downloads.exports(repository) == []
         with pytest.raises(Refused):
-            links.opened(repository, "", "datasets.jsonl.gz")
+            downloads.opened(repository, "", "datasets.jsonl.gz")
         with pytest.raises(DbmanageError, match="no link"), repository.exports():
             pass
     forget = retention.Decision(found, True, "test")

@@ -18,12 +18,13 @@ import pytest
 import redis
 
 from ckanext.dbmanage import config
+from ckanext.dbmanage.engine.backup.downloads import ALL
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import DbmanageError, Refused
 from ckanext.dbmanage.engine.redis import sealed
 from ckanext.dbmanage.engine.redis.arming import DELETE, DOWNLOAD, Arming
 from ckanext.dbmanage.engine.redis.client import key_of
-from ckanext.dbmanage.engine.redis.links import ALL, Links
+from ckanext.dbmanage.engine.redis.links import Links
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.archive.unpack import unpack
+from ckanext.dbmanage.engine.backup import downloads
 from ckanext.dbmanage.engine.errors import Damaged
-from ckanext.dbmanage.engine.redis import links
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.uploads import capture, objects
 from ckanext.dbmanage.engine.uploads.folders import Folder, folders_of
@@ -187,9 +187,9 @@ def test_a_tar_breaks_off_at_what_is_not_the_backup_s(
     _, found = two
 
     def whole() -> bytes:
-        entries = list(links._entries(found))
+        entries = list(downloads._entries(found))
         size = sum(512 + e.size + -e.size % 512 for e in entries) + 1024
-        tar, read = links.Tar(lambda: iter(entries), 0, size), b""
+        tar, read = downloads.Tar(lambda: iter(entries), 0, size), b""
         while chunk := tar.read():
             read += chunk
         assert len(read) == size

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine.backup import take
+from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.signature import dumped
 
@@ -33,7 +33,7 @@ def taken(portal: Portal) -> Path:
 
 
 def problems(portal: Portal, path: Path) -> list[str]:
-    return take.problems_of(Backup(path, portal.site().secrets), portal.site())
+    return problems_of(Backup(path, portal.site().secrets), portal.site())
 
 
 def test_a_backup_is_these_files_and_no_others(taken: Path) -> None:

@@ -1,29 +1,19 @@
-"""Downloads from the repository: links for one user, and whole backups as one file.
-
-A link is a random token; Redis knows only its hash, whose it is, and for what, signed.
-It is good for one download; whoever began it has a proof to take it up again. Names are
-looked up among those that are there, nothing of a request becomes a path. Must not know
-CKAN.
-"""
+"""The files of a backup for a download, and all of them as one tar file."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import io
 import os
-import secrets
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .. import layout
-from ..backup.take import sums_of
-from ..clock import now
 from ..disk import is_regular, regular_files
 from ..errors import Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
@@ -31,16 +21,14 @@ from ..opened import open_directory, open_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import dumped
-from ..site import Site
 from ..uploads import objects
 from ..uploads.listing import of
-from .client import answering, connect, key_of
-from .sealed import FORM, seal, unseal, use
+from .manifest import sums_of
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
-#: seconds until a link is no good any more: before its download, and from then on
-_FRESH, RESUME = 900, 6 * 3600
+
+
 _BLOCK = 512
 
 
@@ -63,74 +51,6 @@ def exports(repository: Repository) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):  # a link leads elsewhere
         return []
     return sorted(name for name in plain if name[0] != ".")
-
-
-class Links:
-    """The links of one site."""
-
-    def __init__(self, site: Site) -> None:
-        self._url, self._secrets = site.databases["database"].url, site.secrets
-        self._repository = Path(site.repository)
-        self._redis = connect(site.redis_url)
-
-    def _key(self, token: str) -> str:
-        return key_of(self._url, f"link:{_digest(token)}")
-
-    def make(self, user: str, backup: str, file: str) -> dict[str, str]:
-        """A link for a user: `{token, name, until}`. Raises DbmanageError."""
-        token = secrets.token_urlsafe(32)
-        until = f"{now() + timedelta(seconds=_FRESH):{FORM}}"
-        about = {"user": user, "backup": backup, "file": file, "until": until}
-        with answering():
-            sealed = seal(self._key(token), about, self._secrets)
-            self._redis.set(self._key(token), sealed, ex=_FRESH + RESUME)
-        name = file
-        if backup:
-            name = f"{backup}.tar" if file == ALL else f"{backup}-{file}"
-        return {"token": token, "name": name, "until": until}
-
-    def find(self, token: str, user: str) -> dict[str, str] | None:
-        """What a link is for, `{backup, file, until}`; None when it is no good.
-
-        `backup` is empty for an export.
-        """
-        with answering():
-            found = self._redis.getrange(self._key(token), 0, 4095)
-        known = unseal(self._key(token), found, self._secrets)
-        if known is None or not user or known.pop("user") != user:
-            return None
-        ends = datetime.strptime(known["until"], FORM).replace(tzinfo=timezone.utc)
-        return known if now() < ends + timedelta(seconds=RESUME) else None
-
-    def begin(self, token: str, known: dict[str, str]) -> str:
-        """The one begin of a download: what proves who began it, empty when it was.
-
-        Whoever takes it up again shows the proof (`begun`). Raises DbmanageError, and
-        OSError when it cannot be noted beside the backups.
-        """
-        until = known["until"]
-        if until <= f"{now():{FORM}}":
-            return ""
-        if not use(self._repository, _digest(token)[:32], until):
-            return ""
-        proof = secrets.token_urlsafe(16)
-        with answering():
-            key = f"{self._key(token)}:begun"
-            self._redis.set(key, _digest(proof), ex=_FRESH + RESUME)
-        return proof
-
-    def begun(self, token: str, proof: str) -> bool:
-        """Whether a proof is the one that was handed out with the begin."""
-        with answering():
-            found = self._redis.getrange(f"{self._key(token)}:begun", 0, 99)
-        return hmac.compare_digest(found, _digest(proof).encode())
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-# -------------------------------------------------------------------------- contents
 
 
 def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, str]:

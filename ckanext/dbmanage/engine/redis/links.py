@@ -1,68 +1,21 @@
-"""Downloads from the repository: links for one user, and whole backups as one file.
-
-A link is a random token; Redis knows only its hash, whose it is, and for what, signed.
-It is good for one download; whoever began it has a proof to take it up again. Names are
-looked up among those that are there, nothing of a request becomes a path. Must not know
-CKAN.
-"""
+"""Links for one user to download one backup."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import io
-import os
 import secrets
-import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from .. import layout
-from ..backup.take import sums_of
+from ..backup.downloads import ALL
 from ..clock import now
-from ..disk import is_regular, regular_files
-from ..errors import Refused
-from ..layout import EXPORTS, MANIFEST, SUMS
-from ..opened import open_directory, open_plain
-from ..repository.backup import Backup
-from ..repository.repository import Repository
-from ..signature import dumped
 from ..site import Site
-from ..uploads import objects
-from ..uploads.listing import of
 from .client import answering, connect, key_of
 from .sealed import FORM, seal, unseal, use
 
-#: the whole backup as one file, made while it is sent
-ALL = "all.tar"
 #: seconds until a link is no good any more: before its download, and from then on
 _FRESH, RESUME = 900, 6 * 3600
-_BLOCK = 512
-
-
-def names(repository: Repository, found: Backup | None) -> list[str]:
-    """What can be downloaded: the files of a backup, or without one the exports."""
-    if found is None:
-        return exports(repository)
-    there = regular_files(found.path)
-    own = {MANIFEST, SUMS, *(found.manifest["contents"] if found.signed else ())}
-    whole = [ALL] if found.signed else []  # else nobody knows what its list names
-    return whole + sorted(n for n in own if n in there and is_regular(there[n]))
-
-
-def exports(repository: Repository) -> list[str]:
-    """The exports that were made from the web."""
-    try:
-        with open_directory(repository.path / EXPORTS) as directory:
-            found = regular_files(directory)
-            plain = [name for name, entry in found.items() if is_regular(entry)]
-    except (FileNotFoundError, NotADirectoryError):  # a link leads elsewhere
-        return []
-    return sorted(name for name in plain if name[0] != ".")
 
 
 class Links:
@@ -128,154 +81,3 @@ class Links:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-# -------------------------------------------------------------------------- contents
-
-
-def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, str]:
-    """An open file, its path below the repository (empty for a tar), and its ETag.
-
-    Raises Refused when it is not there any more.
-    """
-    found = repository.find(backup) if backup else None
-    if file not in names(repository, found):
-        raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
-    if found is not None and file == ALL:
-        digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
-        made = datetime.strptime(found.id, "%Y%m%dT%H%M%SZ")
-        moment = int(made.replace(tzinfo=timezone.utc).timestamp())
-        size = _tar_size(_Whole(str(found.path), digest, found))
-        return Tar(lambda: _entries(found), moment, size), "", digest
-    directory = found.path if found else repository.path / EXPORTS
-    with open_directory(directory) as inside:
-        content = open_plain(file, inside=inside)
-    about = os.fstat(content.fileno())
-    words = f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
-    place = f"{directory.name}/{file}"
-    return content, place, hashlib.sha256(f"{place} {words}".encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A file of a tar: what the manifest, or the list of uploads, says of it."""
-
-    name: str
-    path: Path
-    size: int
-    sha256: str
-
-
-def _entries(found: Backup) -> Iterator[_Entry]:
-    """What a signed backup is made of. Raises Damaged at the end, OSError."""
-    written = dumped(found.manifest)
-    contents = dict(found.manifest["contents"])
-    for name, content in (
-        (MANIFEST, written),
-        (SUMS, sums_of(found.manifest, written)),
-    ):
-        sha256 = hashlib.sha256(content).hexdigest()
-        contents[name] = {"bytes": len(content), "sha256": sha256}
-    for name, about in sorted(contents.items()):
-        path = found.path / name
-        yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
-    if layout.LIST in contents:
-        for line in of(found).lines():
-            if "sha256" not in line:  # named by the database, and not there
-                continue
-            path = objects.object_path(found.objects, line["sha256"])
-            name = f"objects/{path.parent.name}/{path.name}"
-            yield _Entry(name, path, line["size"], line["sha256"])
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A backup whose tar is asked for; its digest tells it from others."""
-
-    path: str
-    digest: str
-    found: Backup = field(compare=False)
-
-
-@lru_cache(maxsize=64)
-def _tar_size(whole: _Whole) -> int:
-    # the list of a million uploads takes seconds to read: once is enough
-    sizes = (each.size for each in _entries(whole.found))
-    return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 1024
-
-
-class Tar(io.RawIOBase):
-    """A tar of files that are on the disk, made while it is read, from any position.
-
-    `entries` gives what it holds, always the same. It breaks off at a file that is not
-    what its entry says.
-    """
-
-    def __init__(
-        self,
-        entries: Callable[[], Iterator[_Entry]],
-        moment: int,
-        size: int,
-    ) -> None:
-        self._entries, self._moment, self.size = entries, moment, size
-        self._at = 0
-        self._pieces: Iterator[bytes] | None = None
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Goes to a position."""
-        base = {0: 0, 1: self._at, 2: self.size}[whence]
-        self._at = max(base + offset, 0)
-        self._pieces, self._rest = None, b""
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, at most `size`, none at the end."""
-        if self._pieces is None:
-            self._pieces = self._from(self._at)
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._rest = piece
-        taken = self._rest if size < 0 else self._rest[:size]
-        self._rest = self._rest[len(taken) :]
-        self._at += len(taken)
-        return taken
-
-    def _from(self, start: int) -> Iterator[bytes]:
-        at = 0
-        for entry in self._entries():
-            padding = -entry.size % _BLOCK
-            if at + _BLOCK + entry.size + padding > start:
-                yield from self._entry(entry, padding, max(start - at, 0))
-            at += _BLOCK + entry.size + padding
-        yield bytes(1024)[max(start - at, 0) :]
-
-    def _entry(self, entry: _Entry, padding: int, skip: int) -> Iterator[bytes]:
-        about = tarfile.TarInfo(entry.name)
-        about.size, about.mtime, about.mode = entry.size, self._moment, 0o600
-        if skip < _BLOCK:
-            yield about.tobuf(tarfile.GNU_FORMAT)[skip:]
-        begin = max(skip - _BLOCK, 0)
-        digest, at = hashlib.sha256(), min(begin, entry.size)
-        with open_plain(entry.path) as file:
-            file.seek(at)
-            while chunk := file.read(min(1 << 18, entry.size - at)):
-                digest.update(chunk)
-                at += len(chunk)
-                yield chunk
-            # of one that is resumed within only the length is known
-            changed = not begin and digest.hexdigest() != entry.sha256
-            if changed or at != entry.size or file.read(1):
-                raise OSError(f"{entry.path} is not what it was")
-        yield bytes(padding)[max(begin - entry.size, 0) :]
