@@ -25,7 +25,7 @@ from .talk import Talk, echo, size
 if TYPE_CHECKING:
     from .engine.repository.backup import Backup
     from .engine.repository.repository import Repository
-    from .engine.restore import Source
+    from .engine.restore.restore import Source
     from .engine.site import Site
 
 _PARTS = ("database", "datastore", "files")
@@ -421,7 +421,7 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     talk = Talk(quiet)
 
     def agree(site: Site, repository: Repository, _: Source | None) -> None:
-        from .engine import switch
+        from .engine.restore import switch
 
         last = switch.last_switch(site, repository) or {}
         known = "{what} of {time} ({source})".format_map(last) if last else "restore"
@@ -504,10 +504,10 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
     from . import config
-    from .engine import switch
     from .engine.postgres.locks import live_lock
     from .engine.repository import retention
     from .engine.repository.prune import prune_backups, unnamed_objects
+    from .engine.restore import switch
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)

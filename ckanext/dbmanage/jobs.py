@@ -32,7 +32,7 @@ from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
 from . import config, operations
-from .engine import errors, switch
+from .engine import errors
 from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
 from .engine.printable import one_line
@@ -40,6 +40,7 @@ from .engine.redis.arming import Arming
 from .engine.redis.client import answering, connect, is_moment, key_of
 from .engine.redis.sealed import FORM, loaded, seal, unseal, use
 from .engine.repository.repository import Repository
+from .engine.restore import switch
 from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal

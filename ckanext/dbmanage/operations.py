@@ -22,7 +22,7 @@ from .engine.report import Listener
 if TYPE_CHECKING:
     from .engine.repository.backup import Backup
     from .engine.repository.repository import Repository
-    from .engine.restore import Restored, Source
+    from .engine.restore.restore import Restored, Source
     from .engine.site import Site
     from .upgrade import Plan, Report, Wanted
 
@@ -90,9 +90,9 @@ def refuse_root(site: Site) -> None:
 
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
-    from .engine import switch
     from .engine.errors import Busy
     from .engine.postgres.locks import live_lock
+    from .engine.restore import switch
 
     try:
         with live_lock(site):
@@ -133,8 +133,8 @@ def verify(
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from . import upgrade
-    from .engine import proof
     from .engine.backup.verify import verify_backup
+    from .engine.restore import proof
 
     talk = portal.talk
     if prove:
@@ -163,7 +163,7 @@ def preview(
     portal: Portal, name: str, only: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """What a restore would lose, gain and change, by kind (`engine.preview`)."""
-    from .engine import restore as engine
+    from .engine.restore import restore as engine
 
     site, repository = open_site(portal, heads=True)
     with repository.lock("preview"):
@@ -188,7 +188,7 @@ def previewed(
 ) -> list[dict[str, Any]]:
     """The same, of a source that is open already."""
     from . import records
-    from .engine import preview as engine
+    from .engine.restore import preview as engine
 
     return engine.preview(site, repository, source, records.KINDS)
 
@@ -207,8 +207,8 @@ def restore(
     Without `agree` there is nobody to ask, and what needs an answer is refused.
     """
     from . import upgrade
-    from .engine import restore as engine
     from .engine.errors import Refused
+    from .engine.restore import restore as engine
 
     talk = portal.talk
     site, repository = open_site(portal, heads=True)
@@ -250,8 +250,8 @@ def restore(
 
 def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     """Switches back what the last restore replaced."""
-    from .engine import restore as engine
-    from .engine import switch
+    from .engine.restore import restore as engine
+    from .engine.restore import switch
 
     talk = portal.talk
     site, repository = open_site(portal)
@@ -399,9 +399,9 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
 
 
 def _may_copy(site: Site) -> None:
-    from .engine import restore
     from .engine.errors import Refused
     from .engine.postgres.database import closing
+    from .engine.restore import restore
 
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
@@ -422,9 +422,9 @@ def _backed_up(
 
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
-    from .engine import restore
     from .engine.backup.take import take
     from .engine.repository import prune, retention
+    from .engine.restore import restore
 
     talk = portal.talk
     report.lap("")
@@ -454,7 +454,7 @@ def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
     from . import upgrade
-    from .engine import restore
+    from .engine.restore import restore
 
     talk = portal.talk
     restore.preflight(known.site, repository, source)
@@ -469,8 +469,8 @@ def _rehearse(
 
 def _refuse_other_owners(site: Site, source: Source) -> None:
     """Nobody asked for a restore: what is live stays its owner's."""
-    from .engine import restore
     from .engine.errors import Refused
+    from .engine.restore import restore
 
     changed = list(restore.changed_owners(site, source))
     if changed:
@@ -490,10 +490,10 @@ def _upgraded(
     copies: int = _COPIES,
 ) -> Restored:
     from . import upgrade
-    from .engine import restore
     from .engine.errors import Written
     from .engine.postgres import sessions
     from .engine.redis.maintenance import READ_ONLY
+    from .engine.restore import restore
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)
@@ -522,7 +522,7 @@ def _upgraded(
 @contextmanager
 def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
     """Marks, before a switch, that the index must follow; not when there was none."""
-    from .engine import switch
+    from .engine.restore import switch
 
     before = repository.marked("reindex")
     repository.mark("reindex", before or owed)
@@ -544,7 +544,7 @@ def mend(portal: Portal, preview: bool) -> None:
     With `preview` it only says.
     """
     from . import datastore
-    from .engine import switch
+    from .engine.restore import switch
 
     talk = portal.talk
     # opening brings an index up to date that is owed
@@ -642,8 +642,8 @@ def must_stay(about: dict[str, Any], described: list[dict[str, Any]]) -> str:
 def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
     from . import config, upgrade
-    from .engine import restore as engine
     from .engine.errors import Refused
+    from .engine.restore import restore as engine
 
     if not found.readable:
         return "its manifest cannot be read: it is damaged"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from . import config, operations
-from .engine import switch
 from .engine.backup import downloads
 from .engine.clock import now
 from .engine.disk import regular_files
@@ -26,6 +25,7 @@ from .engine.redis.maintenance import Maintenance
 from .engine.repository import backup
 from .engine.repository.backup import Backup
 from .engine.repository.repository import Repository
+from .engine.restore import switch
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
@@ -248,8 +248,8 @@ def blockers(
     those to restore, all when empty. Asks the databases' server, by one statement or
     two each.
     """
-    from .engine import restore
     from .engine.postgres.database import closing
+    from .engine.restore import restore
 
     if known["redis"]:
         return [known["redis"]]

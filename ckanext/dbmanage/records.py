@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .engine.errors import words
-from .engine.preview import Kind
+from .engine.restore.preview import Kind
 
 #: for the preview of a restore; `is_organization` is a boolean here, its text there
 KINDS = (

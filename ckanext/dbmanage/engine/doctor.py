@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import faithful, owner, published, restore, switch
+from . import owner, published
 from .archive import extensions
 from .clock import now
 from .errors import words
@@ -24,6 +24,7 @@ from .postgres.tables import unreadable
 from .redis.maintenance import Maintenance
 from .repository import backup
 from .repository.repository import Repository
+from .restore import faithful, restore, switch
 from .site import Site
 from .uploads.folders import folders_of
 

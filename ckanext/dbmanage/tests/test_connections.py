@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage import blockers, checks, readers, upgrade
-from ckanext.dbmanage.engine import layout, preview, switch
+from ckanext.dbmanage.engine import layout
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
@@ -40,9 +40,10 @@ from ckanext.dbmanage.engine.postgres.locks import live_lock, lock_key, try_lock
 from ckanext.dbmanage.engine.postgres.programs import finish, running
 from ckanext.dbmanage.engine.postgres.tables import tables_of
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import Source
+from ckanext.dbmanage.engine.restore import preview, switch
+from ckanext.dbmanage.engine.restore.restore import Source
+from ckanext.dbmanage.engine.restore.switch import Pair, Scratch
 from ckanext.dbmanage.engine.site import Site
-from ckanext.dbmanage.engine.switch import Pair, Scratch
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
 from .test_project import PACKAGE

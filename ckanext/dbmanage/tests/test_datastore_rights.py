@@ -8,8 +8,8 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage import datastore, upgrade
-from ckanext.dbmanage.engine import restore
 from ckanext.dbmanage.engine.backup import take
+from ckanext.dbmanage.engine.restore import restore
 
 from .conftest import READER, Portal
 

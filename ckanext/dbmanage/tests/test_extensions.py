@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import doctor, restore
+from ckanext.dbmanage.engine import doctor
 from ckanext.dbmanage.engine.archive import extensions
 from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import told
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import closing
+from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PG_BIN, SUPERUSER, Portal, query

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import faithful, restore, switch
 from ckanext.dbmanage.engine.archive import rights
 from ckanext.dbmanage.engine.archive.contents import Entry
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.restore import faithful, restore, switch
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import Cluster, wait_until

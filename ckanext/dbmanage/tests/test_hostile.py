@@ -15,7 +15,6 @@ import pytest
 import zstandard
 
 from ckanext.dbmanage import records
-from ckanext.dbmanage.engine import faithful, preview
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
 from ckanext.dbmanage.engine.archive.contents import (
     Contents,
@@ -26,6 +25,7 @@ from ckanext.dbmanage.engine.archive.contents import (
 from ckanext.dbmanage.engine.archive.unpack import limit, read_to_end, unpack
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
+from ckanext.dbmanage.engine.restore import faithful, preview
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 
@@ -225,7 +225,7 @@ def test_rows_that_call_themselves_large_objects(
 def test_a_mighty_role_runs_nothing_unsigned(
     role: Callable[..., str], grant: str
 ) -> None:
-    from ckanext.dbmanage.engine import restore
+    from ckanext.dbmanage.engine.restore import restore
 
     option = grant if grant.isupper() else ""
     name = role(f"dbm_{secrets.token_hex(3)}", option)

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.engine import switch
 from ckanext.dbmanage.engine.repository.journal import _LARGE
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.restore import switch
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.uploads import moves
 

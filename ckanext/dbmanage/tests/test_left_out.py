@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import config, operations, overview
-from ckanext.dbmanage.engine import proof, report, restore
+from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.restore import proof, restore
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage import operations
-from ckanext.dbmanage.engine import proof, report
+from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.restore import proof
 
 from .conftest import Cluster, Portal, query
 

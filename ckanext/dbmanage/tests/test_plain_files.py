@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import published, restore
+from ckanext.dbmanage.engine import published
 from ckanext.dbmanage.engine.backup import downloads
 from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.disk import make_directories, write_file
@@ -17,6 +17,7 @@ from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.site import Site
 

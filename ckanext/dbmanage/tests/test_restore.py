@@ -16,8 +16,9 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage import operations
-from ckanext.dbmanage.engine import report, switch
+from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.restore import switch
 
 from . import forked
 from .conftest import (

@@ -11,11 +11,11 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine import faithful, restore
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import ToolFailed
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.restore import faithful, restore
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, client, query

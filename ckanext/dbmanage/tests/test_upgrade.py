@@ -17,9 +17,9 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage import blockers
-from ckanext.dbmanage.engine import restore, switch
 from ckanext.dbmanage.engine.errors import Written
 from ckanext.dbmanage.engine.postgres import writes
+from ckanext.dbmanage.engine.restore import restore, switch
 
 from .conftest import (
     DATASETS,

@@ -22,10 +22,10 @@ from typing import Any
 import psycopg2.errors
 from psycopg2 import sql
 
-from .clock import now
-from .errors import DbmanageError, Refused, Written
-from .postgres import sessions, writes
-from .postgres.database import (
+from ..clock import now
+from ..errors import DbmanageError, Refused, Written
+from ..postgres import sessions, writes
+from ..postgres.database import (
     Connection,
     Database,
     closing,
@@ -33,15 +33,15 @@ from .postgres.database import (
     query,
     server_identity,
 )
-from .postgres.locks import lock_holders, try_lock, unlock
-from .report import Warn
-from .repository.backup import Backup
-from .repository.repository import Repository
-from .signals import uninterrupted
-from .site import Site
-from .uploads import moves
-from .uploads.folders import Folder, folders_of
-from .uploads.moves import (
+from ..postgres.locks import lock_holders, try_lock, unlock
+from ..report import Warn
+from ..repository.backup import Backup
+from ..repository.repository import Repository
+from ..signals import uninterrupted
+from ..site import Site
+from ..uploads import moves
+from ..uploads.folders import Folder, folders_of
+from ..uploads.moves import (
     Move,
     back,
     discard,

@@ -17,18 +17,18 @@ from typing import Any
 
 import psycopg2
 
+from ..backup.verify import verify_backup
+from ..clock import now
+from ..disk import write_file
+from ..errors import Damaged, ToolFailed, Untrusted
+from ..postgres.database import Connection, Database, closing, query
+from ..report import Progress, Warn
+from ..repository.backup import Backup
+from ..repository.repository import Repository
+from ..site import Site
+from ..uploads.listing import of
 from . import restore
-from .backup.verify import verify_backup
-from .clock import now
-from .disk import write_file
-from .errors import Damaged, ToolFailed, Untrusted
-from .postgres.database import Connection, Database, closing, query
-from .report import Progress, Warn
-from .repository.backup import Backup
-from .repository.repository import Repository
 from .restore import Prepare, Source
-from .site import Site
-from .uploads.listing import of
 
 #: given the scratch databases by part, reads a sample of objects through CKAN:
 #: `{"read": {kind: count}, "problems": [sentence]}`

@@ -17,19 +17,19 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from .archive import lint, statements
-from .archive.contents import Entry, contents_of, read_contents
-from .archive.unpack import Bounded, limit, restoring
-from .errors import ConnectionFailed, Damaged, ToolFailed
-from .opened import open_plain
-from .postgres.database import Connection, Database
-from .postgres.programs import finish, reading_tools
-from .postgres.tables import tables_of
-from .repository.repository import Repository
+from ..archive import lint, statements
+from ..archive.contents import Entry, contents_of, read_contents
+from ..archive.unpack import Bounded, limit, restoring
+from ..errors import ConnectionFailed, Damaged, ToolFailed
+from ..opened import open_plain
+from ..postgres.database import Connection, Database
+from ..postgres.programs import finish, reading_tools
+from ..postgres.tables import tables_of
+from ..repository.repository import Repository
+from ..site import Site
+from ..uploads.folders import folders_of
+from ..uploads.listing import compare
 from .restore import Source
-from .site import Site
-from .uploads.folders import folders_of
-from .uploads.listing import compare
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 import psycopg2
 import psycopg2.errors
 
-from .archive import extensions, rights
-from .archive.contents import Contents, Entry, read_contents
-from .archive.rights import Difference, Right, Rights, role_sql
-from .errors import ConnectionFailed, Refused
-from .postgres.database import (
+from ..archive import extensions, rights
+from ..archive.contents import Contents, Entry, read_contents
+from ..archive.rights import Difference, Right, Rights, role_sql
+from ..errors import ConnectionFailed, Refused
+from ..postgres.database import (
     Connection,
     Database,
     closing,
@@ -29,9 +29,9 @@ from .postgres.database import (
     server_major,
     unlimited,
 )
-from .postgres.programs import dump_tools, finish, running
-from .report import Warn
-from .site import Site
+from ..postgres.programs import dump_tools, finish, running
+from ..report import Warn
+from ..site import Site
 
 #: kinds that only a superuser makes
 _SUPERUSERS = (

@@ -22,37 +22,38 @@ from pathlib import Path
 import psycopg2
 from zstandard import ZstdError
 
-from . import faithful, layout, signature, switch
-from .archive import contents, extensions, feeding, lint
-from .archive.contents import (
+from .. import layout, signature
+from ..archive import contents, extensions, feeding, lint
+from ..archive.contents import (
     choose,
     contents_of,
     refuse_other_formats,
     refuse_wrong_part,
     tools,
 )
-from .archive.unpack import limit, read_to_end, unpack
-from .backup.manifest import content_file, fingerprint
-from .backup.take import Replaced
-from .backup.verify import problems_of
-from .disk import make_directories
-from .errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
-from .layout import UNSIGNED
-from .opened import open_plain
-from .postgres import sessions, writes
-from .postgres.database import Connection, Database, closing, query, quoted, unlimited
-from .postgres.locks import live_lock
-from .postgres.programs import finish, running
-from .postgres.tables import count_rows, migration_heads, tables_of
-from .report import Progress, Warn
-from .repository.backup import Backup
-from .repository.repository import Repository
-from .site import Site
+from ..archive.unpack import limit, read_to_end, unpack
+from ..backup.manifest import content_file, fingerprint
+from ..backup.take import Replaced
+from ..backup.verify import problems_of
+from ..disk import make_directories
+from ..errors import ConnectionFailed, Damaged, Refused, ToolFailed, Untrusted, Written
+from ..layout import UNSIGNED
+from ..opened import open_plain
+from ..postgres import sessions, writes
+from ..postgres.database import Connection, Database, closing, query, quoted, unlimited
+from ..postgres.locks import live_lock
+from ..postgres.programs import finish, running
+from ..postgres.tables import count_rows, migration_heads, tables_of
+from ..report import Progress, Warn
+from ..repository.backup import Backup
+from ..repository.repository import Repository
+from ..site import Site
+from ..uploads.folders import folders_of, links_replaced
+from ..uploads.listing import Listing, of
+from ..uploads.moves import Move
+from ..uploads.staging import room, stage
+from . import faithful, switch
 from .switch import Pair, Scratch
-from .uploads.folders import folders_of, links_replaced
-from .uploads.listing import Listing, of
-from .uploads.moves import Move
-from .uploads.staging import room, stage
 
 #: given the scratch databases by part and the version tables that are older than the
 #: installed code, makes of them what this site's CKAN needs
