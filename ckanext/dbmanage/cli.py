@@ -25,7 +25,7 @@ from .talk import Talk, echo, size
 if TYPE_CHECKING:
     from .engine.repository.backup import Backup
     from .engine.repository.repository import Repository
-    from .engine.restore.restore import Source
+    from .engine.restore.source import Source
     from .engine.site import Site
 
 _PARTS = ("database", "datastore", "files")
@@ -421,9 +421,9 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     talk = Talk(quiet)
 
     def agree(site: Site, repository: Repository, _: Source | None) -> None:
-        from .engine.restore import switch
+        from .engine.restore.history import last_switch
 
-        last = switch.last_switch(site, repository) or {}
+        last = last_switch(site, repository) or {}
         known = "{what} of {time} ({source})".format_map(last) if last else "restore"
         _may_go_on(f"Switch back to the state before the last {known}?", yes)
 
@@ -507,7 +507,9 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     from .engine.postgres.locks import live_lock
     from .engine.repository import retention
     from .engine.repository.prune import prune_backups, unnamed_objects
-    from .engine.restore import switch
+    from .engine.restore import history
+    from .engine.restore.recover import recover
+    from .engine.restore.scratch import drop_replaced
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -523,11 +525,9 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
             objects = prune_backups(repository, decisions, talk.progress).objects
         with live_lock(site):
             if not dry_run:
-                switch.recover(site, repository, talk.warn)
-            outlived = switch.outlived(site, repository, days)
-            dropped = switch.drop_replaced(
-                site, repository, outlived, talk.warn, dry_run
-            )
+                recover(site, repository, talk.warn)
+            outlived = history.outlived(site, repository, days)
+            dropped = drop_replaced(site, repository, outlived, talk.warn, dry_run)
         if not dry_run:
             repository.record(
                 "prune", "done", what="prune", dropped=dropped,

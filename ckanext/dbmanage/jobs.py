@@ -40,7 +40,7 @@ from .engine.redis.arming import Arming
 from .engine.redis.client import answering, connect, is_moment, key_of
 from .engine.redis.sealed import FORM, loaded, seal, unseal, use
 from .engine.repository.repository import Repository
-from .engine.restore import switch
+from .engine.restore.history import last_switch
 from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal
@@ -670,7 +670,7 @@ def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, 
 
 def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
     def agree(site: Site, repository: Repository, _: Any) -> None:
-        last = switch.last_switch(site, repository) or {}
+        last = last_switch(site, repository) or {}
         if last.get("operation") != operation:
             raise Refused(
                 "another switch was made since this was confirmed; nothing was "

@@ -22,7 +22,8 @@ from .engine.report import Listener
 if TYPE_CHECKING:
     from .engine.repository.backup import Backup
     from .engine.repository.repository import Repository
-    from .engine.restore.restore import Restored, Source
+    from .engine.restore.restore import Restored
+    from .engine.restore.source import Source
     from .engine.site import Site
     from .upgrade import Plan, Report, Wanted
 
@@ -92,11 +93,11 @@ def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
     from .engine.errors import Busy
     from .engine.postgres.locks import live_lock
-    from .engine.restore import switch
+    from .engine.restore.recover import recover
 
     try:
         with live_lock(site):
-            switch.recover(site, repository, talk.warn)
+            recover(site, repository, talk.warn)
     except Busy:
         pass  # its owner is alive and does it
 
@@ -163,20 +164,26 @@ def preview(
     portal: Portal, name: str, only: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """What a restore would lose, gain and change, by kind (`engine.preview`)."""
-    from .engine.restore import restore as engine
+    from .engine.restore.preflight import (
+        changed_owners,
+        differences,
+        links_lost,
+        refuse_strange_part,
+    )
+    from .engine.restore.source import open_source
 
     site, repository = open_site(portal, heads=True)
     with repository.lock("preview"):
-        source = engine.open_source(
+        source = open_source(
             site, repository, name, parts=only, trust=True,
             progress=portal.talk.progress,
         )  # fmt: skip
-        engine.refuse_strange_part(site, source)
-        for sentence in engine.differences(site, source):
+        refuse_strange_part(site, source)
+        for sentence in differences(site, source):
             portal.talk.warn(sentence)
-        for sentence in engine.changed_owners(site, source):
+        for sentence in changed_owners(site, source):
             portal.talk.warn(sentence)
-        for sentence in engine.links_lost(site, repository, source):
+        for sentence in links_lost(site, repository, source):
             portal.talk.warn(sentence)
         rows = previewed(site, repository, source)
     portal.talk.end()
@@ -208,19 +215,26 @@ def restore(
     """
     from . import upgrade
     from .engine.errors import Refused
-    from .engine.restore import restore as engine
+    from .engine.restore.preflight import (
+        changed_owners,
+        differences,
+        links_lost,
+        preflight,
+    )
+    from .engine.restore.restore import restore_backup
+    from .engine.restore.source import open_source
 
     talk = portal.talk
     site, repository = open_site(portal, heads=True)
     with repository.lock("restore"):
         tidy(site, repository, talk)
-        source = engine.open_source(
+        source = open_source(
             site, repository, name, parts=only, trust=trust, progress=talk.progress
         )
-        for sentence in engine.differences(site, source):
+        for sentence in differences(site, source):
             talk.warn(sentence)
-        engine.preflight(site, repository, source)
-        changed = list(engine.changed_owners(site, source))
+        preflight(site, repository, source)
+        changed = list(changed_owners(site, source))
         if changed and agree is None:
             raise Refused(
                 f"{'; '.join(changed)}. Nobody can be asked here: restore it on the "
@@ -228,13 +242,13 @@ def restore(
             )
         for sentence in changed:
             talk.warn(sentence)
-        for sentence in engine.links_lost(site, repository, source):
+        for sentence in links_lost(site, repository, source):
             talk.warn(sentence)
         if agree is not None:
             agree(site, repository, source)
         let_go()
         with _owing_an_index(site, repository, "database" in source.archives):
-            restored = engine.restore(
+            restored = restore_backup(
                 site,
                 repository,
                 source,
@@ -250,19 +264,19 @@ def restore(
 
 def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     """Switches back what the last restore replaced."""
-    from .engine.restore import restore as engine
-    from .engine.restore import switch
+    from .engine.restore.history import undoable
+    from .engine.restore.restore import undo_switch
 
     talk = portal.talk
     site, repository = open_site(portal)
     with repository.lock("undo"):
         # what is half-way may be turned back: only then is it known which is the last
         tidy(site, repository, talk)
-        switch.undoable(site, repository)
+        undoable(site, repository)
         agree(site, repository, None)
         let_go()
         with _owing_an_index(site, repository, True):
-            undone = engine.undo(
+            undone = undo_switch(
                 site, repository, progress=talk.progress, warn=talk.warn
             )
         _switched(portal, repository, undone)
@@ -401,12 +415,12 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
 def _may_copy(site: Site) -> None:
     from .engine.errors import Refused
     from .engine.postgres.database import closing
-    from .engine.restore import restore
+    from .engine.restore.preflight import may_create
 
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             try:
-                restore.may_create(connection, database)
+                may_create(connection, database)
             except Refused as error:
                 raise Refused(
                     f"{error}\nor migrate the live database itself: "
@@ -424,7 +438,7 @@ def _backed_up(
     """
     from .engine.backup.take import take
     from .engine.repository import prune, retention
-    from .engine.restore import restore
+    from .engine.restore.source import open_source
 
     talk = portal.talk
     report.lap("")
@@ -434,7 +448,7 @@ def _backed_up(
     )  # fmt: skip
     report.lap("back up")
     try:
-        yield restore.open_source(known.site, repository, taken.id)
+        yield open_source(known.site, repository, taken.id)
     except BaseException:
         forget = False
         raise
@@ -454,13 +468,14 @@ def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
     from . import upgrade
-    from .engine.restore import restore
+    from .engine.restore.copies import loaded_copies
+    from .engine.restore.preflight import preflight
 
     talk = portal.talk
-    restore.preflight(known.site, repository, source)
+    preflight(known.site, repository, source)
     _refuse_other_owners(known.site, source)
     prepare = upgrade.migrated(portal.settings, known, report, talk)
-    with restore.copies(
+    with loaded_copies(
         known.site, repository, source, secrets.token_hex(4), prepare,
         talk.progress, talk.warn,
     ):  # fmt: skip
@@ -470,9 +485,9 @@ def _rehearse(
 def _refuse_other_owners(site: Site, source: Source) -> None:
     """Nobody asked for a restore: what is live stays its owner's."""
     from .engine.errors import Refused
-    from .engine.restore import restore
+    from .engine.restore.preflight import changed_owners
 
-    changed = list(restore.changed_owners(site, source))
+    changed = list(changed_owners(site, source))
     if changed:
         raise Refused(
             f"the copy would not be what is live: {'; '.join(changed)}. Or migrate the "
@@ -493,18 +508,20 @@ def _upgraded(
     from .engine.errors import Written
     from .engine.postgres import sessions
     from .engine.redis.maintenance import READ_ONLY
-    from .engine.restore import restore
+    from .engine.restore import written
+    from .engine.restore.preflight import preflight
+    from .engine.restore.restore import restore_backup
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)
     sessions.settle(site)
-    since = restore.since(site, _TOUCHED)
+    since = written.since(site, _TOUCHED)
     with _backed_up(portal, known, repository, report, forget) as source:
-        restore.preflight(site, repository, source)
+        preflight(site, repository, source)
         _refuse_other_owners(site, source)
         try:
             with _owing_an_index(site, repository, True):
-                switched = restore.restore(
+                switched = restore_backup(
                     site, repository, source, what="upgrade", since=since,
                     prepare=upgrade.migrated(portal.settings, known, report, talk),
                     progress=talk.progress, warn=talk.warn,
@@ -522,17 +539,17 @@ def _upgraded(
 @contextmanager
 def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
     """Marks, before a switch, that the index must follow; not when there was none."""
-    from .engine.restore import switch
+    from .engine.restore.history import half_way, switches
 
     before = repository.marked("reindex")
     repository.mark("reindex", before or owed)
-    done = len(switch.switches(site, repository))
+    done = len(switches(site, repository))
     try:
         yield
     except BaseException:
         with suppress(Exception):
-            if len(switch.switches(site, repository)) == done and not (
-                switch.half_way(site, repository)
+            if len(switches(site, repository)) == done and not (
+                half_way(site, repository)
             ):
                 repository.mark("reindex", before)
         raise
@@ -544,7 +561,7 @@ def mend(portal: Portal, preview: bool) -> None:
     With `preview` it only says.
     """
     from . import datastore
-    from .engine.restore import switch
+    from .engine.restore.history import half_way
 
     talk = portal.talk
     # opening brings an index up to date that is owed
@@ -557,7 +574,7 @@ def mend(portal: Portal, preview: bool) -> None:
     with repository.lock("doctor"):
         if not preview:
             tidy(site, repository, talk)
-        elif switch.half_way(site, repository):
+        elif half_way(site, repository):
             to_do("finish or turn back the switch that is half-way")
         mode = repository.path.stat().st_mode & 0o777
         if mode & 0o077 and to_do(f"close {repository.path} to others"):
@@ -643,7 +660,7 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
     from . import config, upgrade
     from .engine.errors import Refused
-    from .engine.restore import restore as engine
+    from .engine.restore.preflight import outdated
 
     if not found.readable:
         return "its manifest cannot be read: it is damaged"
@@ -662,7 +679,7 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
             if part not in site.databases:
                 raise Refused("it holds the DataStore, this site has none")
             if part == "database":
-                engine.outdated(found.id, about["migrations"], site)
+                outdated(found.id, about["migrations"], site)
     except Refused as error:
         return str(error)
     return ""

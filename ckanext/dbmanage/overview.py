@@ -25,7 +25,7 @@ from .engine.redis.maintenance import Maintenance
 from .engine.repository import backup
 from .engine.repository.backup import Backup
 from .engine.repository.repository import Repository
-from .engine.restore import switch
+from .engine.restore.history import last_switch
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 
@@ -249,7 +249,7 @@ def blockers(
     two each.
     """
     from .engine.postgres.database import closing
-    from .engine.restore import restore
+    from .engine.restore.preflight import may_create
 
     if known["redis"]:
         return [known["redis"]]
@@ -267,7 +267,7 @@ def blockers(
     try:
         for database in site.databases.values() if found else ():
             with closing(database.maintenance()) as connection:
-                restore.may_create(connection, database)
+                may_create(connection, database)
     except DbmanageError as error:
         told.append(str(error))
     uploads = 0
@@ -295,9 +295,7 @@ def restorable(repository: Repository, settings: config.Config) -> str:
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
     """What `undo` would take back: `{operation, what, source, time, until, user}`."""
     seen = _grown(repository), site  # a page does not read megabytes each time
-    last = _kept(
-        (repository.path, "undo"), seen, lambda: switch.last_switch(site, repository)
-    )
+    last = _kept((repository.path, "undo"), seen, lambda: last_switch(site, repository))
     if last is None:
         return None
     until = _after(last["time"], timedelta(days=days))

@@ -24,7 +24,9 @@ from .postgres.tables import unreadable
 from .redis.maintenance import Maintenance
 from .repository import backup
 from .repository.repository import Repository
-from .restore import faithful, restore, switch
+from .restore import faithful
+from .restore.history import half_way
+from .restore.preflight import may_create
 from .site import Site
 from .uploads.folders import folders_of
 
@@ -76,7 +78,7 @@ def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
 def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
-            restore.may_create(connection, database)
+            may_create(connection, database)
         if open_ := faithful.open_public(site, database):
             yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
@@ -163,7 +165,7 @@ def _proof(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
 
 
 def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
-    half = switch.half_way(site, repository)
+    half = half_way(site, repository)
     if half:
         yield (
             PROBLEM,

@@ -41,8 +41,10 @@ from ckanext.dbmanage.engine.postgres.programs import finish, running
 from ckanext.dbmanage.engine.postgres.tables import tables_of
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore import preview, switch
-from ckanext.dbmanage.engine.restore.restore import Source
-from ckanext.dbmanage.engine.restore.switch import Pair, Scratch
+from ckanext.dbmanage.engine.restore.history import Pair, oid_of
+from ckanext.dbmanage.engine.restore.properties import _elements, copy_properties
+from ckanext.dbmanage.engine.restore.scratch import Scratch, scratch_databases
+from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
@@ -125,7 +127,7 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
             pair = Pair("database", live.name, copy, "", "", site.id)
             roles = frozenset(sessions.roles(site))
             made = Scratch(pair, live.named(copy), live, keeper, roles)
-            switch.copy_properties(made, warned.append)
+            copy_properties(made, warned.append)
             return settings(keeper, copy)
         finally:
             execute(keeper, "DROP DATABASE {}", copy)
@@ -197,7 +199,7 @@ def test_a_list_setting_is_copied_name_by_name(
         ((copy,),) = (found for _, found in after)
         key, _, listed = setting.partition("=")
         assert copy.partition("=")[0] == key
-        assert switch._elements(copy.partition("=")[2]) == switch._elements(listed)
+        assert _elements(copy.partition("=")[2]) == _elements(listed)
         assert not warned
     assert server.sql("SELECT rolname FROM pg_roles WHERE rolsuper") == [("postgres",)]
 
@@ -269,7 +271,7 @@ def test_a_planted_function_does_not_run(
         tmp.mkdir()
         warned: list[str] = []
         with (
-            switch.scratch(
+            scratch_databases(
                 site, repository, "op", "database", None, warned.append
             ) as made,
             closing(made.database.connect()) as connection,
@@ -477,7 +479,7 @@ def test_a_copy_is_dropped_whoever_has_its_lock(
     Path(site.repository).mkdir()
     warned: list[str] = []
     with closing(server.connect("postgres", login())) as connection:
-        with switch.scratch(
+        with scratch_databases(
             site, repository, "op", "database", None, warned.append
         ) as made:
             name = made.pair.scratch
@@ -534,16 +536,16 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         )
         assert f"ROLLBACK PREPARED {literal(gid)}" in str(refused.value)
         monkeypatch.setattr(switch, "_ATTEMPTS", 1)
-        oid = switch._oid(connection, live.name)
+        oid = oid_of(connection, live.name)
         repository = Repository(Path(site.repository), site.secrets)
         Path(site.repository).mkdir()
         with (
-            switch.scratch(site, repository, "op", "database", None, print) as made,
+            scratch_databases(site, repository, "op", "database", None, print) as made,
             pytest.raises(Refused) as refused,
         ):
-            switch._rename(site, live, [made.pair])
+            switch.rename(site, live, [made.pair])
         assert "DETAIL" in str(refused.value) and repr(gid) in str(refused.value)
-        assert switch._oid(connection, live.name) == oid
+        assert oid_of(connection, live.name) == oid
     with closing(live.connect()) as connection:
         connection.autocommit = True
         database.query(connection, f"ROLLBACK PREPARED {literal(gid)}")

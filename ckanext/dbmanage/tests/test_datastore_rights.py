@@ -10,6 +10,7 @@ import pytest
 from ckanext.dbmanage import datastore, upgrade
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.restore import restore
+from ckanext.dbmanage.engine.restore.source import open_source
 
 from .conftest import READER, Portal
 
@@ -71,9 +72,9 @@ def test_rights_and_triggers_come_back_as_they_were(site_s: Portal) -> None:
         taken = take.take(site, repository, parts=("datastore",))
     site_s.sql(f'DROP TABLE "{TABLES[2]}"', "datastore")
     with repository.lock("restore"):
-        source = restore.open_source(site, repository, taken.id)
+        source = open_source(site, repository, taken.id)
         prepare = upgrade.prepare(site_s.settings)
-        restore.restore(site, repository, source, prepare=prepare)
+        restore.restore_backup(site, repository, source, prepare=prepare)
     assert rights(site_s) == before
     site_s.sql("INSERT INTO site_log VALUES ('a row')", "datastore")
 

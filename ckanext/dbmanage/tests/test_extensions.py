@@ -19,6 +19,8 @@ from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.restore import restore
+from ckanext.dbmanage.engine.restore.preflight import preflight
+from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PG_BIN, SUPERUSER, Portal, query
@@ -77,9 +79,9 @@ def brought_back(portal: Portal, part: str) -> list[str]:
     with repository.lock("backup"):
         taken = take.take(site, repository, parts=(part,), warn=said.append)
     with repository.lock("restore"):
-        source = restore.open_source(site, repository, taken.id)
-        restore.preflight(site, repository, source)
-        restore.restore(site, repository, source, warn=said.append)
+        source = open_source(site, repository, taken.id)
+        preflight(site, repository, source)
+        restore.restore_backup(site, repository, source, warn=said.append)
     return said
 
 

@@ -22,7 +22,15 @@ from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import faithful, restore, switch
+from ckanext.dbmanage.engine.restore.completed import stays_behind
+from ckanext.dbmanage.engine.restore.copies import loaded_copies
+from ckanext.dbmanage.engine.restore.preflight import (
+    changed_owners,
+    differences,
+    preflight,
+)
+from ckanext.dbmanage.engine.restore.scratch import _locale
+from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import Cluster, wait_until
@@ -240,25 +248,25 @@ class Made:
             cursor.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
-    def backup(self) -> restore.Source:
+    def backup(self) -> Source:
         with self.repository.lock("backup"):
             taken = take.take(self.site, self.repository)
-        return restore.open_source(self.site, self.repository, taken.id)
+        return open_source(self.site, self.repository, taken.id)
 
     @contextmanager
-    def copy(self, source: restore.Source) -> Iterator[str]:
+    def copy(self, source: Source) -> Iterator[str]:
         """The name of a copy of it; what was said is in `said`."""
-        with restore.copies(
+        with loaded_copies(
             self.site, self.repository, source, "0" * 8, lambda *_: None,
             lambda *_: None, self.said.append,
         ) as scratches:  # fmt: skip
             yield scratches["database"].database.name
 
-    def preflight(self, source: restore.Source) -> None:
+    def preflight(self, source: Source) -> None:
         """As of a restore; sessions of a moment ago may still be ending."""
         others = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{self.name}'"
         wait_until(lambda: not self.cluster.sql(others))
-        restore.preflight(self.site, self.repository, source)
+        preflight(self.site, self.repository, source)
 
     def dump(self, name: str, *options: str) -> list[str]:
         """What a superuser's pg_dump says is in a database, but its name."""
@@ -470,7 +478,7 @@ def test_what_cannot_run_here_as_it_stands(
         cluster.sql("REASSIGN OWNED BY gone TO postgres")
         made.sql("DROP OWNED BY gone")
         cluster.sql("DROP ROLE gone")
-        unsigned = restore.Source("n.dump", {"database": file}, signed=False)
+        unsigned = Source("n.dump", {"database": file}, signed=False)
         for source in (signed, unsigned):
             made.said.clear()
             with made.copy(source) as name:
@@ -510,9 +518,7 @@ def test_the_order_of_sorting_is_kept(make: Callable[..., Made]) -> None:
     connection = make().cluster.connect()
     like = {"encoding": 6, "datlocprovider": "i", "datlocale": "de"}
     like |= {"daticurules": "& a < 'g'"}
-    sent = " ".join(
-        each.as_string(connection) for each in switch._locale(connection, like)
-    )
+    sent = " ".join(each.as_string(connection) for each in _locale(connection, like))
     connection.close()
     assert ("ICU_RULES '& a < ''g'''" in sent) == (connection.server_version >= 160000)
 
@@ -525,7 +531,7 @@ def test_what_stays_with_the_old_database_is_told(make: Callable[..., Made]) -> 
         " WITH (connect = false, slot_name = 'its')"
     )
     try:
-        (said,) = faithful.stays_behind(made.site.databases["database"])
+        (said,) = stays_behind(made.site.databases["database"])
         assert "hush-2" not in said
         sql = said.partition("\n")[2].replace("***", "host=y").splitlines()
         for statement in sql[:-1]:
@@ -547,14 +553,14 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
     made.sql(
         "CREATE SCHEMA theirs AUTHORIZATION stranger; CREATE SCHEMA e AUTHORIZATION editors"
     )
-    (said,) = restore.changed_owners(made.site, made.backup())
+    (said,) = changed_owners(made.site, made.backup())
     assert "SCHEMA theirs" in said and "editors" not in said
     grant = re.search(r"`(GRANT .*;)`", said)
     assert grant
     made.cluster.sql(grant[1])
     try:
         source = made.backup()
-        assert list(restore.changed_owners(made.site, source)) == []
+        assert list(changed_owners(made.site, source)) == []
         with made.copy(source) as name:
             owners = "SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname IN ('e', 'theirs') ORDER BY 1"
             assert made.cluster.sql(owners, name) == [("editors",), ("stranger",)]
@@ -571,9 +577,9 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
         [made.bin / "pg_dump", "-Fc", "-f", file,
          made.cluster.url(made.name, "postgres")], check=True,
     )  # fmt: skip
-    unsigned = restore.Source("other.dump", {"database": file}, signed=False)
-    assert list(restore.changed_owners(made.site, unsigned)) == []
-    (said,) = restore.differences(made.site, unsigned)
+    unsigned = Source("other.dump", {"database": file}, signed=False)
+    assert list(changed_owners(made.site, unsigned)) == []
+    (said,) = differences(made.site, unsigned)
     assert "what belongs to 'editors' in it will belong to 'ckan_default'" in said
     made.said.clear()
     with made.copy(unsigned) as name:

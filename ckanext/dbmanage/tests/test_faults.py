@@ -352,12 +352,12 @@ def test_half_a_switch_over_two_servers_is_completed(
     portal.sql("DELETE FROM package_tag")
     script = (
         "import os, sys\n"
-        "from ckanext.dbmanage.engine import switch\n"
-        "rename = switch._rename\n"
+        "from ckanext.dbmanage.engine.restore import switch\n"
+        "rename = switch.rename\n"
         "def once(*arguments, **options):\n"
         "    rename(*arguments, **options)\n"
         "    os.kill(os.getpid(), 9)\n"
-        "switch._rename = once\n"
+        "switch.rename = once\n"
         "from ckanext.dbmanage.__main__ import main\n"
         "main()\n"
     )

@@ -16,16 +16,12 @@ import zstandard
 
 from ckanext.dbmanage import records
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
-from ckanext.dbmanage.engine.archive.contents import (
-    Contents,
-    Entry,
-    choose,
-    contents_of,
-)
+from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
 from ckanext.dbmanage.engine.archive.unpack import limit, read_to_end, unpack
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.restore import faithful, preview
+from ckanext.dbmanage.engine.restore.copies import choose
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 
@@ -225,16 +221,16 @@ def test_rows_that_call_themselves_large_objects(
 def test_a_mighty_role_runs_nothing_unsigned(
     role: Callable[..., str], grant: str
 ) -> None:
-    from ckanext.dbmanage.engine.restore import restore
+    from ckanext.dbmanage.engine.restore.preflight import _refuse_mighty
 
     option = grant if grant.isupper() else ""
     name = role(f"dbm_{secrets.token_hex(3)}", option)
     with psycopg2.connect(f"{OWN}/postgres") as connection:
         if not option:
-            restore._refuse_mighty(connection, name, "x")
+            _refuse_mighty(connection, name, "x")
             query(f"GRANT {grant} TO {name}")
         with pytest.raises(Refused, match=r"REVOKE|ALTER ROLE"):
-            restore._refuse_mighty(connection, name, "x")
+            _refuse_mighty(connection, name, "x")
     connection.close()
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from ckanext.dbmanage.engine.repository.journal import _LARGE
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import switch
+from ckanext.dbmanage.engine.restore.history import Pair, half_way, last_switch, oid_of
+from ckanext.dbmanage.engine.restore.recover import recover
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.uploads import moves
 
@@ -178,18 +179,18 @@ def test_a_large_one_is_begun_anew_with_what_undo_and_recovery_need(
 
 
 @pytest.fixture
-def half(portal: Portal) -> Iterator[tuple[Site, Repository, switch.Pair]]:
+def half(portal: Portal) -> Iterator[tuple[Site, Repository, Pair]]:
     """A portal with a copy beside it, as a switch that was killed has left it."""
     site, repository = portal.engine()
     number = secrets.token_hex(4)
-    pair = switch.Pair(
+    pair = Pair(
         "database", portal.names["database"], f"dbm_{number}_scratch",
         f"dbm_{number}_undo", secrets.token_hex(16), site.id,
     )  # fmt: skip
     query(f"CREATE DATABASE {pair.scratch} OWNER ckan_default TEMPLATE template0")
     query(f"COMMENT ON DATABASE {pair.scratch} IS %s", "postgres", pair.comment)
     with closing(site.databases["database"].maintenance()) as connection:
-        oids = [switch._oid(connection, name) for name in (pair.live, pair.scratch)]
+        oids = [oid_of(connection, name) for name in (pair.live, pair.scratch)]
     yield site, repository, replace(pair, live_oid=oids[0], scratch_oid=oids[1])
     for name in (pair.scratch, pair.undo):
         query(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -203,7 +204,7 @@ def forged(site: Site, repository: Repository, events: list[dict[str, Any]]) -> 
 
 
 def test_a_forged_switch_is_told_and_left(
-    half: tuple[Site, Repository, switch.Pair], portal: Portal
+    half: tuple[Site, Repository, Pair], portal: Portal
 ) -> None:
     site, repository, pair = half
     move = moves.Move(
@@ -223,18 +224,18 @@ def test_a_forged_switch_is_told_and_left(
         {"event": "drop", "database": [], "operation": {}},
     ])  # fmt: skip
     said: list[str] = []
-    switch.recover(site, repository, said.append)
+    recover(site, repository, said.append)
     assert portal.oids() == oids and portal.state() == state
     assert query("SELECT 1 FROM pg_database WHERE datname = %s", "postgres",
                  pair.scratch)  # fmt: skip
     (told,) = said
     assert "2 operations that are not signed" in told and "line 3)" in told
-    assert switch.half_way(site, repository) == []
-    assert switch.last_switch(site, repository) is None
+    assert half_way(site, repository) == []
+    assert last_switch(site, repository) is None
 
 
 def test_a_signed_switch_is_finished_when_both_sides_are_ours_still(
-    half: tuple[Site, Repository, switch.Pair], portal: Portal
+    half: tuple[Site, Repository, Pair], portal: Portal
 ) -> None:
     """Else it is told and left, as after somebody tidied up or copied a repository."""
     site, repository, pair = half
@@ -260,11 +261,11 @@ def test_a_signed_switch_is_finished_when_both_sides_are_ours_still(
             "old", "switch", pairs=[asdict(done), asdict(noted)], moves=[]
         )
         said: list[str] = []
-        switch.recover(site, repository, said.append)
+        recover(site, repository, said.append)
         assert len(said) == 1
         if noted != pair or said_of_it != pair.comment:
             assert portal.oids() == before and "stays half-way" in said[0]
-            assert switch.half_way(site, repository) == ["old"]
+            assert half_way(site, repository) == ["old"]
     assert "has been completed" in said[0]
     assert pair.scratch_oid in portal.oids() and pair.live_oid not in portal.oids()
-    assert switch.half_way(site, repository) == []
+    assert half_way(site, repository) == []

@@ -12,7 +12,9 @@ from ckanext.dbmanage import config, operations, overview
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import proof, restore
+from ckanext.dbmanage.engine.restore import proof
+from ckanext.dbmanage.engine.restore.preflight import links_lost
+from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
 
@@ -67,15 +69,15 @@ def test_a_restore_tells_of_the_links_it_takes_away(portal: Portal) -> None:
     inner.symlink_to(other)
     site = config.site(portal.settings)
     repository = Repository(site.repository, site.secrets)
-    source = restore.open_source(site, repository, "latest", parts=("files",))
-    (said,) = restore.links_lost(site, repository, source)
+    source = open_source(site, repository, "latest", parts=("files",))
+    (said,) = links_lost(site, repository, source)
     assert "'resources/upl'" in said and f"ln -s {other} {inner}" in said
     # and one in the place of a whole folder
     moved = portal.directory / "moved"
     (portal.storage / "resources").rename(moved)
     os.chown(moved, 1234, 1234)
     (portal.storage / "resources").symlink_to(moved)
-    (said,) = restore.links_lost(site, repository, source)
+    (said,) = links_lost(site, repository, source)
     assert "'resources'" in said and f"ln -s {moved}" in said
     done = portal.module("restore", "latest", "--only", "files", "--yes", "--no-backup")
     assert said in " ".join(done.stderr.split())

@@ -17,7 +17,7 @@ from ckanext.dbmanage.engine.errors import Busy, DbmanageError, Refused
 from ckanext.dbmanage.engine.opened import open_plain, read_plain
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import restore
+from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.site import Site
 
@@ -197,15 +197,15 @@ def test_an_id_is_looked_up_in_the_repository_alone(
         (planted / file.name).write_bytes(file.read_bytes())
     for name in (ID, "latest", "oldest"):
         (tmp_path / name).exists() or (tmp_path / name).symlink_to(planted)
-        source = restore.open_source(SITE, repository, name)
+        source = open_source(SITE, repository, name)
         assert source.backup and source.backup.path == repository.path / ID
-    source = restore.open_source(SITE, repository, f"./{ID}")
+    source = open_source(SITE, repository, f"./{ID}")
     assert source.backup and source.backup.path == planted
     (tmp_path / "a.dump").write_text("not this one")
     with pytest.raises(Refused, match=r"no backup 'a.dump' .* meant by ./a.dump"):
-        restore.open_source(SITE, repository, "a.dump")
+        open_source(SITE, repository, "a.dump")
     with pytest.raises(Refused, match="is not an archive"):
-        restore.open_source(SITE, repository, "./a.dump")
+        open_source(SITE, repository, "./a.dump")
 
 
 def test_digits_of_other_scripts_are_no_ids(repository: Repository) -> None:

@@ -18,7 +18,7 @@ import pytest
 from ckanext.dbmanage import operations
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.restore import switch
+from ckanext.dbmanage.engine.restore.history import Pair, half_way
 
 from . import forked
 from .conftest import (
@@ -588,12 +588,12 @@ def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
     site, repository = portal.engine()
     page = operations.Portal(portal.settings, report.Silent())
     name = portal.names["database"]
-    pair = switch.Pair(
+    pair = Pair(
         "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,
         site.id, portal.oids()[0], 1,
     )  # fmt: skip
     repository.record("ended", "switch", pairs=[asdict(pair)], moves=[])
-    assert switch.half_way(site, repository) == ["ended"]
+    assert half_way(site, repository) == ["ended"]
     with pytest.raises(Refused, match="nothing to undo"):
         operations.undo(page, lambda *_: pytest.fail("it was asked for all the same"))
-    assert switch.half_way(site, repository) == []
+    assert half_way(site, repository) == []

@@ -15,7 +15,11 @@ from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import ToolFailed
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import faithful, restore
+from ckanext.dbmanage.engine.restore import restore
+from ckanext.dbmanage.engine.restore.completed import _contents_of
+from ckanext.dbmanage.engine.restore.copies import loaded_copies
+from ckanext.dbmanage.engine.restore.preflight import changed_owners, preflight
+from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, client, query
@@ -47,15 +51,15 @@ class Small:
         with closing(psycopg2.connect(self.url)) as connection, connection:
             connection.cursor().execute(statement)
 
-    def backup(self) -> restore.Source:
+    def backup(self) -> Source:
         with self.repository.lock("backup"):
             taken = take.take(self.site, self.repository)
-        return restore.open_source(self.site, self.repository, taken.id)
+        return open_source(self.site, self.repository, taken.id)
 
-    def told(self, source: restore.Source) -> str:
+    def told(self, source: Source) -> str:
         """What is said before and while a copy is made."""
-        said = list(restore.changed_owners(self.site, source))
-        with restore.copies(
+        said = list(changed_owners(self.site, source))
+        with loaded_copies(
             self.site, self.repository, source, "0" * 8, lambda *_: None,
             lambda *_: None, said.append,
         ):  # fmt: skip
@@ -107,9 +111,7 @@ def test_what_others_wrote_is_not_offered_to_a_superuser(
     file = tmp_path / "x.dump"
     address = superuser.render_as_string(hide_password=False)
     client(PG_BIN / "pg_dump", address, "-Fc", "-f", file)
-    unsigned = made.told(
-        restore.open_source(made.site, made.repository, str(file), trust=True)
-    )
+    unsigned = made.told(open_source(made.site, made.repository, str(file), trust=True))
     assert "FUNCTION public.trap()" in unsigned and "PUBLICATION all_of_it" in unsigned
     assert not any(word in unsigned for word in ("ALTER ", "GRANT ", "CREATE "))
 
@@ -132,16 +134,16 @@ def test_a_comment_in_the_database_s_own_encoding_is_kept(
     tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'Übersicht'"
     made.own('DROP TABLE "Übersicht"')
     with made.repository.lock("restore"):
-        restore.preflight(made.site, made.repository, source)
-        restore.restore(made.site, made.repository, source)
+        preflight(made.site, made.repository, source)
+        restore.restore_backup(made.site, made.repository, source)
     for count in (1, 0, 1):
         assert query(tables, made.name) == [(count,)]
         assert query(comment) == before
         with made.repository.lock("undo"):
-            restore.undo(made.site, made.repository)
+            restore.undo_switch(made.site, made.repository)
     query(f"COMMENT ON DATABASE {made.name} IS NULL")
     with made.repository.lock("undo"):
-        restore.undo(made.site, made.repository)
+        restore.undo_switch(made.site, made.repository)
     assert query(comment) == [(None,)]
 
 
@@ -153,4 +155,4 @@ def test_why_a_copy_cannot_be_compared_is_told(small: Callable[..., Small]) -> N
         closing(database.connect()) as connection,
         pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"),
     ):
-        faithful._contents_of(database, connection, str(PG_BIN))
+        _contents_of(database, connection, str(PG_BIN))

@@ -19,7 +19,9 @@ import pytest
 from ckanext.dbmanage import blockers
 from ckanext.dbmanage.engine.errors import Written
 from ckanext.dbmanage.engine.postgres import writes
-from ckanext.dbmanage.engine.restore import restore, switch
+from ckanext.dbmanage.engine.restore import switch
+from ckanext.dbmanage.engine.restore.copies import loaded_copies
+from ckanext.dbmanage.engine.restore.source import open_source
 
 from .conftest import (
     DATASETS,
@@ -369,12 +371,12 @@ def test_who_reads_with_a_token_does_not_hinder_it(
 def test_a_write_at_the_last_moment_is_not_left_behind(portal: Portal) -> None:
     portal.backup()
     site, repository = portal.engine()
-    source = restore.open_source(site, repository, "latest")
+    source = open_source(site, repository, "latest")
     before, oids = portal.state(), portal.oids()
     operation = "00000001"
     with (
         repository.lock("restore"),
-        restore.copies(
+        loaded_copies(
             site, repository, source, operation, lambda *_: None, lambda *_: None, print
         ) as scratches,
         closing(site.databases["database"].maintenance()) as connection,

@@ -6,7 +6,6 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from psycopg2.extensions import encodings
 
 from ..errors import Damaged, Refused
 from ..opened import open_plain
-from ..postgres.database import Connection, query, server_major
+from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
 from .unpack import MAX_TEXT, limit, unpacked
 
@@ -273,22 +272,3 @@ def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
 def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
     """The pg_restore for this archive and this server. Raises Refused."""
     return restore_tools(contents_of(path).version, server_major(connection), pg_bin)
-
-
-def choose(
-    found: Contents, connection: Connection, left: Container[int] = ()
-) -> list[str]:
-    """The lines of pg_restore's `-L` list: all entries but those that are there.
-
-    `connection` is to the scratch database; `left` are ids of entries to be left out.
-    """
-    present = {row[0] for row in query(connection, "SELECT extname FROM pg_extension")}
-
-    def wanted(entry: Entry) -> bool:
-        if entry.kind == "EXTENSION":
-            return entry.name not in present
-        if entry.kind == "COMMENT":
-            return not entry.name.startswith("EXTENSION ")
-        return True
-
-    return [f"{e.id};" for e in found.entries if e.id not in left and wanted(e)]

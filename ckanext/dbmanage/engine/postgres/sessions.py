@@ -15,21 +15,15 @@ from typing import Any
 import psycopg2
 
 from ..errors import ConnectionFailed, Refused
-from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
-from ..report import Warn
 from ..site import Site
 from .database import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
-_PATIENCE = 10.0
+PATIENCE = 10.0
 
 
 #: seconds that visitors wait for requests that are still at work
-_DRAIN = 5.0
-
-
-#: a request that was let in before the key was set may not have begun its transaction
-_CALM = 5
+DRAIN = 5.0
 
 
 _PAUSE = 0.05
@@ -75,7 +69,7 @@ def in_the_way(site: Site, connection: Connection, name: str) -> list[str]:
         mine = {"names": [name], "roles": sorted(roles(site))}
         ours = {
             pid
-            for each in _connections(site, stack, reasons)
+            for each in other_connections(site, stack, reasons)
             for (pid,) in query(each, f"SELECT pid {_ENDED}", mine)
         }
     found, own = [], site.databases["database"].role
@@ -123,7 +117,7 @@ def _urls(site: Site) -> list[tuple[Database, Any]]:
     return found
 
 
-def _connections(
+def other_connections(
     site: Site, stack: ExitStack, reasons: dict[str, str] | None = None
 ) -> list[Connection]:
     """A connection of each role, as itself; why there is none goes to `reasons`."""
@@ -157,7 +151,7 @@ def ending(site: Site, names: list[str]) -> Iterator[None]:
     with ExitStack() as stack:
         threads = [
             threading.Thread(target=work, args=(connection,))
-            for connection in _connections(site, stack)
+            for connection in other_connections(site, stack)
         ]
         for thread in threads:
             thread.start()
@@ -175,10 +169,10 @@ def settle(site: Site) -> None:
     PostgreSQL counts a session's writes some seconds later, or when it ends; an idle
     one waits in a pool, which looks whether it lives before it is used again.
     """
-    mine = _mine(site)
+    mine = own_backends(site)
     with ExitStack() as stack:
-        connections = _connections(site, stack)
-        _wait(connections, mine, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
+        connections = other_connections(site, stack)
+        wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
         for connection in connections:
             query(
                 connection,
@@ -193,9 +187,9 @@ def ended(site: Site, seconds: float) -> list[str]:
     Returns those that may have written in the last seconds: they are in a transaction
     that did, or their last word was COMMIT, where a reader's is ROLLBACK.
     """
-    mine = _mine(site)
+    mine = own_backends(site)
     with ExitStack() as stack:
-        connections = _connections(site, stack)
+        connections = other_connections(site, stack)
         writing = (
             f"{_LISTED} AND (backend_xid IS NOT NULL OR query ILIKE 'COMMIT%%'"
             " AND state_change > now() - %(seconds)s * interval '1 s')"
@@ -203,7 +197,7 @@ def ended(site: Site, seconds: float) -> list[str]:
         since = mine | {"seconds": seconds}
         found = [row for c in connections for row in query(c, writing, since)]
         with ending(site, mine["names"]):
-            end = time.monotonic() + _DRAIN
+            end = time.monotonic() + DRAIN
             while any(query(c, _LISTED, mine) for c in connections):
                 if time.monotonic() > end:
                     break
@@ -214,7 +208,7 @@ def ended(site: Site, seconds: float) -> list[str]:
 _LISTED = f"SELECT pid, usename, application_name, client_addr::text {_SEEN}"
 
 
-def _mine(site: Site) -> dict[str, Any]:
+def own_backends(site: Site) -> dict[str, Any]:
     """The values of `_OWN` for the site's own databases."""
     names = [database.name for database in site.databases.values()]
     return {"names": names, "roles": sorted(roles(site))}
@@ -227,28 +221,7 @@ def _described(pid: int, role: str, application: str, address: str | None) -> st
     )
 
 
-@contextmanager
-def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
-    """The site read-only, then away, and nobody at work in its databases.
-
-    Reading goes on while long transactions come to their end; visitors wait only for
-    the requests that are under way then. What does not end in time is named: workers
-    and commands do not look at the maintenance key.
-    """
-    mine = _mine(site)
-    keeper = Maintenance(site.redis_url, site.databases["database"].url)
-    with ExitStack() as stack:
-        connections = _connections(site, stack)
-        to = stack.enter_context(keeper.held(reason, reference, warn))
-        to(READ_ONLY)
-        _wait(connections, mine, "xact_start < now() - interval '1 s'", 1, _PATIENCE)
-        to(AWAY)
-        for who in _wait(connections, mine, "state <> 'idle'", _CALM, _DRAIN):
-            warn(f"still at work in the live databases, and ended: {who}")
-        yield
-
-
-def _wait(
+def wait(
     connections: list[Connection],
     mine: dict[str, Any],
     what: str,

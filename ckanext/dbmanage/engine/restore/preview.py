@@ -29,7 +29,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.listing import compare
-from .restore import Source
+from .source import Source
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20

@@ -27,8 +27,9 @@ from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.listing import of
-from . import restore
-from .restore import Prepare, Source
+from .copies import Prepare, loaded_copies
+from .preflight import preflight
+from .source import Source, open_source
 
 #: given the scratch databases by part, reads a sample of objects through CKAN:
 #: `{"read": {kind: count}, "problems": [sentence]}`
@@ -66,9 +67,9 @@ def prove(
         "problems": verify_backup(found, site, progress),
     }
     if not record["problems"]:
-        source = restore.open_source(site, repository, found.id)
+        source = open_source(site, repository, found.id)
         source = replace(source, uploads=None)
-        restore.preflight(site, repository, source)
+        preflight(site, repository, source)
         try:
             _look(site, repository, source, record, prepare, read, progress, warn)
         except Damaged as error:
@@ -111,7 +112,7 @@ def _look(
         warn(sentence)
 
     operation = secrets.token_hex(4)
-    with restore.copies(
+    with loaded_copies(
         site, repository, source, operation, migrated, progress, telling
     ) as scratches:
         for part in scratches:
