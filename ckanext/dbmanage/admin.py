@@ -18,7 +18,7 @@ from flask import Blueprint, Response, make_response, redirect, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import config, helpers, operations, overview, views
+from . import helpers, operations, overview, views
 from .downloads import finished
 from .engine.backup import downloads
 from .engine.errors import DbmanageError
@@ -28,6 +28,7 @@ from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
+from .portal import config
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 

@@ -75,8 +75,8 @@ def export(
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
-    from . import config
     from .export import Export, Wanted
+    from .portal import config
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -176,8 +176,9 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     For a timer. Everything appears at once or not at all; a file whose content did not
     change stays as it is.
     """
-    from . import config, operations
+    from . import operations
     from . import publish as engine
+    from .portal import config
 
     talk, settings = Talk(quiet), settings_of(ctx)
     operations.refuse_root(config.site(settings, stored=False))
@@ -224,10 +225,11 @@ def reindex(
     indexed is named, the others are indexed all the same. --deep finds what a time does
     not show, like an organization's new title; not a change of who may see a dataset.
     """
-    from . import config, operations
+    from . import operations
     from . import reindex as engine
     from .engine.errors import Refused
     from .engine.repository.repository import Repository
+    from .portal import config
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")

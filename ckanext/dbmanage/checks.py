@@ -13,13 +13,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from . import blockers, config, datastore, upgrade
 from .engine.doctor import HINT, OK, PROBLEM, Check
 from .engine.postgres.database import closing, query, quoted
 from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from .engine.repository.repository import Repository
 from .engine.site import Site
 from .engine.uploads.folders import folders_of, paths
+from .portal import blockers, config, datastore, migrate
 
 _SHOWN = 3
 
@@ -51,19 +51,19 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
 def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
     with closing(site.databases["database"].connect()) as connection:
         there = migration_heads(connection)
-    if upgrade.CORE not in there:
+    if migrate.CORE not in there:
         yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
         return
-    known = upgrade.installed_migrations(plugins)
+    known = migrate.installed_migrations(plugins)
     others = [
         entry.name
         for entry in entry_points(group="ckan.plugins")
-        if f"{entry.name}_{upgrade.CORE}" in set(there) - set(known)
+        if f"{entry.name}_{migrate.CORE}" in set(there) - set(known)
     ]
     installed = {
-        f"{entry.name}_{upgrade.CORE}" for entry in entry_points(group="ckan.plugins")
+        f"{entry.name}_{migrate.CORE}" for entry in entry_points(group="ckan.plugins")
     }
-    for table in sorted(set(there) - {upgrade.CORE} - installed):
+    for table in sorted(set(there) - {migrate.CORE} - installed):
         yield (
             HINT,
             f"the database holds migrations of a plugin that is not installed ({table})"
@@ -71,8 +71,8 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
             "for good",
         )
     behind = 0
-    for table, each in upgrade.installed_migrations([*plugins, *others]).items():
-        owner = table.removesuffix(upgrade.CORE).rstrip("_") or "CKAN"
+    for table, each in migrate.installed_migrations([*plugins, *others]).items():
+        owner = table.removesuffix(migrate.CORE).rstrip("_") or "CKAN"
         revisions = set(there.get(table, ()))
         if revisions == each.heads:
             continue

@@ -503,13 +503,13 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     Then what no backup names any more, and what a restore replaced and `undo` would
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
-    from . import config
     from .engine.postgres.locks import live_lock
     from .engine.repository import retention
     from .engine.repository.prune import prune_backups, unnamed_objects
     from .engine.restore import history
     from .engine.restore.recover import recover
     from .engine.restore.scratch import drop_replaced
+    from .portal import config
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -636,10 +636,10 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     one file of it, which may be all.tar. With undo in place of an ID it may take the
     last restore back. What was armed before is armed no more.
     """
-    from . import config
     from .engine.clock import who
     from .engine.errors import Refused
     from .engine.redis.arming import UNDO, Arming
+    from .portal import config
 
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
@@ -673,10 +673,11 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from . import checks, config
+    from . import checks
     from .engine import doctor as engine
     from .engine.errors import DbmanageError
     from .engine.repository.repository import Repository
+    from .portal import config
 
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)
@@ -735,7 +736,8 @@ def extend_core() -> list[click.Command]:
     """
     from ckan.cli import db as core
 
-    from . import catalogue, isolated
+    from . import catalogue
+    from .portal import isolated
 
     isolated.allow_percent()
     for command in (*COMMANDS, *of_core(), *catalogue.COMMANDS):
@@ -786,7 +788,7 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
         **options: Any,
     ) -> None:
         from .engine.errors import Refused
-        from .upgrade import Plan, Report, Wanted
+        from .portal.migrate import Plan, Report, Wanted
 
         if rehearse and in_place:
             raise click.UsageError("--rehearse and --in-place are two ways: give one")

@@ -31,7 +31,7 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from . import config, operations
+from . import operations
 from .engine import errors
 from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
@@ -44,6 +44,7 @@ from .engine.restore.history import last_switch
 from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal
+from .portal import config
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .engine.restore.restore import Restored
     from .engine.restore.source import Source
     from .engine.site import Site
-    from .upgrade import Plan, Report, Wanted
+    from .portal.migrate import Plan, Report, Wanted
 
 
 #: asked before anything is touched; raises what ends the command
@@ -54,11 +54,12 @@ def open_site(
     With `writes` off that is only told, else root is refused where not all of it is
     root's. Raises Refused.
     """
-    from . import config, records, upgrade
+    from . import records
     from .engine.repository.repository import Repository
+    from .portal import config, migrate
 
     settings = portal.settings
-    known = upgrade.installed_migrations(config.plugins(settings)) if heads else None
+    known = migrate.installed_migrations(config.plugins(settings)) if heads else None
     named = records.named_uploads(*config.upload_bases(settings))
     site = replace(config.site(settings, known), named_uploads=named)
     if writes:
@@ -106,8 +107,8 @@ def backup(
     portal: Portal, parts: tuple[str, ...] = (), note: str = "", keep: bool = False
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
-    from . import config
     from .engine.backup.take import take
+    from .portal import config
 
     site, repository = open_site(portal)
     with repository.lock("backup"):
@@ -133,9 +134,9 @@ def verify(
     portal: Portal, site: Site, repository: Repository, found: Backup, prove: bool
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
-    from . import upgrade
     from .engine.backup.verify import verify_backup
     from .engine.restore import proof
+    from .portal import migrate
 
     talk = portal.talk
     if prove:
@@ -145,8 +146,8 @@ def verify(
                 site,
                 repository,
                 found,
-                prepare=upgrade.prepare(portal.settings),
-                read=upgrade.sample(portal.settings),
+                prepare=migrate.prepare(portal.settings),
+                read=migrate.sample(portal.settings),
                 progress=talk.progress,
                 warn=talk.warn,
             )
@@ -213,7 +214,6 @@ def restore(
 
     Without `agree` there is nobody to ask, and what needs an answer is refused.
     """
-    from . import upgrade
     from .engine.errors import Refused
     from .engine.restore.preflight import (
         changed_owners,
@@ -223,6 +223,7 @@ def restore(
     )
     from .engine.restore.restore import restore_backup
     from .engine.restore.source import open_source
+    from .portal import migrate
 
     talk = portal.talk
     site, repository = open_site(portal, heads=True)
@@ -252,7 +253,7 @@ def restore(
                 site,
                 repository,
                 source,
-                prepare=upgrade.prepare(portal.settings),
+                prepare=migrate.prepare(portal.settings),
                 progress=talk.progress,
                 warn=talk.warn,
             )
@@ -309,17 +310,17 @@ def upgrade(
     upgrade came. Returns None where nothing was switched. Raises Refused, and what a
     backup and a restore raise.
     """
-    from . import blockers, config, upgrade
     from .engine.errors import Refused
     from .engine.postgres.database import closing
     from .engine.postgres.locks import live_lock
     from .engine.redis.maintenance import READ_ONLY, Maintenance
+    from .portal import blockers, config, migrate
 
     talk, settings = portal.talk, portal.settings
-    installed = upgrade.installed_migrations(config.plugins(settings))
+    installed = migrate.installed_migrations(config.plugins(settings))
     # a portal that is at its head needs no place for backups
     site = config.site(settings, installed, stored=False)
-    known = upgrade.plan(settings, site, wanted)
+    known = migrate.plan(settings, site, wanted)
     if not known.steps and not known.blockers:
         planned(known)
         return None
@@ -353,7 +354,7 @@ def upgrade(
                     _backed_up(portal, known, repository, report, no_backup),
                     live_lock(site),
                 ):
-                    upgrade.migrate_live(portal.settings, known, report)
+                    migrate.migrate_live(portal.settings, known, report)
                 repository.mark("reindex", True)
                 reindex(portal, repository)
                 return None
@@ -467,14 +468,14 @@ def _backed_up(
 def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
-    from . import upgrade
     from .engine.restore.copies import loaded_copies
     from .engine.restore.preflight import preflight
+    from .portal import migrate
 
     talk = portal.talk
     preflight(known.site, repository, source)
     _refuse_other_owners(known.site, source)
-    prepare = upgrade.migrated(portal.settings, known, report, talk)
+    prepare = migrate.migrated(portal.settings, known, report, talk)
     with loaded_copies(
         known.site, repository, source, secrets.token_hex(4), prepare,
         talk.progress, talk.warn,
@@ -504,13 +505,13 @@ def _upgraded(
     to: Callable[[str], None],
     copies: int = _COPIES,
 ) -> Restored:
-    from . import upgrade
     from .engine.errors import Written
     from .engine.postgres import sessions
     from .engine.redis.maintenance import READ_ONLY
     from .engine.restore import written
     from .engine.restore.preflight import preflight
     from .engine.restore.restore import restore_backup
+    from .portal import migrate
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)
@@ -523,7 +524,7 @@ def _upgraded(
             with _owing_an_index(site, repository, True):
                 switched = restore_backup(
                     site, repository, source, what="upgrade", since=since,
-                    prepare=upgrade.migrated(portal.settings, known, report, talk),
+                    prepare=migrate.migrated(portal.settings, known, report, talk),
                     progress=talk.progress, warn=talk.warn,
                 )  # fmt: skip
         except Written as error:
@@ -560,8 +561,8 @@ def mend(portal: Portal, preview: bool) -> None:
 
     With `preview` it only says.
     """
-    from . import datastore
     from .engine.restore.history import half_way
+    from .portal import datastore
 
     talk = portal.talk
     # opening brings an index up to date that is owed
@@ -658,9 +659,9 @@ def must_stay(about: dict[str, Any], described: list[dict[str, Any]]) -> str:
 
 def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
-    from . import config, upgrade
     from .engine.errors import Refused
     from .engine.restore.preflight import outdated
+    from .portal import config, migrate
 
     if not found.readable:
         return "its manifest cannot be read: it is damaged"
@@ -672,7 +673,7 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     problems = (found.state().get("verified") or {}).get("problems")
     if problems:
         return f"it is damaged: {problems[0]}"
-    known = upgrade.installed_migrations(config.plugins(settings))
+    known = migrate.installed_migrations(config.plugins(settings))
     try:
         site = config.site(settings, known)
         for part, about in found.manifest["databases"].items():

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import config, operations
+from . import operations
 from .engine.backup import downloads
 from .engine.clock import now
 from .engine.disk import regular_files
@@ -28,6 +28,7 @@ from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
+from .portal import config
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)

@@ -8,8 +8,9 @@ import ckan.plugins as p
 import ckantoolkit as tk
 from ckan.lib.plugins import DefaultTranslation
 
-from . import admin, cli, downloads, helpers, middleware, pool, views
+from . import admin, cli, downloads, helpers, middleware, views
 from .logic import action, auth
+from .portal import cached_types
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
@@ -28,7 +29,7 @@ class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
     def update_config(self, config_: Any) -> None:
         tk.add_template_directory(config_, "templates")  # type: ignore[attr-defined]
         tk.add_resource("assets", "dbmanage")  # type: ignore[attr-defined]
-        pool.listen()
+        cached_types.listen()
 
     def get_commands(self) -> list[Any]:
         return cli.extend_core()

@@ -16,7 +16,6 @@ from typing import Any
 
 import orjson
 
-from . import config
 from .engine import published
 from .engine.errors import DbmanageError, Refused
 from .engine.lines import compressed
@@ -24,6 +23,7 @@ from .engine.published import Published
 from .engine.report import Progress
 from .engine.signature import Written
 from .export import Export, Exported, Wanted
+from .portal import config
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces

@@ -14,9 +14,10 @@ from babel.dates import format_datetime, format_timedelta
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
-from . import config, helpers
+from . import helpers
 from .engine import published
 from .engine.errors import Refused
+from .portal import config
 
 #: older than that, something has not run for a while
 _STALE = timedelta(days=2)

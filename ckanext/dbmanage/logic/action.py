@@ -24,7 +24,7 @@ from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
-from .. import config, operations, overview
+from .. import operations, overview
 from ..engine import errors, report
 from ..engine.backup.downloads import names
 from ..engine.clock import now
@@ -46,6 +46,7 @@ from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs import Jobs
+from ..portal import config
 from . import schema
 
 Context = Any

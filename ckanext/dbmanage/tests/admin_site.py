@@ -17,8 +17,8 @@ import ckan
 import requests
 from passlib.hash import pbkdf2_sha512
 
-from ckanext.dbmanage import config
 from ckanext.dbmanage.engine.redis.arming import Arming
+from ckanext.dbmanage.portal import config
 
 from . import forked
 from .conftest import BIN, Portal, Web, clone, query, wait_until

@@ -26,10 +26,10 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import URL, make_url
 
-from ckanext.dbmanage import config, upgrade
 from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.portal import config, migrate
 
 from . import forked
 
@@ -353,7 +353,7 @@ class Portal:
     def site(self) -> Site:
         return config.site(
             self.options,
-            upgrade.installed_migrations(self.options["ckan.plugins"].split()),
+            migrate.installed_migrations(self.options["ckan.plugins"].split()),
         )
 
     def engine(self) -> tuple[Site, Repository]:

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage import blockers, checks, readers, upgrade
+from ckanext.dbmanage import checks, readers
 from ckanext.dbmanage.engine import layout
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
@@ -46,6 +46,7 @@ from ckanext.dbmanage.engine.restore.properties import _elements, copy_propertie
 from ckanext.dbmanage.engine.restore.scratch import Scratch, scratch_databases
 from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.portal import blockers, migrate
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
 from .test_project import PACKAGE
@@ -237,7 +238,7 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         execute(connection, "CREATE TABLE public.{} ()", table)
         offered = [
             *blockers.emails(connection),
-            *upgrade._not_enabled({table: ["1"]}, {}),
+            *migrate._not_enabled({table: ["1"]}, {}),
         ]
         assert len(offered) == 2
         for sentence in offered:

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ckanext.dbmanage import datastore, upgrade
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.source import open_source
+from ckanext.dbmanage.portal import datastore, migrate
 
 from .conftest import READER, Portal
 
@@ -73,7 +73,7 @@ def test_rights_and_triggers_come_back_as_they_were(site_s: Portal) -> None:
     site_s.sql(f'DROP TABLE "{TABLES[2]}"', "datastore")
     with repository.lock("restore"):
         source = open_source(site, repository, taken.id)
-        prepare = upgrade.prepare(site_s.settings)
+        prepare = migrate.prepare(site_s.settings)
         restore.restore_backup(site, repository, source, prepare=prepare)
     assert rights(site_s) == before
     site_s.sql("INSERT INTO site_log VALUES ('a row')", "datastore")

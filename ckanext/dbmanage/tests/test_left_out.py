@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import config, operations, overview
+from ckanext.dbmanage import operations, overview
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -17,6 +17,7 @@ from ckanext.dbmanage.engine.restore.preflight import links_lost
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
+from ckanext.dbmanage.portal import config
 
 from .conftest import UPLOADS, Portal
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from ckanext.dbmanage import checks, config, operations, records
+from ckanext.dbmanage import checks, operations, records
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import Portal as Opened
+from ckanext.dbmanage.portal import config
 
 from .conftest import UPLOADS, Portal, superuser
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ckanext.dbmanage import readers
 from ckanext.dbmanage.engine import errors
 from ckanext.dbmanage.engine.errors import DbmanageError, hide_values, words
-from ckanext.dbmanage.isolated import without_values
+from ckanext.dbmanage.portal.isolated import without_values
 
 from .conftest import Portal, superuser
 

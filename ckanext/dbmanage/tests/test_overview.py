@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import config, overview
+from ckanext.dbmanage import overview
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.portal import config
 
 
 def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:

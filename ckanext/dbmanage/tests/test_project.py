@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import ckanext.dbmanage
-from ckanext.dbmanage import catalogue, cli, config
+from ckanext.dbmanage import catalogue, cli
+from ckanext.dbmanage.portal import config
 
 from .conftest import READER, Portal, query
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import redis
 
-from ckanext.dbmanage import config
 from ckanext.dbmanage.engine.backup.downloads import ALL
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import DbmanageError, Refused
@@ -30,6 +29,7 @@ from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs import Jobs
 from ckanext.dbmanage.middleware import MaintenanceMiddleware
+from ckanext.dbmanage.portal import config
 
 ID = "20261101T030000Z"
 #: what is no JSON of ours: nested, of other types, cut off, no text

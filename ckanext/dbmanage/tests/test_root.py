@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import config, jobs, operations
+from ckanext.dbmanage import jobs, operations
 from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import Portal as Opened
+from ckanext.dbmanage.portal import config
 
 from .conftest import Portal
 

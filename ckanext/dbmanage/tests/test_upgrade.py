@@ -16,12 +16,12 @@ from urllib.parse import quote
 import psycopg2
 import pytest
 
-from ckanext.dbmanage import blockers
 from ckanext.dbmanage.engine.errors import Written
 from ckanext.dbmanage.engine.postgres import writes
 from ckanext.dbmanage.engine.restore import switch
 from ckanext.dbmanage.engine.restore.copies import loaded_copies
 from ckanext.dbmanage.engine.restore.source import open_source
+from ckanext.dbmanage.portal import blockers
 
 from .conftest import (
     DATASETS,

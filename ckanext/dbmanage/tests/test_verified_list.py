@@ -174,8 +174,8 @@ def test_a_list_that_is_no_plain_file_is_not_waited_for(store: Store) -> None:
 @pytest.fixture
 def two(portal: Portal) -> tuple[Portal, Backup]:
     portal.backup()
-    from ckanext.dbmanage import config
     from ckanext.dbmanage.engine.repository.repository import Repository
+    from ckanext.dbmanage.portal import config
 
     site = config.site(portal.settings)
     return portal, Repository(site.repository, site.secrets).find("latest")

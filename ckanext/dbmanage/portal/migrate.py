@@ -23,18 +23,18 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
+from ..engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
+from ..engine.postgres import writes
+from ..engine.postgres.database import Database, closing, literal, query, quoted
+from ..engine.postgres.emptying import is_taken
+from ..engine.postgres.tables import migration_heads
+from ..engine.postgres.writes import Changes
+from ..engine.report import Warn
+from ..engine.site import Site
 from . import blockers, config
 from .blockers import Drops
 from .config import Migrations
 from .datastore import bring_permissions
-from .engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
-from .engine.postgres import writes
-from .engine.postgres.database import Database, closing, literal, query, quoted
-from .engine.postgres.emptying import is_taken
-from .engine.postgres.tables import migration_heads
-from .engine.postgres.writes import Changes
-from .engine.report import Warn
-from .engine.site import Site
 from .isolated import Heard, isolated
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it

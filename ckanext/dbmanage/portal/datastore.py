@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from psycopg2 import sql
 
-from .engine.errors import DbmanageError
-from .engine.postgres.database import Connection, Database, closing, query, quoted
+from ..engine.errors import DbmanageError
+from ..engine.postgres.database import Connection, Database, closing, query, quoted
 
 #: core makes this type at the first search, and fails when two come at once
 _NESTED = """DO $$ BEGIN IF to_regtype('public.nested') IS NULL THEN

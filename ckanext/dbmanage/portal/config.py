@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from .engine.errors import Refused
-from .engine.layout import PARTS
-from .engine.postgres.database import Database
-from .engine.site import Site
+from ..engine.errors import Refused
+from ..engine.layout import PARTS
+from ..engine.postgres.database import Database
+from ..engine.site import Site
 
 Config = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .engine.postgres.database import Connection, literal, query, quoted, server_major
+from ..engine.postgres.database import Connection, literal, query, quoted, server_major
 
 #: the revision that wants e-mail addresses to be one of a kind whatever their case
 _ONE_EMAIL = "f7b64c701a10"

@@ -21,10 +21,10 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from ..engine.errors import ToolFailed
+from ..engine.postgres.database import Database, closing, unlimited
+from ..engine.postgres.programs import running
 from . import config
-from .engine.errors import ToolFailed
-from .engine.postgres.database import Database, closing, unlimited
-from .engine.postgres.programs import running
 
 #: when a line was said on stderr, and the line; an empty one at a program's good end
 Heard = list[tuple[float, str]]
