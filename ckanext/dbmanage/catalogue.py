@@ -77,6 +77,7 @@ def export(
     """
     from .export import Export, Wanted
     from .portal import config
+    from .portal.served import refuse_public
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -84,7 +85,7 @@ def export(
     path = None if output in (None, "-") else Path(str(output))
     private = everything or kind == "users"
     if path is not None:
-        config.refuse_public(settings, path, private)
+        refuse_public(settings, path, private)
     wanted = Wanted(everything, fresh, secrets)
     begun = time.monotonic()
     app = ctx.meta["flask_app"]
@@ -179,9 +180,10 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     from . import operations
     from . import publish as engine
     from .portal import config
+    from .portal.site import build_site
 
     talk, settings = Talk(quiet), settings_of(ctx)
-    operations.refuse_root(config.site(settings, stored=False))
+    operations.refuse_root(build_site(settings, stored=False))
     begun = time.monotonic()
     number = jobs or config.jobs(settings)
     try:
@@ -230,6 +232,7 @@ def reindex(
     from .engine.errors import Refused
     from .engine.repository.repository import Repository
     from .portal import config
+    from .portal.site import build_site
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")
@@ -256,7 +259,7 @@ def reindex(
     if done.failed or not done.agrees:
         sys.exit(1)
     with contextlib.suppress(Refused):  # without a repository nothing is owed
-        site = config.site(settings)
+        site = build_site(settings)
         operations.refuse_root(site)  # what is owed stays: CKAN's user does it again
         Repository(site.repository, ()).mark("reindex", False)
 

@@ -19,7 +19,8 @@ from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from .engine.repository.repository import Repository
 from .engine.site import Site
 from .engine.uploads.folders import folders_of, paths
-from .portal import blockers, config, datastore, migrate
+from .portal import blockers, config, datastore
+from .portal.plan import CORE, installed_migrations
 
 _SHOWN = 3
 
@@ -51,19 +52,17 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
 def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
     with closing(site.databases["database"].connect()) as connection:
         there = migration_heads(connection)
-    if migrate.CORE not in there:
+    if CORE not in there:
         yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
         return
-    known = migrate.installed_migrations(plugins)
+    known = installed_migrations(plugins)
     others = [
         entry.name
         for entry in entry_points(group="ckan.plugins")
-        if f"{entry.name}_{migrate.CORE}" in set(there) - set(known)
+        if f"{entry.name}_{CORE}" in set(there) - set(known)
     ]
-    installed = {
-        f"{entry.name}_{migrate.CORE}" for entry in entry_points(group="ckan.plugins")
-    }
-    for table in sorted(set(there) - {migrate.CORE} - installed):
+    installed = {f"{entry.name}_{CORE}" for entry in entry_points(group="ckan.plugins")}
+    for table in sorted(set(there) - {CORE} - installed):
         yield (
             HINT,
             f"the database holds migrations of a plugin that is not installed ({table})"
@@ -71,8 +70,8 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
             "for good",
         )
     behind = 0
-    for table, each in migrate.installed_migrations([*plugins, *others]).items():
-        owner = table.removesuffix(migrate.CORE).rstrip("_") or "CKAN"
+    for table, each in installed_migrations([*plugins, *others]).items():
+        owner = table.removesuffix(CORE).rstrip("_") or "CKAN"
         revisions = set(there.get(table, ()))
         if revisions == each.heads:
             continue

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import operations, records
+from . import operations
 from .engine import errors, signals
 from .engine.printable import one_line, sentence
 from .operations import Portal
+from .portal.uploads import named_uploads
 from .talk import Talk, echo, size
 
 if TYPE_CHECKING:
@@ -677,7 +678,8 @@ def doctor(
     from .engine import doctor as engine
     from .engine.errors import DbmanageError
     from .engine.repository.repository import Repository
-    from .portal import config
+    from .portal.site import build_site
+    from .portal.uploads import upload_bases
 
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)
@@ -686,8 +688,8 @@ def doctor(
     try:
         if fix:
             operations.mend(portal, preview)
-        site = config.site(settings)
-        named = records.named_uploads(*config.upload_bases(settings))
+        site = build_site(settings)
+        named = named_uploads(*upload_bases(settings))
         site = replace(site, named_uploads=named)
         found = engine.examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
@@ -788,7 +790,8 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
         **options: Any,
     ) -> None:
         from .engine.errors import Refused
-        from .portal.migrate import Plan, Report, Wanted
+        from .portal.migrate import Report
+        from .portal.plan import Plan, Wanted
 
         if rehearse and in_place:
             raise click.UsageError("--rehearse and --in-place are two ways: give one")

@@ -45,6 +45,7 @@ from .engine.signals import ended_by_signals
 from .engine.site import Site
 from .operations import Portal
 from .portal import config
+from .portal.site import build_site
 
 _log = logging.getLogger(__name__)
 
@@ -385,7 +386,7 @@ class Jobs:
         """Arms again what was armed for a job that has switched nothing."""
         with suppress(Exception):  # what the job failed with is what is told
             armed = known["armed"]
-            if armed and Arming(config.site(self._settings)).again(armed):
+            if armed and Arming(build_site(self._settings)).again(armed):
                 log.say(f"nothing was switched: armed again until {armed['until']}")
 
     def _ended(self, known: dict[str, Any], state: str, error: str) -> None:
@@ -604,7 +605,7 @@ def run(id: str) -> None:
         if _expired(known["until"] or ""):
             raise Refused(_too_late(known["until"]))
         if known["until"]:
-            _run_once(config.site(settings), known)
+            _run_once(build_site(settings), known)
         actor = {key: known[key] for key in _ACTOR if known[key]} | {"job": id}
         portal = Portal(settings, log, _application(settings), actor)
         try:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .engine.restore.restore import Restored
     from .engine.restore.source import Source
     from .engine.site import Site
-    from .portal.migrate import Plan, Report, Wanted
+    from .portal.migrate import Report
+    from .portal.plan import Plan, Wanted
 
 
 #: asked before anything is touched; raises what ends the command
@@ -54,14 +55,16 @@ def open_site(
     With `writes` off that is only told, else root is refused where not all of it is
     root's. Raises Refused.
     """
-    from . import records
     from .engine.repository.repository import Repository
-    from .portal import config, migrate
+    from .portal import config
+    from .portal.plan import installed_migrations
+    from .portal.site import build_site
+    from .portal.uploads import named_uploads, upload_bases
 
     settings = portal.settings
-    known = migrate.installed_migrations(config.plugins(settings)) if heads else None
-    named = records.named_uploads(*config.upload_bases(settings))
-    site = replace(config.site(settings, known), named_uploads=named)
+    known = installed_migrations(config.plugins(settings)) if heads else None
+    named = named_uploads(*upload_bases(settings))
+    site = replace(build_site(settings, known), named_uploads=named)
     if writes:
         refuse_root(site)
     repository = Repository(site.repository, site.secrets, portal.actor)
@@ -136,7 +139,7 @@ def verify(
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from .engine.backup.verify import verify_backup
     from .engine.restore import proof
-    from .portal import migrate
+    from .portal import isolated, migrate
 
     talk = portal.talk
     if prove:
@@ -147,7 +150,7 @@ def verify(
                 repository,
                 found,
                 prepare=migrate.prepare(portal.settings),
-                read=migrate.sample(portal.settings),
+                read=isolated.sample(portal.settings),
                 progress=talk.progress,
                 warn=talk.warn,
             )
@@ -315,12 +318,14 @@ def upgrade(
     from .engine.postgres.locks import live_lock
     from .engine.redis.maintenance import READ_ONLY, Maintenance
     from .portal import blockers, config, migrate
+    from .portal.plan import installed_migrations, plan
+    from .portal.site import build_site
 
     talk, settings = portal.talk, portal.settings
-    installed = migrate.installed_migrations(config.plugins(settings))
+    installed = installed_migrations(config.plugins(settings))
     # a portal that is at its head needs no place for backups
-    site = config.site(settings, installed, stored=False)
-    known = migrate.plan(settings, site, wanted)
+    site = build_site(settings, installed, stored=False)
+    known = plan(settings, site, wanted)
     if not known.steps and not known.blockers:
         planned(known)
         return None
@@ -661,7 +666,9 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
     from .engine.errors import Refused
     from .engine.restore.preflight import outdated
-    from .portal import config, migrate
+    from .portal import config
+    from .portal.plan import installed_migrations
+    from .portal.site import build_site
 
     if not found.readable:
         return "its manifest cannot be read: it is damaged"
@@ -673,9 +680,9 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     problems = (found.state().get("verified") or {}).get("problems")
     if problems:
         return f"it is damaged: {problems[0]}"
-    known = migrate.installed_migrations(config.plugins(settings))
+    known = installed_migrations(config.plugins(settings))
     try:
-        site = config.site(settings, known)
+        site = build_site(settings, known)
         for part, about in found.manifest["databases"].items():
             if part not in site.databases:
                 raise Refused("it holds the DataStore, this site has none")

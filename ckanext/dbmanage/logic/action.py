@@ -47,6 +47,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs import Jobs
 from ..portal import config
+from ..portal.site import build_site
 from . import schema
 
 Context = Any
@@ -579,9 +580,9 @@ def _site_of(context: Context) -> tuple[Site, Repository]:
 def this_site() -> Site:
     """The site as it is configured, made once for a request. Raises Refused."""
     if not has_request_context():
-        return config.site(tk.config)
+        return build_site(tk.config)
     if "dbmanage_site" not in g:
-        g.dbmanage_site = config.site(tk.config)
+        g.dbmanage_site = build_site(tk.config)
     return g.dbmanage_site
 
 

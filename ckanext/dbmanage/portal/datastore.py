@@ -7,13 +7,15 @@ tables of its own beside it: their rights and triggers are its own affair. Knows
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from psycopg2 import sql
 
 from ..engine.errors import DbmanageError
 from ..engine.postgres.database import Connection, Database, closing, query, quoted
+from . import config
+from .isolated import Heard, run_ckan
 
 #: core makes this type at the first search, and fails when two come at once
 _NESTED = """DO $$ BEGIN IF to_regtype('public.nested') IS NULL THEN
@@ -194,3 +196,31 @@ def excess(store: Database) -> Iterator[str]:
                 "not meant, REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN "
                 f"SCHEMA public FROM {quoted(reader)};"
             )
+
+
+#: until 2.10 a field's description was all there was in its column's comment
+_OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoid
+    WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND relkind = 'r'
+    AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
+
+
+def set_up_datastore(
+    settings: config.Config,
+    databases: Mapping[str, Database],
+    heard: Heard | None = None,
+) -> None:
+    """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
+
+    What is missing of core's `ckan datastore set-permissions`, and as `datastore
+    upgrade`. Raises ToolFailed, DbmanageError.
+    """
+    from ckanext.datastore.cli import datastore
+
+    store = databases["datastore"]
+    bring_permissions(store, config.databases(settings)["database"])
+    with closing(store.connect()) as connection:
+        old = query(connection, _OLD_FIELDS.replace("%", "%%"))
+    if old and "upgrade" in datastore.commands and "database" in databases:
+        run_ckan(
+            settings, databases, ["datastore"], "datastore", "upgrade", heard=heard
+        )

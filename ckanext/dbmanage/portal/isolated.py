@@ -6,13 +6,14 @@ application nor a database to run.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ..engine.errors import ToolFailed
+from ..engine.errors import ToolFailed, words
 from ..engine.postgres.database import Database, closing, unlimited
 from ..engine.postgres.programs import running
 from . import config
+from .plan import is_core
 
 #: when a line was said on stderr, and the line; an empty one at a program's good end
 Heard = list[tuple[float, str]]
@@ -232,3 +234,77 @@ def _gist(lines: list[str]) -> list[str]:
     errors = re.compile(r"[\w.]+(Error|Exception|Failed|Mismatch): ")
     begins = [n for n, line in enumerate(lines) if errors.match(line)]
     return lines[begins[-1] :][:4] if begins else lines[-6:]
+
+
+def run_ckan(
+    settings: config.Config,
+    copies: Mapping[str, Database],
+    plugins: list[str],
+    *arguments: str,
+    heard: Heard | None = None,
+) -> str:
+    command = "from ckan.cli.cli import ckan; ckan()"
+    return isolated(settings, copies, plugins, command, *arguments, heard=heard)
+
+
+def sample(
+    settings: config.Config,
+) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
+    """What reads a sample of a copy through CKAN (`records.print_sample`)."""
+    code = "from ckanext.dbmanage.portal.isolated import print_sample; print_sample()"
+
+    def read(copies: Mapping[str, Database]) -> dict[str, Any]:
+        core = [name for name in config.plugins(settings) if is_core(name)]
+        return json.loads(isolated(settings, copies, core, code).splitlines()[-1])
+
+    return read
+
+
+#: how many of each kind a proof reads
+SAMPLE = 50
+
+
+def print_sample() -> None:
+    """Reads random datasets, organizations and users through CKAN; prints JSON.
+
+    `{"read": {kind: count}, "problems": [sentence]}`. For a process of its own, with
+    `-c` and a configuration file as its arguments.
+    """
+    from ckan import model
+    from ckan.cli import load_config
+    from ckan.config.middleware import make_app
+    from ckan.logic import get_action
+    from sqlalchemy import func
+
+    made: Any = make_app(load_config(sys.argv[2]))
+    package, group, user = model.Package, model.Group, model.User
+    kinds = {
+        "datasets": ("package_show", package.id, package.state == "active"),
+        "organizations": (
+            "organization_show",
+            group.id,
+            (group.state == "active") & group.is_organization,
+        ),
+        "users": ("user_show", user.id, user.state == "active"),
+    }
+    read, problems = {}, []
+    with made._wsgi_app.test_request_context():
+        for kind, (action, column, where) in kinds.items():
+            chosen = model.Session.query(column).filter(where)
+            ids = [row[0] for row in chosen.order_by(func.random()).limit(SAMPLE)]
+            for id in ids:
+                context: Any = {"ignore_auth": True, "use_cache": False}
+                # what needs the search index is left out: there is none
+                data = {"id": id}
+                data |= {"include_dataset_count": False, "include_groups": False}
+                try:
+                    get_action(action)(context, data)
+                except Exception as error:
+                    model.Session.rollback()
+                    problems.append(f"CKAN cannot read {kind} {id}: {_brief(error)}")
+            read[kind] = len(ids)
+    print(json.dumps({"read": read, "problems": problems}))  # noqa: T201
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {words(error)}"

@@ -1,112 +1,23 @@
-"""What CKAN's own code says of a database: its migrations, its DataStore's rights.
-
-Knows CKAN and its plugins, and needs neither an application nor a database to run, so
-that `python -m ckanext.dbmanage` can use it when CKAN cannot start.
-"""
+"""Migrations are run on copies, and what they did is reported."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from alembic.script import ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util import CommandError
-
-from ..engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
+from ..engine.errors import Damaged, DbmanageError, ToolFailed
 from ..engine.postgres import writes
-from ..engine.postgres.database import Database, closing, literal, query, quoted
-from ..engine.postgres.emptying import is_taken
+from ..engine.postgres.database import Database, closing
 from ..engine.postgres.tables import migration_heads
 from ..engine.postgres.writes import Changes
 from ..engine.report import Warn
-from ..engine.site import Site
 from . import blockers, config
-from .blockers import Drops
-from .config import Migrations
-from .datastore import bring_permissions
-from .isolated import Heard, isolated
-
-#: the version table of core's migrations; a plugin's has the plugin's name before it
-CORE = "alembic_version"
-
-
-def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
-    """The alembic revisions of the installed code by version table.
-
-    Core's, and those of each enabled plugin that has migrations of its own; where
-    they are looked for is what `ckan.cli.db._resolve_alembic_config` does.
-    """
-    return _installed(tuple(plugins))
-
-
-@cache
-def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
-    found = {}
-    for table, script in _scripts(plugins).items():
-        try:  # which runs each script, and one may be for another CKAN
-            known = frozenset(each.revision for each in script.walk_revisions())
-        except Exception as error:
-            raise Refused(
-                f"the migrations of {_owner(table)} cannot be read: {_brief(error)}. "
-                "Install a version of it for this CKAN, or take it out of ckan.plugins"
-            ) from error
-        found[table] = Migrations(frozenset(script.get_heads()), known)
-    return found
-
-
-def _owner(table: str) -> str:
-    """The plugin that a version table is of, or `CKAN`."""
-    return table.removesuffix(CORE).rstrip("_") or "CKAN"
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {words(error)}"
-
-
-@cache
-def _scripts(plugins: tuple[str, ...]) -> dict[str, ScriptDirectory]:
-    import ckan.migration
-
-    directories = {CORE: Path(ckan.migration.__file__).parent}
-    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
-    for plugin in plugins:
-        if plugin in classes:
-            directory = _migrations(plugin, _source(classes[plugin]))
-            if (directory / "env.py").exists():
-                directories[f"{plugin}_{CORE}"] = directory
-    return {table: ScriptDirectory(str(d)) for table, d in directories.items()}
-
-
-def _source(plugin: EntryPoint) -> str | None:
-    try:
-        return inspect.getsourcefile(plugin.load())
-    except Exception:  # it may have been written for another CKAN
-        try:  # which imports its package
-            found = find_spec(plugin.module)
-        except Exception as error:
-            raise Refused(
-                f"the plugin {plugin.name!r} cannot be imported: {_brief(error)}. "
-                "Install a version of it for this CKAN, or take it out of ckan.plugins"
-            ) from error
-        return found and found.origin
-
-
-def _migrations(plugin: str, source: str | None) -> Path:
-    directory = os.path.dirname(source or "")
-    start = directory.rfind("/ckanext/") + len("/ckanext/")
-    end = directory.find("/", start)
-    return Path(directory if end < 0 else directory[:end]) / "migration" / plugin
+from .datastore import set_up_datastore
+from .isolated import Heard, isolated, run_ckan, sample
+from .plan import CORE, Plan, is_core, scripts_of
 
 
 def prepare(
@@ -142,17 +53,17 @@ def migrate(
     # core's own plugins read core's tables; others' migrations come after these
     plugins = sorted(
         (t.removesuffix(f"_{CORE}") for t in tables if t != CORE),
-        key=lambda name: (not _is_core(name), name),
+        key=lambda name: (not is_core(name), name),
     )
     if CORE in tables:
         target = (targets or {}).get(CORE, "head")
-        core = [name for name in config.plugins(settings) if _is_core(name)]
+        core = [name for name in config.plugins(settings) if is_core(name)]
         arguments = ["-v", target, *_only_core()]
-        _ckan(settings, copies, core, "db", "upgrade", *arguments, heard=heard)
+        run_ckan(settings, copies, core, "db", "upgrade", *arguments, heard=heard)
     for plugin in plugins:
         target = (targets or {}).get(f"{plugin}_{CORE}", "head")
         arguments = ["-v", target, "-p", plugin]
-        _ckan(settings, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
+        run_ckan(settings, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
 
 
 def _only_core() -> list[str]:
@@ -160,242 +71,6 @@ def _only_core() -> list[str]:
 
     known = [name for option in db.upgrade.params for name in option.opts]
     return [name for name in known if name == "--skip-plugins"]
-
-
-def _ckan(
-    settings: config.Config,
-    copies: Mapping[str, Database],
-    plugins: list[str],
-    *arguments: str,
-    heard: Heard | None = None,
-) -> str:
-    command = "from ckan.cli.cli import ckan; ckan()"
-    return isolated(settings, copies, plugins, command, *arguments, heard=heard)
-
-
-def _is_core(plugin: str) -> bool:
-    found = [e for e in entry_points(group="ckan.plugins") if e.name == plugin]
-    return any(e.dist is not None and e.dist.name == "ckan" for e in found)
-
-
-def sample(
-    settings: config.Config,
-) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
-    """What reads a sample of a copy through CKAN (`records.print_sample`)."""
-    code = "from ckanext.dbmanage.records import print_sample; print_sample()"
-
-    def read(copies: Mapping[str, Database]) -> dict[str, Any]:
-        core = [name for name in config.plugins(settings) if _is_core(name)]
-        return json.loads(isolated(settings, copies, core, code).splitlines()[-1])
-
-    return read
-
-
-#: until 2.10 a field's description was all there was in its column's comment
-_OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoid
-    WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND relkind = 'r'
-    AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
-
-
-def set_up_datastore(
-    settings: config.Config,
-    databases: Mapping[str, Database],
-    heard: Heard | None = None,
-) -> None:
-    """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
-
-    What is missing of core's `ckan datastore set-permissions`, and as `datastore
-    upgrade`. Raises ToolFailed, DbmanageError.
-    """
-    from ckanext.datastore.cli import datastore
-
-    store = databases["datastore"]
-    bring_permissions(store, config.databases(settings)["database"])
-    with closing(store.connect()) as connection:
-        old = query(connection, _OLD_FIELDS.replace("%", "%%"))
-    if old and "upgrade" in datastore.commands and "database" in databases:
-        _ckan(settings, databases, ["datastore"], "datastore", "upgrade", heard=heard)
-
-
-# --------------------------------------------------------------------- the upgrade
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What core's `ckan db upgrade` was asked for, by its own options' names."""
-
-    version: str = "head"
-    plugin: str = ""
-    skip_core: bool = False
-    skip_plugins: bool = False
-
-
-@dataclass(frozen=True)
-class Step:
-    """A migration that is pending."""
-
-    table: str
-    revision: str
-    about: str
-    script: Path
-
-    @property
-    def owner(self) -> str:
-        """The plugin that it is of, or `CKAN`."""
-        return _owner(self.table)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The migrations that are pending, and what stands in their way.
-
-    `site` is the site with the revisions aimed at as its heads; `empty`: there is
-    nothing yet to be upgraded.
-    """
-
-    site: Site
-    steps: list[Step]
-    blockers: list[str]
-    losses: list[str]
-    empty: bool = False
-
-    @property
-    def tables(self) -> list[str]:
-        """The version tables that are to change."""
-        return sorted({step.table for step in self.steps})
-
-    @property
-    def drops(self) -> Drops:
-        """What its scripts take away."""
-        return blockers.drops(step.script for step in self.steps)
-
-
-def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
-    """What an upgrade of the live database has to do. Raises Refused."""
-    with closing(site.databases["database"].connect()) as connection:
-        there = migration_heads(connection)
-        if CORE not in there:
-            empty = not is_taken(connection, _tables_of_core())
-            return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
-        scripts = _scripts(tuple(config.plugins(settings)))
-        tables = [table for table in scripts if _is_wanted(table, wanted)]
-        if wanted.plugin and not tables:
-            raise Refused(
-                f"the plugin {wanted.plugin!r} is not enabled or has no migrations"
-            )
-        problems = list(_odd_heads(there, scripts, site))
-        others = list(_not_enabled(there, scripts))
-        heads = {table: frozenset(there.get(table, ())) for table in scripts}
-        steps: list[Step] = []
-        if not problems:
-            for table in tables:
-                asked = wanted.version if _is_named(table, wanted) else "head"
-                pending = _pending(scripts[table], asked, there.get(table, []))
-                steps += [
-                    Step(table, each.revision, each.doc or "", Path(each.path))
-                    for each in reversed(pending)
-                ]
-                if pending:
-                    heads[table] = frozenset({pending[0].revision})
-        site = replace(site, heads=heads)
-        known = Plan(site, steps, [], [])
-        if steps:
-            core = [step.revision for step in steps if step.table == CORE]
-            problems += [*others, *blockers.server(connection)]
-            problems += blockers.blockers(connection, core, known.drops)
-            problems += _unloadable(known)
-        found = [] if problems else list(blockers.losses(connection, known.drops))
-        found += [] if steps else others
-    return replace(known, blockers=problems, losses=found)
-
-
-_NO_VERSION = (
-    "the database has tables, but none of CKAN's own migrations: is sqlalchemy.url "
-    "right? A database of CKAN 2.8 or older is first upgraded with CKAN 2.9"
-)
-
-
-def _tables_of_core() -> set[str]:
-    from ckan.model.meta import metadata
-
-    return set(metadata.tables)
-
-
-def _is_wanted(table: str, wanted: Wanted) -> bool:
-    if wanted.plugin:
-        return table == f"{wanted.plugin}_{CORE}" and not wanted.skip_core
-    return not (wanted.skip_core if table == CORE else wanted.skip_plugins)
-
-
-def _is_named(table: str, wanted: Wanted) -> bool:
-    return table == (f"{wanted.plugin}_{CORE}" if wanted.plugin else CORE)
-
-
-def _odd_heads(
-    there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory], site: Site
-) -> Iterator[str]:
-    """Revisions in the database, or in the code, that no migration can start at."""
-    for table, script in scripts.items():
-        owner, revisions = _owner(table), there.get(table, [])
-        if unknown := set(revisions) - site.revisions[table]:
-            yield (
-                f"{owner}'s schema is at {', '.join(sorted(unknown))}, which the "
-                "installed code does not know: install the version of it that the "
-                "database was last used with, or a newer one"
-            )
-        elif len(revisions) > 1:
-            # the one that has the others behind it
-            newest = max(
-                revisions, key=lambda r: len(list(script.iterate_revisions(r, "base")))
-            )
-            yield (
-                f"{table} holds {len(revisions)} revisions ({', '.join(revisions)}), "  # noqa: S608
-                "and only the newest is right:\n"
-                f"    DELETE FROM {quoted('public', table)} WHERE version_num <> "
-                f"{literal(newest)};"
-            )
-        if len(heads := script.get_heads()) > 1:
-            yield (
-                f"the code of {owner} has {len(heads)} last migrations "
-                f"({', '.join(sorted(heads))}): install a release of it"
-            )
-
-
-def _not_enabled(
-    there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory]
-) -> Iterator[str]:
-    """Migrations that nobody looks after."""
-    for table, revisions in there.items():
-        if table not in scripts and revisions:
-            yield (
-                f"the database holds migrations of the plugin {_owner(table)!r}, which "
-                "is not enabled: enable it, that they are looked after; or, when it is "
-                f"gone for good:\n    DROP TABLE {quoted('public', table)};"
-            )
-
-
-def _pending(script: ScriptDirectory, target: str, there: list[str]) -> list[Any]:
-    try:
-        return list(script.iterate_revisions(target, there[0] if there else "base"))
-    except (CommandError, RevisionError) as error:
-        raise Refused(
-            f"there is no way from {there[0] if there else 'nothing'} to the version "
-            f"{target!r}: {error}"
-        ) from error
-
-
-def _unloadable(known: Plan) -> Iterator[str]:
-    """Plugins that are to migrate and that the installed CKAN cannot import."""
-    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
-    for owner in sorted({step.owner for step in known.steps} - {"CKAN"}):
-        try:
-            classes[owner].load()
-        except Exception as error:
-            yield (
-                f"the plugin {owner!r} has migrations to run and cannot be imported: "
-                f"{_brief(error)}. Install a version of it for CKAN "
-                f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
-            )
 
 
 @dataclass
@@ -528,10 +203,10 @@ def _unlike_models(
     """
     from ckan.cli import db
 
-    core = known.site.heads[CORE] == frozenset(_scripts(())[CORE].get_heads())
+    core = known.site.heads[CORE] == frozenset(scripts_of(())[CORE].get_heads())
     if "check" not in db.db.commands or not core:
         return
-    plugins = [name for name in config.plugins(settings) if _is_core(name)]
+    plugins = [name for name in config.plugins(settings) if is_core(name)]
     heard: Heard = []
     said = isolated(settings, copies, plugins, _CHECK, "db", "check", heard=heard)
     lines = said.splitlines()

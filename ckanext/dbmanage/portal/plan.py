@@ -1,18 +1,11 @@
-"""What CKAN's own code says of a database: its migrations, its DataStore's rights.
-
-Knows CKAN and its plugins, and needs neither an application nor a database to run, so
-that `python -m ckanext.dbmanage` can use it when CKAN cannot start.
-"""
+"""The migrations that are installed, and those that are pending."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -23,19 +16,14 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
-from ..engine.errors import Damaged, DbmanageError, Refused, ToolFailed, words
-from ..engine.postgres import writes
-from ..engine.postgres.database import Database, closing, literal, query, quoted
+from ..engine.errors import Refused, words
+from ..engine.postgres.database import closing, literal, quoted
 from ..engine.postgres.emptying import is_taken
 from ..engine.postgres.tables import migration_heads
-from ..engine.postgres.writes import Changes
-from ..engine.report import Warn
 from ..engine.site import Site
 from . import blockers, config
 from .blockers import Drops
-from .config import Migrations
-from .datastore import bring_permissions
-from .isolated import Heard, isolated
+from .site import Migrations
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it
 CORE = "alembic_version"
@@ -53,7 +41,7 @@ def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
 @cache
 def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
     found = {}
-    for table, script in _scripts(plugins).items():
+    for table, script in scripts_of(plugins).items():
         try:  # which runs each script, and one may be for another CKAN
             known = frozenset(each.revision for each in script.walk_revisions())
         except Exception as error:
@@ -75,7 +63,7 @@ def _brief(error: Exception) -> str:
 
 
 @cache
-def _scripts(plugins: tuple[str, ...]) -> dict[str, ScriptDirectory]:
+def scripts_of(plugins: tuple[str, ...]) -> dict[str, ScriptDirectory]:
     import ckan.migration
 
     directories = {CORE: Path(ckan.migration.__file__).parent}
@@ -109,115 +97,9 @@ def _migrations(plugin: str, source: str | None) -> Path:
     return Path(directory if end < 0 else directory[:end]) / "migration" / plugin
 
 
-def prepare(
-    settings: config.Config,
-) -> Callable[[Mapping[str, Database], list[str]], None]:
-    """What turns a restored copy into this site's: migrations, DataStore's rights.
-
-    The function takes the scratch databases by part and the version tables of those
-    whose migrations the installed code has yet to run.
-    """
-
-    def run(copies: Mapping[str, Database], older: list[str]) -> None:
-        if older:
-            migrate(settings, copies, older)
-        if "datastore" in copies:
-            set_up_datastore(settings, copies)
-
-    return run
-
-
-def migrate(
-    settings: config.Config,
-    copies: Mapping[str, Database],
-    tables: Iterable[str],
-    targets: Mapping[str, str] | None = None,
-    heard: Heard | None = None,
-) -> None:
-    """Runs the migrations of the installed code on copies of the site's databases.
-
-    `tables` are the version tables to bring to their heads, or to the revisions that
-    `targets` names; what CKAN says is added to `heard`. Raises ToolFailed.
-    """
-    # core's own plugins read core's tables; others' migrations come after these
-    plugins = sorted(
-        (t.removesuffix(f"_{CORE}") for t in tables if t != CORE),
-        key=lambda name: (not _is_core(name), name),
-    )
-    if CORE in tables:
-        target = (targets or {}).get(CORE, "head")
-        core = [name for name in config.plugins(settings) if _is_core(name)]
-        arguments = ["-v", target, *_only_core()]
-        _ckan(settings, copies, core, "db", "upgrade", *arguments, heard=heard)
-    for plugin in plugins:
-        target = (targets or {}).get(f"{plugin}_{CORE}", "head")
-        arguments = ["-v", target, "-p", plugin]
-        _ckan(settings, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
-
-
-def _only_core() -> list[str]:
-    from ckan.cli import db
-
-    known = [name for option in db.upgrade.params for name in option.opts]
-    return [name for name in known if name == "--skip-plugins"]
-
-
-def _ckan(
-    settings: config.Config,
-    copies: Mapping[str, Database],
-    plugins: list[str],
-    *arguments: str,
-    heard: Heard | None = None,
-) -> str:
-    command = "from ckan.cli.cli import ckan; ckan()"
-    return isolated(settings, copies, plugins, command, *arguments, heard=heard)
-
-
-def _is_core(plugin: str) -> bool:
+def is_core(plugin: str) -> bool:
     found = [e for e in entry_points(group="ckan.plugins") if e.name == plugin]
     return any(e.dist is not None and e.dist.name == "ckan" for e in found)
-
-
-def sample(
-    settings: config.Config,
-) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
-    """What reads a sample of a copy through CKAN (`records.print_sample`)."""
-    code = "from ckanext.dbmanage.records import print_sample; print_sample()"
-
-    def read(copies: Mapping[str, Database]) -> dict[str, Any]:
-        core = [name for name in config.plugins(settings) if _is_core(name)]
-        return json.loads(isolated(settings, copies, core, code).splitlines()[-1])
-
-    return read
-
-
-#: until 2.10 a field's description was all there was in its column's comment
-_OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoid
-    WHERE classoid = 'pg_class'::regclass AND objsubid > 0 AND relkind = 'r'
-    AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
-
-
-def set_up_datastore(
-    settings: config.Config,
-    databases: Mapping[str, Database],
-    heard: Heard | None = None,
-) -> None:
-    """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
-
-    What is missing of core's `ckan datastore set-permissions`, and as `datastore
-    upgrade`. Raises ToolFailed, DbmanageError.
-    """
-    from ckanext.datastore.cli import datastore
-
-    store = databases["datastore"]
-    bring_permissions(store, config.databases(settings)["database"])
-    with closing(store.connect()) as connection:
-        old = query(connection, _OLD_FIELDS.replace("%", "%%"))
-    if old and "upgrade" in datastore.commands and "database" in databases:
-        _ckan(settings, databases, ["datastore"], "datastore", "upgrade", heard=heard)
-
-
-# --------------------------------------------------------------------- the upgrade
 
 
 @dataclass(frozen=True)
@@ -277,7 +159,7 @@ def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
         if CORE not in there:
             empty = not is_taken(connection, _tables_of_core())
             return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
-        scripts = _scripts(tuple(config.plugins(settings)))
+        scripts = scripts_of(tuple(config.plugins(settings)))
         tables = [table for table in scripts if _is_wanted(table, wanted)]
         if wanted.plugin and not tables:
             raise Refused(
@@ -396,159 +278,3 @@ def _unloadable(known: Plan) -> Iterator[str]:
                 f"{_brief(error)}. Install a version of it for CKAN "
                 f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
             )
-
-
-@dataclass
-class Report:
-    """What an upgrade or a rehearsal did, as far as it came.
-
-    Seconds by phase; owner, revision, what it is about and seconds of each migration
-    that was begun; the changes that were seen.
-    """
-
-    phases: dict[str, float] = field(default_factory=dict)
-    steps: list[tuple[str, str, str, float | None]] = field(default_factory=list)
-    changes: Changes = field(default_factory=Changes)
-    _moment: float = 0.0
-
-    def lap(self, phase: str) -> None:
-        """Ends a phase, the first of which begins with an empty one."""
-        before, self._moment = self._moment, time.monotonic()
-        if phase:
-            self.phases[phase] = self._moment - before
-
-
-def migrated(
-    settings: config.Config, known: Plan, report: Report, talk: Any
-) -> Callable[[Mapping[str, Database], list[str]], None]:
-    """What migrates copies and looks at what came of it, for the engine's `Prepare`.
-
-    The function raises ToolFailed or Damaged, the report filled as far as it came.
-    """
-
-    def run(copies: Mapping[str, Database], _: list[str]) -> None:
-        report.lap("copy")
-        main = copies["database"]
-        with closing(main.connect()) as connection:
-            extras = blockers.extras(connection)
-        with writes.watched(main) as report.changes:
-            _migrate(settings, copies, known, report)
-        talk.progress("check", 0, 0)
-        with closing(main.connect()) as connection:
-            problems = list(_lost(known, report.changes))
-            problems += _fewer_extras(extras, blockers.extras(connection))
-        problems += _unlike_models(settings, known, copies, talk.warn)
-        problems += sample(settings)(copies)["problems"]
-        report.lap("check")
-        if problems:
-            raise Damaged("the migrated copy", problems)
-
-    return run
-
-
-def migrate_live(settings: config.Config, known: Plan, report: Report) -> None:
-    """Migrates the live databases themselves. Raises ToolFailed, DbmanageError."""
-    try:
-        _migrate(settings, known.site.databases, known, report)
-    except DbmanageError as error:
-        raise ToolFailed(
-            f"{error}\nThe migrations above it in the report are done, this one and "
-            "those after it are not. Mend its cause and run the upgrade again, or go "
-            "back to the backup"
-        ) from error
-    with closing(known.site.databases["database"].connect()) as connection:
-        there = migration_heads(connection)
-    wrong = [t for t in known.tables if set(there.get(t, ())) != known.site.heads[t]]
-    if wrong:
-        raise ToolFailed(f"{', '.join(wrong)} did not come to what was aimed at")
-
-
-def _migrate(
-    settings: config.Config,
-    databases: Mapping[str, Database],
-    known: Plan,
-    report: Report,
-) -> None:
-    heard: Heard = []
-    targets = {table: min(known.site.heads[table]) for table in known.tables}
-    try:
-        migrate(settings, databases, known.tables, targets, heard)
-    finally:
-        report.lap("migrate")
-        report.steps = list(_timed(known, heard))
-    if "datastore" in databases:
-        set_up_datastore(settings, databases, heard)
-
-
-_BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
-
-
-def _timed(known: Plan, heard: Heard) -> Iterator[tuple[str, str, str, float | None]]:
-    """The migrations that were begun, None seconds for one that did not end."""
-    moments: list[tuple[float, str]] = []
-    for moment, line in heard:
-        if begins := _BEGINS.search(line):
-            moments.append((moment, begins[1]))
-        elif not line:
-            moments.append((moment, ""))
-    said = {revision: number for number, (_, revision) in enumerate(moments)}
-    for step in known.steps:
-        if step.revision in said:
-            number = said[step.revision]
-            after = moments[number + 1 : number + 2]
-            seconds = after[0][0] - moments[number][0] if after else None
-            yield step.owner, step.revision, step.about, seconds
-
-
-def _lost(known: Plan, changes: Changes) -> Iterator[str]:
-    for table, (before, after) in sorted(changes.fewer.items()):
-        yield (
-            f"the migrations took {before - after} of {before} rows out of {table}; if "
-            "that is meant, `ckan db upgrade --in-place` does not look"
-        )
-    said = {f"public.{table}" for table in known.drops.tables}
-    for table, rows in sorted(changes.dropped.items()):
-        if rows and table not in said:
-            yield f"the table {table} with {rows} rows is gone, and no script says so"
-
-
-def _fewer_extras(before: dict[str, int], after: dict[str, int]) -> Iterator[str]:
-    for owner, count in before.items():
-        if after[owner] != count:
-            yield f"{count} extras of {owner}s became {after[owner]}"
-
-
-def _unlike_models(
-    settings: config.Config, known: Plan, copies: Mapping[str, Database], warn: Warn
-) -> Iterator[str]:
-    """What core's own `ckan db check` finds, where there is one.
-
-    What only the database has (a plugin's tables, an operator's index) is told; what
-    the code needs and the database lacks is a problem.
-    """
-    from ckan.cli import db
-
-    core = known.site.heads[CORE] == frozenset(_scripts(())[CORE].get_heads())
-    if "check" not in db.db.commands or not core:
-        return
-    plugins = [name for name in config.plugins(settings) if _is_core(name)]
-    heard: Heard = []
-    said = isolated(settings, copies, plugins, _CHECK, "db", "check", heard=heard)
-    lines = said.splitlines()
-    for what, about in zip(lines, lines[1:], strict=False):
-        if about.startswith("\t") and what.startswith("remove_"):
-            warn(f"only the database has this ({what}): {about.strip()}")
-        elif about.startswith("\t"):
-            yield f"CKAN's models and the migrated copy differ: {what} {about.strip()}"
-    if not lines:
-        yield f"`ckan db check` did not end: {' '.join(line for _, line in heard[-3:])}"
-
-
-#: its result is read, whatever its exit code
-_CHECK = """
-from ckan.cli.cli import ckan
-try:
-    ckan()
-except SystemExit:
-    pass
-"""

@@ -18,7 +18,7 @@ import requests
 from passlib.hash import pbkdf2_sha512
 
 from ckanext.dbmanage.engine.redis.arming import Arming
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.site import build_site
 
 from . import forked
 from .conftest import BIN, Portal, Web, clone, query, wait_until
@@ -98,7 +98,7 @@ class Site:
 
     def arm(self, name: str, to: str = "restore") -> None:
         """As `ckan db arm NAME --to …` does."""
-        Arming(config.site(self.portal.options)).arm(name, 600, "an operator", to)
+        Arming(build_site(self.portal.options)).arm(name, 600, "an operator", to)
 
     # -- jobs
 

@@ -29,7 +29,8 @@ from sqlalchemy.engine import URL, make_url
 from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.site import Site
-from ckanext.dbmanage.portal import config, migrate
+from ckanext.dbmanage.portal.plan import installed_migrations
+from ckanext.dbmanage.portal.site import build_site
 
 from . import forked
 
@@ -351,9 +352,9 @@ class Portal:
         return self.options
 
     def site(self) -> Site:
-        return config.site(
+        return build_site(
             self.options,
-            migrate.installed_migrations(self.options["ckan.plugins"].split()),
+            installed_migrations(self.options["ckan.plugins"].split()),
         )
 
     def engine(self) -> tuple[Site, Repository]:

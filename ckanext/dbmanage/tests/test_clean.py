@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.postgres.emptying import emptying
-from ckanext.dbmanage.portal import config, migrate
+from ckanext.dbmanage.portal.plan import Plan, Wanted, plan
+from ckanext.dbmanage.portal.plan import plan as plan_
+from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import Portal
 
@@ -58,7 +60,7 @@ def test_init_takes_a_database_that_clean_left(portal: Portal) -> None:
     assert "is empty" not in done.stdout and "tables are gone" in done.stdout
     assert portal.sql("SELECT to_regclass('visits')::text") == [(None,)]
     settings = portal.settings
-    found = migrate.plan(settings, config.site(settings), migrate.Wanted())
+    found = plan(settings, build_site(settings), Wanted())
     assert found.empty and not found.blockers
     assert "SUCCESS" in portal.db("init").stdout
     assert portal.sql("SELECT count(*) FROM package") == [(0,)]
@@ -73,8 +75,8 @@ def test_a_database_of_something_else_is_not_taken_for_an_empty_one(
     )
     settings = portal.settings
 
-    def plan() -> migrate.Plan:
-        return migrate.plan(settings, config.site(settings), migrate.Wanted())
+    def plan() -> Plan:
+        return plan_(settings, build_site(settings), Wanted())
 
     assert plan().empty
     portal.sql("CREATE TABLE orders (n int); ALTER TABLE orders OWNER TO ckan_default")

@@ -46,7 +46,8 @@ from ckanext.dbmanage.engine.restore.properties import _elements, copy_propertie
 from ckanext.dbmanage.engine.restore.scratch import Scratch, scratch_databases
 from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
-from ckanext.dbmanage.portal import blockers, migrate
+from ckanext.dbmanage.portal import blockers
+from ckanext.dbmanage.portal.plan import _not_enabled
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
 from .test_project import PACKAGE
@@ -238,7 +239,7 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         execute(connection, "CREATE TABLE public.{} ()", table)
         offered = [
             *blockers.emails(connection),
-            *migrate._not_enabled({table: ["1"]}, {}),
+            *_not_enabled({table: ["1"]}, {}),
         ]
         assert len(offered) == 2
         for sentence in offered:

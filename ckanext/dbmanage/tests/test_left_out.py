@@ -17,7 +17,7 @@ from ckanext.dbmanage.engine.restore.preflight import links_lost
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import UPLOADS, Portal
 
@@ -68,7 +68,7 @@ def test_a_restore_tells_of_the_links_it_takes_away(portal: Portal) -> None:
     inner = portal.storage / "resources" / "upl"
     inner.rename(other)
     inner.symlink_to(other)
-    site = config.site(portal.settings)
+    site = build_site(portal.settings)
     repository = Repository(site.repository, site.secrets)
     source = open_source(site, repository, "latest", parts=("files",))
     (said,) = links_lost(site, repository, source)

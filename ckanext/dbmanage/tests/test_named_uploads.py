@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from ckanext.dbmanage import checks, operations, records
+from ckanext.dbmanage import checks, operations
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import Portal as Opened
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.uploads import named_uploads, upload_bases
 
 from .conftest import UPLOADS, Portal, superuser
 
@@ -48,7 +48,7 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
 
 
 def test_the_names_that_ckan_gives(portal: Portal) -> None:
-    named = records.named_uploads(*config.upload_bases(portal.settings))["group"]
+    named = named_uploads(*upload_bases(portal.settings))["group"]
     with closing(superuser(portal.names["database"])) as connection:
         for name, own in (
             ("2026-11-26-114130.123456logo.png", True),

@@ -9,7 +9,7 @@ import pytest
 
 from ckanext.dbmanage import overview
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.site import build_site
 
 
 def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_journal_is_read_anew_only_when_it_has_grown(
         "sqlalchemy.url": "postgresql://ckan@db.test/a",
         "ckanext.dbmanage.repository": str(tmp_path),
     }
-    site, reads = config.site(settings), []
+    site, reads = build_site(settings), []
     deeds = Repository.deeds
     monkeypatch.setattr(
         Repository, "deeds", lambda self: reads.append(self) or deeds(self)

@@ -29,7 +29,7 @@ from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs import Jobs
 from ckanext.dbmanage.middleware import MaintenanceMiddleware
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.site import build_site
 
 ID = "20261101T030000Z"
 #: what is no JSON of ours: nested, of other types, cut off, no text
@@ -55,7 +55,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def site(settings: dict[str, str], tmp_path: Path) -> Site:
     (tmp_path / "backups").mkdir()
-    return config.site(settings)
+    return build_site(settings)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_an_arming_is_good_at_its_place_and_in_its_time_alone(
         server.set(key(site, "armed"), json.dumps(saved | change))
         assert arming.armed() is None, change
     # another portal with the same secret
-    other = config.site(settings | {"sqlalchemy.url": "postgresql://ckan@db.test/b"})
+    other = build_site(settings | {"sqlalchemy.url": "postgresql://ckan@db.test/b"})
     server.set(key(other, "armed"), json.dumps(saved), ex=5)
     assert Arming(other).armed() is None
     server.delete(key(other, "armed"))

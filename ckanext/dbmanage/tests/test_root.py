@@ -12,7 +12,7 @@ from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import Portal as Opened
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import Portal
 
@@ -56,7 +56,7 @@ def test_the_public_dumps_count_too(portal: Portal) -> None:
     os.chown(public, 33, 33)
     portal.write(**{"ckanext.dbmanage.public_dir": str(public)})
     with pytest.raises(Refused, match="www-data"):
-        operations.refuse_root(config.site(portal.settings, stored=False))
+        operations.refuse_root(build_site(portal.settings, stored=False))
 
 
 def test_what_is_not_there_yet_is_root_s(tmp_path: Path) -> None:
@@ -70,5 +70,5 @@ def test_a_worker_of_root_s_leaves_no_mark_of_a_job(portal: Portal) -> None:
     os.chown(portal.storage, 1234, 1234)
     job = {"id": "20261101T030000Z-0a1b2c3d", "until": "2036-01-01T00:00:00Z"}
     with pytest.raises(Refused, match="sudo -u '#1234' "):
-        jobs._run_once(config.site(portal.settings), job)
+        jobs._run_once(build_site(portal.settings), job)
     assert not list(portal.repository.iterdir())

@@ -175,9 +175,9 @@ def test_a_list_that_is_no_plain_file_is_not_waited_for(store: Store) -> None:
 def two(portal: Portal) -> tuple[Portal, Backup]:
     portal.backup()
     from ckanext.dbmanage.engine.repository.repository import Repository
-    from ckanext.dbmanage.portal import config
+    from ckanext.dbmanage.portal.site import build_site
 
-    site = config.site(portal.settings)
+    site = build_site(portal.settings)
     return portal, Repository(site.repository, site.secrets).find("latest")
 
 
