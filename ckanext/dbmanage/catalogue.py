@@ -20,7 +20,7 @@ from .cli import Command, settings_of
 from .talk import Talk
 
 if TYPE_CHECKING:
-    from .export import Exported
+    from .records.export import Exported
 
 _jobs = click.option(
     "--jobs",
@@ -75,9 +75,9 @@ def export(
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
-    from .export import Export, Wanted
     from .portal import config
     from .portal.served import refuse_public
+    from .records.export import Export, Wanted
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -149,7 +149,7 @@ def complain(exported: Mapping[str, Exported], talk: Talk) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path | None, private: bool) -> Iterator[Callable[[bytes], Any]]:
-    from .engine.lines import new_file
+    from .records.jsonl import new_file
 
     if path is None:
         try:
@@ -228,11 +228,11 @@ def reindex(
     not show, like an organization's new title; not a change of who may see a dataset.
     """
     from . import operations
-    from . import reindex as engine
     from .engine.errors import Refused
     from .engine.repository.repository import Repository
     from .portal import config
     from .portal.site import build_site
+    from .records import reindex as engine
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")

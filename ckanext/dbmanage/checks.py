@@ -33,7 +33,7 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
         yield from _migrations(site, plugins)
 
     def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        from . import reindex
+        from .records import reindex
 
         with app.test_request_context():
             yield from _index(reindex.differing())

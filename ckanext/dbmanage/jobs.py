@@ -686,8 +686,8 @@ def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
 
 
 def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
-    from .engine.lines import new_file
-    from .export import Export, Wanted
+    from .records.export import Export, Wanted
+    from .records.jsonl import new_file
 
     _, repository = operations.open_site(portal)
     with repository.exports() as directory:

@@ -198,10 +198,10 @@ def previewed(
     site: Site, repository: Repository, source: Source
 ) -> list[dict[str, Any]]:
     """The same, of a source that is open already."""
-    from . import records
     from .engine.restore import preview as engine
+    from .records import kinds
 
-    return engine.preview(site, repository, source, records.KINDS)
+    return engine.preview(site, repository, source, kinds.KINDS)
 
 
 def restore(
@@ -606,7 +606,7 @@ def mend(portal: Portal, preview: bool) -> None:
 def _is_behind(portal: Portal) -> bool:
     if portal.app is None:
         return False
-    from . import reindex
+    from .records import reindex
 
     try:
         with _application(portal):
@@ -740,8 +740,8 @@ def _back_up_replaced(
 
 def reindex(portal: Portal, repository: Repository) -> None:
     """Indexes what differs; what fails is told with the command and tried again."""
-    from . import reindex
     from .engine.errors import DbmanageError
+    from .records import reindex
 
     talk = portal.talk
     try:

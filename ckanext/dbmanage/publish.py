@@ -16,14 +16,14 @@ from typing import Any
 
 import orjson
 
-from .engine import published
 from .engine.errors import DbmanageError, Refused
-from .engine.lines import compressed
-from .engine.published import Published
 from .engine.report import Progress
 from .engine.signature import Written
-from .export import Export, Exported, Wanted
 from .portal import config
+from .records import published
+from .records.export import Export, Exported, Wanted
+from .records.jsonl import compressed
+from .records.published import Published
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces

@@ -15,9 +15,9 @@ from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
 from . import helpers
-from .engine import published
 from .engine.errors import Refused
 from .portal import config
+from .records import published
 
 #: older than that, something has not run for a while
 _STALE = timedelta(days=2)

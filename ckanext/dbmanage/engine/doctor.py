@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from . import owner, published
+from ..records import published
+from . import owner
 from .archive import extensions
 from .clock import now
 from .errors import words

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage import checks, readers
+from ckanext.dbmanage import checks
 from ckanext.dbmanage.engine import layout
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
@@ -48,6 +48,7 @@ from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal import blockers
 from ckanext.dbmanage.portal.plan import _not_enabled
+from ckanext.dbmanage.records import processes
 
 from .conftest import PG_BIN, Cluster, Portal, query, wait_until
 from .test_project import PACKAGE
@@ -346,7 +347,7 @@ def test_limits_do_not_end_a_reader_s_transaction(
     engine = sa.create_engine(main(site).url.set(username=role))
     with engine.connect() as connection:
         with connection.begin():
-            readers._unlimited(connection)
+            processes._unlimited(connection)
             connection.exec_driver_sql("SELECT pg_sleep(0.3)")
             time.sleep(0.3)
             shown = connection.exec_driver_sql("SHOW lock_timeout").scalar()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.engine import published
+from ckanext.dbmanage.records import published
 
 from .conftest import Portal, Web
 

@@ -20,8 +20,8 @@ import pytest
 
 import ckanext.dbmanage
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.lines import new_file
 from ckanext.dbmanage.engine.postgres.database import quoted
+from ckanext.dbmanage.records.jsonl import new_file
 
 from . import forked
 from .conftest import BIN, PG_BIN, Portal, client, query, wait_until
@@ -472,7 +472,7 @@ def test_more_plugins_have_their_say(
 
 def test_validators_made_anew_are_told_apart() -> None:
     """By what they hold; two that hold the same are one, so that schemas are kept."""
-    from ckanext.dbmanage import navl
+    from ckanext.dbmanage.records import validation
 
     def ended(end: Any, start: Any = 0) -> Any:
         def validator(value: Any, context: Any = start) -> str:
@@ -489,10 +489,10 @@ def test_validators_made_anew_are_told_apart() -> None:
     values = [1, True, 1.0, 0, None, "1", ["1"], ["1", "2"], Path, ended, {}]
     made = [ended(value) for value in values] + [ended(0, value) for value in values]
     made += [Unhashable(), Unhashable()]
-    known = {navl._identity(each) for each in made}
+    known = {validation._identity(each) for each in made}
     assert len(known) == len(made) - 1  # 0 and its default 0 are there twice
     for value in values[:-1]:
-        assert navl._identity(ended(value)) == navl._identity(ended(value))
+        assert validation._identity(ended(value)) == validation._identity(ended(value))
 
 
 def test_a_schema_of_scheming_and_a_warm_index(portal: Portal) -> None:

@@ -14,7 +14,6 @@ import psycopg2
 import pytest
 import zstandard
 
-from ckanext.dbmanage import records
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
 from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
 from ckanext.dbmanage.engine.archive.unpack import limit, read_to_end, unpack
@@ -22,6 +21,8 @@ from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.restore import faithful, preview
 from ckanext.dbmanage.engine.restore.copies import choose
+from ckanext.dbmanage.records import kinds
+from ckanext.dbmanage.records import kinds as records
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 
@@ -385,7 +386,7 @@ def test_archives_in_their_own_encoding(
     # the live database has one of the two, in another encoding
     live = psycopg2.connect(f"{OWN}/{database()}")
     with live.cursor() as cursor:
-        packages = tuple(k for k in records.KINDS if k.table == "package")
+        packages = tuple(k for k in kinds.KINDS if k.table == "package")
         preview._copy(file, packages, str(PG_BIN), cursor, 0)
         cursor.execute('SELECT id FROM pg_temp.package ORDER BY id COLLATE "C"')
         assert cursor.fetchall() == [("b",), ("é",)]

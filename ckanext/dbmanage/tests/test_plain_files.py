@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.engine import published
 from ckanext.dbmanage.engine.backup import downloads
 from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.disk import make_directories, write_file
@@ -20,6 +19,7 @@ from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.records import published
 
 SECRET = "portal-secret-5fd1"
 ID = "20261123T045500Z"

@@ -20,12 +20,11 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.downloads import DownloadsMiddleware
-from ckanext.dbmanage.engine import published
 from ckanext.dbmanage.engine.errors import Busy
+from ckanext.dbmanage.records import published
 
 from . import forked
 from .conftest import BIN, Portal, Web, end_group, query, wait_until
-from .test_export import plugins  # noqa: F401
 
 GZ, ZST = "datasets.jsonl.gz", "datasets.jsonl.zst"
 

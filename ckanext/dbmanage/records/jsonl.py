@@ -14,7 +14,7 @@ from typing import Any
 
 import zstandard
 
-from .disk import whole
+from ..engine.disk import whole
 
 #: the size of zstd is near its best here, at the speed of gzip's usual level
 _ZSTD_LEVEL, _GZIP_LEVEL = 9, 6

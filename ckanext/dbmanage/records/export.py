@@ -21,8 +21,8 @@ from typing import Any
 import orjson
 import simplejson
 
-from .engine.report import Progress
-from .readers import Readers, brief
+from ..engine.report import Progress
+from .processes import Readers, brief
 
 
 @dataclass(frozen=True)
@@ -222,22 +222,22 @@ class _Shows:
     """Shows the records of one kind."""
 
     def __init__(self, kind: str, wanted: Wanted, sysadmin: str) -> None:
-        from . import bulk
+        from . import datasets
 
         self._kind, self._wanted = EXPORTED[kind], wanted
         self._user = sysadmin if wanted.everything or kind == "users" else ""
         self._counts: dict[str, Any] = {}
         self._bulk: Any = None
         if kind == "datasets":
-            self._bulk = bulk.Datasets(lambda: {"user": self._user}, wanted.fresh)
+            self._bulk = datasets.Datasets(lambda: {"user": self._user}, wanted.fresh)
         elif kind == "users":
-            self._bulk = bulk.Users(self._plain, sysadmin)
+            self._bulk = datasets.Users(self._plain, sysadmin)
 
     def counts(self, _: None) -> tuple[dict[str, Any], str]:
         """How many datasets each group has, and why the index could not be asked."""
-        from . import bulk
+        from . import datasets
 
-        return bulk.dataset_counts(self._user, self._wanted.fresh)
+        return datasets.dataset_counts(self._user, self._wanted.fresh)
 
     def know(self, counts: dict[str, Any]) -> None:
         """From now on groups are shown with these counts."""

@@ -28,10 +28,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from .disk import make_directories, sync_directory
-from .errors import Busy
-from .layout import SUMS
-from .opened import open_plain
+from ..engine.disk import make_directories, sync_directory
+from ..engine.errors import Busy
+from ..engine.layout import SUMS
+from ..engine.opened import open_plain
 
 INDEX = "index.json"
 KINDS = ("datasets", "organizations", "groups")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .engine.restore.preview import Kind
+from ..engine.restore.preview import Kind
 
 #: for the preview of a restore; `is_organization` is a boolean here, its text there
 KINDS = (

@@ -21,8 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from .engine.errors import DbmanageError, words
-from .engine.postgres.database import LIMITS
+from ..engine.errors import DbmanageError, words
+from ..engine.postgres.database import LIMITS
 
 _AHEAD = 2
 

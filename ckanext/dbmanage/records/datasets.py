@@ -34,8 +34,8 @@ from ckan.lib.search.common import make_connection
 from ckan.model.types import JsonDictType
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from . import navl
-from .readers import brief
+from . import validation
+from .processes import brief
 
 Record = dict[str, Any]
 #: whether it comes from the search index, and what gives it
@@ -62,7 +62,7 @@ class Datasets:
         self._bare = _nobody_takes_part() and not context().get("user")
         self._of_resources = _with(p.IResourceController, "before_resource_show")
         self._rows = _Rows()
-        self._schemas: dict[str, navl.Kept] = {}
+        self._schemas: dict[str, validation.Kept] = {}
         self._solr: Any = None if fresh else _Index()
         self._documents: dict[str, Any] = {}
         self._dictized: dict[str, Record] = {}
@@ -84,7 +84,7 @@ class Datasets:
         with contextlib.ExitStack() as stack:
             if all(
                 (
-                    stack.enter_context(navl.faster()),
+                    stack.enter_context(validation.faster()),
                     hasattr(search, "show"),
                     hasattr(model_dictize, "package_dictize"),
                 )
@@ -185,19 +185,19 @@ class Datasets:
         kind = found["type"]
         form = forms.lookup_package_plugin(kind)
         if kind not in self._schemas:
-            self._schemas[kind] = navl.Kept(form.show_package_schema())
+            self._schemas[kind] = validation.Kept(form.show_package_schema())
         schema = self._schemas[kind]
         context = self._context() | {
             "model": model,
             "session": model.Session,
-            navl.ONLY_VALUES: True,
+            validation.ONLY_VALUES: True,
         }
         return forms.plugin_validate(form, context, found, schema, "package_show")[0]
 
     # -- the action, and what it reads
 
     def _action(self, dataset: str) -> Record:
-        context = self._context() | {navl.ONLY_VALUES: True}
+        context = self._context() | {validation.ONLY_VALUES: True}
         if self._fresh:
             context["use_cache"] = False
         return logic.get_action("package_show")(context, {"id": dataset})

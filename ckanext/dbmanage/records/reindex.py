@@ -26,10 +26,10 @@ from ckan.common import config
 from ckan.lib import search
 from ckan.lib.search.common import make_connection
 
-from . import bulk
-from .engine.errors import DbmanageError
-from .engine.report import Progress
-from .readers import Readers, brief
+from ..engine.errors import DbmanageError
+from ..engine.report import Progress
+from . import datasets
+from .processes import Readers, brief
 
 _BATCH = 1000
 #: datasets that a process makes and sends at once
@@ -188,7 +188,7 @@ class _Writer:
     def __init__(self, deep: bool) -> None:
         self._solr = make_connection(decode_dates=False)
         self._fields = _Fields(self._solr) if deep else None
-        self._bulk = bulk.Datasets(lambda: {"ignore_auth": True}, fresh=True)
+        self._bulk = datasets.Datasets(lambda: {"ignore_auth": True}, fresh=True)
         self._index = search.index_for("Package")
 
     def __call__(self, batch: Sequence[tuple[str, str]]) -> tuple[int, int, list[str]]:
