@@ -77,7 +77,8 @@ def export(
     """
     from .portal import config
     from .portal.served import refuse_public
-    from .records.export import Export, Wanted
+    from .records.export import Export
+    from .records.kinds import Wanted
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -232,7 +233,7 @@ def reindex(
     from .engine.repository.repository import Repository
     from .portal import config
     from .portal.site import build_site
-    from .records import reindex as engine
+    from .records.reindex import reindex_all, reindex_changed
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")
@@ -240,10 +241,10 @@ def reindex(
     app, begun = ctx.meta["flask_app"], time.monotonic()
     with app.test_request_context():
         if changed:
-            done = engine.changed(talk.rows)
+            done = reindex_changed(talk.rows)
         else:
             number = jobs or config.jobs(settings)
-            done = engine.rebuilt(app, number, talk.rows, deep)
+            done = reindex_all(app, number, talk.rows, deep)
     talk.end()
     same = f", {done.same} as they should be" if deep else ""
     talk.say(

@@ -33,10 +33,10 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
         yield from _migrations(site, plugins)
 
     def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        from .records import reindex
+        from .records.search_index import differing
 
         with app.test_request_context():
-            yield from _index(reindex.differing())
+            yield from _index(differing())
 
     found: dict[str, Check] = {"migrations": migrations, "users": _users}
     if app is not None:

@@ -686,8 +686,9 @@ def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
 
 
 def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
-    from .records.export import Export, Wanted
+    from .records.export import Export
     from .records.jsonl import new_file
+    from .records.kinds import Wanted
 
     _, repository = operations.open_site(portal)
     with repository.exports() as directory:

@@ -199,9 +199,9 @@ def previewed(
 ) -> list[dict[str, Any]]:
     """The same, of a source that is open already."""
     from .engine.restore import preview as engine
-    from .records import kinds
+    from .records.kinds import KINDS
 
-    return engine.preview(site, repository, source, kinds.KINDS)
+    return engine.preview(site, repository, source, KINDS)
 
 
 def restore(
@@ -606,11 +606,11 @@ def mend(portal: Portal, preview: bool) -> None:
 def _is_behind(portal: Portal) -> bool:
     if portal.app is None:
         return False
-    from .records import reindex
+    from .records.search_index import differing
 
     try:
         with _application(portal):
-            return any(reindex.differing())
+            return any(differing())
     except Exception:  # the check itself tells
         return False
 
@@ -741,12 +741,12 @@ def _back_up_replaced(
 def reindex(portal: Portal, repository: Repository) -> None:
     """Indexes what differs; what fails is told with the command and tried again."""
     from .engine.errors import DbmanageError
-    from .records import reindex
+    from .records.reindex import reindex_changed
 
     talk = portal.talk
     try:
         with _application(portal):
-            done = reindex.changed(talk.progress)
+            done = reindex_changed(talk.progress)
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "

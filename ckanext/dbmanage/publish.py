@@ -21,8 +21,9 @@ from .engine.report import Progress
 from .engine.signature import Written
 from .portal import config
 from .records import published
-from .records.export import Export, Exported, Wanted
+from .records.export import Export, Exported
 from .records.jsonl import compressed
+from .records.kinds import Wanted
 from .records.published import Published
 
 FORMAT = 1

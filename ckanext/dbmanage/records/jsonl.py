@@ -5,13 +5,19 @@ The same lines give the same bytes at any time. Must not know what the lines hol
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import hashlib
+import math
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
+import simplejson
 import zstandard
 
 from ..engine.disk import whole
@@ -48,3 +54,50 @@ def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
         compressed(file, os.path.basename(path)) as write,
     ):
         yield write
+
+
+# a number with an exponent at its end: orjson prints it otherwise than Python
+_EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
+
+
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """A record as ckanapi writes it: compact, keys sorted, UTF-8.
+
+    Raises ValueError or TypeError for what ckanapi cannot write either.
+    """
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+    # the second for SQLAlchemy's own kind of strings, the names of columns
+    for more in (0, orjson.OPT_NON_STR_KEYS) if _is_finite(record) else ():
+        with contextlib.suppress(TypeError):
+            line = orjson.dumps(record, option=options | more)
+            if _EXPONENT.search(line):
+                break
+            return line
+    # there and back, as ckanapi's processes do
+    known = simplejson.loads(simplejson.dumps(record))
+    return simplejson.dumps(
+        known, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    ).encode()
+
+
+def _is_finite(record: Mapping[str, Any]) -> bool:
+    """Whether no number is infinite or none at all: orjson writes null for these."""
+    waiting: list[Any] = [record]
+    while waiting:
+        one = waiting.pop()
+        for value in one.values() if isinstance(one, dict) else one:
+            if value.__class__ is str:
+                continue
+            if isinstance(value, (dict, list, tuple)):
+                waiting.append(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                return False
+    return True
+
+
+def joined(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join([*lines, b""])
+
+
+def sum_of(line: bytes) -> bytes:
+    return hashlib.sha256(line).digest()

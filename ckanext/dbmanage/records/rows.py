@@ -1,439 +1,35 @@
-"""What `package_show` and `user_show` give, for a whole batch at a time.
-
-The real action runs for each record, with its chains, rules of access, schemas and
-hooks; only what it reads one by one (the entity, the search index, the rows of a
-dataset) is there already, read by a few queries a batch. Where no plugin takes part,
-what the action would do is done at once. A core that lacks a name that is swapped
-here is left as it is. Knows CKAN, not the web. Needs a request context.
-"""
+"""The rows of a batch of datasets or users, by few queries, in portions."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import functools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import ckan
-import ckan.lib.search as search
-import orjson
 import sqlalchemy as sa
-from ckan import authz, logic, model
-from ckan import plugins as p
-from ckan.common import config
-from ckan.lib import munge, signals
-from ckan.lib import plugins as forms
+from ckan import model
+from ckan.lib import munge
 from ckan.lib.dictization import model_dictize, table_dictize
 from ckan.lib.helpers import helper_functions as h
-from ckan.lib.search.common import make_connection
 from ckan.model.types import JsonDictType
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from . import validation
-from .processes import brief
+from .kinds import Record
 
-Record = dict[str, Any]
-#: whether it comes from the search index, and what gives it
-Shown = tuple[bool, Callable[[], Record]]
 _REMEMBERED_TAGS = 20_000
+
+
 #: bytes of texts that are read at once
 _PORTION = 4 << 20
+
+
 #: bytes of a record that is not long, and those that a row takes beside its texts
 _SHORT, _ROW = 16 << 10, 1000
-#: so many digits in a row may be a number of more than 64 bits
-_LONG_NUMBER, _DIGITS = b"0" * 19, bytes.maketrans(b"123456789", b"0" * 9)
 
 
-class Datasets:
-    """Datasets as `package_show` gives them.
-
-    `context` makes the context of a call; with `fresh` the database alone is read.
-    """
-
-    def __init__(self, context: Callable[[], Any], fresh: bool) -> None:
-        self._context = context
-        self._fresh = fresh
-        self._own_action = _is_cores_own()
-        self._bare = _nobody_takes_part() and not context().get("user")
-        self._of_resources = _with(p.IResourceController, "before_resource_show")
-        self._rows = _Rows()
-        self._schemas: dict[str, validation.Kept] = {}
-        self._solr: Any = None if fresh else _Index()
-        self._documents: dict[str, Any] = {}
-        self._dictized: dict[str, Record] = {}
-        self._entities: dict[str, model.Package] = {}
-
-    @property
-    def index_failed(self) -> str:
-        """Why the search index is not asked any more, or nothing."""
-        return "" if self._fresh else self._solr.failed
-
-    def plain(self, dataset: str) -> Record:
-        """One dataset by the action alone, nothing prefetched or left out."""
-        context = self._context() | ({"use_cache": False} if self._fresh else {})
-        return logic.get_action("package_show")(context, {"id": dataset})
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Inside, the action reads from here; everything is as before afterwards."""
-        with contextlib.ExitStack() as stack:
-            if all(
-                (
-                    stack.enter_context(validation.faster()),
-                    hasattr(search, "show"),
-                    hasattr(model_dictize, "package_dictize"),
-                )
-            ):
-                for owner, name, ours in (
-                    (search, "show", self._show),
-                    (model_dictize, "package_dictize", self._dictize),
-                    (model.Package, "get", self._get),
-                ):
-                    stack.enter_context(_swap(owner, name, ours))
-            else:  # pragma: no cover - a CKAN that is not known yet
-                self._bare = False
-            yield
-
-    def show(
-        self, batch: Sequence[tuple[str, str]], entities: bool = False
-    ) -> Iterator[Shown]:
-        """For each (id, time of the last change, ISO) what gives its dataset.
-
-        With `entities` the models of all are at hand too.
-        """
-        for part in _portions(batch, _LONG_DATASETS):
-            yield from self._show_part(dict(part), entities)
-
-    def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
-        self._documents = self._solr(modified) if self._solr else {}
-        missing = [each for each in modified if each not in self._documents]
-        self._dictized = self._read(missing)
-        self._entities = {}
-        bare = {each: self._is_bare(each) for each in modified}
-        others = [each for each in modified if entities or not bare[each]]
-        if others:
-            found = model.Session.query(model.Package).filter(
-                model.Package.id.in_(others)
-            )
-            self._entities = {each.id: each for each in found}
-        for dataset in modified:
-            one = self._bare_show if bare[dataset] else self._action
-            yield dataset in self._documents, functools.partial(one, dataset)
-        model.Session.expunge_all()
-
-    def _read(self, ids: Sequence[str]) -> dict[str, Record]:
-        """These datasets' rows; one whose rows are broken is left to the action."""
-        try:
-            return self._rows(ids) if ids else {}
-        except Exception:
-            model.Session.rollback()
-            half = len(ids) // 2
-            return {**self._read(ids[:half]), **self._read(ids[half:])} if half else {}
-
-    # -- a dataset without a plugin that has a say
-
-    def both(self, dataset: str) -> tuple[Record, Record] | None:
-        """It by the default schema and by its own one, as core's index wants it.
-
-        As `ckan.logic.package_show_default_and_custom_schemas`; both are the same one
-        unless a hook changes the second. None where plugins have more of a say than
-        by hooks, or the dataset was not read.
-        """
-        found = self._dictized.get(dataset)
-        if not self._own_action or found is None or not _has_core_form(found["type"]):
-            return None
-        del self._dictized[dataset]
-        entity = self._entities.get(dataset)
-        for plugin in _with(p.IPackageController, "read"):
-            plugin.read(entity)
-        shown = self._validated(self._hooked(found))
-        after = _with(p.IPackageController, "after_dataset_show")
-        if not after:
-            return shown, shown
-        other = self._validated(found)
-        context = self._context() | {"session": model.Session, "package": entity}
-        for plugin in after:
-            plugin.after_dataset_show(context, other)
-        return shown, other
-
-    def _is_bare(self, dataset: str) -> bool:
-        if not self._bare or dataset in self._documents:
-            return self._bare
-        found = self._dictized.get(dataset)
-        # a form of a plugin may want the entity, and more
-        return found is not None and _has_core_form(found["type"])
-
-    def _bare_show(self, dataset: str) -> Record:
-        document = self._documents.pop(dataset, None)
-        if document is not None:
-            return self._hooked(_understood(document["validated_data_dict"]))
-        return self._validated(self._hooked(self._dictized.pop(dataset)))
-
-    def _hooked(self, found: Record) -> Record:
-        """It, once each plugin has had its say on each resource."""
-        for plugin in self._of_resources:
-            for resource in found["resources"]:
-                plugin.before_resource_show(resource)
-        return found
-
-    def _validated(self, found: Record) -> Record:
-        kind = found["type"]
-        form = forms.lookup_package_plugin(kind)
-        if kind not in self._schemas:
-            self._schemas[kind] = validation.Kept(form.show_package_schema())
-        schema = self._schemas[kind]
-        context = self._context() | {
-            "model": model,
-            "session": model.Session,
-            validation.ONLY_VALUES: True,
-        }
-        return forms.plugin_validate(form, context, found, schema, "package_show")[0]
-
-    # -- the action, and what it reads
-
-    def _action(self, dataset: str) -> Record:
-        context = self._context() | {validation.ONLY_VALUES: True}
-        if self._fresh:
-            context["use_cache"] = False
-        return logic.get_action("package_show")(context, {"id": dataset})
-
-    def _show(self, before: Any, reference: str) -> Any:
-        if reference in self._documents:
-            # once: another reader of the same dataset gets core's answer
-            return self._documents.pop(reference)
-        if reference in self._dictized:
-            raise search.SearchError(f"{reference} is read from the database")
-        return before(reference)
-
-    def _dictize(
-        self, before: Any, pkg: Any, context: Any, include_plugin_data: bool = False
-    ) -> Record:
-        usual = context.get("active", True) and not context.get("for_edit")
-        if not usual or include_plugin_data or pkg.id not in self._dictized:
-            return before(pkg, context, include_plugin_data)
-        context["with_capacity"] = False
-        return self._dictized.pop(pkg.id)
-
-    def _get(self, before: Any, reference: Any, for_update: bool = False) -> Any:
-        found = None if for_update else self._entities.get(reference)
-        return before(reference, for_update=for_update) if found is None else found
-
-
-def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
-    """What makes `organization_show` and `group_show` count without asking one by one.
-
-    From the search index, as core does; from the database when that does not answer,
-    and then why not.
-    """
-    failed = ""
-    if not fresh:
-        try:
-            return {"dataset_counts": _counts_of_index(user)}, ""
-        except Exception as error:  # as many as there are ways not to reach Solr
-            failed = brief(error)
-    return {"dataset_counts": _counts_of_database(user)}, failed
-
-
-def _counts_of_index(user: str) -> Record:
-    counts = {}
-    for field, private in (("owner_org", bool(user)), ("groups", False)):
-        asked = {"rows": 0, "facet.field": [field], "facet.limit": -1}
-        asked["include_private"] = private
-        found = logic.get_action("package_search")({"user": user}, asked)
-        counts[field] = found["facets"][field]
-    return counts
-
-
-def _counts_of_database(user: str) -> Record:
-    package, member = model.package_table.c, model.member_table.c
-    group, visible = model.group_table.c, package.state == "active"
-    public = visible & package.private.is_(False)
-    by_owner = sa.select(package.owner_org, sa.func.count()).where(
-        visible if user else public
-    )
-    by_group = (
-        sa.select(group.name, sa.func.count())
-        .where(public, member.table_id == package.id, member.group_id == group.id)
-        .where(member.state == "active", member.table_name == "package")
-    )
-    return {
-        field: dict(list(map(tuple, model.Session.execute(query.group_by(column)))))
-        for field, query, column in (
-            ("owner_org", by_owner, package.owner_org),
-            ("groups", by_group, group.name),
-        )
-    }
-
-
-class Users:
-    """Users as `user_show` gives them to a sysadmin."""
-
-    def __init__(self, show: Callable[[str], Record], sysadmin: str) -> None:
-        self._show = show
-        self._sysadmin = model.User.get(sysadmin)
-        self._entities: dict[str, model.User] = {}
-        self._counts: dict[str, int] = {}
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Inside, the action reads from here; everything is as before afterwards."""
-        with (
-            _swap(model.User, "get", self._get),
-            _swap(model.User, "number_created_packages", self._count),
-        ):
-            yield
-
-    def show(self, batch: Sequence[tuple[str, str]]) -> Iterator[Shown]:
-        """For each (id, anything) what gives its user."""
-        for part in _portions(batch, _LONG_USERS):
-            yield from self._show_part([each for each, _ in part])
-
-    def _show_part(self, ids: list[str]) -> Iterator[Shown]:
-        query = model.Session.query(model.User).filter(model.User.id.in_(ids))
-        self._entities = {user.id: user for user in query}
-        package = model.package_table.c
-        rows = model.Session.execute(
-            sa.select(package.creator_user_id, sa.func.count())
-            .where(package.creator_user_id.in_(ids), package.state != "deleted")
-            .group_by(package.creator_user_id)
-        )
-        self._counts = dict.fromkeys(ids, 0) | {row[0]: row[1] for row in rows}
-        for user in ids:
-            yield False, functools.partial(self._show, user)
-        for user in self._entities.values():
-            model.Session.expunge(user)
-
-    def _get(self, before: Any, reference: Any) -> Any:
-        if self._sysadmin is not None and reference == self._sysadmin.name:
-            return self._sysadmin
-        return self._entities.get(reference) or before(reference)
-
-    def _count(
-        self, before: Any, user: Any, include_private_and_draft: bool = False
-    ) -> int:
-        if include_private_and_draft and user.id in self._counts:
-            return self._counts[user.id]
-        return before(user, include_private_and_draft)
-
-
-@contextmanager
-def _swap(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
-    """Puts ours in the place of a function of core's, which it is handed first."""
-    own = vars(owner)[name]
-    if isinstance(own, classmethod):
-        before = getattr(owner, name)
-
-        def replaced(cls: Any, *arguments: Any, **options: Any) -> Any:
-            return ours(before, *arguments, **options)
-
-        setattr(owner, name, classmethod(replaced))
-    else:
-
-        def replaced_function(*arguments: Any, **options: Any) -> Any:
-            return ours(own, *arguments, **options)
-
-        setattr(owner, name, replaced_function)
-    try:
-        yield
-    finally:
-        setattr(owner, name, own)
-
-
-def _is_cores_own() -> bool:
-    """Whether the action `package_show` is core's, and nobody is told of its success.
-
-    Who is told may change its result.
-    """
-    import ckan.logic.action.get as actions
-
-    action = getattr(logic.get_action("package_show"), "__wrapped__", None)
-    told = signals.action_succeeded.has_receivers_for("package_show")
-    return action is actions.package_show and not told
-
-
-def _with(interface: Any, hook: str) -> list[Any]:
-    """The plugins that have a hook of their own."""
-    return [
-        plugin
-        for plugin in p.PluginImplementations(interface)
-        if getattr(type(plugin), hook, None) is not getattr(interface, hook)
-    ]
-
-
-def _nobody_takes_part() -> bool:
-    """Whether `package_show` is core's alone, but for what is said of resources."""
-    import ckan.logic.auth.get as access
-
-    function: Any = authz._AuthFunctions.get("package_show")
-    function = getattr(function, "__wrapped__", function)
-    labels = type(forms.get_permission_labels())
-    hooks = ("read", "after_dataset_show")
-    return (
-        _is_cores_own()
-        and function is access.package_show
-        and labels is forms.DefaultPermissionLabels
-        and not any(_with(p.IPackageController, hook) for hook in hooks)
-    )
-
-
-def _has_core_form(kind: str) -> bool:
-    return type(forms.lookup_package_plugin(kind)).__module__ == forms.__name__
-
-
-# ---------------------------------------------------------------- the search index
-
-
-class _Index:
-    """Datasets as the search index holds them."""
-
-    def __init__(self) -> None:
-        # pysolr's own decoder is the slower half of an answer
-        self._solr = make_connection(decode_dates=False)
-        self._solr.decoder = SimpleNamespace(decode=orjson.loads)
-        self.failed = ""
-
-    def __call__(self, modified: Mapping[str, str]) -> dict[str, Any]:
-        """The documents of the same moment, by id: {id: time of the last change}."""
-        if self.failed:
-            return {}
-        try:
-            found = self._solr.search(
-                "{!terms f=id}" + ",".join(modified),
-                fq=[f'+site_id:"{config.get("ckan.site_id")}"', "+entity_type:package"],
-                fl="id,metadata_modified,validated_data_dict",
-                rows=len(modified),
-            ).docs
-        except Exception as error:  # pysolr lets through what requests and urllib raise
-            self.failed = brief(error)
-            return {}
-        return {
-            each["id"]: each
-            for each in found
-            # core's own test in package_show: Solr stores less of a second
-            if modified[each["id"]][:22] == str(each.get("metadata_modified"))[:22]
-            and "validated_data_dict" in each
-        }
-
-
-def _understood(text: str) -> Record:
-    """A dataset from its JSON, as core's own `json` reads it."""
-    # for orjson a number of more than 64 bits is a float, and NaN none
-    packed = text.encode()
-    if _LONG_NUMBER not in packed.translate(_DIGITS):  # a tenth of a regular expression
-        with contextlib.suppress(orjson.JSONDecodeError):
-            return orjson.loads(packed)
-    return json.loads(text)
-
-
-# -------------------------------------------------------------------- the database
-
-
-class _Rows:
+class Rows:
     """Datasets as `package_dictize` makes them, from a few queries a batch."""
 
     def __init__(self) -> None:
@@ -578,6 +174,8 @@ class _Rows:
 
 
 _IDS = sa.bindparam("ids", type_=ARRAY(sa.Text))
+
+
 _CTID = sa.literal_column("ctid")
 
 
@@ -590,7 +188,11 @@ def _select(table: Any, key: str, *order: str) -> Any:
 
 
 _PACKAGES = _select(model.package_table, "id")
+
+
 _RESOURCES = _select(model.resource_table, "package_id")
+
+
 _RELATIONSHIPS = tuple(
     (_select(model.package_relationship_table, key), side, key)
     for side, key in (
@@ -598,7 +200,11 @@ _RELATIONSHIPS = tuple(
         ("relationships_as_object", "object_package_id"),
     )
 )
+
+
 _TAG = sa.select(*model.tag_table.c).where(model.tag_table.c.id == sa.any_(_IDS))
+
+
 _TAGS = (
     sa.select(model.package_tag_table.c.package_id, model.package_tag_table.c.tag_id)
     .where(
@@ -607,6 +213,8 @@ _TAGS = (
     )
     .order_by(_CTID)
 )
+
+
 _GROUPS = (
     sa.select(
         model.member_table.c.table_id,
@@ -649,7 +257,7 @@ def _long(*parts: Any) -> Any:
 
 
 #: of a dataset all that can be long: its texts, its resources, its organization
-_LONG_DATASETS = _long(
+LONG_DATASETS = _long(
     _lengths(model.package_table, "id"),
     _lengths(model.resource_table, "package_id"),
     sa.select(model.package_table.c.id, _length(model.group_table.c.description)).where(
@@ -662,10 +270,12 @@ _LONG_DATASETS = _long(
         if name in vars(model)
     ),
 )
-_LONG_USERS = _long(_lengths(model.user_table, "id"))
 
 
-def _portions(
+LONG_USERS = _long(_lengths(model.user_table, "id"))
+
+
+def portions(
     batch: Sequence[tuple[str, str]], long: Any
 ) -> Iterator[list[tuple[str, str]]]:
     """A batch in parts of which each is held in memory at once.

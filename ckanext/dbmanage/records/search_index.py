@@ -1,17 +1,9 @@
-"""The search index, rebuilt in bulk: core's documents, made by several processes.
-
-What is indexed is core's own work; only what it reads comes from rows read for a whole
-batch, and its documents go out a batch at a time. Nothing is cleared before: search
-serves the old documents until the one commit at the end. Then ids and times of the
-database and of Solr are compared side by side, both streamed: what was saved meanwhile
-is indexed again. Needs an application context.
-"""
+"""Documents of the search index: made, written, compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, TypeVar
@@ -26,143 +18,12 @@ from ckan.common import config
 from ckan.lib import search
 from ckan.lib.search.common import make_connection
 
-from ..engine.errors import DbmanageError
-from ..engine.report import Progress
 from . import datasets
-from .processes import Readers, brief
 
 _BATCH = 1000
-#: datasets that a process makes and sends at once
-_SENT = 250
-#: looks at what differs, the last of which finds nothing unless people save on and on
-_LOOKS = 4
+
+
 T = TypeVar("T")
-
-
-@dataclass
-class Indexed:
-    """What was done: datasets indexed, orphans removed, and why which ids failed.
-
-    `same` are those that `deep` found as they should be. `datasets` and `documents`
-    are how many there are afterwards, in the database and in the index.
-    """
-
-    indexed: int = 0
-    removed: int = 0
-    same: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    datasets: int = 0
-    documents: int = 0
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the index has what the database has, but for those that failed."""
-        return self.datasets - len(self.failed) <= self.documents <= self.datasets
-
-
-def rebuilt(
-    app: Any, jobs: int, progress: Progress = lambda *_: None, deep: bool = False
-) -> Indexed:
-    """Indexes every dataset, and removes what the database does not have.
-
-    With `deep` every document is made, and only those sent that differ from what the
-    index has stored. Raises DbmanageError when Solr cannot be reached.
-    """
-    return _told(lambda: _all(app, jobs, progress, deep))
-
-
-def changed(progress: Progress = lambda *_: None) -> Indexed:
-    """Indexes the datasets whose time in the index is not the database's.
-
-    Removes from the index what the database does not have. A dataset that Solr
-    refuses is noted and never stops the others. Raises DbmanageError when Solr cannot
-    be reached.
-    """
-    return _told(lambda: _changed(progress, Indexed()))
-
-
-def _told(work: Callable[[], Indexed]) -> Indexed:
-    try:
-        return work()
-    except Exception as error:
-        raise DbmanageError(
-            f"the search index could not be brought up to date: {brief(error)}"
-        ) from error
-    finally:
-        model.Session.remove()
-
-
-def _all(app: Any, jobs: int, progress: Progress, deep: bool) -> Indexed:
-    done = Indexed()
-    make_connection().ping()
-    # found before anything is sent: a commit in between would move the pages
-    orphans = differing()[1]
-    model.Session.remove()
-    hidden = " WHERE state <> 'deleted'" if _hides_deleted() else ""
-    listed = f"SELECT id, metadata_modified FROM package{hidden}"  # noqa: S608
-    with Readers(app, lambda: _Writer(deep), jobs) as readers:
-        count = readers.rows(f"SELECT count(*) FROM ({listed}) found")  # noqa: S608
-        total = count.scalar()
-        rows = readers.rows(f"{listed} ORDER BY id")
-        batches = iter(lambda: [_pair(row) for row in rows.fetchmany(_SENT)], [])
-        for _, (sent, same, failed) in readers.each(batches):
-            done.indexed += sent
-            done.same += same
-            for dataset in failed:
-                _index(dataset, done)
-            progress("index", done.indexed + done.same + len(done.failed), total)
-    _remove(orphans, done)
-    if done.indexed or done.removed or done.failed:
-        make_connection().commit()
-    # of what was saved meanwhile the document may be that of before
-    return _changed(progress, done)
-
-
-def _changed(progress: Progress, done: Indexed) -> Indexed:
-    """Indexes what differs, removes orphans, and looks again; counts in the end."""
-    write = _Writer(False)
-    for _ in range(_LOOKS):
-        # compared first and then written: a commit in between would move the pages
-        missing, orphans = differing()
-        missing = [each for each in missing if each not in done.failed]
-        if not missing and not orphans:
-            break
-        before = done.indexed
-        for batch in _batched(missing, _SENT):
-            sent, _, failed = write([(dataset, "") for dataset in batch])
-            done.indexed += sent
-            for dataset in failed:
-                _index(dataset, done)
-            progress("index", done.indexed - before, len(missing))
-        _remove(orphans, done)
-        make_connection().commit()
-    own = [f'+site_id:"{config.get("ckan.site_id")}"', "+entity_type:package"]
-    done.documents = make_connection().search("*:*", fq=own, rows=0).hits
-    hidden = " WHERE state <> 'deleted'" if _hides_deleted() else ""
-    count = f"SELECT count(*) FROM package{hidden}"  # noqa: S608
-    done.datasets = model.Session.execute(sa.text(count)).scalar()
-    return done
-
-
-def _remove(orphans: Sequence[str], done: Indexed) -> None:
-    site = config.get("ckan.site_id")
-    for batch in _batched(orphans, 200):
-        ids = " OR ".join(f'"{_escaped(each)}"' for each in batch)
-        make_connection().delete(
-            q=f'+site_id:"{site}" +entity_type:package +id:({ids})', commit=False
-        )
-        done.removed += len(batch)
-
-
-def _index(dataset: str, done: Indexed) -> None:
-    """One dataset by core alone: what it says of it is what the operator is told."""
-    try:
-        search.rebuild(package_ids=[dataset], quiet=True)
-        done.indexed += 1
-    except Exception as error:
-        model.Session.rollback()
-        make_connection().ping()  # a Solr that is gone is no dataset's fault
-        done.failed[dataset] = brief(error)
 
 
 # -- in a process of its own
@@ -182,7 +43,7 @@ class _Buffer:
         return self._solr.delete(**what | {"commit": False})
 
 
-class _Writer:
+class Writer:
     """Makes the documents of a batch, and sends those that are to be sent."""
 
     def __init__(self, deep: bool) -> None:
@@ -318,17 +179,13 @@ def _connection(buffer: _Buffer) -> Iterator[None]:
         core.make_connection = before
 
 
-def _batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of so many, the last one of fewer."""
     left = iter(rows)
     return iter(lambda: list(islice(left, size)), [])
 
 
-def _pair(row: Any) -> tuple[str, str]:
-    return row[0], row[1].isoformat() if row[1] else ""
-
-
-def _hides_deleted() -> bool:
+def hides_deleted() -> bool:
     return bool(config.get("ckan.search.remove_deleted_packages"))
 
 
@@ -343,11 +200,11 @@ def differing() -> tuple[list[str], list[str]]:
     """
     found: tuple[list[str], list[str]] = [], []
     solr = make_connection(decode_dates=False)
-    for batch in _batched(_differences(solr), _BATCH):
+    for batch in batched(_differences(solr), _BATCH):
         there = _documents(solr, batch, "id,metadata_modified")
         rows = model.Session.execute(
             sa.text(f"{_STORED} AND id = ANY(:ids)"),
-            {"ids": batch, "hidden": _hides_deleted()},
+            {"ids": batch, "hidden": hides_deleted()},
         )
         stored = {row[0]: row[1] or "" for row in rows}
         for dataset in batch:
@@ -388,7 +245,7 @@ def _stored() -> Iterator[tuple[str, str]]:
     query = sa.text(
         f'{_STORED} AND id COLLATE "C" > :after ORDER BY id COLLATE "C" LIMIT :size'
     )
-    hidden = _hides_deleted()
+    hidden = hides_deleted()
     after = ""
     while True:
         rows = model.Session.execute(
@@ -406,7 +263,7 @@ def _indexed(solr: Any) -> Iterator[tuple[str, str]]:
     after = "*"
     # by range and not by cursor: a cursor's pages would move with our own changes
     while True:
-        start = "* TO *" if after == "*" else f'"{_escaped(after)}" TO *'
+        start = "* TO *" if after == "*" else f'"{escaped(after)}" TO *'
         found = solr.search(
             "*:*",
             fq=[f'+site_id:"{site}"', "+entity_type:package",
@@ -439,5 +296,5 @@ def _time(value: str) -> str:
     return f"{whole}.{fraction[:3]:0<3}" if whole else ""
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')

@@ -21,8 +21,7 @@ from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.restore import faithful, preview
 from ckanext.dbmanage.engine.restore.copies import choose
-from ckanext.dbmanage.records import kinds
-from ckanext.dbmanage.records import kinds as records
+from ckanext.dbmanage.records.kinds import KINDS
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
 
@@ -343,7 +342,7 @@ def test_a_small_file_does_not_fill_the_disk(
     with pytest.raises(Refused, match="zstd -d"):
         unpack(file, tmp_path, "", lambda *_: None, most)
     live = psycopg2.connect(f"{OWN}/{database()}")
-    kinds = tuple(k for k in records.KINDS if k.table == "package")
+    kinds = tuple(k for k in KINDS if k.table == "package")
     with live.cursor() as cursor, pytest.raises(Refused, match="zstd -d"):
         preview._copy(file, kinds, str(PG_BIN), cursor, most)
     live.close()
@@ -386,7 +385,7 @@ def test_archives_in_their_own_encoding(
     # the live database has one of the two, in another encoding
     live = psycopg2.connect(f"{OWN}/{database()}")
     with live.cursor() as cursor:
-        packages = tuple(k for k in kinds.KINDS if k.table == "package")
+        packages = tuple(k for k in KINDS if k.table == "package")
         preview._copy(file, packages, str(PG_BIN), cursor, 0)
         cursor.execute('SELECT id FROM pg_temp.package ORDER BY id COLLATE "C"')
         assert cursor.fetchall() == [("b",), ("é",)]

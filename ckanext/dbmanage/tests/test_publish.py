@@ -379,7 +379,7 @@ def test_what_the_index_still_knows_is_gone_too(portal: Portal) -> None:
 
 def test_a_set_with_few_that_fail_and_one_with_many(
     portal: Portal,
-    plugins: str,  # noqa: F811
+    plugins: str,
 ) -> None:
     """What only fails stays as it was published; what is private now never does."""
     directory = folder(portal)
@@ -430,7 +430,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 def test_a_portal_whose_datasets_are_all_hidden(
     portal: Portal,
-    plugins: str,  # noqa: F811
+    plugins: str,
 ) -> None:
     portal.db("publish")
     portal.write(**{"ckan.plugins": "dbmanage labels"})
@@ -442,7 +442,7 @@ def test_a_portal_whose_datasets_are_all_hidden(
 
 def test_a_closed_site_publishes_nothing(
     portal: Portal,
-    plugins: str,  # noqa: F811
+    plugins: str,
 ) -> None:
     """Also when it is a plugin that sends visitors away; not when only Solr is away."""
     env = {"PYTHONPATH": plugins}
