@@ -18,7 +18,7 @@ from flask import Blueprint, Response, make_response, redirect, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import helpers, operations, overview, views
+from . import helpers, overview, views
 from .downloads import finished
 from .engine.backup import downloads
 from .engine.errors import DbmanageError
@@ -28,6 +28,7 @@ from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
+from .operations import context
 from .portal import config
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
@@ -444,7 +445,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     """What stands in the way, said before anything is typed."""
     repository = _repository()
     found = None if wanted == UNDO else repository.find(wanted)
-    if found and operations.unfit(tk.config, found):  # the page says why, and no more
+    if found and context.unfit(tk.config, found):  # the page says why, and no more
         return []
     return overview.blockers(this_site(), repository, status, found, parts)
 

@@ -31,7 +31,6 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from . import operations
 from .engine import errors
 from .engine.clock import now
 from .engine.errors import DbmanageError, Refused, hide_values
@@ -43,7 +42,8 @@ from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.signals import ended_by_signals
 from .engine.site import Site
-from .operations import Portal
+from .operations import context
+from .operations.context import Portal
 from .portal import config
 from .portal.site import build_site
 
@@ -618,7 +618,7 @@ def run(id: str) -> None:
 
 def _run_once(site: Site, known: dict[str, Any]) -> None:
     """Raises Refused for a job that was run before, whatever Redis says of it."""
-    operations.refuse_root(site)  # a mark of root's would lock CKAN's user out
+    context.refuse_root(site)  # a mark of root's would lock CKAN's user out
     if not use(Path(site.repository), known["id"], known["until"]):
         raise Refused("this job was begun before; nothing was touched: confirm it anew")
 
@@ -637,17 +637,17 @@ def _application(settings: Any) -> Any:
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
-    taken = operations.backup(portal, tuple(parts), note, keep)
+    taken = context.backup(portal, tuple(parts), note, keep)
     portal.talk.say(f"backup {taken.id} is there, verified")
-    if why := operations.incomplete(taken):
+    if why := context.incomplete(taken):
         raise DbmanageError(why)
     return {"backup": taken.id, "bytes": taken.bytes}
 
 
 def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
-    site, repository = operations.open_site(portal, heads=prove)
+    site, repository = context.open_site(portal, heads=prove)
     found = repository.find(id)
-    problems = operations.verify(portal, site, repository, found, prove)
+    problems = context.verify(portal, site, repository, found, prove)
     for problem in problems:
         portal.talk.warn(problem)
     if problems:
@@ -659,13 +659,13 @@ def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
 
 
 def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
-    rows = operations.preview(portal, id, tuple(parts))
+    rows = context.preview(portal, id, tuple(parts))
     return {"backup": id, "parts": parts, "rows": rows}
 
 
 def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = operations.restore(portal, id, tuple(parts))
+    done = context.restore(portal, id, tuple(parts))
     portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
     return {"backup": id, "parts": done.parts, "written": dict(done.written)}
 
@@ -680,7 +680,7 @@ def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
             )
 
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = operations.undo(portal, agree)
+    done = context.undo(portal, agree)
     portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
     return {"parts": done.parts, "written": dict(done.written)}
 
@@ -690,7 +690,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
     from .records.jsonl import new_file
     from .records.kinds import Wanted
 
-    _, repository = operations.open_site(portal)
+    _, repository = context.open_site(portal)
     with repository.exports() as directory:
         path = directory / export_name(kind, everything)
         wanted = Wanted(everything, False, False)
@@ -716,9 +716,9 @@ def export_name(kind: str, everything: bool) -> str:
 
 
 def _publish(portal: Portal) -> dict[str, Any]:
-    from . import publish
+    from .operations import publish
 
-    _, repository = operations.open_site(portal)
+    _, repository = context.open_site(portal)
     settings = portal.settings
     done, changed = publish.publish(
         portal.app,
@@ -744,9 +744,9 @@ def _publish(portal: Portal) -> dict[str, Any]:
 
 def _tidy(portal: Portal) -> dict[str, Any]:
     """After a job that could only be killed."""
-    site, repository = operations.open_site(portal)
+    site, repository = context.open_site(portal)
     with repository.lock("tidy"):
-        operations.tidy(site, repository, portal.talk)
+        context.tidy(site, repository, portal.talk)
     return {}
 
 

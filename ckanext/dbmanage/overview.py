@@ -14,7 +14,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from . import operations
 from .engine.backup import downloads
 from .engine.clock import now
 from .engine.disk import regular_files
@@ -28,6 +27,7 @@ from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
+from .operations import context
 from .portal import config
 
 #: a backup a night, with two hours for it to end
@@ -184,10 +184,10 @@ def must_stay(
 
     As `operations.must_stay`, and the newest good one of the `whole` stays too.
     """
-    why = operations.must_stay(about, described)
+    why = context.must_stay(about, described)
     if why or not any(each["id"] == about["id"] for each in whole):
         return why
-    return operations.must_stay(about, whole)
+    return context.must_stay(about, whole)
 
 
 def _state(known: dict[str, Any]) -> str:
@@ -288,7 +288,7 @@ def restorable(repository: Repository, settings: config.Config) -> str:
     for each in backups(repository):
         if each["state"] in ("verified", "proven"):
             found = repository.find(each["id"])
-            if not operations.unfit(settings, found):
+            if not context.unfit(settings, found):
                 return each["id"]
     return ""
 

@@ -24,7 +24,7 @@ from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
-from .. import operations, overview
+from .. import overview
 from ..engine import errors, report
 from ..engine.backup.downloads import names
 from ..engine.clock import now
@@ -46,6 +46,8 @@ from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs import Jobs
+from ..operations import context
+from ..operations import context as operations
 from ..portal import config
 from ..portal.site import build_site
 from . import schema
@@ -547,7 +549,7 @@ def _user(context: Context) -> str:
     return str(context.get("user") or "")
 
 
-def _portal(context: Context) -> operations.Portal:
+def _portal(context: Context) -> context.Portal:
     return operations.Portal(tk.config, report.Silent(), None, actor(context))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import operations, overview
+from ckanext.dbmanage import overview
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -17,6 +17,7 @@ from ckanext.dbmanage.engine.restore.preflight import links_lost
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
+from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import UPLOADS, Portal
@@ -39,8 +40,8 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
     assert f"backup {name} was taken, but is not complete: 1 folders" in said
     assert f"the {UPLOADS} files behind it are not included" in said
     assert "mount --bind" in said
-    site, repository = operations.open_site(
-        operations.Portal(linked.settings, report.Silent())
+    site, repository = context.open_site(
+        context.Portal(linked.settings, report.Silent())
     )
     taken = repository.find(name)
     about = taken.files

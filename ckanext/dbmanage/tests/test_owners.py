@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import operations
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.restore import proof
+from ckanext.dbmanage.operations import context
 
 from .conftest import Cluster, Portal, query
 
@@ -31,14 +31,14 @@ def test_what_another_role_owns_is_asked_for(
     name = portal.backup("--only", "database").name
     # a job of the page, and an upgrade, have nobody to ask
     site, repository = portal.engine()
-    page = operations.Portal(portal.settings, report.Silent())
+    page = context.Portal(portal.settings, report.Silent())
     with pytest.raises(Refused, match=rf"'{other}'.*SCHEMA theirs.*command line"):
-        operations.restore(page, name)
+        context.restore(page, name)
     # a preview tells it, before an operator is asked to arm
     told: list[str] = []
     listening = report.Silent()
     listening.warn = told.append  # type: ignore[method-assign]
-    operations.preview(operations.Portal(portal.settings, listening), name)
+    context.preview(context.Portal(portal.settings, listening), name)
     assert f'GRANT "{other}"' in told[0]
     # a proof tells it, on the page that is the evidence too
     with repository.lock("proof"):

@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ckanext.dbmanage import operations
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.restore.history import Pair, half_way
+from ckanext.dbmanage.operations import context
 
 from . import forked
 from .conftest import (
@@ -586,7 +586,7 @@ def test_passwords_are_seen_nowhere(portal: Portal, role) -> None:
 
 def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
     site, repository = portal.engine()
-    page = operations.Portal(portal.settings, report.Silent())
+    page = context.Portal(portal.settings, report.Silent())
     name = portal.names["database"]
     pair = Pair(
         "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,
@@ -595,5 +595,5 @@ def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
     repository.record("ended", "switch", pairs=[asdict(pair)], moves=[])
     assert half_way(site, repository) == ["ended"]
     with pytest.raises(Refused, match="nothing to undo"):
-        operations.undo(page, lambda *_: pytest.fail("it was asked for all the same"))
+        context.undo(page, lambda *_: pytest.fail("it was asked for all the same"))
     assert half_way(site, repository) == []

@@ -17,16 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .engine.report import Listener
+from ..engine.report import Listener
 
 if TYPE_CHECKING:
-    from .engine.repository.backup import Backup
-    from .engine.repository.repository import Repository
-    from .engine.restore.restore import Restored
-    from .engine.restore.source import Source
-    from .engine.site import Site
-    from .portal.migrate import Report
-    from .portal.plan import Plan, Wanted
+    from ..engine.repository.backup import Backup
+    from ..engine.repository.repository import Repository
+    from ..engine.restore.restore import Restored
+    from ..engine.restore.source import Source
+    from ..engine.site import Site
+    from ..portal.migrate import Report
+    from ..portal.plan import Plan, Wanted
 
 
 #: asked before anything is touched; raises what ends the command
@@ -55,11 +55,11 @@ def open_site(
     With `writes` off that is only told, else root is refused where not all of it is
     root's. Raises Refused.
     """
-    from .engine.repository.repository import Repository
-    from .portal import config
-    from .portal.plan import installed_migrations
-    from .portal.site import build_site
-    from .portal.uploads import named_uploads, upload_bases
+    from ..engine.repository.repository import Repository
+    from ..portal import config
+    from ..portal.plan import installed_migrations
+    from ..portal.site import build_site
+    from ..portal.uploads import named_uploads, upload_bases
 
     settings = portal.settings
     known = installed_migrations(config.plugins(settings)) if heads else None
@@ -81,8 +81,8 @@ def open_site(
 
 def refuse_root(site: Site) -> None:
     """Refuses to write as root where a directory is another user's. Raises Refused."""
-    from .engine import owner
-    from .engine.uploads.folders import folders_of
+    from ..engine import owner
+    from ..engine.uploads.folders import folders_of
 
     among = folders_of(site.uploads, Path(site.repository))
     places = [site.repository, site.public_dir, *site.uploads.values()]
@@ -95,9 +95,9 @@ def refuse_root(site: Site) -> None:
 
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
-    from .engine.errors import Busy
-    from .engine.postgres.locks import live_lock
-    from .engine.restore.recover import recover
+    from ..engine.errors import Busy
+    from ..engine.postgres.locks import live_lock
+    from ..engine.restore.recover import recover
 
     try:
         with live_lock(site):
@@ -110,8 +110,8 @@ def backup(
     portal: Portal, parts: tuple[str, ...] = (), note: str = "", keep: bool = False
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
-    from .engine.backup.take import take
-    from .portal import config
+    from ..engine.backup.take import take
+    from ..portal import config
 
     site, repository = open_site(portal)
     with repository.lock("backup"):
@@ -127,7 +127,7 @@ def backup(
 
 def incomplete(taken: Backup) -> str:
     """Why a backup that was taken does not hold all uploads, empty when it does."""
-    from .engine.repository.backup import why_partial
+    from ..engine.repository.backup import why_partial
 
     why = why_partial(taken.files)
     return why and f"backup {taken.id} was taken, but is not complete: {why}"
@@ -137,9 +137,9 @@ def verify(
     portal: Portal, site: Site, repository: Repository, found: Backup, prove: bool
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
-    from .engine.backup.verify import verify_backup
-    from .engine.restore import proof
-    from .portal import isolated, migrate
+    from ..engine.backup.verify import verify_backup
+    from ..engine.restore import proof
+    from ..portal import isolated, migrate
 
     talk = portal.talk
     if prove:
@@ -168,13 +168,13 @@ def preview(
     portal: Portal, name: str, only: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
     """What a restore would lose, gain and change, by kind (`engine.preview`)."""
-    from .engine.restore.preflight import (
+    from ..engine.restore.preflight import (
         changed_owners,
         differences,
         links_lost,
         refuse_strange_part,
     )
-    from .engine.restore.source import open_source
+    from ..engine.restore.source import open_source
 
     site, repository = open_site(portal, heads=True)
     with repository.lock("preview"):
@@ -198,8 +198,8 @@ def previewed(
     site: Site, repository: Repository, source: Source
 ) -> list[dict[str, Any]]:
     """The same, of a source that is open already."""
-    from .engine.restore import preview as engine
-    from .records.kinds import KINDS
+    from ..engine.restore import preview as engine
+    from ..records.kinds import KINDS
 
     return engine.preview(site, repository, source, KINDS)
 
@@ -217,16 +217,16 @@ def restore(
 
     Without `agree` there is nobody to ask, and what needs an answer is refused.
     """
-    from .engine.errors import Refused
-    from .engine.restore.preflight import (
+    from ..engine.errors import Refused
+    from ..engine.restore.preflight import (
         changed_owners,
         differences,
         links_lost,
         preflight,
     )
-    from .engine.restore.restore import restore_backup
-    from .engine.restore.source import open_source
-    from .portal import migrate
+    from ..engine.restore.restore import restore_backup
+    from ..engine.restore.source import open_source
+    from ..portal import migrate
 
     talk = portal.talk
     site, repository = open_site(portal, heads=True)
@@ -268,8 +268,8 @@ def restore(
 
 def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     """Switches back what the last restore replaced."""
-    from .engine.restore.history import undoable
-    from .engine.restore.restore import undo_switch
+    from ..engine.restore.history import undoable
+    from ..engine.restore.restore import undo_switch
 
     talk = portal.talk
     site, repository = open_site(portal)
@@ -313,13 +313,13 @@ def upgrade(
     upgrade came. Returns None where nothing was switched. Raises Refused, and what a
     backup and a restore raise.
     """
-    from .engine.errors import Refused
-    from .engine.postgres.database import closing
-    from .engine.postgres.locks import live_lock
-    from .engine.redis.maintenance import READ_ONLY, Maintenance
-    from .portal import blockers, config, migrate
-    from .portal.plan import installed_migrations, plan
-    from .portal.site import build_site
+    from ..engine.errors import Refused
+    from ..engine.postgres.database import closing
+    from ..engine.postgres.locks import live_lock
+    from ..engine.redis.maintenance import READ_ONLY, Maintenance
+    from ..portal import blockers, config, migrate
+    from ..portal.plan import installed_migrations, plan
+    from ..portal.site import build_site
 
     talk, settings = portal.talk, portal.settings
     installed = installed_migrations(config.plugins(settings))
@@ -377,11 +377,11 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     """
     from ckan.lib.search import clear_all
 
-    from .engine.backup.take import take
-    from .engine.postgres.database import closing
-    from .engine.postgres.emptying import emptying
-    from .engine.postgres.locks import live_lock
-    from .engine.postgres.tables import drop_tables, tables_of
+    from ..engine.backup.take import take
+    from ..engine.postgres.database import closing
+    from ..engine.postgres.emptying import emptying
+    from ..engine.postgres.locks import live_lock
+    from ..engine.postgres.tables import drop_tables, tables_of
 
     talk = portal.talk
     site, repository = open_site(portal)
@@ -419,9 +419,9 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
 
 
 def _may_copy(site: Site) -> None:
-    from .engine.errors import Refused
-    from .engine.postgres.database import closing
-    from .engine.restore.preflight import may_create
+    from ..engine.errors import Refused
+    from ..engine.postgres.database import closing
+    from ..engine.restore.preflight import may_create
 
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
@@ -442,9 +442,9 @@ def _backed_up(
 
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
-    from .engine.backup.take import take
-    from .engine.repository import prune, retention
-    from .engine.restore.source import open_source
+    from ..engine.backup.take import take
+    from ..engine.repository import prune, retention
+    from ..engine.restore.source import open_source
 
     talk = portal.talk
     report.lap("")
@@ -473,9 +473,9 @@ def _backed_up(
 def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
-    from .engine.restore.copies import loaded_copies
-    from .engine.restore.preflight import preflight
-    from .portal import migrate
+    from ..engine.restore.copies import loaded_copies
+    from ..engine.restore.preflight import preflight
+    from ..portal import migrate
 
     talk = portal.talk
     preflight(known.site, repository, source)
@@ -490,8 +490,8 @@ def _rehearse(
 
 def _refuse_other_owners(site: Site, source: Source) -> None:
     """Nobody asked for a restore: what is live stays its owner's."""
-    from .engine.errors import Refused
-    from .engine.restore.preflight import changed_owners
+    from ..engine.errors import Refused
+    from ..engine.restore.preflight import changed_owners
 
     changed = list(changed_owners(site, source))
     if changed:
@@ -510,13 +510,13 @@ def _upgraded(
     to: Callable[[str], None],
     copies: int = _COPIES,
 ) -> Restored:
-    from .engine.errors import Written
-    from .engine.postgres import sessions
-    from .engine.redis.maintenance import READ_ONLY
-    from .engine.restore import written
-    from .engine.restore.preflight import preflight
-    from .engine.restore.restore import restore_backup
-    from .portal import migrate
+    from ..engine.errors import Written
+    from ..engine.postgres import sessions
+    from ..engine.redis.maintenance import READ_ONLY
+    from ..engine.restore import written
+    from ..engine.restore.preflight import preflight
+    from ..engine.restore.restore import restore_backup
+    from ..portal import migrate
 
     site, talk = known.site, portal.talk
     to(READ_ONLY)
@@ -545,7 +545,7 @@ def _upgraded(
 @contextmanager
 def _owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
     """Marks, before a switch, that the index must follow; not when there was none."""
-    from .engine.restore.history import half_way, switches
+    from ..engine.restore.history import half_way, switches
 
     before = repository.marked("reindex")
     repository.mark("reindex", before or owed)
@@ -566,8 +566,8 @@ def mend(portal: Portal, preview: bool) -> None:
 
     With `preview` it only says.
     """
-    from .engine.restore.history import half_way
-    from .portal import datastore
+    from ..engine.restore.history import half_way
+    from ..portal import datastore
 
     talk = portal.talk
     # opening brings an index up to date that is owed
@@ -606,7 +606,7 @@ def mend(portal: Portal, preview: bool) -> None:
 def _is_behind(portal: Portal) -> bool:
     if portal.app is None:
         return False
-    from .records.search_index import differing
+    from ..records.search_index import differing
 
     try:
         with _application(portal):
@@ -628,8 +628,8 @@ def keep(portal: Portal, name: str, kept: bool) -> Backup:
 def delete(portal: Portal, name: str) -> Backup:
     """Forgets one backup, and what only it named. Raises Refused for one that is held,
     and for the newest one that is proven (or, without any, verified)."""
-    from .engine.errors import Refused
-    from .engine.repository import prune, retention
+    from ..engine.errors import Refused
+    from ..engine.repository import prune, retention
 
     _, repository = open_site(portal)
     with repository.lock("delete"):
@@ -664,11 +664,11 @@ def must_stay(about: dict[str, Any], described: list[dict[str, Any]]) -> str:
 
 def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
-    from .engine.errors import Refused
-    from .engine.restore.preflight import outdated
-    from .portal import config
-    from .portal.plan import installed_migrations
-    from .portal.site import build_site
+    from ..engine.errors import Refused
+    from ..engine.restore.preflight import outdated
+    from ..portal import config
+    from ..portal.plan import installed_migrations
+    from ..portal.site import build_site
 
     if not found.readable:
         return "its manifest cannot be read: it is damaged"
@@ -720,8 +720,8 @@ def let_go() -> None:
 def _back_up_replaced(
     site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
 ) -> None:
-    from .engine.backup.take import take
-    from .engine.errors import DbmanageError
+    from ..engine.backup.take import take
+    from ..engine.errors import DbmanageError
 
     try:
         taken = take(
@@ -740,8 +740,8 @@ def _back_up_replaced(
 
 def reindex(portal: Portal, repository: Repository) -> None:
     """Indexes what differs; what fails is told with the command and tried again."""
-    from .engine.errors import DbmanageError
-    from .records.reindex import reindex_changed
+    from ..engine.errors import DbmanageError
+    from ..records.reindex import reindex_changed
 
     talk = portal.talk
     try:
@@ -767,7 +767,7 @@ def reindex(portal: Portal, repository: Repository) -> None:
 @contextmanager
 def _application(portal: Portal) -> Iterator[None]:
     """CKAN's application context, its application made where that was not done yet."""
-    from .engine.errors import DbmanageError, words
+    from ..engine.errors import DbmanageError, words
 
     app = portal.app
     if app is None:

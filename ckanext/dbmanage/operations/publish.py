@@ -16,15 +16,15 @@ from typing import Any
 
 import orjson
 
-from .engine.errors import DbmanageError, Refused
-from .engine.report import Progress
-from .engine.signature import Written
-from .portal import config
-from .records import published
-from .records.export import Export, Exported
-from .records.jsonl import compressed
-from .records.kinds import Wanted
-from .records.published import Published
+from ..engine.errors import DbmanageError, Refused
+from ..engine.report import Progress
+from ..engine.signature import Written
+from ..portal import config
+from ..records import published
+from ..records.export import Export, Exported
+from ..records.jsonl import compressed
+from ..records.kinds import Wanted
+from ..records.published import Published
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
