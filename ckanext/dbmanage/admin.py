@@ -28,7 +28,7 @@ from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
 from .jobs import ACTIVE
 from .logic.action import this_site
-from .operations import context
+from .operations.restore import unfit
 from .portal import config
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
@@ -445,7 +445,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     """What stands in the way, said before anything is typed."""
     repository = _repository()
     found = None if wanted == UNDO else repository.find(wanted)
-    if found and context.unfit(tk.config, found):  # the page says why, and no more
+    if found and unfit(tk.config, found):  # the page says why, and no more
         return []
     return overview.blockers(this_site(), repository, status, found, parts)
 

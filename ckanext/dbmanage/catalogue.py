@@ -178,13 +178,13 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     For a timer. Everything appears at once or not at all; a file whose content did not
     change stays as it is.
     """
-    from .operations import context
     from .operations import publish as engine
+    from .operations.context import refuse_root
     from .portal import config
     from .portal.site import build_site
 
     talk, settings = Talk(quiet), settings_of(ctx)
-    context.refuse_root(build_site(settings, stored=False))
+    refuse_root(build_site(settings, stored=False))
     begun = time.monotonic()
     number = jobs or config.jobs(settings)
     try:
@@ -230,7 +230,7 @@ def reindex(
     """
     from .engine.errors import Refused
     from .engine.repository.repository import Repository
-    from .operations import context
+    from .operations.context import refuse_root
     from .portal import config
     from .portal.site import build_site
     from .records.reindex import reindex_all, reindex_changed
@@ -261,7 +261,7 @@ def reindex(
         sys.exit(1)
     with contextlib.suppress(Refused):  # without a repository nothing is owed
         site = build_site(settings)
-        context.refuse_root(site)  # what is owed stays: CKAN's user does it again
+        refuse_root(site)  # what is owed stays: CKAN's user does it again
         Repository(site.repository, ()).mark("reindex", False)
 
 

@@ -18,8 +18,17 @@ import click
 
 from .engine import errors, signals
 from .engine.printable import one_line, sentence
-from .operations import context
-from .operations.context import Portal
+from .operations import retain
+from .operations.backup import backup as backup_
+from .operations.backup import incomplete
+from .operations.backup import verify as verify_
+from .operations.clean import clean
+from .operations.context import Portal, mend, open_site
+from .operations.restore import preview as preview_
+from .operations.restore import previewed
+from .operations.restore import restore as restore_
+from .operations.restore import undo as undo_
+from .operations.upgrade import upgrade
 from .portal.uploads import named_uploads
 from .talk import Talk, echo, size
 
@@ -92,7 +101,7 @@ def _portal(ctx: click.Context, talk: Talk) -> Portal:
 def _open(
     ctx: click.Context, talk: Talk, writes: bool = True
 ) -> tuple[Site, Repository]:
-    return context.open_site(_portal(ctx, talk), writes=writes)
+    return open_site(_portal(ctx, talk), writes=writes)
 
 
 def _may_go_on(question: str, yes: bool) -> None:
@@ -123,7 +132,7 @@ def backup(
 ) -> None:
     """Take a backup, check it, and print its id."""
     talk = Talk(quiet or as_json)
-    taken = context.backup(_portal(ctx, talk), only, note, keep)
+    taken = backup_(_portal(ctx, talk), only, note, keep)
     about = taken.describe()
     if as_json:
         wanted = ("id", "path", "parts", "bytes", "seconds")
@@ -134,7 +143,7 @@ def backup(
             f"in {about['seconds']:.1f} s, verified, in {about['path']}"
         )
         echo(taken.id)
-    if why := context.incomplete(taken):
+    if why := incomplete(taken):
         raise click.ClickException(why)
 
 
@@ -295,12 +304,12 @@ def verify(
         raise click.UsageError("give an ID or --all")
     talk = Talk(quiet or as_json)
     portal = _portal(ctx, talk)
-    site, repository = context.open_site(portal, heads=prove)
+    site, repository = open_site(portal, heads=prove)
     chosen = "latest" if id is None else id
     found = repository.backups() if every else [repository.find(chosen)]
     results = []
     for one in found:
-        problems = context.verify(portal, site, repository, one, prove)
+        problems = verify_(portal, site, repository, one, prove)
         results.append({"id": one.id, "ok": not problems, "problems": problems})
         if not as_json:
             echo(f"{one.id}  {_verdict(problems, prove)}")
@@ -380,7 +389,7 @@ def _restore(
 ) -> None:
     portal = _portal(ctx, talk)
     if preview:
-        echo(_compared(context.preview(portal, name, only)))
+        echo(_compared(preview_(portal, name, only)))
         return
     if not (yes or sys.stdin.isatty()):
         _may_go_on("", yes)
@@ -388,14 +397,14 @@ def _restore(
     def agree(site: Site, repository: Repository, source: Source | None) -> None:
         assert source is not None
         if not yes:
-            rows = context.previewed(site, repository, source)
+            rows = previewed(site, repository, source)
             talk.end()
             echo(_compared(rows), err=True)
         _may_go_on(
             f"Replace the live {' and '.join(source.parts)} by {source.name}?", yes
         )
 
-    restored = context.restore(
+    restored = restore_(
         portal, name, only, trust=trust, no_backup=no_backup, agree=agree
     )
     source = one_line(restored.source)
@@ -428,7 +437,7 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
         known = "{what} of {time} ({source})".format_map(last) if last else "restore"
         _may_go_on(f"Switch back to the state before the last {known}?", yes)
 
-    undone = context.undo(_portal(ctx, talk), agree)
+    undone = undo_(_portal(ctx, talk), agree)
     echo(f"undone: {' and '.join(undone.parts)} as before")
     talk.say(f"what it replaced is kept: {_kept(undone)}; a second undo goes back")
 
@@ -489,7 +498,7 @@ def load(
 @click.pass_context
 def keep(ctx: click.Context, id: str, release: bool) -> None:
     """Hold a backup, whatever retention says."""
-    found = context.keep(_portal(ctx, Talk(quiet=False)), id, not release)
+    found = retain.keep(_portal(ctx, Talk(quiet=False)), id, not release)
     echo(f"{found.id}  {'released' if release else 'kept'}")
 
 
@@ -687,7 +696,7 @@ def doctor(
     more = checks.checks(settings, portal.app)
     try:
         if fix:
-            context.mend(portal, preview)
+            mend(portal, preview)
         site = build_site(settings)
         named = named_uploads(*upload_bases(settings))
         site = replace(site, named_uploads=named)
@@ -808,7 +817,7 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
 
         wanted = Wanted(**{k: v for k, v in options.items() if v})
         try:
-            switched = context.upgrade(
+            switched = upgrade(
                 _portal(ctx, talk), wanted, report, rehearse=rehearse,
                 in_place=in_place, no_backup=no_backup, planned=planned,
             )  # fmt: skip
@@ -903,7 +912,7 @@ def _clean(core: click.Command) -> click.Command:
             if click.prompt("Type its name to go on", err=True).strip() != name:
                 raise click.Abort
 
-        stays = context.clean(_portal(ctx, talk), no_backup, agree)
+        stays = clean(_portal(ctx, talk), no_backup, agree)
         for each in stays:
             talk.warn(f"left where it is: {each}")
         echo(

@@ -42,8 +42,9 @@ from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.signals import ended_by_signals
 from .engine.site import Site
-from .operations import context
-from .operations.context import Portal
+from .operations.backup import backup, incomplete, verify
+from .operations.context import Portal, open_site, refuse_root, tidy
+from .operations.restore import preview, restore, undo
 from .portal import config
 from .portal.site import build_site
 
@@ -618,7 +619,7 @@ def run(id: str) -> None:
 
 def _run_once(site: Site, known: dict[str, Any]) -> None:
     """Raises Refused for a job that was run before, whatever Redis says of it."""
-    context.refuse_root(site)  # a mark of root's would lock CKAN's user out
+    refuse_root(site)  # a mark of root's would lock CKAN's user out
     if not use(Path(site.repository), known["id"], known["until"]):
         raise Refused("this job was begun before; nothing was touched: confirm it anew")
 
@@ -637,17 +638,17 @@ def _application(settings: Any) -> Any:
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
-    taken = context.backup(portal, tuple(parts), note, keep)
+    taken = backup(portal, tuple(parts), note, keep)
     portal.talk.say(f"backup {taken.id} is there, verified")
-    if why := context.incomplete(taken):
+    if why := incomplete(taken):
         raise DbmanageError(why)
     return {"backup": taken.id, "bytes": taken.bytes}
 
 
 def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
-    site, repository = context.open_site(portal, heads=prove)
+    site, repository = open_site(portal, heads=prove)
     found = repository.find(id)
-    problems = context.verify(portal, site, repository, found, prove)
+    problems = verify(portal, site, repository, found, prove)
     for problem in problems:
         portal.talk.warn(problem)
     if problems:
@@ -659,13 +660,13 @@ def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
 
 
 def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
-    rows = context.preview(portal, id, tuple(parts))
+    rows = preview(portal, id, tuple(parts))
     return {"backup": id, "parts": parts, "rows": rows}
 
 
 def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = context.restore(portal, id, tuple(parts))
+    done = restore(portal, id, tuple(parts))
     portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
     return {"backup": id, "parts": done.parts, "written": dict(done.written)}
 
@@ -680,7 +681,7 @@ def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
             )
 
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = context.undo(portal, agree)
+    done = undo(portal, agree)
     portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
     return {"parts": done.parts, "written": dict(done.written)}
 
@@ -690,7 +691,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
     from .records.jsonl import new_file
     from .records.kinds import Wanted
 
-    _, repository = context.open_site(portal)
+    _, repository = open_site(portal)
     with repository.exports() as directory:
         path = directory / export_name(kind, everything)
         wanted = Wanted(everything, False, False)
@@ -718,7 +719,7 @@ def export_name(kind: str, everything: bool) -> str:
 def _publish(portal: Portal) -> dict[str, Any]:
     from .operations import publish
 
-    _, repository = context.open_site(portal)
+    _, repository = open_site(portal)
     settings = portal.settings
     done, changed = publish.publish(
         portal.app,
@@ -744,9 +745,9 @@ def _publish(portal: Portal) -> dict[str, Any]:
 
 def _tidy(portal: Portal) -> dict[str, Any]:
     """After a job that could only be killed."""
-    site, repository = context.open_site(portal)
+    site, repository = open_site(portal)
     with repository.lock("tidy"):
-        context.tidy(site, repository, portal.talk)
+        tidy(site, repository, portal.talk)
     return {}
 
 

@@ -27,7 +27,8 @@ from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.site import Site
 from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
-from .operations import context
+from .operations import retain
+from .operations.restore import unfit
 from .portal import config
 
 #: a backup a night, with two hours for it to end
@@ -184,10 +185,10 @@ def must_stay(
 
     As `operations.must_stay`, and the newest good one of the `whole` stays too.
     """
-    why = context.must_stay(about, described)
+    why = retain.must_stay(about, described)
     if why or not any(each["id"] == about["id"] for each in whole):
         return why
-    return context.must_stay(about, whole)
+    return retain.must_stay(about, whole)
 
 
 def _state(known: dict[str, Any]) -> str:
@@ -288,7 +289,7 @@ def restorable(repository: Repository, settings: config.Config) -> str:
     for each in backups(repository):
         if each["state"] in ("verified", "proven"):
             found = repository.find(each["id"])
-            if not context.unfit(settings, found):
+            if not unfit(settings, found):
                 return each["id"]
     return ""
 

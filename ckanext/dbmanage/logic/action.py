@@ -46,8 +46,10 @@ from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs import Jobs
-from ..operations import context
-from ..operations import context as operations
+from ..operations import restore
+from ..operations.context import Portal, refuse_root
+from ..operations.restore import unfit
+from ..operations.retain import delete, keep
 from ..portal import config
 from ..portal.site import build_site
 from . import schema
@@ -152,7 +154,7 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "proof": found.state().get("proved"),
             "history": overview.history(repository, found.id),
             "stays": _stays(site, shown, described),
-            "fits": operations.unfit(tk.config, found),
+            "fits": restore.unfit(tk.config, found),
         }
         unfit = shown["fits"]
         shown["instead"] = overview.restorable(repository, tk.config) if unfit else ""
@@ -254,7 +256,7 @@ def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
         _confirm(context, data, site, repository, RELEASE, found.id)
     once = _once(site, repository, RELEASE, found.id) if release else nullcontext()
     with once, _told():
-        operations.keep(_portal(context), found.id, not release)
+        keep(_portal(context), found.id, not release)
     return {"id": found.id, "keep": not release}
 
 
@@ -281,7 +283,7 @@ def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
             raise Refused(f"backup {found.id} stays: {why}")
     _confirm(context, data, site, repository, DELETE, found.id)
     with _once(site, repository, DELETE, found.id), _told("id"):
-        return {"id": operations.delete(_portal(context), found.id).id}
+        return {"id": delete(_portal(context), found.id).id}
 
 
 def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any]:
@@ -352,7 +354,7 @@ def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
     if data["preview"]:
         return _enqueue(context, "preview", chosen)
     with _told("id"):
-        if why := operations.unfit(tk.config, found):
+        if why := unfit(tk.config, found):
             raise Refused(why)
     _confirm(context, data, site, repository, RESTORE, found.id)
     job = chosen | {"note": data["note"]}
@@ -466,7 +468,7 @@ def _called(
     site, repository = _site_of(context)
     if not reads:
         with _told():
-            operations.refuse_root(site)
+            refuse_root(site)
     return data, site, repository
 
 
@@ -549,8 +551,8 @@ def _user(context: Context) -> str:
     return str(context.get("user") or "")
 
 
-def _portal(context: Context) -> context.Portal:
-    return operations.Portal(tk.config, report.Silent(), None, actor(context))
+def _portal(context: Context) -> Portal:
+    return Portal(tk.config, report.Silent(), None, actor(context))
 
 
 def _maintenance(site: Site) -> Maintenance:

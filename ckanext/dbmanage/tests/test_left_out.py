@@ -18,6 +18,7 @@ from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
 from ckanext.dbmanage.operations import context
+from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import UPLOADS, Portal
@@ -40,9 +41,7 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
     assert f"backup {name} was taken, but is not complete: 1 folders" in said
     assert f"the {UPLOADS} files behind it are not included" in said
     assert "mount --bind" in said
-    site, repository = context.open_site(
-        context.Portal(linked.settings, report.Silent())
-    )
+    site, repository = open_site(context.Portal(linked.settings, report.Silent()))
     taken = repository.find(name)
     about = taken.files
     assert (about["folders"], about["behind"], about["missing"]) == (1, UPLOADS, 0)

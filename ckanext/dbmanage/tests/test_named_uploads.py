@@ -7,8 +7,9 @@ from contextlib import closing
 from ckanext.dbmanage import checks
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore import proof
-from ckanext.dbmanage.operations import context
+from ckanext.dbmanage.operations.backup import backup
 from ckanext.dbmanage.operations.context import Portal as Opened
+from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.uploads import named_uploads, upload_bases
 
 from .conftest import UPLOADS, Portal, superuser
@@ -26,8 +27,8 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
         )
     portal.sql("UPDATE \"group\" SET image_url = 'gone.png' WHERE id = 'group-1'")
     asked = Opened(portal.settings, Silent())
-    site, repository = context.open_site(asked)
-    taken = context.backup(asked)
+    site, repository = open_site(asked)
+    taken = backup(asked)
     assert taken.files["missing"] == 1, taken.files["examples"]
     # as the proof does it, in the live database's own session
     record = {"problems": []}

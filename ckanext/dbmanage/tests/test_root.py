@@ -11,8 +11,8 @@ from ckanext.dbmanage import jobs
 from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
-from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.context import Portal as Opened
+from ckanext.dbmanage.operations.context import open_site, refuse_root
 from ckanext.dbmanage.portal.site import build_site
 
 from .conftest import Portal
@@ -39,7 +39,7 @@ def test_every_directory_on_the_way_is_looked_at(portal: Portal, place: str) -> 
     portal.write(**{"ckanext.dbmanage.repository": str(portal.directory / "a" / "b")})
     (portal.directory / "a" / "b").mkdir(parents=True)
     asked = Opened(portal.settings, Silent())
-    context.open_site(asked)
+    open_site(asked)
     chosen = {
         "storage": portal.storage,
         "repository": portal.directory / "a" / "b",
@@ -47,8 +47,8 @@ def test_every_directory_on_the_way_is_looked_at(portal: Portal, place: str) -> 
     }[place]
     os.chown(chosen, 33, 33)
     with pytest.raises(Refused, match="sudo -u www-data "):
-        context.open_site(asked)
-    context.open_site(asked, writes=False)
+        open_site(asked)
+    open_site(asked, writes=False)
 
 
 def test_the_public_dumps_count_too(portal: Portal) -> None:
@@ -57,7 +57,7 @@ def test_the_public_dumps_count_too(portal: Portal) -> None:
     os.chown(public, 33, 33)
     portal.write(**{"ckanext.dbmanage.public_dir": str(public)})
     with pytest.raises(Refused, match="www-data"):
-        context.refuse_root(build_site(portal.settings, stored=False))
+        refuse_root(build_site(portal.settings, stored=False))
 
 
 def test_what_is_not_there_yet_is_root_s(tmp_path: Path) -> None:
