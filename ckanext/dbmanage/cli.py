@@ -683,8 +683,7 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from . import checks
-    from .engine import doctor as engine
+    from .doctor import checks, portal_checks
     from .engine.errors import DbmanageError
     from .engine.repository.repository import Repository
     from .portal.site import build_site
@@ -693,20 +692,20 @@ def doctor(
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)
     portal = _portal(ctx, talk)
-    more = checks.checks(settings, portal.app)
+    more = portal_checks.checks(settings, portal.app)
     try:
         if fix:
             mend(portal, preview)
         site = build_site(settings)
         named = named_uploads(*upload_bases(settings))
         site = replace(site, named_uploads=named)
-        found = engine.examine(site, Repository(site.repository, site.secrets), more)
+        found = checks.examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
         said = errors.told(error)
-        found = [engine.Finding(what, engine.PROBLEM, said)]
-    problems = [each for each in found if each.state == engine.PROBLEM]
-    hints = [each for each in found if each.state == engine.HINT]
+        found = [checks.Finding(what, checks.PROBLEM, said)]
+    problems = [each for each in found if each.state == checks.PROBLEM]
+    hints = [each for each in found if each.state == checks.HINT]
     if nagios:
         state = "CRITICAL" if problems else "WARNING" if hints else "OK"
         said = "; ".join(f"{each.name}: {each.text}" for each in problems or hints)

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage import checks
+from ckanext.dbmanage.doctor import portal_checks
 from ckanext.dbmanage.engine import layout
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
@@ -250,7 +250,7 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         emails = database.query(connection, 'SELECT name, email FROM public."user"')
         assert dict(emails) == {"a": "A@x\nDROP", name: None}
         assert [t for _, t, *_ in tables_of(connection)] == ["t", "user"]
-        said = [text for _, text in checks._migrations(site, [])]
+        said = [text for _, text in portal_checks._migrations(site, [])]
         assert said  # it does not fail
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from ckanext.dbmanage import checks
+from ckanext.dbmanage.doctor import portal_checks
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations.backup import backup
@@ -43,7 +43,7 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
         "'storage/uploads/user/..': nothing is looked for by them"
     ]
     # of the doctor's sentences none holds a name that CKAN did not give
-    said = list(checks._uploads(site, repository))
+    said = list(portal_checks._uploads(site, repository))
     assert [state for state, _ in said] == ["problem"]
     assert "1 uploads that the database names" in said[0][1]
     assert "gone.png" in said[0][1] and "\n" not in said[0][1] + taken.id

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from ckanext.dbmanage.engine import doctor
+from ckanext.dbmanage.doctor import checks
 from ckanext.dbmanage.engine.backup import dump, take
 from ckanext.dbmanage.engine.errors import Refused
 
@@ -31,7 +31,7 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
     with pytest.raises(Refused, match="may not read all of the database"):
         dump.to_stream(site, "database", io.BytesIO(), lambda *_: None)
     said = [
-        t for s, t in doctor.CHECKS["databases"](site, repository) if s == "problem"
+        t for s, t in checks.CHECKS["databases"](site, repository) if s == "problem"
     ]
     assert len(said) == 1 and "no backup can be taken" in said[0]
     lines = str(refused.value).splitlines()[1:]

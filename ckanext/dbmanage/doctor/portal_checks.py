@@ -13,14 +13,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from .engine.doctor import HINT, OK, PROBLEM, Check
-from .engine.postgres.database import closing, query, quoted
-from .engine.postgres.tables import migration_heads, rows_of, tables_of, texts
-from .engine.repository.repository import Repository
-from .engine.site import Site
-from .engine.uploads.folders import folders_of, paths
-from .portal import blockers, config, datastore
-from .portal.plan import CORE, installed_migrations
+from ..engine.postgres.database import closing, query, quoted
+from ..engine.postgres.tables import migration_heads, rows_of, tables_of, texts
+from ..engine.repository.repository import Repository
+from ..engine.site import Site
+from ..engine.uploads.folders import folders_of, paths
+from ..portal import blockers, config, datastore
+from ..portal.plan import CORE, installed_migrations
+from .checks import HINT, OK, PROBLEM, Check
 
 _SHOWN = 3
 
@@ -33,7 +33,7 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
         yield from _migrations(site, plugins)
 
     def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        from .records.search_index import differing
+        from ..records.search_index import differing
 
         with app.test_request_context():
             yield from _index(differing())

@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from ..engine import owner
+from ..engine.archive import extensions
+from ..engine.clock import now
+from ..engine.errors import words
+from ..engine.postgres.database import closing, server_major
+from ..engine.postgres.programs import dump_tools
+from ..engine.postgres.tables import unreadable
+from ..engine.redis.maintenance import Maintenance
+from ..engine.repository import backup
+from ..engine.repository.repository import Repository
+from ..engine.restore import faithful
+from ..engine.restore.history import half_way
+from ..engine.restore.preflight import may_create
+from ..engine.site import Site
+from ..engine.uploads.folders import folders_of
 from ..records import published
-from . import owner
-from .archive import extensions
-from .clock import now
-from .errors import words
-from .postgres.database import closing, server_major
-from .postgres.programs import dump_tools
-from .postgres.tables import unreadable
-from .redis.maintenance import Maintenance
-from .repository import backup
-from .repository.repository import Repository
-from .restore import faithful
-from .restore.history import half_way
-from .restore.preflight import may_create
-from .site import Site
-from .uploads.folders import folders_of
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
 #: a backup a night, and one that failed is seen the next morning
