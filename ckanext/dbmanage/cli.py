@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .doctor.mend import mend
 from .engine import errors, signals
 from .engine.printable import one_line, sentence
 from .operations import retain
@@ -23,7 +24,7 @@ from .operations.backup import backup as backup_
 from .operations.backup import incomplete
 from .operations.backup import verify as verify_
 from .operations.clean import clean
-from .operations.context import Portal, mend, open_site
+from .operations.context import Portal, open_site
 from .operations.restore import preview as preview_
 from .operations.restore import previewed
 from .operations.restore import restore as restore_
@@ -683,7 +684,9 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from .doctor import checks, portal_checks
+    from .doctor import portal_checks
+    from .doctor.checks import examine
+    from .doctor.finding import HINT, PROBLEM, Finding
     from .engine.errors import DbmanageError
     from .engine.repository.repository import Repository
     from .portal.site import build_site
@@ -699,13 +702,13 @@ def doctor(
         site = build_site(settings)
         named = named_uploads(*upload_bases(settings))
         site = replace(site, named_uploads=named)
-        found = checks.examine(site, Repository(site.repository, site.secrets), more)
+        found = examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
         said = errors.told(error)
-        found = [checks.Finding(what, checks.PROBLEM, said)]
-    problems = [each for each in found if each.state == checks.PROBLEM]
-    hints = [each for each in found if each.state == checks.HINT]
+        found = [Finding(what, PROBLEM, said)]
+    problems = [each for each in found if each.state == PROBLEM]
+    hints = [each for each in found if each.state == HINT]
     if nagios:
         state = "CRITICAL" if problems else "WARNING" if hints else "OK"
         said = "; ".join(f"{each.name}: {each.text}" for each in problems or hints)

@@ -1,17 +1,12 @@
-"""Checks: what is well, what is not, and the command that mends it.
-
-A check is a function of the site and its repository that gives findings; one that
-fails is itself a problem. Nothing is changed here. Must not know CKAN.
-"""
+"""Checks that need no CKAN."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from ..engine import owner
@@ -30,23 +25,8 @@ from ..engine.restore.preflight import may_create
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..records import published
-
-OK, HINT, PROBLEM = "ok", "hint", "problem"
-#: a backup a night, and one that failed is seen the next morning
-_FRESH, _STALE = timedelta(hours=26), timedelta(days=7)
-_PROVEN = timedelta(days=31)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: its name, `ok`, `hint` or `problem`, and a sentence."""
-
-    name: str
-    state: str
-    text: str
-
-
-Check = Callable[[Site, Repository], Iterator[tuple[str, str]]]
+from . import finding
+from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Check, Finding, told
 
 
 def examine(
@@ -140,9 +120,9 @@ def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     if not good:
         yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
         return
-    age = _age(good[0]["created"])
-    state = OK if age < _FRESH else HINT if age < _STALE else PROBLEM
-    text = f"the newest verified backup is {_told(age)} old"
+    age = finding.age(good[0]["created"])
+    state = OK if age < FRESH else HINT if age < STALE else PROBLEM
+    text = f"the newest verified backup is {told(age)} old"
     yield (
         state,
         text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
@@ -160,9 +140,9 @@ def _proof(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     if not proven:
         yield HINT, "no backup was proven yet: `ckan db verify --prove`"
         return
-    age = _age(proven[0]["proved"])
-    text = f"backup {proven[0]['id']} was proven {_told(age)} ago"
-    yield (OK, text) if age < _PROVEN else (HINT, f"{text}: `ckan db verify --prove`")
+    age = finding.age(proven[0]["proved"])
+    text = f"backup {proven[0]['id']} was proven {told(age)} ago"
+    yield (OK, text) if age < PROVEN else (HINT, f"{text}: `ckan db verify --prove`")
 
 
 def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
@@ -260,8 +240,8 @@ def _published(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for kind, failed in missing.items():
         yield PROBLEM, f"{failed} {kind} are missing in the public dumps, unreadable"
     age = published.age(found)
-    text = f"the public dumps are {_told(age)} old"
-    if age < _FRESH:
+    text = f"the public dumps are {told(age)} old"
+    if age < FRESH:
         yield OK, text
     else:
         yield HINT, f"{text}: `ckan db publish`, nightly by a timer"
@@ -280,15 +260,3 @@ CHECKS: dict[str, Check] = {
     "switch": _switch,
     "maintenance": _maintenance,
 }
-
-
-def _age(time: str | None) -> timedelta:
-    if not time:
-        return timedelta.max
-    known = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    return now() - known
-
-
-def _told(age: timedelta) -> str:
-    hours = age.total_seconds() / 3600
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

@@ -20,7 +20,7 @@ from ..engine.site import Site
 from ..engine.uploads.folders import folders_of, paths
 from ..portal import blockers, config, datastore
 from ..portal.plan import CORE, installed_migrations
-from .checks import HINT, OK, PROBLEM, Check
+from .finding import HINT, OK, PROBLEM, Check
 
 _SHOWN = 3
 
