@@ -26,7 +26,7 @@ from .engine.repository.backup import Backup
 from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.site import Site
-from .jobs import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
+from .jobs.queue import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
 from .operations import retain
 from .operations.restore import unfit
 from .portal import config

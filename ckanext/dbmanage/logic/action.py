@@ -45,7 +45,7 @@ from ..engine.redis.sealed import FORM
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
-from ..jobs import Jobs
+from ..jobs.queue import Jobs
 from ..operations import restore
 from ..operations.context import Portal, refuse_root
 from ..operations.restore import unfit

@@ -19,7 +19,7 @@ from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
-from ckanext.dbmanage.jobs import _Log
+from ckanext.dbmanage.jobs.queue import _Log
 from ckanext.dbmanage.talk import Talk, echo
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent

@@ -27,7 +27,7 @@ from ckanext.dbmanage.engine.redis.links import Links
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
-from ckanext.dbmanage.jobs import Jobs
+from ckanext.dbmanage.jobs.queue import Jobs
 from ckanext.dbmanage.middleware import MaintenanceMiddleware
 from ckanext.dbmanage.portal.site import build_site
 

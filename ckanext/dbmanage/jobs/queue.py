@@ -31,22 +31,22 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from .engine import errors
-from .engine.clock import now
-from .engine.errors import DbmanageError, Refused, hide_values
-from .engine.printable import one_line
-from .engine.redis.arming import Arming
-from .engine.redis.client import answering, connect, is_moment, key_of
-from .engine.redis.sealed import FORM, loaded, seal, unseal, use
-from .engine.repository.repository import Repository
-from .engine.restore.history import last_switch
-from .engine.signals import ended_by_signals
-from .engine.site import Site
-from .operations.backup import backup, incomplete, verify
-from .operations.context import Portal, open_site, refuse_root, tidy
-from .operations.restore import preview, restore, undo
-from .portal import config
-from .portal.site import build_site
+from ..engine import errors
+from ..engine.clock import now
+from ..engine.errors import DbmanageError, Refused, hide_values
+from ..engine.printable import one_line
+from ..engine.redis.arming import Arming
+from ..engine.redis.client import answering, connect, is_moment, key_of
+from ..engine.redis.sealed import FORM, loaded, seal, unseal, use
+from ..engine.repository.repository import Repository
+from ..engine.restore.history import last_switch
+from ..engine.signals import ended_by_signals
+from ..engine.site import Site
+from ..operations.backup import backup, incomplete, verify
+from ..operations.context import Portal, open_site, refuse_root, tidy
+from ..operations.restore import preview, restore, undo
+from ..portal import config
+from ..portal.site import build_site
 
 _log = logging.getLogger(__name__)
 
@@ -687,9 +687,9 @@ def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
 
 
 def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
-    from .records.export import Export
-    from .records.jsonl import new_file
-    from .records.kinds import Wanted
+    from ..records.export import Export
+    from ..records.jsonl import new_file
+    from ..records.kinds import Wanted
 
     _, repository = open_site(portal)
     with repository.exports() as directory:
@@ -717,7 +717,7 @@ def export_name(kind: str, everything: bool) -> str:
 
 
 def _publish(portal: Portal) -> dict[str, Any]:
-    from .operations import publish
+    from ..operations import publish
 
     _, repository = open_site(portal)
     settings = portal.settings
