@@ -26,7 +26,7 @@ from .engine.layout import EXPORTS, PARTS
 from .engine.redis import links
 from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
-from .jobs.queue import ACTIVE
+from .jobs.record import ACTIVE
 from .logic.action import this_site
 from .operations.restore import unfit
 from .portal import config

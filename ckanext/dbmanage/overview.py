@@ -26,7 +26,8 @@ from .engine.repository.backup import Backup
 from .engine.repository.repository import Repository
 from .engine.restore.history import last_switch
 from .engine.site import Site
-from .jobs.queue import ACTIVE, FAILED, LOST, QUEUED, RUNNING, Jobs
+from .jobs.queue import Jobs
+from .jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
 from .operations import retain
 from .operations.restore import unfit
 from .portal import config

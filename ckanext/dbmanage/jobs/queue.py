@@ -1,13 +1,4 @@
-"""Jobs: the operations in CKAN's own background queue, and what is known of them.
-
-What is known stands in Redis, below the site's own keys, for it must outlive the switch
-of the database; portals that share a Redis, or the name `default`, never meet. What is
-to be done, by whose word and until when, is signed, and so is what came of it; a record
-that is not is none. How far a job is, anybody who writes to Redis could say: that is
-shown, and nothing is done by it. A job
-shows a sign of life; one without is lost, and what it held is free: its locks were its
-process's.
-"""
+"""Jobs: enqueued once, listed, cancelled."""
 
 from __future__ import annotations
 
@@ -18,61 +9,66 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from ..engine import errors
 from ..engine.clock import now
-from ..engine.errors import DbmanageError, Refused, hide_values
+from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
-from ..engine.redis.client import answering, connect, is_moment, key_of
-from ..engine.redis.sealed import FORM, loaded, seal, unseal, use
-from ..engine.repository.repository import Repository
-from ..engine.restore.history import last_switch
+from ..engine.redis.client import answering, connect, key_of
+from ..engine.redis.sealed import FORM, seal, unseal
 from ..engine.signals import ended_by_signals
-from ..engine.site import Site
-from ..operations.backup import backup, incomplete, verify
-from ..operations.context import Portal, open_site, refuse_root, tidy
-from ..operations.restore import preview, restore, undo
 from ..portal import config
 from ..portal.site import build_site
+from .record import (
+    ACTIVE,
+    BEAT,
+    CANCELLED,
+    DIED,
+    DONE,
+    FAILED,
+    KEPT,
+    LIFE,
+    LOST,
+    MOST,
+    PATIENCE,
+    QUEUED,
+    RUNNING,
+    expired,
+    facts_of,
+    is_lost,
+    lives,
+    log_lines,
+    queued,
+    result_of,
+    too_late,
+)
+from .worker import Log, run, told_of
 
 _log = logging.getLogger(__name__)
 
+
 #: what is noted of who asked
-_ACTOR = ("user", "address", "forwarded")
-QUEUED, RUNNING, DONE = "queued", "running", "done"
-FAILED, CANCELLED, LOST = "failed", "cancelled", "lost"
-ACTIVE = (QUEUED, RUNNING)
-#: for how long a finished job is known, and how many at most
-_KEPT, _MOST = 30 * 86400, 200
+ACTOR = ("user", "address", "forwarded")
+
+
 #: a proof of a big portal takes hours; nothing is gained by ending it
 _TIMEOUT = 7 * 86400
-_LIFE, _BEAT = 12.0, 1.0
-#: seconds until a job that was asked to end, and hangs in the database, is killed
-_PATIENCE = 60.0
-_TICK = 0.5
-_GRACE = timedelta(seconds=10)
-#: in which a worker that took a job has started CKAN and shows a sign of life
-_START = timedelta(seconds=60)
-_DIED = "its worker ended without a word: the worker's own log says why"
-_LOG_LINES = 1000
+
+
 #: a step that happens once, whoever comes first
 _MOVE = """
 if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'state', ARGV[2], ARGV[3], ARGV[4])
 return 1"""
+
 
 #: two clicks at once make one job: its place is taken once, or from one that has ended
 _PLACE = """
@@ -85,10 +81,6 @@ return 1"""
 _CANCEL = """
 if redis.call('HGET', KEYS[1], 'final') == '1' then return 0 end
 redis.call('SET', KEYS[2], '1', 'EX', 3600)
-return 1"""
-_FINAL = """
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'final', '1')
 return 1"""
 
 
@@ -133,16 +125,16 @@ class Jobs:
             "asked": f"{now():{FORM}}",
             "until": until,
             "armed": armed,
-            **dict.fromkeys(_ACTOR, ""),
+            **dict.fromkeys(ACTOR, ""),
             **actor,
         }
         record = {"wanted": seal(key, wanted, self._secrets), "state": QUEUED}
         with answering():
             # there before its place is taken: whoever sees the place sees the job
             self._redis.hset(key, mapping=record)
-            self._redis.expire(key, _KEPT)
+            self._redis.expire(key, KEPT)
             before = b""
-            while not self._redis.eval(_PLACE, 1, once, before, id, _KEPT):
+            while not self._redis.eval(_PLACE, 1, once, before, id, KEPT):
                 before = self._redis.get(once) or b""
                 with suppress(Refused):
                     known = self.show(before.decode("utf-8", "replace"))
@@ -150,7 +142,7 @@ class Jobs:
                         self._redis.delete(key)
                         return known
             self._redis.lpush(self._key("jobs"), id)
-            self._redis.ltrim(self._key("jobs"), 0, _MOST - 1)
+            self._redis.ltrim(self._key("jobs"), 0, MOST - 1)
             tk.enqueue_job(  # type: ignore[attr-defined]
                 run,
                 [id],
@@ -189,7 +181,7 @@ class Jobs:
             pipe = self._redis.pipeline()
             pipe.hgetall(key)
             pipe.pttl(f"{key}:alive")
-            pipe.hmget(_queued(id), "status", "started_at")
+            pipe.hmget(queued(id), "status", "started_at")
             if log:
                 pipe.lrange(f"{key}:log", -log, -1)
             answers = pipe.execute(raise_on_error=False)
@@ -213,15 +205,15 @@ class Jobs:
             known = {
                 k.decode(): v.decode("utf-8", "replace") for k, v in record.items()
             }
-            facts = _facts(known) | _result(f"{key}:result", known, self._secrets)
-            alive, log = int(alive), _log_lines(lines)
+            facts = facts_of(known) | result_of(f"{key}:result", known, self._secrets)
+            alive, log = int(alive), log_lines(lines)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return None
         state, error = facts["state"], facts["error"]
-        if _is_lost(state, wanted["asked"], alive, queue):
-            state, error = LOST, _DIED
-        elif state == QUEUED and _expired(wanted["until"]):
-            state, error = FAILED, _too_late(wanted["until"])
+        if is_lost(state, wanted["asked"], alive, queue):
+            state, error = LOST, DIED
+        elif state == QUEUED and expired(wanted["until"]):
+            state, error = FAILED, too_late(wanted["until"])
         done, about, begun = facts["done"], facts["about"], facts.pop("phase_begun")
         spent = max(time.time() - begun, 0.001) if begun else 0.0
         rate = done / spent if state == RUNNING and done and spent > 1 else None
@@ -238,7 +230,7 @@ class Jobs:
             "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
             "rate": rate and round(rate, 1),
             "seconds_left": left and round(left),
-            "seen": round(_LIFE - alive / 1000, 1) if state == RUNNING else None,
+            "seen": round(LIFE - alive / 1000, 1) if state == RUNNING else None,
             "cancellable": state == QUEUED or (state == RUNNING and not final),
             "log": log,
         }
@@ -253,7 +245,7 @@ class Jobs:
                 key = self._key(f"job:{name}")
                 pipe.hgetall(key)
                 pipe.pttl(f"{key}:alive")
-                pipe.hmget(_queued(name), "status", "started_at")
+                pipe.hmget(queued(name), "status", "started_at")
             found = pipe.execute(raise_on_error=False)
         facts = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
         said = (
@@ -275,7 +267,7 @@ class Jobs:
             queue = get_queue(self.queue)
             # what RQ cannot read is no worker
             with suppress(AttributeError, KeyError, TypeError, ValueError):
-                found = [each for each in Worker.all(queue=queue) if _lives(each)]
+                found = [each for each in Worker.all(queue=queue) if lives(each)]
             waiting = queue.count
         beats = [each.last_heartbeat for each in found if each.last_heartbeat]
         ages = [now().replace(tzinfo=None) - b.replace(tzinfo=None) for b in beats]
@@ -324,7 +316,7 @@ class Jobs:
     # -- working
 
     @contextmanager
-    def taken(self, known: dict[str, Any]) -> Iterator[_Log | None]:
+    def taken(self, known: dict[str, Any]) -> Iterator[Log | None]:
         """The job's work: shows that it lives, and ends it when that is asked for.
 
         `known` is what `show` tells. None when it was cancelled before. Whatever the
@@ -332,7 +324,7 @@ class Jobs:
         """
         id, key = known["id"], self._key(f"job:{known['id']}")
         alive = f"{socket.gethostname()}, process {os.getpid()}"
-        self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
+        self._redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
         if not self._move(id, QUEUED, RUNNING, "begun"):
             yield None
             return
@@ -340,16 +332,16 @@ class Jobs:
 
         def beat() -> None:
             asked = 0.0
-            while not stop.wait(_BEAT):
+            while not stop.wait(BEAT):
                 with suppress(Exception):
-                    self._redis.set(f"{key}:alive", alive, px=int(_LIFE * 1000))
+                    self._redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
                     final = self._redis.hget(key, "final") == b"1"
                     if final or not self._redis.exists(f"{key}:cancel"):
                         continue
                     if not asked:
                         asked = time.monotonic()
                         os.kill(main, signal.SIGTERM)
-                    elif time.monotonic() > asked + _PATIENCE:
+                    elif time.monotonic() > asked + PATIENCE:
                         # in a call that no signal ends: another job tidies up
                         self._move(id, RUNNING, CANCELLED, "ended")
                         with suppress(Exception):
@@ -359,7 +351,7 @@ class Jobs:
         # the context has CKAN's configuration
         thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
         thread.start()
-        log = _Log(self._redis, key, self._secrets)
+        log = Log(self._redis, key, self._secrets)
         state, error = DONE, ""
         try:
             with ended_by_signals():
@@ -373,7 +365,7 @@ class Jobs:
                 raise
         except BaseException as failure:
             hide_values(failure)
-            state, error = FAILED, _told(failure)
+            state, error = FAILED, told_of(failure)
             log.say(f"failed: {error}")
             _log.exception("the job %s failed", id)
             raise
@@ -383,7 +375,7 @@ class Jobs:
             log.end()
             self._ended(known, state, error)
 
-    def give_back(self, known: dict[str, Any], log: _Log) -> None:
+    def give_back(self, known: dict[str, Any], log: Log) -> None:
         """Arms again what was armed for a job that has switched nothing."""
         with suppress(Exception):  # what the job failed with is what is told
             armed = known["armed"]
@@ -392,7 +384,7 @@ class Jobs:
 
     def _ended(self, known: dict[str, Any], state: str, error: str) -> None:
         """Notes how a job ended, when Redis was away also a minute later."""
-        id, patience = known["id"], time.monotonic() + _PATIENCE
+        id, patience = known["id"], time.monotonic() + PATIENCE
         key, once = (
             self._key(f"job:{id}"),
             self._once(known["kind"], known["arguments"]),
@@ -402,362 +394,9 @@ class Jobs:
                 self._redis.hset(key, mapping={"error": error})
                 self._move(id, RUNNING, state, "ended")
                 self._redis.delete(f"{key}:alive", f"{key}:cancel", once)
-                self._redis.expire(key, _KEPT)
+                self._redis.expire(key, KEPT)
                 return
             except RedisError:
                 if time.monotonic() > patience:
                     raise
-                time.sleep(_BEAT)
-
-
-def _facts(known: dict[str, str]) -> dict[str, Any]:
-    """How far a job is, as anybody may have written it. Raises ValueError, KeyError."""
-    if known["state"] not in (*ACTIVE, DONE, FAILED, CANCELLED):
-        raise ValueError("no state")
-    phases = loaded(known.get("phases", "[]").encode())
-    return {
-        "state": known["state"],
-        "begun": _moment(known.get("begun")),
-        "ended": _moment(known.get("ended")),
-        "phase": one_line(known.get("phase")),
-        "phases": [
-            {"phase": one_line(each["phase"]), "seconds": _number(each["seconds"])}
-            for each in phases
-        ],
-        "done": int(_number(known.get("done"))),
-        "about": int(_number(known.get("about"))),
-        "phase_begun": _number(known.get("phase_begun")),
-        "unit": "rows" if known.get("unit") == "rows" else "bytes",
-        "final": known.get("final") == "1",
-        "error": one_line(known.get("error")),
-        "lines": int(_number(known.get("lines"))),
-    }
-
-
-def _number(text: Any) -> float:
-    number = float(text or 0)
-    if not 0 <= number < 1e18:  # nor one that is none
-        raise ValueError("no number")
-    return number
-
-
-def _moment(text: str | None) -> str | None:
-    if text and not is_moment(text):
-        raise ValueError("no moment")
-    return text or None
-
-
-def _result(
-    key: str, known: dict[str, str], secrets: tuple[str, ...]
-) -> dict[str, Any]:
-    """What came of a job; one that is not signed is none."""
-    said = unseal(key, known.get("result", "").encode(), secrets)
-    return {"result": said["result"] if said else None}
-
-
-def _log_lines(lines: Any) -> list[dict[str, str]]:
-    """The lines of a job's log; what is no line of ours is left out."""
-    split = (line.decode("utf-8", "replace").partition("\t") for line in lines)
-    return [
-        {"time": time, "text": one_line(text)}
-        for time, _, text in split
-        if is_moment(time)
-    ]
-
-
-def _is_lost(state: str, asked: str, alive: int, queue: list[bytes | None]) -> bool:
-    """Whether nobody will go on with a job: its worker died, or never came to begin.
-
-    `queue` is what RQ says of it: its state, and when a worker took it.
-    """
-    if state == RUNNING:
-        return alive <= 0
-    if state != QUEUED or alive > 0:
-        return False
-    said, taken = ((each or b"").decode("utf-8", "replace") for each in queue)
-    if not said:  # the record is there a moment before the queue has it
-        return asked < f"{now() - _GRACE:{FORM}}"
-    if said == "started":
-        return (taken or asked) < f"{now() - _START:%Y-%m-%dT%H:%M:%S}"
-    return said not in ("queued", "deferred", "scheduled")
-
-
-def _expired(until: str) -> bool:
-    return bool(until) and until < f"{now():{FORM}}"
-
-
-def _too_late(until: str) -> str:
-    return (
-        f"no worker came to it until {until}, for which it was allowed; nothing was "
-        "touched: confirm it anew"
-    )
-
-
-def _queued(id: str) -> str:
-    """RQ's own key of a job."""
-    return f"rq:job:{id}"
-
-
-def _lives(worker: Any) -> bool:
-    """Whether a worker that Redis knows is there still, as far as this host can say."""
-    if worker.hostname != socket.gethostname() or not worker.pid:
-        return True
-    try:
-        os.kill(worker.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _told(failure: BaseException) -> str:
-    if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
-        return errors.told(failure)
-    # what it says may be anything: the worker's own log has it
-    return f"{type(failure).__name__}, see the worker's log"
-
-
-class _Log:
-    """What a job tells, into Redis; a Redis that is away hinders nothing."""
-
-    def __init__(self, redis: Any, key: str, secrets: tuple[str, ...]) -> None:
-        self._redis, self._key, self._secrets = redis, key, secrets
-        self._phase, self._next = "", 0.0
-        self.switches = False
-        self._phases: list[dict[str, Any]] = []
-        self._begun = 0.0
-
-    def say(self, sentence: str) -> None:
-        line = f"{now():{FORM}}\t{one_line(sentence)}"
-        with suppress(Exception):
-            pipe = self._redis.pipeline()
-            pipe.rpush(f"{self._key}:log", line.encode())
-            pipe.ltrim(f"{self._key}:log", -_LOG_LINES, -1)
-            pipe.expire(f"{self._key}:log", _KEPT)
-            pipe.hincrby(self._key, "lines", 1)
-            pipe.execute()
-
-    def warn(self, sentence: str) -> None:
-        self.say(f"warning: {sentence}")
-
-    def rows(self, phase: str, done: int, total: int) -> None:
-        self._tell(phase, done, total, "rows")
-
-    def progress(self, phase: str, done: int, total: int) -> None:
-        self._tell(phase, done, total, "bytes")
-
-    def end(self) -> None:
-        self._finish()
-
-    def result(self, result: Any) -> None:
-        """Notes what came of it."""
-        with suppress(Exception):
-            said = seal(f"{self._key}:result", {"result": result}, self._secrets)
-            self._redis.hset(self._key, "result", said)
-
-    def final(self) -> None:
-        """From here on it cannot be cancelled. Raises SystemExit when it was before."""
-        may: Any = 1
-        with suppress(RedisError):  # nobody can have cancelled it then
-            may = self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel")
-        if may == 0:
-            sys.exit(1)
-        self.switches = True
-
-    def _finish(self) -> None:
-        if self._phase:
-            seconds = round(time.time() - self._begun, 1)
-            self._phases.append({"phase": self._phase, "seconds": seconds})
-            self._phase = ""
-            with suppress(Exception):
-                words = json.dumps(self._phases[-50:])
-                self._redis.hset(self._key, mapping={"phases": words, "phase": ""})
-
-    def _tell(self, phase: str, done: int, total: int, unit: str) -> None:
-        moment = time.time()
-        if phase == self._phase and moment < self._next:
-            return
-        facts: dict[str, Any] = {"done": done, "about": total}
-        if phase != self._phase:
-            self._finish()
-            self._phase, self._begun = phase, moment
-            facts |= {"phase": phase, "phase_begun": moment, "unit": unit}
-            self.say(f"{phase} …")
-            if phase == "switch":
-                self.final()
-        self._next = moment + _TICK
-        with suppress(Exception):
-            self._redis.hset(self._key, mapping=facts)
-
-
-# ------------------------------------------------------------------------ the work
-
-
-def run(id: str) -> None:
-    """The job of an id, in a worker's process. Raises what its operation raises."""
-    from ckan.common import config as settings
-
-    jobs = Jobs(settings)
-    known = jobs.show(id, log=0)  # of this site and signed, or there is none
-    with jobs.taken(known) as log:
-        if log is None:
-            return
-        if _expired(known["until"] or ""):
-            raise Refused(_too_late(known["until"]))
-        if known["until"]:
-            _run_once(build_site(settings), known)
-        actor = {key: known[key] for key in _ACTOR if known[key]} | {"job": id}
-        portal = Portal(settings, log, _application(settings), actor)
-        try:
-            log.result(KINDS[known["kind"]](portal, **known["arguments"]))
-        except Exception:
-            if not log.switches:
-                jobs.give_back(known, log)
-            raise
-
-
-def _run_once(site: Site, known: dict[str, Any]) -> None:
-    """Raises Refused for a job that was run before, whatever Redis says of it."""
-    refuse_root(site)  # a mark of root's would lock CKAN's user out
-    if not use(Path(site.repository), known["id"], known["until"]):
-        raise Refused("this job was begun before; nothing was touched: confirm it anew")
-
-
-def _application(settings: Any) -> Any:
-    """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
-    import click
-    from ckan.config.middleware import make_app
-
-    context = click.get_current_context(silent=True)
-    made = context.meta.get("flask_app") if context else None
-    if made is None:
-        app: Any = make_app(settings)
-        made = app._wsgi_app
-    return made
-
-
-def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
-    taken = backup(portal, tuple(parts), note, keep)
-    portal.talk.say(f"backup {taken.id} is there, verified")
-    if why := incomplete(taken):
-        raise DbmanageError(why)
-    return {"backup": taken.id, "bytes": taken.bytes}
-
-
-def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
-    site, repository = open_site(portal, heads=prove)
-    found = repository.find(id)
-    problems = verify(portal, site, repository, found, prove)
-    for problem in problems:
-        portal.talk.warn(problem)
-    if problems:
-        raise DbmanageError(
-            f"backup {found.id} is not {'proven' if prove else 'whole'}: {problems[0]}"
-        )
-    portal.talk.say(f"backup {found.id} is {'proven' if prove else 'whole'}")
-    return {"backup": found.id}
-
-
-def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
-    rows = preview(portal, id, tuple(parts))
-    return {"backup": id, "parts": parts, "rows": rows}
-
-
-def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
-    portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = restore(portal, id, tuple(parts))
-    portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
-    return {"backup": id, "parts": done.parts, "written": dict(done.written)}
-
-
-def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
-    def agree(site: Site, repository: Repository, _: Any) -> None:
-        last = last_switch(site, repository) or {}
-        if last.get("operation") != operation:
-            raise Refused(
-                "another switch was made since this was confirmed; nothing was "
-                "touched: look at what an undo would take back now, and confirm that"
-            )
-
-    portal.talk.say(f"reason: {note}" if note else "no reason was given")
-    done = undo(portal, agree)
-    portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
-    return {"parts": done.parts, "written": dict(done.written)}
-
-
-def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
-    from ..records.export import Export
-    from ..records.jsonl import new_file
-    from ..records.kinds import Wanted
-
-    _, repository = open_site(portal)
-    with repository.exports() as directory:
-        path = directory / export_name(kind, everything)
-        wanted = Wanted(everything, False, False)
-        with (
-            Export(portal.app, wanted, config.jobs(portal.settings)) as moment,
-            new_file(path, 0o600) as write,
-        ):
-            done = moment.write(kind, write, 0, portal.talk.rows)  # type: ignore[attr-defined]
-    repository.record(path.name, "done", what="export", rows=done.rows)
-    for sentence in done.failed:
-        portal.talk.warn(sentence)
-    if done.failed:
-        raise DbmanageError(
-            f"{len(done.failed)} {kind} could not be shown: see the log"
-        )
-    portal.talk.say(f"exported {done.rows} {kind}")
-    return {"file": path.name, "rows": done.rows, "bytes": path.stat().st_size}
-
-
-def export_name(kind: str, everything: bool) -> str:
-    """The file of an export, in the repository's folder `exports`."""
-    return f"{kind}{'-all' if everything else ''}.jsonl.gz"
-
-
-def _publish(portal: Portal) -> dict[str, Any]:
-    from ..operations import publish
-
-    _, repository = open_site(portal)
-    settings = portal.settings
-    done, changed = publish.publish(
-        portal.app,
-        settings,
-        False,
-        config.jobs(settings),
-        portal.talk.rows,  # type: ignore[attr-defined]
-    )
-    rows = {kind: each.rows for kind, each in done.items()}
-    repository.record("publish", "done", what="publish", rows=rows)
-    failed = {kind: each.failed for kind, each in done.items() if each.failed}
-    for kind, sentences in failed.items():
-        for sentence in sentences:
-            portal.talk.warn(f"{kind}: {sentence}")
-    if failed:
-        raise DbmanageError(
-            f"published, but {' and '.join(failed)} that could not be shown are "
-            "missing: see the log"
-        )
-    portal.talk.say(f"new: {', '.join(changed) or 'nothing has changed'}")
-    return {"rows": rows, "changed": list(changed)}
-
-
-def _tidy(portal: Portal) -> dict[str, Any]:
-    """After a job that could only be killed."""
-    site, repository = open_site(portal)
-    with repository.lock("tidy"):
-        tidy(site, repository, portal.talk)
-    return {}
-
-
-KINDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "backup": _backup,
-    "verify": _verify,
-    "preview": _preview,
-    "restore": _restore,
-    "undo": _undo,
-    "export": _export,
-    "publish": _publish,
-    "tidy": _tidy,
-}
+                time.sleep(BEAT)

@@ -19,7 +19,7 @@ from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
-from ckanext.dbmanage.jobs.queue import _Log
+from ckanext.dbmanage.jobs.worker import Log
 from ckanext.dbmanage.talk import Talk, echo
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
@@ -148,7 +148,7 @@ def test_a_finding_is_one_line(tmp_path: Path, form: list[str]) -> None:
 def test_the_log_of_a_job() -> None:
     server = redis.Redis(port=int(os.environ["DBMANAGE_REDIS_PORT"]), db=2)
     key = f"test:{secrets.token_hex(8)}"
-    log = _Log(server, key, ("a secret",))
+    log = Log(server, key, ("a secret",))
     log.say(HOSTILE)
     log.warn(HOSTILE)
     lines = server.lrange(f"{key}:log", 0, -1)

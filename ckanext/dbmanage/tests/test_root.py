@@ -10,7 +10,7 @@ import pytest
 from ckanext.dbmanage.engine import owner
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
-from ckanext.dbmanage.jobs import queue
+from ckanext.dbmanage.jobs.worker import _run_once
 from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site, refuse_root
 from ckanext.dbmanage.portal.site import build_site
@@ -71,5 +71,5 @@ def test_a_worker_of_root_s_leaves_no_mark_of_a_job(portal: Portal) -> None:
     os.chown(portal.storage, 1234, 1234)
     job = {"id": "20261101T030000Z-0a1b2c3d", "until": "2036-01-01T00:00:00Z"}
     with pytest.raises(Refused, match="sudo -u '#1234' "):
-        queue._run_once(build_site(portal.settings), job)
+        _run_once(build_site(portal.settings), job)
     assert not list(portal.repository.iterdir())
