@@ -18,7 +18,7 @@ from flask import Blueprint, Response, make_response, redirect, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import helpers, overview, views
+from . import helpers, views
 from .downloads import finished
 from .engine.backup import downloads
 from .engine.errors import DbmanageError
@@ -27,6 +27,7 @@ from .engine.redis import links
 from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
 from .jobs.record import ACTIVE
+from .logic import status as overview
 from .logic.action import this_site
 from .operations.restore import unfit
 from .portal import config

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import overview
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.repository import backup, retention
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -17,6 +16,7 @@ from ckanext.dbmanage.engine.restore.preflight import links_lost
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
+from ckanext.dbmanage.logic import status as overview
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.site import build_site

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage import overview
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.logic import status
 from ckanext.dbmanage.portal.site import build_site
 
 
@@ -17,7 +17,7 @@ def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:
     backup.mkdir()
     (backup / "manifest.json").write_text(json.dumps({"format": 1}))
     (backup / "database.dump").symlink_to(tmp_path / "nothing")
-    (about,) = overview.backups(Repository(str(tmp_path), ("a secret",)))
+    (about,) = status.backups(Repository(str(tmp_path), ("a secret",)))
     assert about["state"] == "foreign" and about["bytes"] < 1000
 
 
@@ -39,7 +39,6 @@ def test_a_journal_is_read_anew_only_when_it_has_grown(
         Repository(site.repository, site.secrets).record("a", "begin", what="restore")
         for _ in range(3):
             assert (
-                overview.undo(site, Repository(site.repository, site.secrets), 7)
-                is None
+                status.undo(site, Repository(site.repository, site.secrets), 7) is None
             )
         assert len(reads) == grown

@@ -14,23 +14,23 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from .engine.backup import downloads
-from .engine.clock import now
-from .engine.disk import regular_files
-from .engine.errors import DbmanageError
-from .engine.printable import one_line
-from .engine.redis.arming import Arming
-from .engine.redis.maintenance import Maintenance
-from .engine.repository import backup
-from .engine.repository.backup import Backup
-from .engine.repository.repository import Repository
-from .engine.restore.history import last_switch
-from .engine.site import Site
-from .jobs.queue import Jobs
-from .jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
-from .operations import retain
-from .operations.restore import unfit
-from .portal import config
+from ..engine.backup import downloads
+from ..engine.clock import now
+from ..engine.disk import regular_files
+from ..engine.errors import DbmanageError
+from ..engine.printable import one_line
+from ..engine.redis.arming import Arming
+from ..engine.redis.maintenance import Maintenance
+from ..engine.repository import backup
+from ..engine.repository.backup import Backup
+from ..engine.repository.repository import Repository
+from ..engine.restore.history import last_switch
+from ..engine.site import Site
+from ..jobs.queue import Jobs
+from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
+from ..operations import retain
+from ..operations.restore import unfit
+from ..portal import config
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
@@ -251,8 +251,8 @@ def blockers(
     those to restore, all when empty. Asks the databases' server, by one statement or
     two each.
     """
-    from .engine.postgres.database import closing
-    from .engine.restore.preflight import may_create
+    from ..engine.postgres.database import closing
+    from ..engine.restore.preflight import may_create
 
     if known["redis"]:
         return [known["redis"]]
@@ -374,8 +374,8 @@ def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:
 
 
 def _differing(site: Site, found: Backup) -> list[dict[str, Any]]:
-    from .engine.postgres.database import closing, query
-    from .engine.postgres.tables import count_rows, tables_of
+    from ..engine.postgres.database import closing, query
+    from ..engine.postgres.tables import count_rows, tables_of
 
     differing = []
     for part, about in found.manifest.get("databases", {}).items():
@@ -403,7 +403,7 @@ def table_sizes(site: Site) -> dict[str, Any]:
     `largest` is a list of `{table, bytes, rows}`; rows are the planner's estimate.
     Raises ConnectionFailed.
     """
-    from .engine.postgres.database import closing, query
+    from ..engine.postgres.database import closing, query
 
     found = {}
     for part, database in site.databases.items():

@@ -24,12 +24,11 @@ from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
-from .. import overview
-from ..engine import errors, report
-from ..engine.backup.downloads import names
-from ..engine.clock import now
-from ..engine.errors import DbmanageError, Refused
-from ..engine.redis.arming import (
+from ...engine import errors, report
+from ...engine.backup.downloads import names
+from ...engine.clock import now
+from ...engine.errors import DbmanageError, Refused
+from ...engine.redis.arming import (
     DEEDS,
     DELETE,
     DOWNLOAD,
@@ -39,20 +38,21 @@ from ..engine.redis.arming import (
     UNDO,
     Arming,
 )
-from ..engine.redis.links import Links
-from ..engine.redis.maintenance import Maintenance
-from ..engine.redis.sealed import FORM
-from ..engine.repository.backup import Backup
-from ..engine.repository.repository import Repository
-from ..engine.site import Site
-from ..jobs.queue import Jobs
-from ..operations import restore
-from ..operations.context import Portal, refuse_root
-from ..operations.restore import unfit
-from ..operations.retain import delete, keep
-from ..portal import config
-from ..portal.site import build_site
-from . import schema
+from ...engine.redis.links import Links
+from ...engine.redis.maintenance import Maintenance
+from ...engine.redis.sealed import FORM
+from ...engine.repository.backup import Backup
+from ...engine.repository.repository import Repository
+from ...engine.site import Site
+from ...jobs.queue import Jobs
+from ...operations import restore
+from ...operations.context import Portal, refuse_root
+from ...operations.restore import unfit
+from ...operations.retain import delete, keep
+from ...portal import config
+from ...portal.site import build_site
+from .. import schema, status
+from .. import status as overview
 
 Context = Any
 Data = dict[str, Any]
@@ -88,14 +88,14 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
     """
     data, site, repository = _called(context, data_dict, "status", schema.status)
     with _told():
-        found = overview.status(site, repository, tk.config)
+        found = status.status(site, repository, tk.config)
         armed = found["armed"]
         if armed:
             found["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
         if data["tables"]:
-            found["tables"] = overview.table_sizes(site)
+            found["tables"] = status.table_sizes(site)
         if data["journal"]:
-            found["journal"] = overview.lately(repository, data["journal"])
+            found["journal"] = status.lately(repository, data["journal"])
     return found
 
 
@@ -113,7 +113,7 @@ def dbmanage_backup_list(context: Context, data_dict: Data) -> list[dict[str, An
     """
     data, _, repository = _called(context, data_dict, "backup_list", schema.backup_list)
     with _told():
-        found = overview.backups(repository)
+        found = status.backups(repository)
     before = data.get("before")
     listed = [e for e in found if not before or e["id"] < before]
     return [dict(each) for each in listed[: data["limit"]]]
@@ -141,7 +141,7 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
     )
     found = _find(repository, data["id"])
     with _told():
-        described = overview.backups(repository)
+        described = status.backups(repository)
         shown = dict(_among(described, found.id))
         manifest = found.manifest if found.signed else {}
         shown |= {
@@ -152,14 +152,14 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "contents": manifest.get("contents", {}),
             "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
             "proof": found.state().get("proved"),
-            "history": overview.history(repository, found.id),
+            "history": status.history(repository, found.id),
             "stays": _stays(site, shown, described),
             "fits": restore.unfit(tk.config, found),
         }
         unfit = shown["fits"]
-        shown["instead"] = overview.restorable(repository, tk.config) if unfit else ""
+        shown["instead"] = status.restorable(repository, tk.config) if unfit else ""
         if data["compare"]:
-            shown["differing"] = overview.rows_now(site, found)
+            shown["differing"] = status.rows_now(site, found)
     return shown
 
 
@@ -278,7 +278,7 @@ def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
     )
     found = _named(repository, data["id"])
     with _told("id"):
-        described = overview.backups(repository)
+        described = status.backups(repository)
         if why := _stays(site, _among(described, found.id), described):
             raise Refused(f"backup {found.id} stays: {why}")
     _confirm(context, data, site, repository, DELETE, found.id)
@@ -379,7 +379,7 @@ def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     data, site, repository = _called(context, data_dict, "undo", schema.undo)
     with _told():
         days = config.undo_days(tk.config)
-        last = overview.undo(site, repository, days)
+        last = status.undo(site, repository, days)
         if last is None:
             raise Refused(tk._("There is nothing to undo"))
     if data.get("operation", last["operation"]) != last["operation"]:
@@ -533,8 +533,8 @@ def _among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
 
 
 def _stays(site: Site, about: Data, described: list[Data]) -> str:
-    whole = overview.having(described, overview.wanted(site, tk.config))
-    return overview.must_stay(about, described, whole)
+    whole = status.having(described, status.wanted(site, tk.config))
+    return status.must_stay(about, described, whole)
 
 
 def _named(repository: Repository, id: str) -> Backup:
