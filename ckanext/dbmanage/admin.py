@@ -27,8 +27,9 @@ from .engine.redis import links
 from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
 from .engine.repository.repository import Repository
 from .jobs.record import ACTIVE
-from .logic import status as overview
-from .logic.action import this_site
+from .logic.call import this_site
+from .logic.known import backups
+from .logic.status import blockers, having, must_stay, wanted
 from .operations.restore import unfit
 from .portal import config
 
@@ -157,20 +158,20 @@ def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
     status = _look("status", journal=8)
-    every = overview.backups(_repository())
+    every = backups(_repository())
     listed = [each for each in every if not before or each["id"] < before]
     shown = listed[:_PAGE]
     job = next(iter(status["jobs"]), None)
     with suppress(tk.ValidationError):  # gone since, or Redis is
         job = job and _call("job_show", id=job["id"], log=30)
-    parts = overview.wanted(this_site(), tk.config)
-    whole = overview.having(every, parts)
+    parts = wanted(this_site(), tk.config)
+    whole = having(every, parts)
     said = {
         "status": status,
         "backups": shown,
         "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
         "before": before,
-        "stays": {e["id"] for e in shown if overview.must_stay(e, every, whole)},
+        "stays": {e["id"] for e in shown if must_stay(e, every, whole)},
         "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
         "job": job,
         "retention": config.retention(tk.config)
@@ -448,7 +449,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     found = None if wanted == UNDO else repository.find(wanted)
     if found and unfit(tk.config, found):  # the page says why, and no more
         return []
-    return overview.blockers(this_site(), repository, status, found, parts)
+    return blockers(this_site(), repository, status, found, parts)
 
 
 def _previewed(id: str) -> dict[str, Any] | None:

@@ -1,14 +1,9 @@
-"""What the sysadmin page shows of the whole: is the portal's data safe?
-
-From the repository's files and Redis alone, without a query, so that the page opens
-while the database is slow. A backup never changes: what was read of it once is known.
-"""
+"""Is the portal's data safe?"""
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,9 +11,7 @@ from typing import Any
 
 from ..engine.backup import downloads
 from ..engine.clock import now
-from ..engine.disk import regular_files
 from ..engine.errors import DbmanageError
-from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository import backup
@@ -31,84 +24,26 @@ from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
 from ..operations import retain
 from ..operations.restore import unfit
 from ..portal import config
+from .known import backups, entries, kept_lately
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
+
+
 _PROVEN = timedelta(days=31)
+
+
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-#: by repository and part of it: what it looked like, and what was read of it then
-_known: dict[tuple[Path, str], tuple[Any, Any]] = {}
 
 
-def backups(repository: Repository) -> list[dict[str, Any]]:
-    """The backups as `Backup.describe` tells, the newest first.
-
-    As `Repository.backups`, but reads only what has changed since the last time. They
-    are what is kept for the next one who asks: who changes one copies it.
-    """
-    # a backup comes and goes by a rename here, what is learned of it by one in `state`
-    seen = [_changed(repository.path), _changed(repository.path / "state")]
-    return _kept(
-        (repository.path, "backups"),
-        seen,
-        lambda: [_described(repository, name) for name in repository.names()],
-    )
-
-
-def _journal(repository: Repository) -> list[dict[str, Any]]:
-    """The journal's end, read anew only when it has grown."""
-    return _kept((repository.path, "end"), _grown(repository), repository.journal)
-
-
-def _kept(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
-    if what not in _known or _known[what][0] != seen:
-        _known[what] = seen, read()
-    return _known[what][1]
-
-
-def _grown(repository: Repository) -> tuple[int, int, int] | None:
+def grown(repository: Repository) -> tuple[int, int, int] | None:
     with suppress(OSError):
         about = (repository.path / "journal.jsonl").lstat()
         return about.st_ino, about.st_size, about.st_mtime_ns
     return None
 
 
-def _changed(path: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        about = path.stat()
-        return about.st_ino, about.st_mtime_ns
-    return None
-
-
-def _described(repository: Repository, name: str) -> dict[str, Any]:
-    backup = repository.backup(name)
-    try:
-        described = backup.describe()
-    except (OSError, ValueError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or type(error).__name__
-        described = {"id": name, "path": str(backup.path), "state": "damaged"}
-        described |= {"bytes": 0, "verified": None, "proved": None, "keep": False}
-        return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
-    if not backup.signed:  # nobody knows what its fields hold
-        words = {key: one_line(described[key] or "") for key in ("reason", "note")}
-        own = regular_files(backup.path).values()
-        size = sum(e.stat(follow_symlinks=False).st_size for e in own)
-        described |= _NOTHING | words | {"bytes": size}
-    return described
-
-
-_NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("created", "seconds", "versions")),
-    "parts": [],
-    "sizes": {},
-    "files": {},
-    "problems": [],
-    "reason": "",
-    "note": "",
-}
-
-
-def status(
+def status_of(
     site: Site, repository: Repository, settings: config.Config
 ) -> dict[str, Any]:
     """Whether the portal's data is safe, at a glance.
@@ -120,7 +55,7 @@ def status(
     whole = having(described, wanted(site, settings))
     good = [each for each in whole if each["state"] in ("verified", "proven")]
     proven = next((each for each in good if each["state"] == "proven"), None)
-    journal = _journal(repository)
+    journal = entries(repository)
     known: dict[str, Any] = {
         "site": str(settings.get("ckan.site_title") or "CKAN"),
         "count": len(described),
@@ -297,8 +232,10 @@ def restorable(repository: Repository, settings: config.Config) -> str:
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
     """What `undo` would take back: `{operation, what, source, time, until, user}`."""
-    seen = _grown(repository), site  # a page does not read megabytes each time
-    last = _kept((repository.path, "undo"), seen, lambda: last_switch(site, repository))
+    seen = grown(repository), site  # a page does not read megabytes each time
+    last = kept_lately(
+        (repository.path, "undo"), seen, lambda: last_switch(site, repository)
+    )
     if last is None:
         return None
     until = _after(last["time"], timedelta(days=days))
@@ -317,45 +254,6 @@ def _disk(path: Path) -> dict[str, int] | None:
 def _after(time: str, delta: timedelta) -> str:
     known = datetime.strptime(time, _FORM).replace(tzinfo=timezone.utc)
     return f"{known + delta:{_FORM}}"
-
-
-#: events of the journal that are worth a line on the page
-_TOLD = ("done", "failed", "asked", "refused", "cancelled")
-
-
-def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
-    """The journal's last lines that people want to read, the newest first.
-
-    `{time, what, event, of, user, address, forwarded, by, error}`; `forwarded` is what
-    a proxy, or anybody, said of where it came from.
-    """
-    journal = _journal(repository)
-    # a restore's last line does not say of what
-    sources = {e.get("operation"): e["source"] for e in journal if e.get("source")}
-    lines = []
-    for line in reversed(journal):
-        time = str(line.get("time"))
-        if line.get("event") not in _TOLD or not line.get("what"):
-            continue
-        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time):
-            continue
-        told = {
-            key: one_line(line.get(key) or "")
-            for key in (
-                "time", "what", "event", "user", "address", "forwarded", "by", "error"
-            )
-        }  # fmt: skip
-        operation = line.get("operation")
-        of = line.get("backup") or sources.get(operation) or operation or ""
-        lines.append(told | {"of": one_line(of).removeprefix("backup ")})
-        if len(lines) >= limit:
-            break
-    return lines
-
-
-def history(repository: Repository, name: str) -> list[dict[str, Any]]:
-    """The journal's lines of one backup, the newest first."""
-    return [e for e in lately(repository, 10_000) if e["of"] == name]
 
 
 def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:

@@ -9,6 +9,7 @@ import pytest
 
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.logic import status
+from ckanext.dbmanage.logic.known import backups
 from ckanext.dbmanage.portal.site import build_site
 
 
@@ -17,7 +18,7 @@ def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:
     backup.mkdir()
     (backup / "manifest.json").write_text(json.dumps({"format": 1}))
     (backup / "database.dump").symlink_to(tmp_path / "nothing")
-    (about,) = status.backups(Repository(str(tmp_path), ("a secret",)))
+    (about,) = backups(Repository(str(tmp_path), ("a secret",)))
     assert about["state"] == "foreign" and about["bytes"] < 1000
 
 
