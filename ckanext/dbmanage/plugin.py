@@ -8,16 +8,17 @@ import ckan.plugins as p
 import ckantoolkit as tk
 from ckan.lib.plugins import DefaultTranslation
 
-from . import admin, cli, downloads, helpers, middleware, views
+from . import cli
 from .logic import action, auth
 from .portal import cached_types
+from .web import admin, dump_files, dump_page, helpers, maintenance
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 @tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
 @tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
 @tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
-@tk.blanket.blueprints(lambda: [views.blueprint(), admin.admin])  # type: ignore[attr-defined]
+@tk.blanket.blueprints(lambda: [dump_page.blueprint(), admin.admin])  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
     """Commands in core's `ckan db`, the sysadmin page, maintenance, public dumps."""
 
@@ -36,6 +37,6 @@ class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
 
     def make_middleware(self, app: Any, config: Any) -> Any:
         # core wants the Flask application itself back
-        inner = middleware.MaintenanceMiddleware(app.wsgi_app, config)
-        app.wsgi_app = downloads.DownloadsMiddleware(inner, config)
+        inner = maintenance.MaintenanceMiddleware(app.wsgi_app, config)
+        app.wsgi_app = dump_files.DownloadsMiddleware(inner, config)
         return app

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ckanext.dbmanage import helpers
+from ckanext.dbmanage.web import helpers
 
 from .admin_site import SYSADMIN, TITLE, Site, hosted
 from .conftest import BIN, Portal, query, wait_until

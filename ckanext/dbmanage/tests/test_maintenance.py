@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
-from ckanext.dbmanage.middleware import MaintenanceMiddleware
+from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 
 from .conftest import Portal, Web, query, superuser, wait_until
 

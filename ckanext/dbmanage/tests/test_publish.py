@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.downloads import DownloadsMiddleware
 from ckanext.dbmanage.engine.errors import Busy
 from ckanext.dbmanage.records import published
+from ckanext.dbmanage.web.dump_files import DownloadsMiddleware
 
 from . import forked
 from .conftest import BIN, Portal, Web, end_group, query, wait_until

@@ -28,8 +28,8 @@ from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs.queue import Jobs
-from ckanext.dbmanage.middleware import MaintenanceMiddleware
 from ckanext.dbmanage.portal.site import build_site
+from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 
 ID = "20261101T030000Z"
 #: what is no JSON of ours: nested, of other types, cut off, no text

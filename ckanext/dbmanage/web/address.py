@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .portal import config
+from ..portal import config
 
 
 class Place:

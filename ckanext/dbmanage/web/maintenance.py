@@ -20,10 +20,10 @@ from typing import Any
 import redis
 from jinja2 import Environment, FileSystemLoader
 
-from .engine.redis.client import LIMIT, key_of
-from .engine.redis.maintenance import AWAY, READ_ONLY, understood
-from .place import Place
-from .portal import config
+from ..engine.redis.client import LIMIT, key_of
+from ..engine.redis.maintenance import AWAY, READ_ONLY, understood
+from ..portal import config
+from .address import Place
 
 Start = Callable[..., Any]
 

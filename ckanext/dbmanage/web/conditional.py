@@ -22,12 +22,12 @@ from werkzeug.http import parse_date, parse_etags
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
 
-from .engine.errors import Refused
-from .engine.layout import SUMS
-from .place import Place
-from .portal import config
-from .records import published
-from .records.published import Published
+from ..engine.errors import Refused
+from ..engine.layout import SUMS
+from ..portal import config
+from ..records import published
+from ..records.published import Published
+from .address import Place
 
 Start = Callable[..., Any]
 

@@ -18,20 +18,20 @@ from flask import Blueprint, Response, make_response, redirect, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.wsgi import FileWrapper
 
-from . import helpers, views
-from .downloads import finished
-from .engine.backup import downloads
-from .engine.errors import DbmanageError
-from .engine.layout import EXPORTS, PARTS
-from .engine.redis import links
-from .engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
-from .engine.repository.repository import Repository
-from .jobs.record import ACTIVE
-from .logic.call import this_site
-from .logic.known import backups
-from .logic.status import blockers, having, must_stay, wanted
-from .operations.restore import unfit
-from .portal import config
+from ..engine.backup import downloads
+from ..engine.errors import DbmanageError
+from ..engine.layout import EXPORTS, PARTS
+from ..engine.redis import links
+from ..engine.redis.arming import DELETE, DOWNLOAD, RELEASE, RESTORE, UNDO
+from ..engine.repository.repository import Repository
+from ..jobs.record import ACTIVE
+from ..logic.call import this_site
+from ..logic.known import backups
+from ..logic.status import blockers, having, must_stay, wanted
+from ..operations.restore import unfit
+from ..portal import config
+from . import dump_page, helpers
+from .dump_files import finished
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
@@ -178,7 +178,7 @@ def index() -> Any:
         | {"undo_days": config.undo_days(tk.config)},
         "parts": PARTS,
         "wanted": parts,
-        "dumps": views.published_set(),
+        "dumps": dump_page.published_set(),
     }
     return tk.render("dbmanage/admin/index.html", said)
 

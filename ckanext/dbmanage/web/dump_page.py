@@ -14,10 +14,10 @@ from babel.dates import format_datetime, format_timedelta
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
+from ..engine.errors import Refused
+from ..portal import config
+from ..records import published
 from . import helpers
-from .engine.errors import Refused
-from .portal import config
-from .records import published
 
 #: older than that, something has not run for a while
 _STALE = timedelta(days=2)
