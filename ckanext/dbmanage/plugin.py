@@ -11,14 +11,14 @@ from ckan.lib.plugins import DefaultTranslation
 from . import cli
 from .logic import action, auth
 from .portal import cached_types
-from .web import admin, dump_files, dump_page, helpers, maintenance
+from .web import dump_files, dump_page, guard, helpers, maintenance
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 @tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
 @tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
 @tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
-@tk.blanket.blueprints(lambda: [dump_page.blueprint(), admin.admin])  # type: ignore[attr-defined]
+@tk.blanket.blueprints(lambda: [dump_page.blueprint(), guard.admin])  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
     """Commands in core's `ckan db`, the sysadmin page, maintenance, public dumps."""
 

@@ -1,182 +1,21 @@
-"""The files of `/dump/` for visitors, before Flask, so that they need no database.
-
-Hands out what was published under the few names that there are, and nothing else: all
-other addresses below `/dump/` are answered 404 here, whatever is in the directory.
-Needs no application context.
-"""
+"""Conditions and ranges of a request for a file (RFC 9110)."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import IO, Any
-from xml.sax.saxutils import escape
+from typing import Any
 
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date, parse_etags
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import FileWrapper
 
-from ..engine.errors import Refused
-from ..engine.layout import SUMS
-from ..portal import config
-from ..records import published
-from ..records.published import Published
-from .address import Place
-
-Start = Callable[..., Any]
-
-_log = logging.getLogger(__name__)
-
-FEED = "feed.atom"
 #: for how long a cache may hand out a file without asking for a newer one
-_FRESH = "public, max-age=300, must-revalidate"
-_BLOCK = 1 << 18
-#: how often the list is read for one request, should a new set appear meanwhile
-_LOOKS = 3
+FRESH = "public, max-age=300, must-revalidate"
+
+
 _RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
-
-
-class DownloadsMiddleware:
-    """A WSGI application that answers for the public dumps before another one."""
-
-    def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-        self._app = app
-        try:
-            self._directory: Path | None = config.public_dir(settings)
-            self._path = config.public_path(settings)
-            self._sendfile = config.sendfile(settings)
-        except Refused as error:  # the site is served all the same
-            self._directory = None
-            _log.info("no public dumps: %s", error)
-        self._place = Place(settings)
-        self._known: tuple[Any, Published | None, bytes] | None = None
-
-    def __call__(
-        self, environ: dict[str, Any], start_response: Start
-    ) -> Iterable[bytes]:
-        if self._directory is None:
-            return self._app(environ, start_response)
-        path = self._place.path(environ)
-        if path in (self._path, f"{self._path}/") or not path.startswith(
-            f"{self._path}/"
-        ):
-            return self._app(environ, start_response)
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            response = _plain("405 Method Not Allowed", "only GET and HEAD")
-            response.headers["Allow"] = "GET, HEAD"
-        else:
-            name = path[len(self._path) + 1 :]
-            response = self._answer(self._directory, name, environ) or _plain(
-                "404 Not Found", "no such file is published here"
-            )
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response(environ, start_response)
-
-    def _answer(
-        self, directory: Path, name: str, environ: dict[str, Any]
-    ) -> Response | None:
-        """The answer for a name; None when no such file is published."""
-        if name not in (*published.NAMES, published.INDEX, SUMS, FEED):
-            return None
-        # while a new set is moved up, a file is no longer what the list of a moment ago
-        # says: the list is read anew then
-        for _ in range(_LOOKS):
-            try:
-                found, index = self._look(directory)
-                if found is None:
-                    return None
-                if name not in published.NAMES:
-                    return _text(found, index, name, environ)
-                response = self._file(directory, found, name, environ)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            except OSError as error:
-                _log.warning("%s cannot be read: %s", directory / name, error)
-                refused = _plain("503 Service Unavailable", "try again in a moment")
-                refused.headers["Retry-After"] = "5"
-                return refused
-            if response is not None:
-                return response
-            self._known = None
-        return None
-
-    def _file(
-        self,
-        directory: Path,
-        found: Published,
-        name: str,
-        environ: dict[str, Any],
-    ) -> Response | None:
-        listed = found.files.get(name)
-        opened = published.find(directory, listed) if listed else None
-        if listed is None or opened is None:
-            return None
-        place, file = opened
-        header, prefix = self._sendfile
-        # what is not moved up yet may be before the web server opens it
-        if header and place == name:
-            file.close()
-            response = Response(content_type=listed.type)
-            response.headers[header] = prefix + name
-            response.headers["Cache-Control"] = _FRESH
-            return response
-        response = Response(
-            _Body(file, listed.bytes), content_type=listed.type, direct_passthrough=True
-        )
-        response.call_on_close(file.close)
-        return finished(response, listed.sha256, listed.modified, listed.bytes, environ)
-
-    def _look(self, directory: Path) -> tuple[Published | None, bytes]:
-        """What is published, and the bytes of its list. Raises OSError."""
-        about = os.stat(directory / published.INDEX)
-        seen = (about.st_ino, about.st_mtime_ns, about.st_size)
-        known = self._known
-        if known is None or known[0] != seen:
-            self._known = known = seen, *published.read_with_bytes(directory)
-        return known[1:]
-
-
-class _Body(FileWrapper):
-    """The bytes of a file, as many as were announced.
-
-    Of a file that somebody cut short while it is read, the answer breaks off: a client
-    that was told of more bytes takes what it has for a part, and asks for the rest.
-    """
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        super().__init__(file, _BLOCK)  # type: ignore[arg-type]
-        self._size = size
-
-    def __next__(self) -> bytes:
-        left = self._size - self.file.tell()
-        if left <= 0:
-            raise StopIteration
-        block = self.file.read(min(self.buffer_size, left))
-        if not block:
-            raise OSError("a published file was cut short while it was read")
-        return block
-
-
-def _text(
-    found: Published, index: bytes, name: str, environ: dict[str, Any]
-) -> Response:
-    """What is told of the published files, under one of three names."""
-    kind, body = {
-        published.INDEX: ("application/json", index),
-        SUMS: ("text/plain; charset=utf-8", found.sums),
-        FEED: ("application/atom+xml; charset=utf-8", _feed(found)),
-    }[name]
-    response = Response(body, content_type=kind)
-    moment = found.document["published"]
-    return finished(
-        response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
-    )
 
 
 def finished(
@@ -192,13 +31,13 @@ def finished(
     moment = moment.astimezone(timezone.utc)
     response.set_etag(etag)
     response.last_modified = moment
-    response.headers["Cache-Control"] = _FRESH
+    response.headers["Cache-Control"] = FRESH
     response.headers["Accept-Ranges"] = "bytes"
     response.content_length = size
     status = _condition(environ, etag, moment)
     if status == 412:
         response.close()
-        return _plain("412 Precondition Failed", "it has changed")
+        return plain("412 Precondition Failed", "it has changed")
     if status == 304:
         response.status_code = status
         return response
@@ -257,42 +96,12 @@ def _date(text: str | None) -> datetime | None:
 
 def _unsatisfiable(response: Response, size: int) -> Response:
     response.close()
-    refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
+    refused = plain("416 Range Not Satisfiable", f"there are {size} bytes")
     refused.headers["Content-Range"] = f"bytes */{size}"
     return refused
 
 
-def _plain(status: str, text: str) -> Response:
+def plain(status: str, text: str) -> Response:
     response = Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _feed(found: Published) -> bytes:
-    """An Atom feed: an entry for each file, a new one when its content changes."""
-    address = str(found.document.get("url") or "")
-    title = str(found.document.get("title") or "")
-    parts = [
-        '<?xml version="1.0" encoding="utf-8"?>\n'
-        '<feed xmlns="http://www.w3.org/2005/Atom">'
-        f"<title>{escape(title)}</title><id>{escape(address)}</id>"
-        f"<author><name>{escape(title)}</name></author>"
-        f'<link href="{_attribute(address)}"/>'
-        f'<link rel="self" href="{_attribute(address)}{FEED}"/>'
-        f"<updated>{escape(str(found.document['published']))}</updated>"
-    ]
-    for file in found.files.values():
-        link = f"{address}{file.name}"
-        parts.append(
-            f"<entry><title>{file.name}</title><id>urn:sha256:{file.sha256}</id>"
-            f"<updated>{file.modified}</updated>"
-            f"<summary>{file.rows} {file.kind}, {file.bytes} bytes</summary>"
-            f'<link rel="alternate" href="{_attribute(link)}"/>'
-            f'<link rel="enclosure" type="{file.type}" length="{file.bytes}"'
-            f' href="{_attribute(link)}"/></entry>'
-        )
-    return "".join([*parts, "</feed>\n"]).encode()
-
-
-def _attribute(text: str) -> str:
-    return escape(text, {'"': "&quot;"})

@@ -10,15 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 from xml.sax.saxutils import escape
 
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.http import parse_date, parse_etags
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
 
@@ -28,18 +24,22 @@ from ..portal import config
 from ..records import published
 from ..records.published import Published
 from .address import Place
+from .conditional import FRESH, finished, plain
 
 Start = Callable[..., Any]
 
+
 _log = logging.getLogger(__name__)
 
+
 FEED = "feed.atom"
-#: for how long a cache may hand out a file without asking for a newer one
-_FRESH = "public, max-age=300, must-revalidate"
+
+
 _BLOCK = 1 << 18
+
+
 #: how often the list is read for one request, should a new set appear meanwhile
 _LOOKS = 3
-_RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
 class DownloadsMiddleware:
@@ -68,11 +68,11 @@ class DownloadsMiddleware:
         ):
             return self._app(environ, start_response)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            response = _plain("405 Method Not Allowed", "only GET and HEAD")
+            response = plain("405 Method Not Allowed", "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"
         else:
             name = path[len(self._path) + 1 :]
-            response = self._answer(self._directory, name, environ) or _plain(
+            response = self._answer(self._directory, name, environ) or plain(
                 "404 Not Found", "no such file is published here"
             )
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -98,7 +98,7 @@ class DownloadsMiddleware:
                 return None
             except OSError as error:
                 _log.warning("%s cannot be read: %s", directory / name, error)
-                refused = _plain("503 Service Unavailable", "try again in a moment")
+                refused = plain("503 Service Unavailable", "try again in a moment")
                 refused.headers["Retry-After"] = "5"
                 return refused
             if response is not None:
@@ -124,7 +124,7 @@ class DownloadsMiddleware:
             file.close()
             response = Response(content_type=listed.type)
             response.headers[header] = prefix + name
-            response.headers["Cache-Control"] = _FRESH
+            response.headers["Cache-Control"] = FRESH
             return response
         response = Response(
             _Body(file, listed.bytes), content_type=listed.type, direct_passthrough=True
@@ -177,95 +177,6 @@ def _text(
     return finished(
         response, hashlib.sha256(body).hexdigest(), moment, len(body), environ
     )
-
-
-def finished(
-    response: Response, sum: str, modified: str, size: int, environ: dict[str, Any]
-) -> Response:
-    """A response with its headers, as the request's conditions and range want it.
-
-    In the order of RFC 9110, section 13.2.2. A condition that is none, like a date that
-    nobody can read, is as if it were not there.
-    """
-    etag = sum[:32]
-    moment = datetime.fromisoformat(modified.replace("Z", "+00:00"))
-    moment = moment.astimezone(timezone.utc)
-    response.set_etag(etag)
-    response.last_modified = moment
-    response.headers["Cache-Control"] = _FRESH
-    response.headers["Accept-Ranges"] = "bytes"
-    response.content_length = size
-    status = _condition(environ, etag, moment)
-    if status == 412:
-        response.close()
-        return _plain("412 Precondition Failed", "it has changed")
-    if status == 304:
-        response.status_code = status
-        return response
-    asked = _asked_range(environ, etag, moment)
-    if not asked:
-        return response
-    if asked == "bytes=-0":
-        return _unsatisfiable(response, size)
-    if asked.startswith("bytes=-") and int(asked[7:]) > size:
-        asked = "bytes=0-"  # its last N bytes are all of it
-    ranged = {"REQUEST_METHOD": "GET", "HTTP_RANGE": asked}
-    try:
-        response.make_conditional(ranged, accept_ranges=True, complete_length=size)
-    except RequestedRangeNotSatisfiable:
-        return _unsatisfiable(response, size)
-    response.headers.pop("Date", None)  # servers give one of their own
-    return response
-
-
-def _condition(environ: Mapping[str, Any], etag: str, moment: datetime) -> int:
-    """The status that the request's conditions lead to, 200 when they let it pass."""
-    required = parse_etags(environ.get("HTTP_IF_MATCH"))
-    if required:
-        if not required.contains(etag):
-            return 412
-    elif (before := _date(environ.get("HTTP_IF_UNMODIFIED_SINCE"))) and moment > before:
-        return 412
-    known = parse_etags(environ.get("HTTP_IF_NONE_MATCH"))
-    if known:
-        return 304 if known.contains_weak(etag) else 200
-    since = _date(environ.get("HTTP_IF_MODIFIED_SINCE"))
-    return 304 if since and moment <= since else 200
-
-
-def _asked_range(environ: Mapping[str, Any], etag: str, moment: datetime) -> str:
-    """The range that is to be answered as one; nothing when the whole file is."""
-    asked = environ.get("HTTP_RANGE", "").strip()
-    # a range that is none, or more than one, is not answered as a range (RFC 9110)
-    if environ["REQUEST_METHOD"] != "GET" or not _RANGE.fullmatch(asked):
-        return ""
-    condition = environ.get("HTTP_IF_RANGE", "").strip()
-    if condition.startswith(('"', "W/")):
-        same = condition == f'"{etag}"'  # a weak one is never the same bytes
-    else:
-        same = not condition or _date(condition) == moment
-    return asked if same else ""
-
-
-def _date(text: str | None) -> datetime | None:
-    """A date of HTTP; None when there is none, or it is none."""
-    try:
-        return parse_date(text)
-    except OverflowError:  # of numbers that no date has
-        return None
-
-
-def _unsatisfiable(response: Response, size: int) -> Response:
-    response.close()
-    refused = _plain("416 Range Not Satisfiable", f"there are {size} bytes")
-    refused.headers["Content-Range"] = f"bytes */{size}"
-    return refused
-
-
-def _plain(status: str, text: str) -> Response:
-    response = Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 def _feed(found: Published) -> bytes:

@@ -172,13 +172,13 @@ def _sent(
 
 @cache
 def _templates() -> Environment:
-    directory = Path(__file__).parent / "templates" / "dbmanage"
+    directory = Path(__file__).parent.parent / "templates" / "dbmanage"
     return Environment(loader=FileSystemLoader(directory), autoescape=True)
 
 
 @cache
 def _all_texts() -> dict[str, dict[str, str]]:
-    directory = Path(__file__).parent / "templates" / "dbmanage"
+    directory = Path(__file__).parent.parent / "templates" / "dbmanage"
     return json.loads((directory / "maintenance.json").read_text("utf-8"))
 
 
