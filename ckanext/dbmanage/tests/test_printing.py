@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 import ckanext.dbmanage
 from ckanext.dbmanage import cli
+from ckanext.dbmanage.cli.output import Talk, echo
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.jobs.worker import Log
-from ckanext.dbmanage.talk import Talk, echo
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 #: what clears a screen, goes back on a line, turns the reading, and is no text at all

@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .doctor.mend import mend
-from .engine import errors, signals
-from .engine.printable import one_line, sentence
-from .operations import retain
-from .operations.backup import backup as backup_
-from .operations.backup import incomplete
-from .operations.backup import verify as verify_
-from .operations.clean import clean
-from .operations.context import Portal, open_site
-from .operations.restore import preview as preview_
-from .operations.restore import previewed
-from .operations.restore import restore as restore_
-from .operations.restore import undo as undo_
-from .operations.upgrade import upgrade
-from .portal.uploads import named_uploads
-from .talk import Talk, echo, size
+from ..doctor.mend import mend
+from ..engine import errors, signals
+from ..engine.printable import one_line, sentence
+from ..operations import retain
+from ..operations.backup import backup as backup_
+from ..operations.backup import incomplete
+from ..operations.backup import verify as verify_
+from ..operations.clean import clean
+from ..operations.context import Portal, open_site
+from ..operations.restore import preview as preview_
+from ..operations.restore import previewed
+from ..operations.restore import restore as restore_
+from ..operations.restore import undo as undo_
+from ..operations.upgrade import upgrade
+from ..portal.uploads import named_uploads
+from .output import Talk, echo, size
 
 if TYPE_CHECKING:
-    from .engine.repository.backup import Backup
-    from .engine.repository.repository import Repository
-    from .engine.restore.source import Source
-    from .engine.site import Site
+    from ..engine.repository.backup import Backup
+    from ..engine.repository.repository import Repository
+    from ..engine.restore.source import Source
+    from ..engine.site import Site
 
 _PARTS = ("database", "datastore", "files")
 
@@ -49,7 +49,7 @@ class Command(click.Command):
         from psycopg2 import Error as DatabaseError
         from sqlalchemy.exc import SQLAlchemyError
 
-        from .engine.errors import DbmanageError
+        from ..engine.errors import DbmanageError
 
         try:
             with signals.ended_by_signals():
@@ -186,11 +186,11 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
-    from .engine.disk import whole
-    from .engine.errors import Untrusted
-    from .engine.layout import UNSIGNED
-    from .engine.uploads import objects
-    from .engine.uploads.listing import of
+    from ..engine.disk import whole
+    from ..engine.errors import Untrusted
+    from ..engine.layout import UNSIGNED
+    from ..engine.uploads import objects
+    from ..engine.uploads.listing import of
 
     if not found.signed:
         raise Untrusted(
@@ -335,7 +335,7 @@ def verify(
 
 
 def _verdict(problems: list[str], prove: bool) -> str:
-    from .engine.layout import UNSIGNED
+    from ..engine.layout import UNSIGNED
 
     if prove:
         return "not proven" if problems else "proven"
@@ -432,7 +432,7 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     talk = Talk(quiet)
 
     def agree(site: Site, repository: Repository, _: Source | None) -> None:
-        from .engine.restore.history import last_switch
+        from ..engine.restore.history import last_switch
 
         last = last_switch(site, repository) or {}
         known = "{what} of {time} ({source})".format_map(last) if last else "restore"
@@ -461,7 +461,7 @@ def _compared(rows: list[dict[str, Any]]) -> str:
 @click.pass_context
 def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
     """Write one database to FILE (- is stdout) as pg_restore reads it."""
-    from .engine.backup import dump as engine
+    from ..engine.backup import dump as engine
 
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
@@ -514,13 +514,13 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     Then what no backup names any more, and what a restore replaced and `undo` would
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
-    from .engine.postgres.locks import live_lock
-    from .engine.repository import retention
-    from .engine.repository.prune import prune_backups, unnamed_objects
-    from .engine.restore import history
-    from .engine.restore.recover import recover
-    from .engine.restore.scratch import drop_replaced
-    from .portal import config
+    from ..engine.postgres.locks import live_lock
+    from ..engine.repository import retention
+    from ..engine.repository.prune import prune_backups, unnamed_objects
+    from ..engine.restore import history
+    from ..engine.restore.recover import recover
+    from ..engine.restore.scratch import drop_replaced
+    from ..portal import config
 
     talk = Talk(quiet or as_json)
     site, repository = _open(ctx, talk)
@@ -597,7 +597,7 @@ def maintenance(
     ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
 ) -> None:
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
-    from .engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
+    from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 
     site, repository = _open(ctx, Talk(quiet=as_json), writes=what != "status")
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
@@ -647,10 +647,10 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     one file of it, which may be all.tar. With undo in place of an ID it may take the
     last restore back. What was armed before is armed no more.
     """
-    from .engine.clock import who
-    from .engine.errors import Refused
-    from .engine.redis.arming import UNDO, Arming
-    from .portal import config
+    from ..engine.clock import who
+    from ..engine.errors import Refused
+    from ..engine.redis.arming import UNDO, Arming
+    from ..portal import config
 
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
@@ -684,13 +684,13 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from .doctor import portal_checks
-    from .doctor.checks import examine
-    from .doctor.finding import HINT, PROBLEM, Finding
-    from .engine.errors import DbmanageError
-    from .engine.repository.repository import Repository
-    from .portal.site import build_site
-    from .portal.uploads import upload_bases
+    from ..doctor import portal_checks
+    from ..doctor.checks import examine
+    from ..doctor.finding import HINT, PROBLEM, Finding
+    from ..engine.errors import DbmanageError
+    from ..engine.repository.repository import Repository
+    from ..portal.site import build_site
+    from ..portal.uploads import upload_bases
 
     talk = Talk(quiet=as_json or nagios)
     settings = settings_of(ctx)
@@ -749,11 +749,11 @@ def extend_core() -> list[click.Command]:
     """
     from ckan.cli import db as core
 
-    from . import catalogue
-    from .portal import isolated
+    from ..portal import isolated
+    from . import records
 
     isolated.allow_percent()
-    for command in (*COMMANDS, *of_core(), *catalogue.COMMANDS):
+    for command in (*COMMANDS, *of_core(), *records.COMMANDS):
         core.db.add_command(command)
     return []
 
@@ -800,9 +800,9 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
         quiet: bool,
         **options: Any,
     ) -> None:
-        from .engine.errors import Refused
-        from .portal.migrate import Report
-        from .portal.plan import Plan, Wanted
+        from ..engine.errors import Refused
+        from ..portal.migrate import Report
+        from ..portal.plan import Plan, Wanted
 
         if rehearse and in_place:
             raise click.UsageError("--rehearse and --in-place are two ways: give one")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli import Command, settings_of
-from .talk import Talk
+from . import Command, settings_of
+from .output import Talk
 
 if TYPE_CHECKING:
-    from .records.export import Exported
+    from ..records.export import Exported
 
 _jobs = click.option(
     "--jobs",
@@ -75,10 +75,10 @@ def export(
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
-    from .portal import config
-    from .portal.served import refuse_public
-    from .records.export import Export
-    from .records.kinds import Wanted
+    from ..portal import config
+    from ..portal.served import refuse_public
+    from ..records.export import Export
+    from ..records.kinds import Wanted
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -150,7 +150,7 @@ def complain(exported: Mapping[str, Exported], talk: Talk) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path | None, private: bool) -> Iterator[Callable[[bytes], Any]]:
-    from .records.jsonl import new_file
+    from ..records.jsonl import new_file
 
     if path is None:
         try:
@@ -178,10 +178,10 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     For a timer. Everything appears at once or not at all; a file whose content did not
     change stays as it is.
     """
-    from .operations import publish as engine
-    from .operations.context import refuse_root
-    from .portal import config
-    from .portal.site import build_site
+    from ..operations import publish as engine
+    from ..operations.context import refuse_root
+    from ..portal import config
+    from ..portal.site import build_site
 
     talk, settings = Talk(quiet), settings_of(ctx)
     refuse_root(build_site(settings, stored=False))
@@ -228,12 +228,12 @@ def reindex(
     indexed is named, the others are indexed all the same. --deep finds what a time does
     not show, like an organization's new title; not a change of who may see a dataset.
     """
-    from .engine.errors import Refused
-    from .engine.repository.repository import Repository
-    from .operations.context import refuse_root
-    from .portal import config
-    from .portal.site import build_site
-    from .records.reindex import reindex_all, reindex_changed
+    from ..engine.errors import Refused
+    from ..engine.repository.repository import Repository
+    from ..operations.context import refuse_root
+    from ..portal import config
+    from ..portal.site import build_site
+    from ..records.reindex import reindex_all, reindex_changed
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from .engine import printable
-from .engine.printable import one_line
+from ..engine import printable
+from ..engine.printable import one_line
 
 
 def echo(text: object, err: bool = False) -> None:
