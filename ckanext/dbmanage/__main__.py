@@ -13,6 +13,7 @@ import click
 from ckan.cli import db as core
 
 from . import cli
+from .cli.upgrade import upgrading
 
 
 @click.group(help=__doc__)
@@ -38,7 +39,7 @@ def main(ctx: click.Context, ini: str | None) -> None:
     ctx.obj = SimpleNamespace(config=settings)
 
 
-for command in (*cli.COMMANDS, cli.upgrading(core.upgrade, bare=True)):
+for command in (*cli.COMMANDS, upgrading(core.upgrade, bare=True)):
     main.add_command(command)
 
 if __name__ == "__main__":

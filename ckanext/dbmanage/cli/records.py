@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import Command, settings_of
+from .base import Command, settings_of
 from .output import Talk
 
 if TYPE_CHECKING:

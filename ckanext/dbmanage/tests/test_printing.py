@@ -14,8 +14,10 @@ import redis
 from click.testing import CliRunner
 
 import ckanext.dbmanage
-from ckanext.dbmanage import cli
+from ckanext.dbmanage.cli.backups import backups
+from ckanext.dbmanage.cli.base import Command
 from ckanext.dbmanage.cli.output import Talk, echo
+from ckanext.dbmanage.cli.site import doctor
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -72,7 +74,7 @@ def _failing(error: Exception) -> click.Command:
     def run() -> None:
         raise error
 
-    return cli.Command("fails", callback=run)
+    return Command("fails", callback=run)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_notes_problems_and_findings_of_a_backup(tmp_path: Path) -> None:
     repository.find(place.name).remember(verified={"time": "x", "problems": [HOSTILE]})
     for arguments in ([], [place.name]):
         done = CliRunner().invoke(
-            cli.backups, arguments, obj=type("O", (), {"config": settings})()
+            backups, arguments, obj=type("O", (), {"config": settings})()
         )
         assert done.exit_code == 0, (done.output, done.exception)
         lines = done.output.split("\n")
@@ -123,7 +125,7 @@ def test_notes_problems_and_findings_of_a_backup(tmp_path: Path) -> None:
         assert not [line for line in lines if line.startswith("OK")]
         assert "all is well" in done.output
     done = CliRunner().invoke(
-        cli.backups, ["--json"], obj=type("O", (), {"config": settings})()
+        backups, ["--json"], obj=type("O", (), {"config": settings})()
     )
     assert json.loads(done.output)[0]["note"] == HOSTILE and "\x1b" not in done.output
 
@@ -136,9 +138,7 @@ def test_a_finding_is_one_line(tmp_path: Path, form: list[str]) -> None:
         "sqlalchemy.url": "postgresql://a@127.0.0.1:9/b",
         "ckanext.dbmanage.repository": served,
     }  # fmt: skip
-    done = CliRunner().invoke(
-        cli.doctor, form, obj=type("O", (), {"config": settings})()
-    )
+    done = CliRunner().invoke(doctor, form, obj=type("O", (), {"config": settings})())
     assert done.exit_code == (2 if form else 1), (done.output, done.exception)
     (line, end) = done.output.split("\n")
     assert line.isprintable() and "all is well" in line and not end
