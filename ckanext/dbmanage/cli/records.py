@@ -76,7 +76,7 @@ def export(
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
     from ..portal import config
-    from ..portal.served import refuse_public
+    from ..portal.directories import refuse_public
     from ..records.export import Export
     from ..records.kinds import Wanted
 
@@ -181,6 +181,7 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     from ..operations import publish as engine
     from ..operations.context import refuse_root
     from ..portal import config
+    from ..portal.directories import public_dir
     from ..portal.site import build_site
 
     talk, settings = Talk(quiet), settings_of(ctx)
@@ -200,7 +201,7 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     )
     new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
     talk.say(
-        f"published {rows} in {config.public_dir(settings)} in "
+        f"published {rows} in {public_dir(settings)} in "
         f"{time.monotonic() - begun:.1f} s; {new}"
     )
     for each in done.values():

@@ -19,7 +19,7 @@ from ..engine.postgres.tables import unreadable
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository import backup
 from ..engine.repository.repository import Repository
-from ..engine.restore import faithful
+from ..engine.restore.faithful import open_public
 from ..engine.restore.history import half_way
 from ..engine.restore.preflight import may_create
 from ..engine.site import Site
@@ -60,7 +60,7 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             may_create(connection, database)
-        if open_ := faithful.open_public(site, database):
+        if open_ := open_public(site, database):
             yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
     for database in site.databases.values():

@@ -11,7 +11,6 @@ from typing import Any
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
 from ..engine.repository.repository import Repository
-from .status import grown
 
 #: by repository and part of it: what it looked like, and what was read of it then
 _known: dict[tuple[Path, str], tuple[Any, Any]] = {}
@@ -115,3 +114,10 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
 def history(repository: Repository, name: str) -> list[dict[str, Any]]:
     """The journal's lines of one backup, the newest first."""
     return [e for e in lately(repository, 10_000) if e["of"] == name]
+
+
+def grown(repository: Repository) -> tuple[int, int, int] | None:
+    with suppress(OSError):
+        about = (repository.path / "journal.jsonl").lstat()
+        return about.st_ino, about.st_size, about.st_mtime_ns
+    return None

@@ -24,7 +24,7 @@ from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
 from ..operations import retain
 from ..operations.restore import unfit
 from ..portal import config
-from .known import backups, entries, kept_lately
+from .known import backups, entries, grown, kept_lately
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
@@ -34,13 +34,6 @@ _PROVEN = timedelta(days=31)
 
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-
-
-def grown(repository: Repository) -> tuple[int, int, int] | None:
-    with suppress(OSError):
-        about = (repository.path / "journal.jsonl").lstat()
-        return about.st_ino, about.st_size, about.st_mtime_ns
-    return None
 
 
 def status_of(

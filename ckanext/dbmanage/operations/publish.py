@@ -20,6 +20,7 @@ from ..engine.errors import DbmanageError, Refused
 from ..engine.report import Progress
 from ..engine.signature import Written
 from ..portal import config
+from ..portal.directories import public_dir
 from ..records import published
 from ..records.export import Export, Exported
 from ..records.jsonl import compressed
@@ -66,7 +67,7 @@ def publish(
     Refused when visitors may not read the site, Incomplete, Busy, and OSError.
     """
     _refuse_a_closed_site(app, settings)
-    directory = config.public_dir(settings)
+    directory = public_dir(settings)
     done, files = {}, []
     with (
         published.writing(directory) as upcoming,

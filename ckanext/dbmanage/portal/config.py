@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import URL, make_url
@@ -14,52 +12,11 @@ from sqlalchemy.exc import ArgumentError
 from ..engine.errors import Refused
 from ..engine.layout import PARTS
 from ..engine.postgres.database import Database
-from .served import serving
 
 Config = Mapping[str, Any]
 
 
 PREFIX = "ckanext.dbmanage."
-
-
-def repository(config: Config) -> str:
-    """The directory of the backups. Raises Refused when visitors could read it."""
-    path = text_of(config, PREFIX + "repository")
-    storage = text_of(config, "ckan.storage_path")
-    if not path:
-        if not storage:
-            raise Refused(
-                "no place for backups: set ckanext.dbmanage.repository (or "
-                "ckan.storage_path, then they go to dbmanage/backups below it)"
-            )
-        path = os.path.join(storage, "dbmanage", "backups")
-    real = Path(path).expanduser().resolve()
-    if found := serving(config, real):
-        option, served = found
-        raise Refused(
-            f"the repository {path} is inside {served}, which CKAN serves to "
-            f"visitors ({option}): set ckanext.dbmanage.repository to another place"
-        )
-    return str(real)
-
-
-def public_dir(config: Config) -> Path:
-    """The directory of the published dumps. Raises Refused."""
-    path = text_of(config, PREFIX + "public_dir")
-    storage = text_of(config, "ckan.storage_path")
-    if not path and not storage:
-        raise Refused(
-            "no place for the public dumps: set ckanext.dbmanage.public_dir (or "
-            "ckan.storage_path, then they go to dbmanage/public below it)"
-        )
-    path = path or os.path.join(storage, "dbmanage", "public")
-    return Path(path).expanduser().resolve()
-
-
-def has_public_dir(config: Config) -> str:
-    return text_of(config, PREFIX + "public_dir") or text_of(
-        config, "ckan.storage_path"
-    )
 
 
 def public_path(config: Config) -> str:
@@ -86,29 +43,6 @@ def public_licence(config: Config) -> str:
 def public_contact(config: Config) -> str:
     """Whom to ask about the public dumps: an e-mail address or a URL, or empty."""
     return text_of(config, PREFIX + "public_contact")
-
-
-def sendfile(config: Config, backups: bool = False) -> tuple[str, str]:
-    """The header by which a web server in front sends files, and what goes before
-    their name in it: of public dumps, or of downloads from the repository.
-
-    Empty what CKAN sends itself. Raises Refused.
-    """
-    words = text_of(config, PREFIX + "sendfile").split()
-    if not words:
-        return "", ""
-    header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
-    internal = 1 <= len(inside) <= 2 and all(word.startswith("/") for word in inside)
-    if header == "x-accel-redirect" and internal:
-        if not backups:
-            return "X-Accel-Redirect", inside[0]
-        return ("X-Accel-Redirect", inside[1]) if len(inside) == 2 else ("", "")
-    if header == "x-sendfile" and not inside:
-        return "X-Sendfile", f"{repository(config) if backups else public_dir(config)}/"
-    raise Refused(
-        "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "
-        "/internal-dumps [/internal-backups]`"
-    )
 
 
 def parts(config: Config) -> tuple[str, ...]:

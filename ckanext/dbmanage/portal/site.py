@@ -11,17 +11,15 @@ from ..engine.site import Site
 from .config import (
     Config,
     databases,
-    has_public_dir,
     jobs,
     pg_bin,
     plugins,
-    public_dir,
     redis_url,
-    repository,
     scratch_templates,
     secrets,
     text_of,
 )
+from .directories import has_public_dir, public_dir, repository_directory
 from .uploads import uploads
 
 
@@ -49,7 +47,7 @@ def build_site(
     return Site(
         id=text_of(config, "ckan.site_id") or "default",
         url=text_of(config, "ckan.site_url"),
-        repository=repository(config) if stored else "",
+        repository=repository_directory(config) if stored else "",
         databases=databases(config),
         secrets=known,
         token_secret=token,

@@ -15,12 +15,13 @@ import pytest
 import zstandard
 
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
-from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
-from ckanext.dbmanage.engine.archive.unpack import limit, read_to_end, unpack
+from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of, limit
+from ckanext.dbmanage.engine.archive.unpack import read_to_end, unpack
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.postgres.database import query as query_
-from ckanext.dbmanage.engine.restore import faithful, preview
+from ckanext.dbmanage.engine.restore import preview
 from ckanext.dbmanage.engine.restore.copies import choose
+from ckanext.dbmanage.engine.restore.faithful import left_out, plan
 from ckanext.dbmanage.records.kinds import KINDS
 
 from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
@@ -67,9 +68,7 @@ def load(file: Path, name: str, scan: bool = True) -> None:
         tools = contents.tools(file, connection, str(PG_BIN))
         listed = file.with_suffix(".list")
         role = connection.info.user
-        left = faithful.left_out(
-            faithful.plan(found, connection, role), found, connection
-        )
+        left = left_out(plan(found, connection, role), found, connection)
         chosen = choose(found, connection, left)
         connection.rollback()
         listed.write_text("\n".join(chosen) + "\n")

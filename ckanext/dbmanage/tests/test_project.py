@@ -17,6 +17,11 @@ import ckanext.dbmanage
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.cli.records import COMMANDS
 from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.directories import (
+    public_dir,
+    repository_directory,
+    sendfile,
+)
 
 from .conftest import READER, Portal, query
 
@@ -123,7 +128,7 @@ def test_the_plugin_is_short() -> None:
 def test_option_defaults() -> None:
     """If you change this test, add an entry to the changelog."""
     storage = {"ckan.storage_path": "/var/lib/ckan"}
-    assert config.repository(storage) == "/var/lib/ckan/dbmanage/backups"
+    assert repository_directory(storage) == "/var/lib/ckan/dbmanage/backups"
     assert config.parts({}) == ()
     assert config.jobs({}) == 2
     assert config.pg_bin({}) == ""
@@ -133,10 +138,10 @@ def test_option_defaults() -> None:
     assert config.retention({}) == {
         "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
     }  # fmt: skip
-    assert config.public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
+    assert public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
     assert config.public_path({}) == "/dump"
     assert config.public_licence({}) == config.public_contact({}) == ""
-    assert config.sendfile({}) == config.sendfile({}, backups=True) == ("", "")
+    assert sendfile({}) == sendfile({}, backups=True) == ("", "")
     assert config.web_restore({}) == "armed"
     assert "/api/action/status_show" in config.health_paths({})
 

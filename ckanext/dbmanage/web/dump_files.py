@@ -21,6 +21,7 @@ from werkzeug.wsgi import FileWrapper
 from ..engine.errors import Refused
 from ..engine.layout import SUMS
 from ..portal import config
+from ..portal.directories import public_dir, sendfile
 from ..records import published
 from ..records.published import Published
 from .address import Place
@@ -48,9 +49,9 @@ class DownloadsMiddleware:
     def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
         self._app = app
         try:
-            self._directory: Path | None = config.public_dir(settings)
+            self._directory: Path | None = public_dir(settings)
             self._path = config.public_path(settings)
-            self._sendfile = config.sendfile(settings)
+            self._sendfile = sendfile(settings)
         except Refused as error:  # the site is served all the same
             self._directory = None
             _log.info("no public dumps: %s", error)

@@ -16,6 +16,7 @@ from flask import Blueprint, redirect
 
 from ..engine.errors import Refused
 from ..portal import config
+from ..portal.directories import public_dir
 from ..records import published
 from . import helpers
 
@@ -56,7 +57,7 @@ def dumps() -> str:
 def published_set() -> dict[str, Any] | None:
     """The published set as the page says it; None when nothing (valid) is."""
     try:
-        found = published.read(config.public_dir(tk.config))
+        found = published.read(public_dir(tk.config))
     except (OSError, Refused):
         return None
     return _said(found) if found else None

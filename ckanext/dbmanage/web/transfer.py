@@ -16,7 +16,7 @@ from ..engine.layout import EXPORTS
 from ..engine.redis import links
 from ..engine.redis.arming import DOWNLOAD
 from ..logic.call import this_site
-from ..portal import config
+from ..portal.directories import sendfile
 from .admin import opened, repository_of_site, tried
 from .conditional import finished
 from .guard import admin, look
@@ -61,7 +61,7 @@ def file(token: str, name: str) -> Any:
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
     size = opened.size if not place else _length(opened)
-    header, inside = config.sendfile(tk.config, backups=True)
+    header, inside = sendfile(tk.config, backups=True)
     if place and header:
         opened.close()
         response = Response()

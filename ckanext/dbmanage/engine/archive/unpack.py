@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -18,56 +17,10 @@ from ..errors import Damaged, Refused
 from ..opened import open_plain
 from ..postgres.programs import Tools, finish, reading_tools, running
 from ..report import Progress
-from .contents import AT_LEAST, CHUNK, MAGIC, TIMES
+from .contents import CHUNK, MAGIC, unpacked
 
 #: room on the disk that is left to others, and how often it is looked at
 _ROOM, _LOOK_EVERY = 1 << 30, 32 << 20
-
-
-#: of one text in the table of contents; a view of a million characters is none of ours
-MAX_TEXT = 64 << 20
-
-
-def limit(packed: int) -> int:
-    """How many bytes may come out of `packed` ones that nobody vouches for."""
-    return AT_LEAST + packed * TIMES
-
-
-def unpacked(file: Any, name: str, most: int = 0) -> Any:
-    """The archive inside a file, to `read(size)`: decompressed when it ends in `.zst`.
-
-    In bounded steps: a small file may unpack to very much. With `most` no more bytes
-    than that are read: then Refused is raised.
-    """
-    if not name.endswith(".zst"):
-        return file
-    stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
-    return Bounded(stream, name, most) if most else stream
-
-
-class Bounded:
-    """A stream that ends with Refused when more than `most` bytes come out of it."""
-
-    def __init__(self, stream: Any, name: str, most: int) -> None:
-        self._stream, self._name, self._left = stream, name, most
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, none at the end."""
-        return self._counted(self._stream.read(size))
-
-    def readline(self, size: int) -> bytes:
-        """A line, or the first `size` bytes of it."""
-        return self._counted(self._stream.readline(size))
-
-    def _counted(self, chunk: bytes) -> bytes:
-        self._left -= len(chunk)
-        if self._left < 0:
-            raise Refused(
-                f"{self._name} grows to more than {TIMES} times its size when it is "
-                "unpacked, and carries no signature of this site: if you know what it "
-                f"is, unpack it yourself (`zstd -d {shlex.quote(self._name)}`)"
-            )
-        return chunk
 
 
 @contextmanager

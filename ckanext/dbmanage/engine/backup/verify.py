@@ -11,8 +11,8 @@ from pathlib import Path
 import zstandard
 
 from .. import layout
-from ..archive.contents import read_contents
-from ..archive.unpack import limit, read_to_end
+from ..archive.contents import limit, read_contents
+from ..archive.unpack import read_to_end
 from ..clock import now
 from ..disk import is_regular, regular_files
 from ..errors import DbmanageError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ from ..postgres.database import (
 )
 from ..postgres.programs import dump_tools, finish, running
 from ..report import Warn
-from .faithful import ABOUT, Plan, some
+from .faithful import ABOUT, Plan, by_superuser, shown_sql, some
 from .rights import tell_owners, tell_rights, wanted_owners, wanted_rights
 
 #: what the server says of a thing that is not there
@@ -107,29 +106,8 @@ def _make_left(
         named = ", ".join(str(entry) for entry in left if entry.kind not in ABOUT)
         warn(
             f"left out, for only a superuser can make it: {named or some(left)}. "
-            + by_superuser(map(_shown_sql, left), live, signed)
+            + by_superuser(map(shown_sql, left), live, signed)
         )
-
-
-def by_superuser(sql: Iterable[str], live: str, signed: bool) -> str:
-    """The sentence that tells a superuser's SQL: of a signed archive alone.
-
-    Whoever made another would have written what a superuser is asked to run.
-    """
-    if not signed:
-        return (
-            "`pg_restore -s -f -` of the archive shows its SQL, to be read before a "
-            "superuser runs it"
-        )
-    shown = "\n".join(sql)
-    return f"A superuser runs in the database {live!r} after the restore:\n{shown}"
-
-
-def _shown_sql(entry: Entry) -> str:
-    text = entry.statement.strip()
-    if entry.kind in ("SUBSCRIPTION", "USER MAPPING"):  # a password may be in there
-        text = re.sub(r"'(?:[^']|'')*'", "'***'", text)
-    return text
 
 
 def _try(connection: Connection, statements: Iterable[str]) -> bool:

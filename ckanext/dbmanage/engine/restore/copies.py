@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 from ..archive import contents, extensions, feeding, lint
-from ..archive.contents import Contents, Entry, contents_of
-from ..archive.unpack import limit, unpack
+from ..archive.contents import Contents, Entry, contents_of, limit
+from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
 from ..postgres.database import Connection, Database, closing, query, unlimited
 from ..postgres.programs import finish, running
@@ -18,8 +18,8 @@ from ..repository.repository import Repository
 from ..site import Site
 from . import faithful
 from .completed import complete
+from .faithful import left_out, refuse_lost_rows
 from .preflight import outdated
-from .restore import WORDS
 from .scratch import Scratch, scratch_databases
 from .source import Source
 
@@ -126,8 +126,8 @@ def _load(
             if not source.signed:  # once more: this is what is loaded
                 lint.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)
-            faithful.refuse_lost_rows(plan, source.name)
-            left = faithful.left_out(plan, found, connection)
+            refuse_lost_rows(plan, source.name)
+            left = left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
             chosen = choose(found, connection, left)
             settings = f"{_settings(connection)} {unlimited(connection)}"
@@ -210,3 +210,7 @@ def _compare_rows(source: Source, part: str, copy: Database) -> None:
     ]
     if wrong:
         raise Damaged(f"the copy restored from {source.name} ({part})", wrong)
+
+
+#: of what pg_restore says though it succeeds
+WORDS = 2000

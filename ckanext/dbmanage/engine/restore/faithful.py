@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 
 from ..archive import extensions, rights
 from ..archive.contents import Contents, Entry
-from ..archive.rights import role_sql
+from ..archive.rights import Right, role_sql
 from ..errors import Refused
 from ..postgres.database import Connection, Database, closing, query, server_major
 from ..site import Site
-from .rights import public_rights
 
 #: kinds that only a superuser makes
 _SUPERUSERS = (
@@ -333,3 +332,33 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
         )
 
     return {*plan.left, *(entry.id for entry in found.entries if fails(entry))}
+
+
+def by_superuser(sql: Iterable[str], live: str, signed: bool) -> str:
+    """The sentence that tells a superuser's SQL: of a signed archive alone.
+
+    Whoever made another would have written what a superuser is asked to run.
+    """
+    if not signed:
+        return (
+            "`pg_restore -s -f -` of the archive shows its SQL, to be read before a "
+            "superuser runs it"
+        )
+    shown = "\n".join(sql)
+    return f"A superuser runs in the database {live!r} after the restore:\n{shown}"
+
+
+def shown_sql(entry: Entry) -> str:
+    text = entry.statement.strip()
+    if entry.kind in ("SUBSCRIPTION", "USER MAPPING"):  # a password may be in there
+        text = re.sub(r"'(?:[^']|'')*'", "'***'", text)
+    return text
+
+
+def public_rights(given: Iterable[Right], of: Contents, plan: Plan) -> list[Right]:
+    owners = {plan.role, plan.own, "postgres", "pg_database_owner", *plan.superusers}
+    return rights.in_schema_public(given, is_old(of), owners)
+
+
+def is_old(of: Contents) -> bool:
+    return int(re.match(r"\d*", of.program)[0] or 0) <= OPEN_UNTIL  # type: ignore[index]

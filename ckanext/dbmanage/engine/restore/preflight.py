@@ -16,9 +16,10 @@ from ..postgres import sessions
 from ..postgres.database import Connection, Database, closing, query, quoted
 from ..repository.repository import Repository
 from ..site import Site
-from ..uploads.folders import folders_of, links_replaced
-from ..uploads.staging import room
+from ..uploads.folders import folders_of
+from ..uploads.staging import links_replaced, room
 from . import faithful
+from .faithful import refuse_lost_rows, refuse_open_public, renamed
 from .source import Source
 
 #: links that are told by name
@@ -52,8 +53,8 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
             if not source.signed:
                 lint.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
-            faithful.refuse_lost_rows(plan, source.name)
-            faithful.refuse_open_public(site, part, plan, held, connection)
+            refuse_lost_rows(plan, source.name)
+            refuse_open_public(site, part, plan, held, connection)
         extensions.refuse_lacking(site, part, held, source.name)
     migrations = source.migrations("database") if "database" in source.archives else {}
     if migrations is not None and "database" in source.archives:
@@ -83,7 +84,7 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
     for part, path in source.archives.items():
         role = site.databases[part].role if part in site.databases else ""
-        if role and (said := faithful.renamed(contents_of(path), role)):
+        if role and (said := renamed(contents_of(path), role)):
             yield said
     if source.backup is None:
         return

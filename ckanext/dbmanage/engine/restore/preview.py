@@ -18,8 +18,8 @@ import psycopg2
 from psycopg2 import sql
 
 from ..archive import lint, statements
-from ..archive.contents import Entry, contents_of, read_contents
-from ..archive.unpack import Bounded, limit, restoring
+from ..archive.contents import Bounded, Entry, contents_of, limit, read_contents
+from ..archive.unpack import restoring
 from ..errors import ConnectionFailed, Damaged, ToolFailed
 from ..opened import open_plain
 from ..postgres.database import Connection, Database

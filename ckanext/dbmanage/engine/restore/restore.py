@@ -56,10 +56,6 @@ def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
         yield
 
 
-#: of what pg_restore says though it succeeds
-WORDS = 2000
-
-
 #: links that are told by name
 _SHOWN = 10
 

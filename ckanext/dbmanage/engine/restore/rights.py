@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..archive import extensions, rights
@@ -11,7 +10,6 @@ from ..archive.contents import Contents, Entry
 from ..archive.rights import Difference, Right, Rights, role_sql
 from ..errors import Refused
 from ..report import Warn
-from .completed import by_superuser
 from .faithful import (
     ELSEWHERE,
     LARGE,
@@ -22,7 +20,10 @@ from .faithful import (
     RIGHTS,
     RUN,
     Plan,
+    by_superuser,
+    is_old,
     opened_public,
+    public_rights,
 )
 
 _SHOWN = 10
@@ -53,7 +54,7 @@ def _misowned(
     """The entries whose thing in the copy is another role's, and the thing as SQL."""
     copies = _things(there)
     # it has no entry where it is whose pg_dump takes for granted
-    usual = "" if _is_old(there) else "pg_database_owner"
+    usual = "" if is_old(there) else "pg_database_owner"
     unnamed = Entry(0, *PUBLIC_SCHEMA, usual, "", "")
     copies.setdefault(PUBLIC_SCHEMA, [unnamed])
     for key, entries in _things(found).items():
@@ -152,16 +153,12 @@ def _have(there: Contents) -> Rights:
     return known
 
 
-def _is_old(of: Contents) -> bool:
-    return int(re.match(r"\d*", of.program)[0] or 0) <= OPEN_UNTIL  # type: ignore[index]
-
-
 def _different(
     found: Contents, there: Contents, plan: Plan
 ) -> dict[tuple[str, ...], Difference]:
     expected, have = _expected(found, there, plan), _have(there)
     public = (*PUBLIC, "")
-    if public in expected or not _is_old(found):
+    if public in expected or not is_old(found):
         expected[public] = public_rights(expected.get(public, ()), found, plan)
         have[public] = public_rights(have.get(public, ()), there, plan)
     else:  # it was open to all, which newer versions are not any more
@@ -177,11 +174,6 @@ def _different(
         if compared:
             different[key] = compared
     return different
-
-
-def public_rights(given: Iterable[Right], of: Contents, plan: Plan) -> list[Right]:
-    owners = {plan.role, plan.own, "postgres", "pg_database_owner", *plan.superusers}
-    return rights.in_schema_public(given, _is_old(of), owners)
 
 
 def wanted_rights(found: Contents, there: Contents, plan: Plan) -> list[list[str]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from zstandard import ZstdError
 
 from .. import layout, signature
-from ..archive.contents import refuse_other_formats
-from ..archive.unpack import limit, read_to_end
+from ..archive.contents import limit, refuse_other_formats
+from ..archive.unpack import read_to_end
 from ..backup.manifest import content_file
 from ..backup.verify import problems_of
 from ..errors import Damaged, Refused, ToolFailed, Untrusted

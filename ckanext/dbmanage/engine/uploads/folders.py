@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Refused
-from .listing import NOT_UPLOADS, OURS, Listing
 
 TOKEN = ".dbmanage"  # noqa: S105
 
@@ -189,23 +188,6 @@ def _below(directory: int, name: str, path: str, depth: int) -> Iterator[Found]:
         os.close(handle)
 
 
-def links_replaced(listing: Listing, among: list[Folder]) -> Iterator[tuple[str, Path]]:
-    """The links that a restore of the list takes away: their paths and places.
-
-    Raises Damaged, Refused.
-    """
-    tops = set[tuple[Folder, str]]()
-    for facts in listing.lines():
-        if "sha256" in facts:
-            folder, rest = folder_of(facts["path"], among)
-            tops.add((folder, rest.split("/")[0]))
-    for found in walk(among, {}):
-        folder, rest = folder_of(found.path, among)
-        place = folder.path / rest
-        if place.is_symlink() and ("/" in rest or (folder, rest) in tops):
-            yield found.path, place
-
-
 def mount_points() -> list[Path]:
     found = []
     with suppress(OSError), open("/proc/self/mountinfo") as file:
@@ -213,3 +195,11 @@ def mount_points() -> list[Path]:
             octal = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), line.split()[4])
             found.append(Path(octal))
     return found
+
+
+#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
+NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
+
+
+#: directories of a switch
+OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")

@@ -22,15 +22,7 @@ from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
 from ..repository.backup import Backup
-from .folders import Folder, walk
-
-#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
-NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
-
-
-#: directories of a switch
-OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")
-
+from .folders import NOT_UPLOADS, OURS, Folder, walk
 
 HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..disk import create_directory, sync_directory, write_file
 from ..errors import Refused
-from .folders import TOKEN, Folder
-from .listing import OURS, safe
+from .folders import OURS, TOKEN, Folder
+from .listing import safe
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..report import Progress
 from . import moves
-from .folders import Folder, folder_of, mount_points
+from .folders import Folder, folder_of, mount_points, walk
 from .listing import Listing
 from .objects import copy_content, object_path, open_content, wrong_at_sight
 
@@ -117,3 +117,20 @@ def _copy(objects: Path, target: Path, facts: Mapping[str, Any]) -> None:
     target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)
     with suppress(ValueError, OverflowError):  # a time that is none
         os.utime(target, (facts["mtime"], facts["mtime"]))
+
+
+def links_replaced(listing: Listing, among: list[Folder]) -> Iterator[tuple[str, Path]]:
+    """The links that a restore of the list takes away: their paths and places.
+
+    Raises Damaged, Refused.
+    """
+    tops = set[tuple[Folder, str]]()
+    for facts in listing.lines():
+        if "sha256" in facts:
+            folder, rest = folder_of(facts["path"], among)
+            tops.add((folder, rest.split("/")[0]))
+    for found in walk(among, {}):
+        folder, rest = folder_of(found.path, among)
+        place = folder.path / rest
+        if place.is_symlink() and ("/" in rest or (folder, rest) in tops):
+            yield found.path, place
