@@ -108,7 +108,7 @@ def isolated(
             f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
             f"{other}{_LOGGING}"
         )
-        begin = "from ckanext.dbmanage import isolated; isolated.allow_percent()"
+        begin = "from ckanext.dbmanage.portal import isolated; isolated.allow_percent()"
         said, lines, ended = _run(
             [f"{begin}\n{code}", "-c", str(ini), *arguments], environment, heard
         )
