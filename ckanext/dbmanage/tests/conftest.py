@@ -32,7 +32,7 @@ from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
 
-from . import forked
+from .support import forked
 
 DATASETS = 40
 DATASTORE_TABLES = 3

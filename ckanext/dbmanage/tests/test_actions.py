@@ -21,8 +21,8 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
-from .admin_site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site
 from .conftest import PG_BIN, Portal, Web, wait_until
+from .support.site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site
 
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",

@@ -20,8 +20,8 @@ import ckanext.dbmanage
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.signature import dumped, sign
 
-from .admin_site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis
 from .conftest import PG_BIN, Portal, Web
+from .support.site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis
 from .test_actions import slowed
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"

@@ -25,8 +25,8 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
-from .admin_site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
 from .conftest import SUPERUSER, Portal, install_plugin, query
+from .support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
 from .test_docs import commands, run
 
 BACKUPS = "/ckan-admin/backups/"

@@ -23,8 +23,8 @@ from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.records.jsonl import new_file
 
-from . import forked
 from .conftest import BIN, PG_BIN, Portal, client, query, wait_until
+from .support import forked
 
 ROOT = Path(ckanext.dbmanage.__file__).parent.parent.parent
 KINDS = ("datasets", "organizations", "groups", "users")

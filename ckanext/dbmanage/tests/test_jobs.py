@@ -21,8 +21,8 @@ import pytest
 
 from ckanext.dbmanage.web import helpers
 
-from .admin_site import SYSADMIN, TITLE, Site, hosted
 from .conftest import BIN, Portal, query, wait_until
+from .support.site import SYSADMIN, TITLE, Site, hosted
 
 #: a worker that waits for a job that hangs not as long as one of a portal
 HASTY = """

@@ -23,8 +23,8 @@ from ckanext.dbmanage.engine.errors import Busy
 from ckanext.dbmanage.records import published
 from ckanext.dbmanage.web.dump_files import DownloadsMiddleware
 
-from . import forked
 from .conftest import BIN, Portal, Web, end_group, query, wait_until
+from .support import forked
 
 GZ, ZST = "datasets.jsonl.gz", "datasets.jsonl.zst"
 

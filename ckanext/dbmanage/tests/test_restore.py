@@ -21,7 +21,6 @@ from ckanext.dbmanage.engine.restore.history import Pair, half_way
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.restore import undo
 
-from . import forked
 from .conftest import (
     BIN,
     DATASETS,
@@ -34,6 +33,7 @@ from .conftest import (
     superuser,
     wait_until,
 )
+from .support import forked
 
 
 def as_role(portal: Portal, name: str) -> None:

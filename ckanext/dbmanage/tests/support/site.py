@@ -20,8 +20,8 @@ from passlib.hash import pbkdf2_sha512
 from ckanext.dbmanage.engine.redis.arming import Arming
 from ckanext.dbmanage.portal.site import build_site
 
+from ..conftest import BIN, Portal, Web, clone, query, wait_until
 from . import forked
-from .conftest import BIN, Portal, Web, clone, query, wait_until
 
 PASSWORD = "correct horse"
 _HASH = pbkdf2_sha512.using(rounds=1000).hash(PASSWORD)
