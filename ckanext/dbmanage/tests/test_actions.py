@@ -21,8 +21,20 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
-from .conftest import PG_BIN, Portal, Web, wait_until
-from .support.site import ORG_ADMIN, PASSWORD, SYSADMIN, TITLE, USER, Session, Site
+from .support.cluster import PG_BIN
+from .support.portal import Portal
+from .support.site import (
+    ORG_ADMIN,
+    PASSWORD,
+    SYSADMIN,
+    TITLE,
+    USER,
+    Session,
+    Site,
+    slowed,
+)
+from .support.waiting import wait_until
+from .support.web import Web
 
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
@@ -237,19 +249,6 @@ def test_two_clicks_make_one_job(site: Site) -> None:
     assert "has ended already" in str(refused["error"])
 
 
-def slowed(portal: Portal) -> None:
-    """PostgreSQL's own programs, a while later: what is cancelled must be under way."""
-    directory = portal.directory / "slow"
-    directory.mkdir()
-    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
-        (directory / name).write_text(
-            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20 >&- 2>&- <&-;; esac\n'
-            f'exec "{PG_BIN / name}" "$@"\n'
-        )
-        (directory / name).chmod(0o755)
-    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
-
-
 def test_cancel_leaves_nothing_behind(site: Site) -> None:
     token, portal = site.api_token(), site.portal
     id = portal.backup().name
@@ -343,9 +342,6 @@ def test_portals_on_one_redis_do_not_mix(
         assert not missing["success"]
     finally:
         sites[0].stop()
-
-
-# -------------------------------------------------------------------------- downloads
 
 
 def link(site: Site, browser: Session, id: str, file: str) -> str:
@@ -456,8 +452,6 @@ def test_a_hostile_backup_is_shown_and_harms_nobody(site: Site) -> None:
     assert "not signed by this site" in page
 
 
-# ------------------------------------------------------------------------ every route
-
 ROUTES = """
 import json, sys
 from ckan.cli import load_config
@@ -470,6 +464,8 @@ found = [[rule.rule, sorted(rule.methods), sorted(rule.arguments), rule.endpoint
          for rule in app.url_map.iter_rules() if ours(rule.endpoint)]
 print("ROUTES", json.dumps(found))
 """
+
+
 #: what anybody may see: the page of the public dumps, and nothing else
 PUBLIC = {"dbmanage.dumps": 200, "dbmanage.dumps_slash": 308}
 

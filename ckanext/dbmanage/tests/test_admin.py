@@ -20,9 +20,10 @@ import ckanext.dbmanage
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.signature import dumped, sign
 
-from .conftest import PG_BIN, Portal, Web
-from .support.site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis
-from .test_actions import slowed
+from .support.cluster import PG_BIN
+from .support.portal import Portal
+from .support.site import PASSWORD, SYSADMIN, TITLE, Site, hosted, own_redis, slowed
+from .support.web import Web
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"
 BACKUPS = "/ckan-admin/backups/"

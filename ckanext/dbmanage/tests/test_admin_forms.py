@@ -25,9 +25,10 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
-from .conftest import SUPERUSER, Portal, install_plugin, query
+from .support.cluster import SUPERUSER, query
+from .support.manual import commands, run
+from .support.portal import Portal, install_plugin
 from .support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
-from .test_docs import commands, run
 
 BACKUPS = "/ckan-admin/backups/"
 #: what `ckanext.dbmanage.admin_url` connects as, so that it may lose a right

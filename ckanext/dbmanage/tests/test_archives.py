@@ -20,11 +20,8 @@ from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 from ckanext.dbmanage.engine.postgres import database, programs
 from ckanext.dbmanage.engine.postgres.programs import Tools, dump_tools, installed_tools
 
-from .conftest import PG_BIN, Cluster, Portal, client, query
-from .test_restore import refused
-
-PG16 = Path(os.environ["DBMANAGE_PG16_BIN"])
-PG18 = Path(os.environ["DBMANAGE_PG18_BIN"])
+from .support.cluster import PG16, PG18, PG_BIN, Cluster, client, query
+from .support.portal import Portal, refused
 
 
 def superuser_dump(portal: Portal, file: Path, *options: str) -> Path:
@@ -239,9 +236,6 @@ def test_what_hides_in_comments_and_quotes() -> None:
     assert not odd("", "TABLE DATA", 'COPY public."t ""x" (a, "b c") FROM stdin;\n')
 
 
-# ------------------------------------------------------------------------ versions
-
-
 def in_cluster(portal: Portal, cluster: Cluster) -> None:
     for part in portal.names:
         cluster.copy(portal, part)
@@ -314,9 +308,6 @@ def test_the_program_is_chosen_for_the_way_back() -> None:
             dump_tools(15)
     finally:
         programs.installed_tools = original
-
-
-# ------------------------------------------------------------------------- big ones
 
 
 def test_five_thousand_datastore_tables(portal: Portal) -> None:

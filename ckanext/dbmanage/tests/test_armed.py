@@ -22,8 +22,9 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
-from .conftest import Portal, wait_until
+from .support.portal import Portal
 from .support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted
+from .support.waiting import wait_until
 
 #: each of them is of a site that has backups
 pytestmark = pytest.mark.usefixtures("old")

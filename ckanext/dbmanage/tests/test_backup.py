@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from .conftest import DATASETS, PG_BIN, Portal, query
+from .support.cluster import PG_BIN, query
+from .support.portal import DATASETS, Portal
 
 pytestmark = pytest.mark.smoke
 

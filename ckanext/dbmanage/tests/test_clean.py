@@ -8,7 +8,7 @@ from ckanext.dbmanage.portal.plan import Plan, Wanted, plan
 from ckanext.dbmanage.portal.plan import plan as plan_
 from ckanext.dbmanage.portal.site import build_site
 
-from .conftest import Portal
+from .support.portal import Portal
 
 OTHERS = (
     # CKAN's role's

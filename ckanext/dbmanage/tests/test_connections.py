@@ -5,13 +5,12 @@ The server speaks German where it can, so that no check depends on its words.
 
 from __future__ import annotations
 
-import secrets
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.doctor import portal_checks
-from ckanext.dbmanage.engine import layout
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
 from ckanext.dbmanage.engine.errors import Busy, ConnectionFailed, Refused, ToolFailed
@@ -41,113 +39,20 @@ from ckanext.dbmanage.engine.postgres.programs import finish, running
 from ckanext.dbmanage.engine.postgres.tables import tables_of
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore import preview, switch
-from ckanext.dbmanage.engine.restore.history import Pair, oid_of
-from ckanext.dbmanage.engine.restore.properties import _elements, copy_properties
-from ckanext.dbmanage.engine.restore.scratch import Scratch, scratch_databases
+from ckanext.dbmanage.engine.restore.history import oid_of
+from ckanext.dbmanage.engine.restore.properties import _elements
+from ckanext.dbmanage.engine.restore.scratch import scratch_databases
 from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal import blockers
 from ckanext.dbmanage.portal.plan import _not_enabled
 from ckanext.dbmanage.records import processes
 
-from .conftest import PG_BIN, Cluster, Portal, query, wait_until
+from .support.cluster import PG_BIN, Cluster, query
+from .support.portal import Portal
+from .support.server import LIMITS, copied, hostile, limit, main, refused_at, there
+from .support.waiting import wait_until
 from .test_project import PACKAGE
-
-LIMITS = {
-    "statement_timeout": "200ms",
-    "lock_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "100ms",
-    "idle_session_timeout": "100ms",
-}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A server of this module's own, in German where the machine has the words."""
-    directory = tmp_path_factory.mktemp("server")
-    options = ["-c", "max_prepared_transactions=5"]
-    locale = "de_DE.UTF-8"
-    with pytest.MonkeyPatch.context() as patch:
-        made = subprocess.run(
-            ["localedef", "-i", "de_DE", "-f", "UTF-8", directory / locale],
-            capture_output=True,
-        )
-        if made.returncode == 0:
-            patch.setenv("LOCPATH", str(directory))
-            options += ["-c", f"lc_messages={locale}"]
-        cluster = Cluster(directory, PG_BIN, *options)
-        yield cluster
-        cluster.stop()
-
-
-@pytest.fixture
-def site(server: Cluster, tmp_path: Path) -> Iterator[Site]:
-    """A site with a database and a DataStore, an empty table in each."""
-    names = {part: f"{part}_{secrets.token_hex(3)}" for part in layout.PARTS[:2]}
-    for name in names.values():
-        server.sql(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
-        with closing(server.connect(name, "ckan_default")) as connection:
-            database.query(connection, "CREATE TABLE public.t (a int)")
-    url = {part: make_url(server.url(name)) for part, name in names.items()}
-    reader = make_url(server.url(names["datastore"], "datastore_default"))
-    databases = {
-        "database": Database("database", url["database"]),
-        "datastore": Database("datastore", url["datastore"], read_url=reader),
-    }
-    yield Site("test", "http://test", str(tmp_path / "backups"), databases, ("secret",))
-    for name in names.values():
-        server.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def main(site: Site) -> Database:
-    return site.databases["database"]
-
-
-@pytest.fixture
-def login(server: Cluster) -> Iterator[Callable[[str], str]]:
-    """Makes roles on the server; each is gone at the end of the test."""
-    made = []
-
-    def make(options: str = "") -> str:
-        made.append(f"role_{secrets.token_hex(3)}")
-        server.sql(f"CREATE ROLE {made[-1]} LOGIN {options}")
-        return made[-1]
-
-    yield make
-    for name in made:
-        server.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-# ------------------------------------------------- what was written by others as SQL
-
-
-def copied(site: Site, warned: list[str]) -> list[tuple]:
-    """Gives a new database the main one's properties; the settings it has then."""
-    live, copy = main(site), f"copy_{secrets.token_hex(3)}"
-    with closing(live.maintenance()) as keeper:
-        execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
-        try:
-            pair = Pair("database", live.name, copy, "", "", site.id)
-            roles = frozenset(sessions.roles(site))
-            made = Scratch(pair, live.named(copy), live, keeper, roles)
-            copy_properties(made, warned.append)
-            return settings(keeper, copy)
-        finally:
-            execute(keeper, "DROP DATABASE {}", copy)
-
-
-def settings(connection: Any, name: str) -> list[tuple]:
-    return database.query(
-        connection,
-        "SELECT setrole::bigint, setconfig FROM pg_db_role_setting JOIN pg_database d"
-        " ON d.oid = setdatabase WHERE datname = %s ORDER BY 1",
-        name,
-    )
-
-
-def hostile(role: str) -> str:
-    """A list setting that ends its statement and begins one more."""
-    return f"x;ALTER/**/ROLE/**/{role}/**/SUPERUSER;--"
 
 
 def test_a_setting_of_another_s_is_told_and_not_run(
@@ -254,9 +159,6 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         assert said  # it does not fail
 
 
-# ------------------------------------------------------------ what was planted by others
-
-
 def test_a_planted_function_does_not_run(
     server: Cluster, site: Site, login: Callable[..., str]
 ) -> None:
@@ -292,14 +194,6 @@ def test_there_is_one_place_that_connects() -> None:
         if "tests" not in file.parts and "psycopg2.connect(" in file.read_text()
     ]
     assert found == ["engine/postgres.py"]
-
-
-# ---------------------------------------------------------------- limits of a session
-
-
-def limit(server: Cluster, role: str, limits: dict[str, str]) -> None:
-    for name, value in limits.items():
-        server.sql(f"ALTER ROLE {role} SET {name} = '{value}'")
 
 
 def test_limits_do_not_end_a_session_of_ours(
@@ -412,9 +306,6 @@ def test_a_pooler_is_not_given_settings(server: Cluster, site: Site) -> None:
         thread.join()
 
 
-# ------------------------------------------------------------------------------ locks
-
-
 def test_a_lost_lock_ends_the_operation(server: Cluster, site: Site) -> None:
     with live_lock(site) as held:
         held()
@@ -495,9 +386,6 @@ def test_a_copy_is_dropped_whoever_has_its_lock(
     assert not server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
 
 
-# ------------------------------------------------------------- in the way of a switch
-
-
 def test_a_role_that_takes_on_another_is_ended(
     server: Cluster, site: Site, login: Callable[..., str]
 ) -> None:
@@ -516,10 +404,6 @@ def test_a_role_that_takes_on_another_is_ended(
             wait_until(lambda: not there(server, name))
         with pytest.raises(psycopg2.OperationalError):
             database.query(session, "SELECT 1")
-
-
-def there(server: Cluster, name: str) -> list[tuple]:
-    return server.sql(f"SELECT pid FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 def test_a_prepared_transaction_is_named_with_the_server_s_reason(
@@ -554,22 +438,6 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         database.query(connection, f"ROLLBACK PREPARED {literal(gid)}")
 
 
-@pytest.fixture
-def fenced(server: Cluster) -> Iterator[Callable[[str], None]]:
-    """Puts lines before those of pg_hba.conf, until the test's end."""
-    path = server.data / "pg_hba.conf"
-    before = path.read_text()
-
-    def fence(text: str) -> None:
-        path.write_text(text + before)
-        server.sql("SELECT pg_reload_conf()")
-        assert server.process is not None
-
-    yield fence
-    path.write_text(before)
-    server.sql("SELECT pg_reload_conf()")
-
-
 def test_a_reader_that_pg_hba_fences_is_named(
     server: Cluster, site: Site, fenced: Callable[[str], None]
 ) -> None:
@@ -595,17 +463,6 @@ def test_a_reader_that_pg_hba_fences_is_named(
                 wait_until(lambda: not there(server, store.name))
         finally:
             server.sql("REVOKE datastore_default FROM ckan_default")
-
-
-def refused_at(server: Cluster, database: str, role: str) -> bool:
-    try:
-        server.connect(database, role).close()
-    except psycopg2.OperationalError:
-        return True
-    return False
-
-
-# ------------------------------------------------------------------ words and reasons
 
 
 def test_the_server_s_words_do_not_matter(

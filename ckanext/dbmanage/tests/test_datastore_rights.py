@@ -12,7 +12,8 @@ from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.portal import datastore, migrate
 
-from .conftest import READER, Portal
+from .support.cluster import READER
+from .support.portal import Portal
 
 TABLES = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
 FUNCTION = "populate_full_text_trigger()"

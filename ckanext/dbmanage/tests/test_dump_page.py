@@ -16,7 +16,8 @@ import pytest
 
 from ckanext.dbmanage.records import published
 
-from .conftest import Portal, Web
+from .support.portal import Portal
+from .support.web import Web
 
 DOCS = Path(__file__).parents[3] / "docs"
 CONTENT = b'{"name": "a"}\n'

@@ -23,7 +23,8 @@ from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
 
-from .conftest import PG_BIN, SUPERUSER, Portal, query
+from .support.cluster import PG_BIN, SUPERUSER, query
+from .support.portal import Portal
 
 MANUAL = Path(__file__).parents[3] / "docs" / "restore.rst"
 AVAILABLE = {name for (name,) in query("SELECT name FROM pg_available_extensions")}

@@ -33,7 +33,8 @@ from ckanext.dbmanage.engine.restore.scratch import _locale
 from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
-from .conftest import Cluster, wait_until
+from .support.cluster import Cluster
+from .support.waiting import wait_until
 
 BINS = {
     14: Path(os.environ["DBMANAGE_PG14_BIN"]),

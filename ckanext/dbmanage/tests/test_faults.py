@@ -15,14 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import (
-    Cluster,
-    Portal,
-    end_group,
-    query,
-    wait_until,
-)
-from .test_restore import refused
+from .support.cluster import Cluster, query
+from .support.portal import Portal, fill, refused
+from .support.waiting import end_group, wait_until
 
 TIMES = 14
 
@@ -36,14 +31,6 @@ def whole(portal: Portal) -> None:
     assert not [p.name for p in portal.repository.glob(".*.partial")]
     assert not [name for name in portal.copies() if name.endswith("_scratch")]
     portal.module("verify", path.name)
-
-
-def fill(portal: Portal, rows: int = 60_000) -> None:
-    """Makes dumping and loading take long enough to be interrupted."""
-    portal.sql(
-        "CREATE TABLE filler AS SELECT i, md5(i::text) || repeat(md5(i::text), 4) AS t"
-        f" FROM generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default"
-    )
 
 
 def how_long(portal: Portal, *arguments: str) -> float:
@@ -285,9 +272,6 @@ def test_the_server_stops_in_the_middle(
     portal.module("restore", "latest", "--yes", "--no-backup")
     names = {row[0] for row in cluster.sql("SELECT datname FROM pg_database")}
     assert not {n for n in names if n.endswith("_scratch")}
-
-
-# --------------------------------------------------- the DataStore on another server
 
 
 @pytest.fixture

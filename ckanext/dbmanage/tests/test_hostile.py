@@ -24,7 +24,8 @@ from ckanext.dbmanage.engine.restore.copies import choose
 from ckanext.dbmanage.engine.restore.faithful import left_out, plan
 from ckanext.dbmanage.records.kinds import KINDS
 
-from .conftest import PASSWORD, PG_BIN, SUPERUSER, Portal, client, query
+from .support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
+from .support.portal import Portal
 
 OWN = f"postgresql://ckan_default:{PASSWORD}@127.0.0.1:{SUPERUSER.port}"
 PUBLIC = "GRANT ALL ON SCHEMA public TO ckan_default"

@@ -21,8 +21,10 @@ import pytest
 
 from ckanext.dbmanage.web import helpers
 
-from .conftest import BIN, Portal, query, wait_until
+from .support.cluster import BIN, query
+from .support.portal import Portal
 from .support.site import SYSADMIN, TITLE, Site, hosted
+from .support.waiting import wait_until
 
 #: a worker that waits for a job that hangs not as long as one of a portal
 HASTY = """

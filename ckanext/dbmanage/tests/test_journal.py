@@ -20,7 +20,8 @@ from ckanext.dbmanage.engine.restore.recover import recover
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.uploads import moves
 
-from .conftest import Portal, query
+from .support.cluster import query
+from .support.portal import Portal
 
 
 @pytest.fixture

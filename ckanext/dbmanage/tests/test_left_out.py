@@ -21,7 +21,7 @@ from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.site import build_site
 
-from .conftest import UPLOADS, Portal
+from .support.portal import UPLOADS, Portal
 
 
 @pytest.fixture

@@ -23,7 +23,10 @@ from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 
-from .conftest import Portal, Web, query, superuser, wait_until
+from .support.cluster import query, superuser
+from .support.portal import Portal
+from .support.waiting import wait_until
+from .support.web import Web
 
 
 def keeper(portal: Portal) -> Maintenance:

@@ -12,7 +12,8 @@ from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.uploads import named_uploads, upload_bases
 
-from .conftest import UPLOADS, Portal, superuser
+from .support.cluster import superuser
+from .support.portal import UPLOADS, Portal
 
 FORGED = "x\n\x1b[2JDBMANAGE OK - 99 checks"
 

@@ -13,7 +13,8 @@ from ckanext.dbmanage.engine.errors import DbmanageError, hide_values, words
 from ckanext.dbmanage.portal.isolated import without_values
 from ckanext.dbmanage.records import processes
 
-from .conftest import Portal, superuser
+from .support.cluster import superuser
+from .support.portal import Portal
 
 HASH, KEY = "$pbkdf2-sha512$25000$secret", "b7c1-a-key"
 STATEMENTS = {

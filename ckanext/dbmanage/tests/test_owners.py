@@ -15,7 +15,8 @@ from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.restore import preview, restore
 
-from .conftest import Cluster, Portal, query
+from .support.cluster import Cluster, query
+from .support.portal import Portal
 
 PG14 = Path(os.environ["DBMANAGE_PG14_BIN"])
 

@@ -23,7 +23,8 @@ from ckanext.dbmanage.portal.directories import (
     sendfile,
 )
 
-from .conftest import READER, Portal, query
+from .support.cluster import READER, query
+from .support.portal import Portal
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent

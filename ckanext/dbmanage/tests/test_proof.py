@@ -19,9 +19,9 @@ import pytest
 from ckanext.dbmanage.engine.postgres.locks import lock_key
 from ckanext.dbmanage.engine.signature import dumped, sign
 
-from .conftest import DATASETS, UPLOADS, Portal, made_by, superuser, wait_until
-from .test_faults import fill
-from .test_restore import refused
+from .support.cluster import superuser
+from .support.portal import DATASETS, UPLOADS, Portal, fill, made_by, refused
+from .support.waiting import wait_until
 
 
 def signed(portal: Portal, path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import json
 import os
 import random
@@ -21,29 +19,25 @@ import pytest
 
 from ckanext.dbmanage.engine.errors import Busy
 from ckanext.dbmanage.records import published
-from ckanext.dbmanage.web.dump_files import DownloadsMiddleware
 
-from .conftest import BIN, Portal, Web, end_group, query, wait_until
 from .support import forked
-
-GZ, ZST = "datasets.jsonl.gz", "datasets.jsonl.zst"
-
-
-def folder(portal: Portal) -> Path:
-    return portal.storage / "dbmanage" / "public"
-
-
-def unpacked(content: bytes) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        ["gzip", "-dc"], input=content, capture_output=True, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def is_whole(directory: Path) -> published.Published | None:
-    found = published.read(directory)
-    assert found is None or published.damaged(directory, found) == []
-    return found
+from .support.cluster import BIN, query
+from .support.portal import Portal
+from .support.published import (
+    GZ,
+    HOSTILE,
+    NO_DATES,
+    ZST,
+    Client,
+    fabricate,
+    files_of,
+    folder,
+    is_whole,
+    lines_of,
+    unpacked,
+)
+from .support.waiting import end_group, wait_until
+from .support.web import Web
 
 
 @pytest.mark.smoke
@@ -97,66 +91,6 @@ def test_published_and_fetched(
     )
     feed = web.ask("/dump/feed.atom").body
     assert all(f"urn:sha256:{file['sha256']}" in feed for file in files.values())
-
-
-def fabricate(directory: Path, text: str, moment: datetime | None = None) -> None:
-    """Publishes files of some content, as `publish` does."""
-    with published.writing(directory) as upcoming:
-        files = []
-        for name in published.NAMES:
-            content = f"{name} {text}\n".encode() * 2000
-            (upcoming / name).write_bytes(content)
-            sum = hashlib.sha256(content).hexdigest()
-            size = len(content)
-            files.append(
-                published.File(name, name.partition(".")[0], 3, 0, size, size, sum,
-                               "2026-01-02T03:04:05Z")
-            )  # fmt: skip
-        snapshot = (moment or datetime.now(timezone.utc)).strftime(
-            "%Y-%m-%dT%H:%M:%S.%fZ"
-        )
-        about = {"title": "T <b>", "url": "http://x/dump/", "snapshot": snapshot,
-                 "published": "2026-01-02T03:04:05Z", "licence": None}  # fmt: skip
-        published.commit(directory, files, about)
-
-
-class Client:
-    """Asks the middleware without a server; what is not its own is answered 299."""
-
-    def __init__(self, directory: Path, **options: str) -> None:
-        def other(_: dict, start: Callable) -> list[bytes]:
-            start("299 Not Ours", [])
-            return [b"page"]
-
-        settings = {"ckanext.dbmanage.public_dir": str(directory)} | {
-            f"ckanext.dbmanage.{k}": v for k, v in options.items()
-        }
-        self.app = DownloadsMiddleware(other, settings)
-
-    def ask(
-        self, path: str, method: str = "GET", **headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "SERVER_NAME": "x",
-                   "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(),
-                   "wsgi.errors": io.StringIO()}  # fmt: skip
-        environ |= {f"HTTP_{k.upper()}": v for k, v in headers.items()}
-        got: list[Any] = []
-        body = self.app(environ, lambda *a: got.append(a))
-        content = b"".join(body)
-        if hasattr(body, "close"):
-            body.close()
-        return int(got[0][0][:3]), dict(got[0][1]), content
-
-
-#: what stands where a date should, and what no date can be
-NO_DATES = [
-    "Sat, 01 Jan 99999999999999999999 00:00:00 GMT",
-    "Sat, 99999999999999999999 Jan 2000 00:00:00 GMT",
-    "Sat, 01 Jan 2000 99999999999999999999:00:00 GMT",
-    "Sat, 01 Jan 2000 00:00:00 +99999999999999999999",
-    "Sat, 01 Jan 2000 00:00:00 -999999999", "Sat, 32 Jan 2000 00:00:00 GMT",
-    f"Sat, 01 Jan {'9' * 5000} 00:00:00 GMT", "x", "Sat, 99 Jan", "\x00", ", ,", "\xff",
-]  # fmt: skip
 
 
 def test_conditions_and_ranges(tmp_path: Path) -> None:
@@ -233,15 +167,6 @@ def test_the_web_server_in_front_may_send_them(tmp_path: Path) -> None:
     assert client.ask(f"/dump/{GZ}")[0] == 299
     assert client.ask("/dump/x", root="")[0] == 299
     assert Client(tmp_path, public_path="no/slash ").ask("/dump/index.json")[0] == 299
-
-
-HOSTILE = [
-    "..", "../x", "../../etc/passwd", "%2e%2e/index.json", "..%2f..", "%252e%252e%252fx", "..\\x",
-    "\x00", f"{GZ}\x00", f"{GZ}/", f"./{GZ}", f"//{GZ}", f"a/../{GZ}", "\uff0e\uff0e/x",
-    "\u2024\u2024/x", "\u2025/x", ".lock", ".next", f".next/{GZ}", ".next/", "users.jsonl.gz",
-    "database.dump", "x.sql", "datasets.jsonl", f"{GZ}.", f"{GZ.upper()}", "index.json/x", "/",
-    "~", "con", "a" * 5000, "\udcff", "index.json\n", " index.json", "%00", "SHA256SUMS%20",
-]  # fmt: skip
 
 
 def test_nothing_else_is_handed_out(portal: Portal) -> None:
@@ -347,16 +272,6 @@ def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
     assert seen <= {200, 206, 299, 304, 404, 405, 412, 416} and {200, 206, 404} <= seen
 
 
-def lines_of(directory: Path) -> dict[str, dict[str, Any]]:
-    """The published datasets by name, the same in both files."""
-    found = unpacked((directory / GZ).read_bytes())
-    packed = subprocess.run(
-        ["zstd", "-dc", directory / ZST], capture_output=True, check=True
-    )
-    assert found == [json.loads(line) for line in packed.stdout.splitlines()]
-    return {each["name"]: each for each in found}
-
-
 def test_what_the_index_still_knows_is_gone_too(portal: Portal) -> None:
     """Made private, deleted, or set aside, while the index has them as they were."""
     portal.db("reindex", code=None)
@@ -422,10 +337,6 @@ def test_a_set_with_few_that_fail_and_one_with_many(
     portal.sql("UPDATE package SET private = true")
     said, files = publish(0)
     assert files[GZ]["rows"] == files[GZ]["failed"] == 0 and not lines_of(directory)
-
-
-def files_of(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_a_portal_whose_datasets_are_all_hidden(

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import BIN, DATASETS, Portal, install_plugin, wait_until
-from .test_export import ODD, odd, plugins  # noqa: F401
+from .support.cluster import BIN
+from .support.exports import ODD
+from .support.portal import DATASETS, Portal, install_plugin
+from .support.waiting import wait_until
 
 SCHEMING = {
     "scheming.dataset_schemas": "ckanext.scheming:subfields.yaml",

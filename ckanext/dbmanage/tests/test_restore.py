@@ -21,42 +21,10 @@ from ckanext.dbmanage.engine.restore.history import Pair, half_way
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.restore import undo
 
-from .conftest import (
-    BIN,
-    DATASETS,
-    PASSWORD,
-    PG_BIN,
-    SUPERUSER,
-    UPLOADS,
-    Portal,
-    query,
-    superuser,
-    wait_until,
-)
 from .support import forked
-
-
-def as_role(portal: Portal, name: str) -> None:
-    portal.write(
-        **{
-            "sqlalchemy.url": portal.url("database", name, "other"),
-            "ckan.datastore.write_url": portal.url("datastore", name, "other"),
-        }
-    )
-
-
-def refused(portal: Portal, *arguments: str) -> str:
-    """The message of a restore that fails and leaves everything as it was."""
-    before, oids, left = portal.state(), portal.oids(), portal.copies()
-    done = portal.module("restore", *arguments, "--yes", code=1)
-    assert portal.state() == before
-    assert portal.oids() == oids
-    assert portal.copies() == left
-    assert done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-    return done.stderr
-
-
-# ------------------------------------------------------------------ who may do it
+from .support.cluster import BIN, PASSWORD, PG_BIN, SUPERUSER, query, superuser
+from .support.portal import DATASETS, UPLOADS, Portal, as_role, refused
+from .support.waiting import wait_until
 
 
 @pytest.mark.smoke
@@ -124,9 +92,6 @@ def test_wrong_password_missing_database_and_no_server(portal: Portal) -> None:
     assert not list(portal.repository.glob(".*.partial"))
 
 
-# --------------------------------------------------------------------- the preview
-
-
 @pytest.mark.smoke
 def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> None:
     portal.backup()
@@ -157,9 +122,6 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
     portal.write(**{"ckan.plugins": "dbmanage"})
     done = portal.module("restore", "latest", "--preview", code=1)
     assert "holds the DataStore, this site has none: enable" in done.stderr
-
-
-# ------------------------------------------------------------------------- the copy
 
 
 @pytest.mark.smoke
@@ -250,9 +212,6 @@ def test_a_wrong_row_count_is_found_in_the_copy(portal: Portal) -> None:
     (path / "SHA256SUMS").write_text("\n".join(sums) + "\n")
     said = refused(portal, "latest")
     assert f"public.package: {DATASETS} rows, the manifest says {DATASETS + 1}" in said
-
-
-# ------------------------------------------------------------------------ the switch
 
 
 @pytest.mark.smoke
@@ -397,9 +356,6 @@ def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) ->
         log.close()
 
 
-# --------------------------------------------------------------- the search index
-
-
 def test_solr_down_is_a_warning_and_is_made_up_for(portal: Portal) -> None:
     portal.module("backup")
     solr = portal.options["solr_url"]
@@ -444,9 +400,6 @@ def test_one_bad_dataset_does_not_stop_the_others(portal: Portal) -> None:
     done = portal.db("restore", "latest", "--yes", "--no-backup")
     assert "id-5" in done.stderr and "not indexed" in done.stderr
     assert f"{DATASETS - 1} datasets indexed" in done.stderr
-
-
-# ----------------------------------------------------------------- dump and load
 
 
 def test_dump_to_stdout_is_an_archive(portal: Portal, tmp_path: Path) -> None:
@@ -499,9 +452,6 @@ def test_an_empty_database_is_told_the_next_step(portal: Portal) -> None:
     for command in (["backup"], ["dump", "-"]):
         done = portal.module(*command, code=1)
         assert "`ckan db init`" in done.stderr and "`ckan db load FILE`" in done.stderr
-
-
-# -------------------------------------------------------------------- repositories
 
 
 def test_a_served_repository_is_refused(portal: Portal, tmp_path: Path) -> None:

@@ -20,111 +20,10 @@ import pytest
 from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.backup import Backup
-from ckanext.dbmanage.engine.repository.prune import Pruned
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
-SECRET = "portal-secret-5fd1"
-NONE = {"last": 0, "days": 0, "weeks": 0, "months": 0, "min": 1}
-NOON = datetime(2026, 11, 30, 12)
-
-
-class Shelf:
-    """A repository whose backups are made up, with real manifests and states."""
-
-    def __init__(self, path: Path) -> None:
-        path.mkdir()
-        self.repository = Repository(str(path), (SECRET,))
-        self.path = path
-        self.objects = path / "objects"
-
-    def add(
-        self,
-        time: datetime,
-        state: str = "verified",
-        uploads: list[bytes] | None = None,
-        keep: bool = False,
-    ) -> str:
-        """A backup of a time: verified, unverified, damaged or foreign; its id."""
-        name = f"{time:%Y%m%dT%H%M%SZ}"
-        directory = self.path / name
-        directory.mkdir(mode=0o700)
-        (directory / "database.dump").write_bytes(b"dump")
-        contents = {"database.dump": measured(b"dump")}
-        if uploads is not None:
-            written = b"".join(self.line(n, u) for n, u in enumerate(uploads))
-            written += dumped_line({"path": "uploads/gone", "missing": True})
-            (directory / "files.jsonl").write_bytes(written)
-            contents["files.jsonl"] = measured(written)
-        manifest = {
-            "format": 1,
-            "id": name,
-            "databases": {"database": {"rows": {}, "migrations": {}}},
-            "contents": contents,
-            "files": {"included": uploads is not None, "bytes": 0},
-        }
-        secret = "another" if state == "foreign" else SECRET
-        (directory / "manifest.json").write_bytes(
-            dumped(sign(manifest, secret, "manifest"))
-        )
-        backup = self.repository.find(name)
-        problems = ["database.dump: was changed (checksum)"] * (state == "damaged")
-        if state in ("verified", "damaged"):
-            backup.remember(verified={"time": "now", "problems": problems})
-        if keep:
-            backup.remember(keep=True)
-        assert backup.describe()["state"] == state
-        return name
-
-    def line(self, number: int, content: bytes) -> bytes:
-        """A line of a list; the content becomes an object."""
-        digest = hashlib.sha256(content).hexdigest()
-        directory = self.objects / digest[:2]
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / digest).write_bytes(content)
-        return dumped_line({"path": f"uploads/{number}", "sha256": digest})
-
-    def daily(self, days: int, **options: Any) -> list[str]:
-        """A backup a day until `NOON`, the newest first."""
-        return [self.add(NOON - timedelta(days=n), **options) for n in range(days)]
-
-    def decide(self, **policy: int) -> dict[str, str]:
-        """The reasons by id of what is kept; those of what is not begin with `-`."""
-        found = retention.decide(self.repository.backups(), NONE | policy)
-        assert [d.backup.id for d in found] == self.ids()
-        return {d.backup.id: "-" * d.forget + d.reason for d in found}
-
-    def kept(self, **policy: int) -> list[str]:
-        return [i for i, r in self.decide(**policy).items() if not r.startswith("-")]
-
-    def prune(self, **policy: int) -> Pruned:
-        with self.repository.lock("prune"):
-            found = retention.decide(self.repository.backups(), NONE | policy)
-            return prune.prune_backups(self.repository, found)
-
-    def ids(self) -> list[str]:
-        return [backup.id for backup in self.repository.backups()]
-
-    def stored(self) -> set[bytes]:
-        """The contents of the objects."""
-        found = self.objects.glob("??/" + "?" * 64)
-        return {path.read_bytes() for path in found if path.is_file()}
-
-
-def measured(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def dumped_line(facts: dict[str, Any]) -> bytes:
-    return json.dumps(facts).encode() + b"\n"
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "backups")
-
-
-# ---------------------------------------------------------------------- the rules
+from .support.shelf import NONE, NOON, SECRET, Shelf, dumped_line
 
 
 def test_the_last_ones_stay(shelf: Shelf) -> None:
@@ -217,9 +116,6 @@ def test_without_a_rule_the_least_number_stays(shelf: Shelf) -> None:
 def test_no_backups_no_decisions(shelf: Shelf) -> None:
     assert shelf.decide(last=3) == {}
     assert shelf.prune(last=3) == prune.Pruned((), 0, prune.Unnamed())
-
-
-# ------------------------------------------------------------ those that are special
 
 
 def test_a_held_backup_stays_and_uses_up_no_rule(shelf: Shelf) -> None:
@@ -328,9 +224,6 @@ def test_what_cannot_be_judged_is_never_touched(shelf: Shelf) -> None:
     assert decided[empty.name].startswith("-damaged: manifest.json cannot be read; ")
 
 
-# ---------------------------------------------------------------------- forgetting
-
-
 @pytest.mark.smoke
 def test_forgetting_takes_the_backup_and_what_was_known_of_it(shelf: Shelf) -> None:
     ids = shelf.daily(3)
@@ -402,9 +295,6 @@ def test_a_removal_that_fails_is_said_and_lists_no_half(
     assert f"backup {ids[1]} could not be removed" in str(raised.value)
     assert "database.dump: Permission denied" in str(raised.value)
     assert shelf.ids() == ids[:1]
-
-
-# ------------------------------------------------------------------------- objects
 
 
 def test_objects_that_a_backup_names_survive_the_others_go(shelf: Shelf) -> None:

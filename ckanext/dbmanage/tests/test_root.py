@@ -15,7 +15,7 @@ from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site, refuse_root
 from ckanext.dbmanage.portal.site import build_site
 
-from .conftest import Portal
+from .support.portal import Portal
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
 

@@ -22,7 +22,7 @@ from ckanext.dbmanage.engine.restore.preflight import changed_owners, preflight
 from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
-from .conftest import PASSWORD, PG_BIN, SUPERUSER, client, query
+from .support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
 
 CKAN = 'CREATE TABLE public.package (id int); CREATE TABLE public."user" (id int);'
 

@@ -10,7 +10,7 @@ from ckanext.dbmanage.doctor.checks import CHECKS
 from ckanext.dbmanage.engine.backup import dump, take
 from ckanext.dbmanage.engine.errors import Refused
 
-from .conftest import Portal
+from .support.portal import Portal
 
 SECRET = 'CREATE SCHEMA own; CREATE TABLE own."Secret" (n serial); INSERT INTO own."Secret" VALUES (1)'
 CASES = {

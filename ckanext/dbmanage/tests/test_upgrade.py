@@ -23,18 +23,10 @@ from ckanext.dbmanage.engine.restore.copies import loaded_copies
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.portal import blockers
 
-from .conftest import (
-    DATASETS,
-    SUPERUSER,
-    Cluster,
-    Portal,
-    Web,
-    end_group,
-    install_plugin,
-    made_by,
-    query,
-)
-from .test_archives import PG16, PG18
+from .support.cluster import PG16, PG18, SUPERUSER, Cluster, query
+from .support.portal import DATASETS, Portal, install_plugin, made_by
+from .support.waiting import end_group
+from .support.web import Web
 
 HEAD = "SELECT version_num FROM alembic_version"
 

@@ -23,8 +23,8 @@ from ckanext.dbmanage.engine.uploads.folders import folders_of
 from ckanext.dbmanage.engine.uploads.listing import Listing, checked
 from ckanext.dbmanage.engine.uploads.staging import room
 
-from .conftest import UPLOADS, Portal, end_group, wait_until
-from .test_restore import refused
+from .support.portal import UPLOADS, Portal, refused
+from .support.waiting import end_group, wait_until
 
 LAST = "resources/upl/oad/-5"
 

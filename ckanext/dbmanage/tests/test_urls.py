@@ -12,7 +12,8 @@ from sqlalchemy.engine import URL, make_url
 
 from ckanext.dbmanage.engine.postgres.database import Database, quoted
 
-from .conftest import DATASETS, PASSWORD, SUPERUSER, Cluster, Portal, query
+from .support.cluster import PASSWORD, SUPERUSER, Cluster, query
+from .support.portal import DATASETS, Portal
 
 SOCKET = os.environ["DBMANAGE_PG_SOCKET"]
 

@@ -19,7 +19,7 @@ from ckanext.dbmanage.engine.uploads.listing import Changed, Listing, compare, o
 from ckanext.dbmanage.engine.uploads.moves import moves_of
 from ckanext.dbmanage.engine.uploads.staging import room, stage
 
-from .conftest import Portal
+from .support.portal import Portal
 
 
 class Store:

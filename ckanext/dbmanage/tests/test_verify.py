@@ -14,7 +14,7 @@ from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.signature import dumped
 
-from .conftest import Portal
+from .support.portal import Portal
 
 FILES = sorted(
     [

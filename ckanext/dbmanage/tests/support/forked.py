@@ -1,6 +1,6 @@
 """Commands without the second that each needs to import CKAN: forked, not started.
 
-`python -m ckanext.dbmanage.tests.forked` imports what `ckan` and
+`python -m ckanext.dbmanage.tests.support.forked` imports what `ckan` and
 `python -m ckanext.dbmanage` import, and forks for each command that it is told of.
 From there on all is as after a true start: a process with its own arguments,
 environment, directory, standard files and session, which reads its configuration and
@@ -30,7 +30,7 @@ from typing import Any
 CKAN = str(Path(sys.executable).parent / "ckan")
 MODULE = "ckanext.dbmanage"
 _ENDED = b"ended "
-NAME = f"{MODULE}.tests.forked"
+NAME = f"{MODULE}.tests.support.forked"
 
 # ------------------------------------------------------------------- in the tests
 

@@ -1,30 +1,20 @@
-"""Real portals for the tests: own databases, own roles where needed, real commands.
-
-A portal is cloned from one that was made once a session by `ckan db init` and some
-SQL, so that each test may break its own. Commands run as their user runs them, in a
-process of their own.
-"""
+"""Real portals for the tests: own databases, real commands."""
 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
-import secrets
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -32,17 +22,17 @@ from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
 
-from .support import forked
+from . import forked
+from .cluster import _IS_DEBIAN_S, BIN, PASSWORD, PG_BIN, READER, SUPERUSER, query
 
 DATASETS = 40
+
+
 DATASTORE_TABLES = 3
+
+
 UPLOADS = 5
-SUPERUSER = make_url(os.environ["DBMANAGE_SUPERUSER_URL"])
-PASSWORD = os.environ["DBMANAGE_CKAN_PASSWORD"]
-READER = os.environ["DBMANAGE_READER_PASSWORD"]
-BIN = Path(sys.executable).parent
-PG_BIN = Path(os.environ["DBMANAGE_PG_BIN"])
-_IS_DEBIAN_S = PG_BIN.is_relative_to("/usr/lib/postgresql")
+
 
 ROWS = f"""
 INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
@@ -92,49 +82,6 @@ formatter = plain
 [formatter_plain]
 format = %(levelname)s %(name)s %(message)s
 """
-
-
-def superuser(database: str = "postgres") -> Any:
-    """An autocommit connection of the superuser."""
-    connection = psycopg2.connect(
-        host="127.0.0.1",
-        port=SUPERUSER.port,
-        user=SUPERUSER.username,
-        password=SUPERUSER.password,
-        dbname=database,
-        connect_timeout=10,
-    )
-    connection.autocommit = True
-    return connection
-
-
-def query(statement: str, database: str = "postgres", *values: Any) -> list[tuple]:
-    with closing(superuser(database)) as connection, connection.cursor() as cursor:
-        cursor.execute(statement, values or None)
-        return cursor.fetchall() if cursor.description else []
-
-
-def clone(origin: str, name: str) -> None:
-    """Makes a database as another one is; its files are copied, which is quickest."""
-    query(
-        f"CREATE DATABASE {quoted(name)} OWNER ckan_default"
-        f" TEMPLATE {quoted(origin)} STRATEGY file_copy"
-    )
-
-
-def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:
-    """Runs a client program of PostgreSQL; what fails fails the test.
-
-    The password is in the environment: a test that runs beside this one looks at
-    every program's arguments.
-    """
-    address = make_url(url)
-    return subprocess.run(
-        [program, "-d", address._replace(password=None).render_as_string(), *arguments],
-        env=os.environ | {"PGPASSWORD": address.password or ""},
-        check=True,
-        **options,
-    )
 
 
 class Portal:
@@ -388,129 +335,6 @@ def install_plugin(
     return {"PYTHONPATH": str(directory)}
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-    return found
-
-
-def end_group(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
-    """Ends a command and all its children at once, as a power cut would."""
-    os.killpg(process.pid, number)
-    process.communicate()
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """The portal that others are cloned from: real schema, some rows of every kind."""
-    portal = Portal(tmp_path_factory.mktemp("template"), f"tpl{secrets.token_hex(3)}")
-    for name in portal.names.values():
-        query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
-    portal.ckan("db", "init")
-    if (
-        b"2.10"
-        in subprocess.run([BIN / "ckan", "--version"], capture_output=True).stdout
-    ):
-        portal.ckan("db", "upgrade", "-p", "activity")
-    portal.db("pending-migrations", "--apply")
-    script = portal.ckan("datastore", "set-permissions").stdout
-    lines = [line for line in script.splitlines() if not line.startswith("\\connect")]
-    query("\n".join(lines), portal.names["datastore"])
-    owned = psycopg2.connect(portal.url("database"))
-    with owned, owned.cursor() as cursor:
-        cursor.execute(ROWS)
-    owned.close()
-    owned = psycopg2.connect(portal.url("datastore"))
-    with owned, owned.cursor() as cursor:
-        for number in range(DATASTORE_TABLES):
-            table = f"0000000{number}-0000-4000-8000-000000000000"
-            cursor.execute(
-                f'CREATE TABLE "{table}" (_id serial PRIMARY KEY, _full_text tsvector,'
-                ' "a b" text, "100%%" numeric, j json);'
-                f'INSERT INTO "{table}" ("a b", "100%%", j)'
-                " SELECT 'value ' || g, g / 3.0, json_build_object('k', g)"
-                " FROM generate_series(1, 50) g",
-                (),
-            )
-    owned.close()
-    query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)",
-        "postgres",
-        list(portal.names.values()),
-    )
-    forked.serve(portal.ini, portal.environment)
-    yield portal
-    forked.stop()
-    portal.drop()
-
-
-@pytest.fixture
-def role() -> Iterator[Callable[..., str]]:
-    """Makes roles with a password; each is gone at the end of the test."""
-    made = []
-
-    def make(name: str, options: str, password: str = "other") -> str:  # noqa: S107
-        made.append(f"{name}_{secrets.token_hex(3)}")
-        query(
-            f"CREATE ROLE {made[-1]} LOGIN {options} PASSWORD %s", "postgres", password
-        )
-        return made[-1]
-
-    yield make
-    for name in reversed(made):
-        query(f"DROP ROLE IF EXISTS {name}")
-
-
-@pytest.fixture
-def make_portal(
-    role: object, template: Portal, tmp_path: Path
-) -> Iterator[Callable[..., Portal]]:
-    """Makes portals; each is gone at the end of the test."""
-    made = []
-
-    def make(
-        options: dict[str, str] | None = None, names: dict[str, str] | None = None
-    ) -> Portal:
-        name = secrets.token_hex(4)
-        directory = tmp_path / name
-        directory.mkdir()
-        portal = Portal(directory, name)
-        portal.names |= names or {}
-        portal.write(
-            **{
-                "sqlalchemy.url": portal.url("database"),
-                "ckan.datastore.write_url": portal.url("datastore"),
-                "ckan.datastore.read_url": portal.url(
-                    "datastore", "datastore_default", READER
-                ),
-            }
-            | (options or {})
-        )
-        for part, own in portal.names.items():
-            origin = template.names[part]
-            clone(origin, own)
-            if part == "datastore":
-                query(f"GRANT CONNECT ON DATABASE {quoted(own)} TO datastore_default")
-        # the user that CKAN makes for itself when it starts
-        own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
-        portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
-        portal.fill_uploads()
-        made.append(portal)
-        return portal
-
-    yield make
-    for portal in made:
-        portal.drop()
-
-
-@pytest.fixture
-def portal(make_portal: Callable[..., Portal]) -> Portal:
-    """A portal with datasets, a DataStore and an empty repository."""
-    return make_portal()
-
-
 def made_by(portal: Portal, version: str) -> Callable[..., None]:
     """Gives a portal the main database of an older CKAN; what runs programs of it."""
     import ckan
@@ -542,201 +366,29 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
     return run
 
 
-# ------------------------------------------------------------- another PostgreSQL
+def fill(portal: Portal, rows: int = 60_000) -> None:
+    """Makes dumping and loading take long enough to be interrupted."""
+    portal.sql(
+        "CREATE TABLE filler AS SELECT i, md5(i::text) || repeat(md5(i::text), 4) AS t"
+        f" FROM generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default"
+    )
 
 
-class Cluster:
-    """A PostgreSQL server of a test's own: another version, or one that may break."""
-
-    def __init__(self, directory: Path, bin: Path, *options: str) -> None:
-        self.bin, self.data, self.log = bin, directory / "data", directory / "log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.options = ["-p", str(self.port), "-k", "", *options]
-        self.process: subprocess.Popen | None = None
-        self._run(bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust",
-                  "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")  # fmt: skip
-        self.start()
-        self.sql("CREATE ROLE ckan_default LOGIN CREATEDB")
-        self.sql("CREATE ROLE datastore_default LOGIN")
-
-    @staticmethod
-    def _as_user(*command: object) -> list[str]:
-        # PostgreSQL refuses to run as root; here root has another number
-        other = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
-        return [*(other if os.getuid() == 0 else []), *map(str, command)]
-
-    def _run(self, *command: object) -> None:
-        subprocess.run(self._as_user(*command), check=True, capture_output=True)
-
-    def start(self) -> None:
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self._as_user(self.bin / "postgres", "-D", self.data, *self.options),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
-        wait_until(self._answers)
-
-    def _answers(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, (
-            self.log.read_text()
-        )
-        try:
-            self.connect().close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def stop(self, number: int = signal.SIGQUIT) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait()
-            self.process = None
-
-    def connect(self, database: str = "postgres", user: str = "postgres") -> Any:
-        connection = psycopg2.connect(
-            host="127.0.0.1", port=self.port, user=user, dbname=database
-        )
-        connection.autocommit = True
-        return connection
-
-    def sql(self, statement: str, database: str = "postgres") -> list[tuple]:
-        with (
-            closing(self.connect(database)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-
-    def url(self, name: str, user: str = "ckan_default") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{name}"
-
-    def copy(self, portal: Portal, part: str) -> None:
-        """Moves a portal's database here, by stock tools."""
-        name = portal.names[part]
-        self.sql(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
-        dump = client(PG_BIN / "pg_dump", portal.url(part), "-Fc", capture_output=True)
-        subprocess.run(
-            [PG_BIN / "pg_restore", "-O", "-d", self.url(name)],
-            input=dump.stdout,
-            check=True,
-        )
-        option = {"database": "sqlalchemy.url", "datastore": "ckan.datastore.write_url"}
-        portal.write(**{option[part]: self.url(name)})
-        if part == "datastore":
-            portal.write(
-                **{"ckan.datastore.read_url": self.url(name, "datastore_default")}
-            )
+def as_role(portal: Portal, name: str) -> None:
+    portal.write(
+        **{
+            "sqlalchemy.url": portal.url("database", name, "other"),
+            "ckan.datastore.write_url": portal.url("datastore", name, "other"),
+        }
+    )
 
 
-@pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    made = []
-
-    def make(
-        *options: str, bin: Path = PG_BIN, directory: Path | None = None
-    ) -> Cluster:
-        if directory is None:
-            directory = tmp_path / f"cluster{len(made)}"
-            directory.mkdir()
-        made.append(Cluster(directory, bin, *options))
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        cluster.stop()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Makes file systems of a given size, in memory; needs root, as CI has."""
-    made = []
-
-    def make(size: str) -> Path:
-        directory = tmp_path / f"disk{len(made)}"
-        directory.mkdir()
-        subprocess.run(
-            [
-                "mount",
-                "-t",
-                "tmpfs",
-                "-o",
-                f"size={size},mode=0700",
-                "tmpfs",
-                directory,
-            ],
-            check=True,
-        )
-        made.append(directory)
-        return directory
-
-    yield make
-    for directory in made:
-        subprocess.run(["umount", "-l", directory], check=True)
-
-
-# ------------------------------------------------------------------ a running site
-
-
-class Answer:
-    """What a visitor got: status, headers, body; redirects are not followed."""
-
-    def __init__(self, answer: http.client.HTTPResponse) -> None:
-        self.status, self.headers = answer.status, answer.headers
-        self.body = answer.read().decode()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Web:
-    """A CKAN web process of a portal."""
-
-    def __init__(self, portal: Portal) -> None:
-        self.log = portal.directory / "web.log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        with open(self.log, "w") as log:
-            self.process = forked.start(
-                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
-                 "-p", str(self.port), "-r", "-t"],
-                env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-
-    def ask(
-        self, path: str, method: str = "GET", body: Any = None, **headers: str
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        with closing(connection):
-            headers = {k.replace("_", "-"): v for k, v in headers.items()}
-            if isinstance(body, dict):
-                body = json.dumps(body)
-                headers["Content-Type"] = "application/json"
-            connection.request(method, path, body, headers)
-            return Answer(connection.getresponse())
-
-    def up(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()[-3000:]
-        try:
-            return self.ask("/api/3/action/status_show").status == 200
-        except OSError:
-            return False
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Portal], Web]]:
-    """Starts web processes of portals; each ends with the test."""
-    made = []
-
-    def start(portal: Portal) -> Web:
-        made.append(Web(portal))
-        wait_until(made[-1].up, 90)
-        return made[-1]
-
-    yield start
-    for web in made:
-        web.process.terminate()
-        web.process.wait()
+def refused(portal: Portal, *arguments: str) -> str:
+    """The message of a restore that fails and leaves everything as it was."""
+    before, oids, left = portal.state(), portal.oids(), portal.copies()
+    done = portal.module("restore", *arguments, "--yes", code=1)
+    assert portal.state() == before
+    assert portal.oids() == oids
+    assert portal.copies() == left
+    assert done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    return done.stderr

@@ -20,8 +20,11 @@ from passlib.hash import pbkdf2_sha512
 from ckanext.dbmanage.engine.redis.arming import Arming
 from ckanext.dbmanage.portal.site import build_site
 
-from ..conftest import BIN, Portal, Web, clone, query, wait_until
 from . import forked
+from .cluster import BIN, PG_BIN, clone, query
+from .portal import Portal
+from .waiting import wait_until
+from .web import Web
 
 PASSWORD = "correct horse"
 _HASH = pbkdf2_sha512.using(rounds=1000).hash(PASSWORD)
@@ -219,3 +222,16 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
             web.process.terminate()
             web.process.wait()
         portal.drop()
+
+
+def slowed(portal: Portal) -> None:
+    """PostgreSQL's own programs, a while later: what is cancelled must be under way."""
+    directory = portal.directory / "slow"
+    directory.mkdir()
+    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
+        (directory / name).write_text(
+            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20 >&- 2>&- <&-;; esac\n'
+            f'exec "{PG_BIN / name}" "$@"\n'
+        )
+        (directory / name).chmod(0o755)
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})

@@ -1,0 +1,61 @@
+"""A portal behind a web server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+from contextlib import closing
+from typing import Any
+
+from . import forked
+from .cluster import BIN
+from .portal import Portal
+
+
+class Answer:
+    """What a visitor got: status, headers, body; redirects are not followed."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers = answer.status, answer.headers
+        self.body = answer.read().decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Web:
+    """A CKAN web process of a portal."""
+
+    def __init__(self, portal: Portal) -> None:
+        self.log = portal.directory / "web.log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        with open(self.log, "w") as log:
+            self.process = forked.start(
+                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                 "-p", str(self.port), "-r", "-t"],
+                env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def ask(
+        self, path: str, method: str = "GET", body: Any = None, **headers: str
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with closing(connection):
+            headers = {k.replace("_", "-"): v for k, v in headers.items()}
+            if isinstance(body, dict):
+                body = json.dumps(body)
+                headers["Content-Type"] = "application/json"
+            connection.request(method, path, body, headers)
+            return Answer(connection.getresponse())
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return self.ask("/api/3/action/status_show").status == 200
+        except OSError:
+            return False
