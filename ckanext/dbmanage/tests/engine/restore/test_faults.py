@@ -1,0 +1,358 @@
+"""Broken on purpose: killed, cut off, out of room. Old or new, and nothing between."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ...support.cluster import Cluster, query
+from ...support.portal import Portal, fill, refused
+from ...support.waiting import end_group, wait_until
+
+TIMES = 14
+
+
+def whole(portal: Portal) -> None:
+    """Nothing half-made is listed, and the next commands work and clean up."""
+    for backup in portal.backups():
+        assert backup["state"] in ("verified", "unverified")
+        portal.module("verify", backup["id"])
+    path = portal.backup()
+    assert not [p.name for p in portal.repository.glob(".*.partial")]
+    assert not [name for name in portal.copies() if name.endswith("_scratch")]
+    portal.module("verify", path.name)
+
+
+def how_long(portal: Portal, *arguments: str) -> float:
+    begun = time.monotonic()
+    portal.module(*arguments)
+    return time.monotonic() - begun
+
+
+def test_backup_killed_at_random_moments(portal: Portal) -> None:
+    fill(portal)
+    before = portal.state()
+    seconds = how_long(portal, "backup")
+    chance = random.Random(os.getpid())
+    for _ in range(TIMES):
+        process = portal.start("backup")
+        time.sleep(chance.uniform(0, 1) * seconds)
+        process.kill()  # alone: its children find out by themselves
+        process.communicate()
+    whole(portal)
+    assert portal.state() == before
+
+
+def test_restore_killed_at_random_moments(portal: Portal) -> None:
+    """Whenever it dies, the live databases are exactly the old or exactly the new."""
+    fill(portal)
+    portal.backup()
+    new = portal.state()
+    seconds = how_long(portal, "restore", "latest", "--yes", "--no-backup")
+    chance = random.Random(os.getpid())
+    ends = set()
+    for number in range(TIMES):
+        portal.sql("UPDATE package SET title = 'old' WHERE id = 'id-1'")
+        portal.sql(
+            'UPDATE "00000001-0000-4000-8000-000000000000" SET "a b" = \'old\'',
+            "datastore",
+        )
+        old = portal.state()
+        oldest = min(portal.backups(), key=lambda backup: backup["id"])["id"]
+        process = portal.start("restore", oldest, "--yes", "--no-backup")
+        time.sleep(chance.uniform(0, 1.1) * seconds)
+        if number % 2:
+            process.kill()
+            process.communicate()
+        else:
+            end_group(process)
+        time.sleep(0.3)  # the server may be at the last statement still
+        found = portal.state()
+        assert found in (old, new)
+        ends.add("old" if found == old else "new")
+    whole(portal)
+
+
+PHASES = ("unpack", "load", "check", "switch")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
+    fill(portal)
+    portal.backup()
+    new = portal.state()
+    portal.damage()
+    old = portal.state()
+    process = portal.start("restore", "latest", "--yes", "--no-backup")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(phase):
+            break
+    else:
+        pytest.fail(f"{phase} did not come")
+    end_group(process)
+    time.sleep(0.3)
+    assert portal.state() in (old, new)
+    whole(portal)
+    portal.module("restore", "oldest", "--yes", "--no-backup")
+    assert portal.state() == new
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [("backup", "pg_dump"), ("backup", "pg_restore"), ("restore", "pg_restore")],
+)
+def test_a_killed_child_is_a_failure_that_is_told(
+    portal: Portal, command: str, program: str
+) -> None:
+    fill(portal, 200_000)
+    if command == "restore":
+        portal.backup()
+    before = portal.state()
+    listed = [backup["id"] for backup in portal.backups()]
+    arguments = ["restore", "latest", "--yes"] if command == "restore" else ["backup"]
+    process = portal.start(*arguments)
+    killed: list[int] = []
+    # not the question for its version, nor one that has just ended
+    working = b"snapshot" if program == "pg_dump" else b"-"
+
+    def end(child: int) -> None:
+        entry = Path(f"/proc/{child}")
+        if (entry / "comm").read_text().strip() != program:
+            return
+        if working not in (entry / "cmdline").read_bytes():
+            return
+        os.kill(child, signal.SIGSTOP)
+        # one that stands still has not ended meanwhile
+        while (
+            state := (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+        ) != "T":
+            if state in "ZX":
+                return
+        os.kill(child, signal.SIGKILL)
+        killed.append(child)
+
+    def kill() -> None:
+        while process.poll() is None and not killed:
+            for listed in Path(f"/proc/{process.pid}/task").glob("*/children"):
+                # a child, or a thread, that is gone before it is read
+                with suppress(OSError):
+                    for child in listed.read_text().split():
+                        end(int(child))
+
+    watcher = threading.Thread(target=kill)
+    watcher.start()
+    _, said = process.communicate(timeout=120)
+    watcher.join()
+    assert killed and process.returncode == 1
+    assert program in said and "Traceback" not in said
+    assert portal.state() == before
+    assert [backup["id"] for backup in portal.backups()] == listed
+    assert not list(portal.repository.glob(".*.partial"))
+    whole(portal)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
+    fill(portal, 500_000)
+    portal.backup()
+    before = portal.state()
+    for command in (["backup"], ["restore", "latest", "--yes"]):
+        phase = "load" if command[0] == "restore" else "dump"
+        for _ in range(5):
+            left, listed = portal.copies(), portal.backups()
+            process = portal.start(*command)
+            assert process.stderr is not None
+            for line in process.stderr:
+                if line.startswith(phase):
+                    break
+            os.killpg(process.pid, number)
+            _, said = process.communicate(timeout=60)
+            if process.returncode:
+                break
+            # on a busy machine it was done before the signal came
+        assert process.returncode not in (0, None) and "Traceback" not in said
+        assert not list(portal.repository.glob(".*.partial"))
+        assert portal.copies() == left
+        assert [b["id"] for b in portal.backups()] == [b["id"] for b in listed]
+    assert portal.state() == before
+
+
+def test_the_disk_of_the_repository_is_full(
+    portal: Portal, small_disk: Callable[[str], Path]
+) -> None:
+    fill(portal)
+    disk = small_disk("1m")
+    portal.write(**{"ckanext.dbmanage.repository": str(disk / "backups")})
+    done = portal.module("backup", code=1)
+    assert "No space left on device" in done.stderr and str(disk) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert portal.module("backups").stdout == ""
+    assert not list((disk / "backups").glob(".*.partial"))
+    done = portal.module("dump", str(disk / "x.dump"), code=1)
+    assert "No space left" in done.stderr
+    assert [f.name for f in disk.iterdir()] == ["backups"]
+    # room for the backup, none to unpack it
+    portal.write(**{"ckanext.dbmanage.repository": ""})
+    taken = portal.backup()
+    need = sum(f.stat().st_size for f in taken.iterdir())
+    disk = small_disk(str(need + 2_000_000))
+    portal.write(**{"ckanext.dbmanage.repository": str(disk / "backups")})
+    portal.backup()
+    assert "No space left on device" in refused(portal, "latest")
+    assert not list((disk / "backups").glob(".*.partial"))
+
+
+def test_the_disk_of_the_server_is_full(
+    portal: Portal,
+    make_cluster: Callable[..., Cluster],
+    small_disk: Callable[[str], Path],
+) -> None:
+    cluster = make_cluster()
+    # a tablespace, for a server without room for its log goes down altogether
+    cluster.sql(f"CREATE TABLESPACE small LOCATION '{small_disk('100m')}'")
+    cluster.sql("GRANT CREATE ON TABLESPACE small TO ckan_default")
+    for part in portal.names:
+        cluster.copy(portal, part)
+    name = portal.names["database"]
+    cluster.sql(f'ALTER DATABASE "{name}" SET TABLESPACE small')
+    cluster.sql(
+        "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) AS t FROM"
+        " generate_series(1, 60000) i; ALTER TABLE filler OWNER TO ckan_default",
+        name,
+    )
+    portal.backup()
+    done = portal.module("restore", "latest", "--yes", code=1)
+    assert "No space left on device" in done.stderr, done.stderr
+    assert cluster.sql("SELECT count(*) FROM filler", name) == [(60000,)]
+    assert (
+        cluster.sql("SELECT datname FROM pg_database WHERE datname LIKE 'dbm%'") == []
+    )
+
+
+def test_the_server_stops_in_the_middle(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> None:
+    cluster = make_cluster()
+    for part in portal.names:
+        cluster.copy(portal, part)
+    name = portal.names["database"]
+    cluster.sql(
+        "CREATE TABLE filler AS SELECT i, repeat(md5(i::text), 9) AS t FROM"
+        " generate_series(1, 150000) i; ALTER TABLE filler OWNER TO ckan_default",
+        name,
+    )
+    portal.backup()
+    for command, phase in (
+        (["backup"], "dump"),
+        (["restore", "latest", "--yes"], "load"),
+    ):
+        process = portal.start(*command)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(phase):
+                break
+        cluster.stop()
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 1 and said and "Traceback" not in said
+        cluster.start()
+        assert cluster.sql("SELECT count(*) FROM filler", name) == [(150000,)]
+        assert len(portal.backups()) == 1
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    names = {row[0] for row in cluster.sql("SELECT datname FROM pg_database")}
+    assert not {n for n in names if n.endswith("_scratch")}
+
+
+@pytest.fixture
+def rows_elsewhere(
+    portal: Portal, make_cluster: Callable[..., Cluster]
+) -> Callable[[], int]:
+    """Counts a table of the portal's DataStore, which is on another server.
+
+    It was backed up with 50 rows, and has none now.
+    """
+    cluster, name = make_cluster(), portal.names["datastore"]
+    cluster.copy(portal, "datastore")
+    portal.backup()
+    table = '"00000001-0000-4000-8000-000000000000"'
+    cluster.sql(f"DELETE FROM {table}", name)
+    return lambda: cluster.sql(f"SELECT count(*) FROM {table}", name)[0][0]
+
+
+def test_two_servers_switch_by_the_journal(
+    portal: Portal, rows_elsewhere: Callable[[], int]
+) -> None:
+    portal.sql("DELETE FROM package_tag")
+    portal.module("restore", "latest", "--yes")
+    assert rows_elsewhere() == 50
+    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]
+
+
+def test_a_switch_over_two_servers_that_was_killed_is_completed(
+    portal: Portal, rows_elsewhere: Callable[[], int]
+) -> None:
+    """Killed at some moment after the journal says that it switches."""
+    portal.sql("DELETE FROM package_tag")
+    process = portal.start("restore", "latest", "--yes", "--no-backup")
+    journal = portal.repository / "journal.jsonl"
+    wait_until(lambda: journal.exists() and '"switch"' in journal.read_text(), 60)
+    pairs = next(
+        json.loads(line)["pairs"]
+        for line in journal.read_text().splitlines()
+        if '"event": "switch"' in line
+    )
+    main = next(pair for pair in pairs if pair["part"] == "database")
+    end_group(process)
+    time.sleep(0.5)
+    # whatever of the two was done, the next command settles both the same way
+    done = portal.module("backup")
+    live = query(
+        "SELECT oid::bigint FROM pg_database WHERE datname = %s",
+        "postgres",
+        main["live"],
+    )
+    tags = portal.sql("SELECT count(*) FROM package_tag")
+    if live == [(main["scratch_oid"],)]:
+        assert rows_elsewhere() == 50 and tags[0][0] > 0, done.stderr
+    else:
+        assert rows_elsewhere() == 0 and tags == [(0,)], done.stderr
+
+
+def test_half_a_switch_over_two_servers_is_completed(
+    portal: Portal, rows_elsewhere: Callable[[], int]
+) -> None:
+    """Exactly half: the engine is stopped between the two renames."""
+    portal.sql("DELETE FROM package_tag")
+    script = (
+        "import os, sys\n"
+        "from ckanext.dbmanage.engine.restore import switch\n"
+        "rename = switch.rename\n"
+        "def once(*arguments, **options):\n"
+        "    rename(*arguments, **options)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "switch.rename = once\n"
+        "from ckanext.dbmanage.__main__ import main\n"
+        "main()\n"
+    )
+    arguments = ["-c", str(portal.ini), "restore", "latest", "--yes", "--no-backup"]
+    killed = subprocess.run(
+        [portal.module_command[0], "-c", script, *arguments],
+        env=portal.environment, capture_output=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert killed.returncode == -9
+    assert rows_elsewhere() == 50
+    assert portal.sql("SELECT count(*) FROM package_tag") == [(0,)]
+    done = portal.module("backup")
+    assert "half-way has been completed" in done.stderr
+    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]

@@ -1,0 +1,268 @@
+"""What becomes of a job when its worker, PostgreSQL or time does not play along.
+
+All tests share one site and one worker; each leaves them as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from ckanext.dbmanage.web import helpers
+
+from ..support.cluster import BIN, query
+from ..support.portal import Portal
+from ..support.site import SYSADMIN, TITLE, Site, hosted
+from ..support.waiting import wait_until
+
+#: a worker that waits for a job that hangs not as long as one of a portal
+HASTY = """
+import sys
+from ckanext.dbmanage import jobs
+jobs._PATIENCE = 3.0
+from ckan.cli.cli import ckan
+sys.argv[0] = "ckan"
+ckan()
+"""
+
+
+@pytest.fixture(scope="module")
+def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
+        made.token = made.api_token()
+        made.start_worker(made.queue, [sys.executable, "-c", HASTY])
+        wait_until(lambda: made.act("dbmanage_status")["worker"]["count"], 90)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def backup(site: Site) -> str:
+    return site.portal.backup().name
+
+
+@pytest.fixture
+def asleep(site: Site) -> Iterator[None]:
+    """The worker is there and takes nothing, until it is awake."""
+    assert site.worker is not None
+    site.worker.send_signal(signal.SIGSTOP)
+    yield
+    site.worker.send_signal(signal.SIGCONT)
+
+
+def wake(site: Site, id: str) -> dict[str, Any]:
+    """The job once the worker has come to it."""
+    assert site.worker is not None
+    site.worker.send_signal(signal.SIGCONT)
+    return site.ended(site.token, id)
+
+
+def test_a_restore_is_not_made_later_than_it_was_armed_for(
+    site: Site, backup: str, asleep: None
+) -> None:
+    site.portal.db("arm", backup, "--for", "12s")
+    before = site.portal.oids()
+    job = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert job["state"] == "queued" and job["until"], job
+    wait_until(
+        lambda: site.act("dbmanage_job_show", id=job["id"])["state"] == "failed", 30
+    )
+    # so it is said while no worker has looked; and the worker looks too
+    status = site.act("dbmanage_status")
+    assert status["jobs"] == [] and "until" in status["ended"]["error"]
+    done = wake(site, job["id"])
+    wait_until(lambda: site.act("dbmanage_job_show", id=job["id"])["ended"], 60)
+    assert done["state"] == "failed" and "confirm it anew" in done["error"]
+    assert site.portal.oids() == before
+    assert site.act("dbmanage_status")["armed"] is None
+
+
+def test_a_restore_that_was_refused_at_its_turn_stays_armed(
+    site: Site, backup: str, asleep: None
+) -> None:
+    site.portal.db("arm", backup)
+    armed = site.act("dbmanage_status")["armed"]
+    job = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert site.act("dbmanage_status")["armed"] is None
+    _, repository = site.portal.engine()
+    with repository.lock("a test"):
+        done = wake(site, job["id"])
+    assert done["state"] == "failed" and "is in use: a test" in done["error"]
+    assert "armed again" in done["log"][-2]["text"]
+    assert site.act("dbmanage_status")["armed"] == armed
+    # one restore, no more: this one is cancelled, which is no failure
+    site.worker.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+    job = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert site.act("dbmanage_job_cancel", id=job["id"])["state"] == "cancelled"
+    assert site.act("dbmanage_status")["armed"] is None
+
+
+def test_an_undo_takes_back_what_was_shown_and_nothing_else(
+    site: Site, backup: str, asleep: None
+) -> None:
+    site.portal.module("restore", backup, "--yes", "--no-backup")
+    shown = site.act("dbmanage_status")["undo"]
+    site.portal.db("arm", backup)
+    refused = site.act("dbmanage_undo", confirm=TITLE, operation=shown["operation"])
+    assert refused["error"]["__type"] == "Authorization Error"  # armed is a restore
+    site.portal.db("arm", "undo")
+    refused = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert refused["error"]["__type"] == "Authorization Error"  # and the other way
+    job = site.act("dbmanage_undo", confirm=TITLE, operation=shown["operation"])
+    assert job["state"] == "queued", job
+    # somebody restores on the command line before the worker comes to it
+    site.portal.module("restore", backup, "--yes", "--no-backup")
+    live = site.portal.oids()
+    done = wake(site, job["id"])
+    assert done["state"] == "failed" and "another switch was made" in done["error"]
+    assert site.portal.oids() == live
+    refused = site.act("dbmanage_undo", confirm=TITLE, operation=shown["operation"])
+    assert "Another switch" in str(refused["error"]["operation"])
+
+
+def test_a_job_that_dies_before_it_begins_is_lost_at_once(site: Site) -> None:
+    """The worker's process makes a connection of its own; the web process has one."""
+    name = site.portal.names["database"]
+    query(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    try:
+        job = site.act("dbmanage_backup_create", note="dies")
+
+        def lost() -> bool:
+            return site.act("dbmanage_job_show", id=job["id"])["state"] == "lost"
+
+        wait_until(lost, 60)
+    finally:
+        query(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    shown = site.act("dbmanage_job_show", id=job["id"])
+    assert "worker's own log" in shown["error"]
+    status = site.act("dbmanage_status")
+    assert status["jobs"] == [] and status["state"] == "failed"
+    assert "worker's own log" in status["failed"]["error"]
+    page = site.session(SYSADMIN).ask("GET", "/ckan-admin/backups/").text
+    assert "The last backup failed." in page
+    # nor is its kind blocked; and a good one ends the alarm
+    again = site.act("dbmanage_backup_create", note="dies")
+    assert again["id"] != job["id"]
+    assert site.ended(site.token, again["id"])["state"] == "done"
+    assert site.act("dbmanage_status")["failed"] is None
+
+
+def test_a_job_that_no_signal_ends_leaves_nothing_behind(
+    site: Site, backup: str
+) -> None:
+    """A statement that waits for a lock: psycopg2 does not come back from it."""
+    portal = site.portal
+
+    def there() -> list[Path]:
+        found = [*portal.repository.iterdir()]
+        found += (portal.repository / "exports").glob("*")
+        return sorted(found)
+
+    (portal.repository / "exports").mkdir(mode=0o700, exist_ok=True)
+    copies, before = portal.copies(), there()
+
+    def waits() -> list[tuple]:
+        return query(
+            "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE NOT granted AND datname = %s",
+            "postgres", portal.names["database"],
+        )  # fmt: skip
+
+    for name, data in (
+        ("backup_create", {"note": "hangs"}),
+        ("export", {"kind": "datasets"}),
+        ("publish", {}),
+    ):
+        with closing(psycopg2.connect(portal.url("database"))) as other:
+            other.cursor().execute("LOCK TABLE package IN ACCESS EXCLUSIVE MODE")
+            job = site.act(f"dbmanage_{name}", **data)
+            wait_until(waits, 60)
+            site.act("dbmanage_job_cancel", id=job["id"])
+            assert site.ended(site.token, job["id"])["state"] == "cancelled"
+            kinds = {e["kind"]: e for e in reversed(site.act("dbmanage_job_list"))}
+            assert site.ended(site.token, kinds["tidy"]["id"])["state"] == "done"
+        assert there() == before, name
+    assert portal.copies() == copies
+    assert site.act("dbmanage_status")["failed"] is None
+    asked = [e for e in site.journal if e.get("what") == "cancel"]
+    assert {e["user"] for e in asked[-3:]} == {SYSADMIN}
+
+
+def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:
+    site.portal.db("arm", backup, "--for", "1s")
+    time.sleep(1.1)
+    assert site.act("dbmanage_status")["armed"] is None
+    refused = site.act("dbmanage_restore", id=backup, confirm=TITLE)
+    assert refused["error"]["__type"] == "Authorization Error"
+
+
+def test_the_configuration_allows_it_always_or_never(
+    site: Site, backup: str, asleep: None
+) -> None:
+    def restore() -> str:
+        arguments = [f"id={backup}", f"confirm={TITLE}", "-c", site.portal.ini]
+        done = subprocess.run(
+            [BIN / "ckanapi", "action", "dbmanage_restore", *arguments],
+            env=site.portal.environment, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    site.portal.db("arm", backup)
+    try:
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "never"})
+        assert "web_restore is `never`" in restore()
+        assert site.act("dbmanage_status")["armed"] is not None
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "always"})
+        job = json.loads(restore())
+    finally:
+        site.portal.write(**{"ckanext.dbmanage.web_restore": "armed"})
+    assert job["state"] == "queued"
+    begun, until = (helpers.known(job[key]) for key in ("asked", "until"))
+    assert timedelta(minutes=29) < until - begun < timedelta(minutes=31)
+    # what an operator has armed is not used up by what needs no arming
+    assert site.act("dbmanage_status")["armed"]["backup"] == backup
+    site.act("dbmanage_job_cancel", id=job["id"])
+
+
+@pytest.mark.smoke
+def test_the_pages_from_the_list_to_the_end_of_a_job(site: Site) -> None:
+    me, path = site.session(SYSADMIN), "/ckan-admin/backups/"
+
+    def look(path: str, *words: str) -> str:
+        page = me.ask("GET", path)
+        assert page.status_code == 200, (path, page.status_code)
+        assert not [w for w in words if w not in page.text], (path, words)
+        return page.text
+
+    made = me.post(f"{path}new", boxes="1", parts=["database", "files"], note="walk")
+    job = made.headers["Location"].removeprefix(site.base)
+    look(job, "walk", "Asked for by user-1", 'id="job-log"', "http-equiv")
+    done = site.ended(site.token, job.rpartition("/")[2])
+    assert done["state"] == "done", done
+    look(job, "verified", "Show the backup")
+    live = me.ask("GET", f"{job}/live?lines={done['lines'] - 1}&said=")
+    assert live.status_code == 286 and live.text.count("<time") == 1
+    id = done["result"]["backup"]
+    look(path, id, "walk", "Export as JSON Lines")
+    look(path + id, "Verified", "sha256sum -c SHA256SUMS")
+    look(f"{path}{id}?compare=1", "Rows then and now")
+    look(f"{path}{id}/restore", "Restoring from the web is off", f"ckan db arm {id}")
+    look(f"{path}{id}/download", "all.tar", "Your password, again")
+    look(f"{path}{id}/delete", "other backup")
+    look(f"{path}journal", "127.0.0.1")
+    look(f"{path}tables", "resource")
+    look(f"/de{path}", "Sicherung")
+    late = me.ask("POST", f"{path}publish")
+    assert late.status_code == 400 and "Nothing was done" in late.text
+    gone = site.session().ask("POST", f"{path}publish")
+    assert gone.status_code in (400, 403) and "You were signed out" in gone.text
