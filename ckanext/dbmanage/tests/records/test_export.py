@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import random
 import re
-import signal
-import stat
-import subprocess
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.records.jsonl import new_file
-
-from ..support import forked
-from ..support.cluster import BIN
 from ..support.exports import KINDS, ODD, by_name, ckanapi, export
 from ..support.portal import Portal
-from ..support.waiting import wait_until
 
 
 @pytest.mark.smoke
@@ -219,33 +205,6 @@ def test_a_schema_of_scheming_and_a_warm_index(portal: Portal) -> None:
     assert '"originator":["René"]'.encode() in done.stdout
 
 
-def test_memory_is_bounded_by_bytes_and_not_by_rows(portal: Portal) -> None:
-    """440 MB of long lines, from what is one batch of rows."""
-    portal.sql("""
-        INSERT INTO package (id, name, title, notes, state, type, private,
-          metadata_created, metadata_modified)
-        SELECT md5(g::text), 'long-' || g, 'Long', repeat('long ', 400000), 'active',
-          'dataset', false, now(), now() FROM generate_series(1, 220) g""")
-
-    def peak(*arguments: str) -> float:
-        """MB of the largest of a command's processes."""
-        process = subprocess.Popen(
-            [BIN / "ckan", "-c", portal.ini, "db", *arguments],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=portal.environment,
-        )  # fmt: skip
-        assert process.stderr is not None
-        said = process.stderr.read().decode()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        process.stderr.close()
-        assert process.returncode == 0, said
-        return usage.ru_maxrss / 1024
-
-    bare = peak("version")
-    assert peak("export", "datasets", "--check", "9", "-O", os.devnull) < bare + 64
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
-
-
 def test_counts_are_asked_once_and_the_reason_is_said(portal: Portal) -> None:
     portal.ckan("search-index", "rebuild", "-q")
     portal.sql("UPDATE package SET owner_org = NULL WHERE id IN ('id-1', 'id-2')")
@@ -299,168 +258,3 @@ def test_users_without_secrets_unless_asked_for(portal: Portal) -> None:
     portal.db("export", "users", "--secrets", "-O", str(target))
     assert "$hash$" in target.read_text() and "key-user" in target.read_text()
     portal.db("export", "datasets", "--secrets", code=2)
-
-
-def test_packed_by_its_name(portal: Portal, tmp_path: Path) -> None:
-    plain = b"\n".join([*export(portal, "datasets"), b""])
-    for suffix, program in (("gz", "gzip"), ("zst", "zstd")):
-        target = tmp_path / f"d.jsonl.{suffix}"
-        for _ in range(2):
-            before = target.read_bytes() if target.exists() else None
-            portal.db("export", "datasets", "-O", str(target))
-            assert before in (None, target.read_bytes())
-        unpacked = subprocess.run(
-            [program, "-dc", target], capture_output=True, check=True
-        )
-        assert unpacked.stdout == plain
-
-
-def test_a_reader_who_has_enough(portal: Portal) -> None:
-    portal.sql("UPDATE package SET notes = repeat('x', 200000)")
-    process = forked.start(
-        [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=portal.environment,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.read(10)
-    process.stdout.close()
-    said = process.stderr.read().decode()
-    assert process.wait() == 1 and said == ""
-    process.stderr.close()
-
-
-def test_lines_of_five_megabytes(portal: Portal, tmp_path: Path) -> None:
-    portal.sql(
-        "UPDATE package SET notes = repeat('\u00fc\"', 2500000) WHERE id IN ('id-1', 'id-2')"
-    )
-    lines = by_name(export(portal, "datasets"))
-    assert len(lines) == 36 and len(lines["dataset-1"]) > 5_000_000
-
-
-def test_a_full_disk_leaves_what_was_there(
-    portal: Portal, small_disk: Callable[[str], Path]
-) -> None:
-    target = small_disk("200k") / "d.jsonl"
-    target.write_text("before\n")
-    portal.sql(
-        "UPDATE package SET notes = (SELECT string_agg(md5((g * length(name))::text || name), '')"
-        " FROM generate_series(1, 500) g)"
-    )
-    done = portal.db("export", "datasets", "-O", str(target), code=1)
-    assert "No space left" in done.stderr
-    assert target.read_text() == "before\n" and os.listdir(target.parent) == ["d.jsonl"]
-
-
-def test_killed_it_leaves_no_process_and_no_file(
-    portal: Portal, tmp_path: Path
-) -> None:
-    """A reader that is killed is named; a parent that is killed takes them along."""
-    portal.sql("INSERT INTO package (id, name, title, state, type, private, metadata_created, metadata_modified)"
-               " SELECT md5(g::text), 'more-' || g, 'More', 'active', 'dataset', false, now(), now()"
-               " FROM generate_series(1, 20000) g")  # fmt: skip
-    into = tmp_path / "into"
-    into.mkdir()
-    target = into / "d.jsonl"
-
-    def children(process: subprocess.Popen) -> list[int]:
-        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        return [int(n) for n in path.read_text().split()] if path.exists() else []
-
-    def start() -> tuple[subprocess.Popen, list[int]]:
-        before = set(into.iterdir())
-        process = forked.start(
-            [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "-O", target],
-            stderr=subprocess.PIPE, text=True, env=portal.environment,
-        )  # fmt: skip
-        # of its own: what was killed before is swept away a moment after the fork
-        wait_until(lambda: len(children(process)) == 2 and {*into.iterdir()} - before)
-        found = children(process)
-        time.sleep(random.random() * 0.3)
-        return process, found
-
-    process, found = start()
-    os.kill(found[0], signal.SIGKILL)
-    assert process.wait() == 1
-    assert process.stderr is not None
-    assert "ended before its time (exit code -9)" in process.stderr.read()
-    process.stderr.close()
-    assert not any(into.iterdir())
-    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        # also of what the killed one left: it may hold secrets
-        process, found = start()
-        process.send_signal(number)
-        assert process.wait() == code
-        wait_until(
-            lambda found=found: not any(Path(f"/proc/{pid}").exists() for pid in found)
-        )
-        process.communicate()
-        left = [path.stat().st_mode & 0o777 for path in into.iterdir()]
-        assert left == ([0o644] if number == signal.SIGKILL else [])
-
-
-def test_one_moment(portal: Portal) -> None:
-    """What is changed while it runs is in none of the lines."""
-    portal.sql("UPDATE package SET notes = repeat('x', 400000)")
-    process = forked.start(
-        [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "-q", "--fresh"],
-        stdout=subprocess.PIPE, env=portal.environment,
-    )  # fmt: skip
-    assert process.stdout is not None
-    first = process.stdout.read(1)
-    portal.sql("UPDATE package SET title = 'Later'; DELETE FROM package_tag")
-    rest = process.stdout.read()
-    assert process.wait() == 0
-    process.stdout.close()
-    lines = (first + rest).splitlines()
-    assert len(lines) == 36
-    assert all(b"Later" not in line and b"air quality" in line for line in lines)
-
-
-def test_where_a_file_goes(tmp_path: Path) -> None:
-    """Into a pipe or a device as it is, where a link leads, whatever a name's length."""
-    with new_file(os.devnull, 0o600) as write:
-        write(b"gone")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
-    pipe = tmp_path / "pipe.gz"
-    os.mkfifo(pipe)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-    reader.start()
-    with new_file(pipe, 0o600) as write:
-        write(b"lines")
-    reader.join()
-    assert gzip.decompress(read[0]) == b"lines" and pipe.is_fifo()
-    (tmp_path / "there").mkdir()
-    link, there = tmp_path / "link", tmp_path / "there" / "file"
-    link.symlink_to(there)
-    for text in (b"first", b"second"):
-        with new_file(link, 0o640) as write:
-            write(text)
-        assert link.is_symlink() and there.read_bytes() == text
-        assert there.stat().st_mode & 0o777 == 0o640
-    assert os.listdir(there.parent) == ["file"]
-    for name in ("x" * 250, "\u00fc" * 125 + "x"):
-        with new_file(tmp_path / name, 0o600) as write:
-            write(b"long")
-        assert (tmp_path / name).read_bytes() == b"long"
-    with pytest.raises(Refused, match="no directory"), new_file("/no/where", 0o600):
-        pass
-
-
-def test_what_a_killed_command_left_is_removed(tmp_path: Path) -> None:
-    """And nothing that somebody is writing, or that is another file's."""
-    target = tmp_path / "users.jsonl"
-    left = tmp_path / ".users.jsonl.12345678.partial"
-    others = [
-        tmp_path / name for name in (".users.jsonl", ".other.users.jsonl.1.partial")
-    ]
-    for path in (left, *others):
-        path.write_text("secret")
-    with new_file(target, 0o600) as one, new_file(target, 0o600) as other:
-        assert not left.exists() and len(list(tmp_path.glob(".users.jsonl.*"))) == 2
-        one(b"one")
-        other(b"other")
-    assert target.read_bytes() == b"one" and set(tmp_path.iterdir()) == {
-        target,
-        *others,
-    }

@@ -19,7 +19,7 @@ from ckanext.dbmanage.records import published
 from ..support.portal import Portal
 from ..support.web import Web
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[4] / "docs"
 CONTENT = b'{"name": "a"}\n'
 OPTIONS = {
     "ckanext.dbmanage.public_contact": "open@example.org",

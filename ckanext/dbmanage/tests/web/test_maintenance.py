@@ -114,7 +114,7 @@ def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> No
 _HOLDER = """
 import sys, time
 from sqlalchemy.engine import make_url
-from ckanext.dbmanage.engine.maintenance import AWAY, Maintenance
+from ckanext.dbmanage.engine.redis.maintenance import AWAY, Maintenance
 with Maintenance(sys.argv[1], make_url(sys.argv[2])).held("restore", "r", print) as to:
     to(AWAY)
     print("held", flush=True)

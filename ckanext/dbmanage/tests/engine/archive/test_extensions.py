@@ -26,7 +26,7 @@ from ckanext.dbmanage.engine.site import Site
 from ...support.cluster import PG_BIN, SUPERUSER, query
 from ...support.portal import Portal
 
-MANUAL = Path(__file__).parents[3] / "docs" / "restore.rst"
+MANUAL = Path(__file__).parents[5] / "docs" / "restore.rst"
 AVAILABLE = {name for (name,) in query("SELECT name FROM pg_available_extensions")}
 
 

@@ -23,6 +23,7 @@ from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
+from ...support.portal import Portal
 
 CKAN = 'CREATE TABLE public.package (id int); CREATE TABLE public."user" (id int);'
 
@@ -156,3 +157,49 @@ def test_why_a_copy_cannot_be_compared_is_told(small: Callable[..., Small]) -> N
         pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"),
     ):
         _contents_of(database, connection, str(PG_BIN))
+
+
+@pytest.mark.smoke
+def test_what_belongs_to_the_database_is_copied(portal: Portal) -> None:
+    name = portal.names["database"]
+    for statement in (
+        "ALTER DATABASE {} SET work_mem = '7MB'",
+        'ALTER DATABASE {} SET search_path = public, "odd, schema"',
+        "ALTER ROLE ckan_default IN DATABASE {} SET statement_timeout = '1h'",
+        "COMMENT ON DATABASE {} IS 'the portal''s 100% own'",
+        "ALTER DATABASE {} CONNECTION LIMIT 77",
+        "REVOKE CONNECT ON DATABASE {} FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE {} TO datastore_default",
+    ):
+        query(statement.format(f'"{name}"'))
+    properties = (
+        "SELECT shobj_description(oid, 'pg_database'), datconnlimit, pg_get_userbyid(datdba),"
+        " (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(datacl) a), encoding, datcollate,"
+        " (SELECT array_agg(setrole || array_to_string(setconfig, ';') ORDER BY 1)"
+        " FROM pg_db_role_setting WHERE setdatabase = d.oid)"
+        " FROM pg_database d WHERE datname = %s"
+    )
+    before = query(properties, "postgres", name)
+    oids = portal.oids()
+    portal.backup()
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    assert not set(portal.oids()) & set(oids)
+    assert query(properties, "postgres", name) == before
+
+
+def test_rights_of_a_role_that_is_gone_are_left_out(portal: Portal, role) -> None:
+    analyst = role("dbm_analyst", "")
+    portal.sql(f"GRANT SELECT ON package TO {analyst}")
+    portal.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {analyst}", "datastore")
+    portal.backup()
+    for part in ("database", "datastore"):
+        portal.sql(f"DROP OWNED BY {analyst}", part)
+    query(f"DROP ROLE {analyst}")
+    before = portal.state()
+    done = portal.module("restore", "latest", "--yes", "--no-backup")
+    assert analyst in done.stderr and "Warning" in done.stderr
+    assert portal.state() == before
+    reader = psycopg2.connect(portal.options["ckan.datastore.read_url"])
+    with closing(reader), reader.cursor() as cursor:
+        cursor.execute('SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"')
+        assert cursor.fetchone() == (50,)

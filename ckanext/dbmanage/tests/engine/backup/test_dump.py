@@ -1,0 +1,63 @@
+"""One database to one file, and back."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ...support.cluster import PG_BIN
+from ...support.portal import Portal
+
+
+def test_dump_to_stdout_is_an_archive(portal: Portal, tmp_path: Path) -> None:
+    done = portal.module("dump", "-", text=False)
+    assert done.stdout[:5] == b"PGDMP"
+    listed = subprocess.run(
+        [PG_BIN / "pg_restore", "-f", "/dev/null"],
+        input=done.stdout,
+        capture_output=True,
+    )
+    assert listed.returncode == 0
+    done = portal.module("dump", "-", "--only", "datastore", text=False)
+    assert b"_table_metadata" in done.stdout
+
+
+def test_a_failed_dump_leaves_the_old_file(portal: Portal) -> None:
+    file = portal.directory / "nightly.dump"
+    portal.module("dump", str(file))
+    good = file.read_bytes()
+    portal.sql("CREATE TABLE secret_table (a int)")  # of the superuser: unreadable
+    done = portal.module("dump", str(file), code=1)
+    assert "secret_table" in done.stderr
+    assert file.read_bytes() == good
+    assert [f.name for f in portal.directory.glob(".*")] == []
+    portal.module("dump", "/nosuch/dir/x.dump", code=1)
+
+
+@pytest.mark.smoke
+def test_the_datastore_goes_by_only(portal: Portal) -> None:
+    file = portal.directory / "ds.dump"
+    portal.module("dump", str(file), "--only", "datastore")
+    before = portal.state()
+    portal.damage()
+    done = portal.module("load", str(file), "--yes", code=1)
+    assert "--only datastore" in done.stderr
+    portal.module("load", str(file), "--only", "datastore", "--yes", "--no-backup")
+    after = portal.state()
+    assert {k: v for k, v in after.items() if k.startswith("datastore:")} == {
+        k: v for k, v in before.items() if k.startswith("datastore:")
+    }
+    main = portal.directory / "main.dump"
+    portal.module("dump", str(main))
+    done = portal.module("load", str(main), "--only", "datastore", "--yes", code=1)
+    assert "CKAN's main database" in done.stderr
+
+
+def test_an_empty_database_is_told_the_next_step(portal: Portal) -> None:
+    done = portal.db("clean", "--yes")
+    assert "ckan db init" in done.stderr and "ckan db load FILE" in done.stderr
+    for command in (["backup"], ["dump", "-"]):
+        done = portal.module(*command, code=1)
+        assert "`ckan db init`" in done.stderr and "`ckan db load FILE`" in done.stderr

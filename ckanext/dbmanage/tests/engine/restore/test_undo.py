@@ -1,0 +1,63 @@
+"""A restore is undone, and so is the undo."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ...support.portal import Portal
+
+
+@pytest.mark.smoke
+def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
+    before = portal.state()
+    portal.backup()
+    portal.damage()
+    damaged = portal.state()
+    assert "nothing to undo" in portal.module("undo", "--yes", code=1).stderr
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    for wanted in (damaged, before, damaged):
+        done = portal.module("undo", "--yes")
+        assert portal.state() == wanted
+        assert "undone: database and datastore and files as before" in done.stdout
+    # one generation, however often
+    ours = portal.copies()
+    assert len(ours) == 2 and all(name.endswith("_undo") for name in ours)
+    assert len(list(portal.storage.glob(".dbm_*"))) == 1
+    assert "--yes" in portal.module("undo", code=2).stderr
+
+
+def test_what_undo_would_need_is_gone(portal: Portal) -> None:
+    portal.backup()
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    portal.write(**{"ckanext.dbmanage.undo_days": "0"})
+    time.sleep(1.1)
+    done = portal.module("prune", "--dry-run")
+    assert "would be dropped: too old to undo" in done.stdout
+    assert len(list(portal.storage.glob(".dbm_*_undo"))) == 1
+    portal.module("prune")
+    assert not list(portal.storage.glob(".dbm_*"))
+    assert not portal.copies()
+    done = portal.module("undo", "--yes", code=1)
+    assert "not there any more" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
+    portal.backup()
+    for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
+        (portal.storage / name).mkdir()
+        (portal.storage / name / "theirs").write_text("theirs")
+    _, repository = portal.engine()
+    move = {"path": str(portal.storage), "prefix": "", "token": "t", "old": [], "new": [],
+            "scratch": ".dbm_11111111_scratch", "undo": ".dbm_00000000_undo"}  # fmt: skip
+    old = {"parts": ["files"], "time": "2001-01-01T00:00:00Z"}
+    repository.record("odd", "stage", moves=[move])
+    repository.record("odd", "switch", pairs=[], moves=[move])
+    repository.record("odd", "switched", **old)
+    repository.record("odd", "switched")
+    repository.record("odd", "create", pair={"part": "database"})
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    portal.module("prune")
+    for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
+        assert (portal.storage / name / "theirs").read_text() == "theirs"
