@@ -13,7 +13,7 @@ from ..operations import retain
 from ..operations.backup import backup as backup_
 from ..operations.backup import incomplete
 from ..operations.backup import verify as verify_
-from ..operations.context import open_site
+from ..operations.index import open_to_change
 from .base import (
     Command,
     as_json,
@@ -149,7 +149,7 @@ def verify(
         raise click.UsageError("give an ID or --all")
     talk = Talk(quiet or as_json)
     portal = portal_of(ctx, talk)
-    site, repository = open_site(portal, heads=prove)
+    site, repository = open_to_change(portal, heads=prove)
     chosen = "latest" if id is None else id
     found = repository.backups() if every else [repository.find(chosen)]
     results = []

@@ -10,6 +10,7 @@ import click
 from ..engine import errors, signals
 from ..engine.printable import one_line, sentence
 from ..operations.context import Portal, open_site
+from ..operations.index import open_to_change
 from .output import Talk
 
 if TYPE_CHECKING:
@@ -43,14 +44,11 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document."
 )
 
-
 quiet_option = click.option(
     "--quiet", "-q", is_flag=True, help="Only results and warnings."
 )
 
-
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-
 
 parts_option = click.option(
     "--only",
@@ -60,7 +58,6 @@ parts_option = click.option(
     help="Only this part: database, datastore or files; may be repeated.",
 )
 
-
 one_option = click.option(
     "--only",
     type=click.Choice(_PARTS[:2]),
@@ -68,7 +65,6 @@ one_option = click.option(
     metavar="PART",
     help="Which database: database (the default) or datastore.",
 )
-
 
 no_backup_option = click.option(
     "--no-backup",
@@ -92,7 +88,7 @@ def portal_of(ctx: click.Context, talk: Talk) -> Portal:
 def opened(
     ctx: click.Context, talk: Talk, writes: bool = True
 ) -> tuple[Site, Repository]:
-    return open_site(portal_of(ctx, talk), writes=writes)
+    return (open_to_change if writes else open_site)(portal_of(ctx, talk))
 
 
 def may_go_on(question: str, yes: bool) -> None:

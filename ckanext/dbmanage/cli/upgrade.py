@@ -113,7 +113,6 @@ _IN_PLACE = (
     "`ckan db undo` goes back, but a restore of the backup"
 )
 
-
 _CLEAN = """Remove everything from the database and the search index.
 
 A backup is taken first, unless there is nothing.

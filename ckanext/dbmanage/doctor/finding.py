@@ -11,12 +11,8 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
-
-
 #: a backup a night, and one that failed is seen the next morning
 FRESH, STALE = timedelta(hours=26), timedelta(days=7)
-
-
 PROVEN = timedelta(days=31)
 
 

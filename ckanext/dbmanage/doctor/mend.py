@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..operations.context import Portal, open_site, tidy
-from ..operations.index import is_behind, reindex
+from ..operations.context import Portal, tidy
+from ..operations.index import is_behind, open_to_change, reindex
 
 
 def mend(portal: Portal, preview: bool) -> None:
@@ -18,7 +18,7 @@ def mend(portal: Portal, preview: bool) -> None:
 
     talk = portal.talk
     # opening brings an index up to date that is owed
-    site, repository = open_site(replace(portal, app=None) if preview else portal)
+    site, repository = open_to_change(replace(portal, app=None) if preview else portal)
 
     def to_do(sentence: str) -> bool:
         talk.say(f"{'would ' if preview else ''}{sentence}")

@@ -5,42 +5,18 @@ from __future__ import annotations
 import re
 
 PARTS = ("database", "datastore", "files")
-
-
 #: a content file's possible names by part; nothing a manifest says becomes a path
 SUFFIXES = (".dump", ".dump.zst")
-
-
 OBJECTS = "objects"
-
-
 LIST = "files.jsonl"
-
-
 FORMAT = 1
-
-
 MANIFEST = "manifest.json"
-
-
 SUMS = "SHA256SUMS"
-
-
 #: the directory of the exports that the sysadmin page asked for
 EXPORTS = "exports"
-
-
 #: how the problem of a backup that is not this site's own begins
 UNSIGNED = "is not signed"
-
-
 ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
-
-
 PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
-
-
 PARTIAL_EXPORT = re.compile(r"\..+\.partial")
-
-
 PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial", re.ASCII)

@@ -7,8 +7,6 @@ from typing import Protocol
 
 #: told of what goes on: phase, bytes done, bytes expected (0 when nobody knows)
 Progress = Callable[[str, int, int], None]
-
-
 #: told of what the operator should read, one sentence at a time
 Warn = Callable[[str], None]
 

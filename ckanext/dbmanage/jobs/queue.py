@@ -5,40 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import secrets
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from redis import RedisError
-
 from ..engine.clock import now
-from ..engine.errors import Refused, hide_values
+from ..engine.errors import Refused
 from ..engine.printable import one_line
-from ..engine.redis.arming import Arming
 from ..engine.redis.client import answering, connect, key_of
 from ..engine.redis.sealed import FORM, seal, unseal
-from ..engine.signals import ended_by_signals
 from ..portal import config
-from ..portal.site import build_site
 from .record import (
     ACTIVE,
-    BEAT,
     CANCELLED,
     DIED,
-    DONE,
     FAILED,
     KEPT,
     LIFE,
     LOST,
     MOST,
-    PATIENCE,
     QUEUED,
     RUNNING,
     expired,
@@ -50,18 +37,12 @@ from .record import (
     result_of,
     too_late,
 )
-from .worker import Log, run, told_of
 
 _log = logging.getLogger(__name__)
-
-
 #: what is noted of who asked
 ACTOR = ("user", "address", "forwarded")
-
-
 #: a proof of a big portal takes hours; nothing is gained by ending it
 _TIMEOUT = 7 * 86400
-
 
 #: a step that happens once, whoever comes first
 _MOVE = """
@@ -69,13 +50,11 @@ if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'state', ARGV[2], ARGV[3], ARGV[4])
 return 1"""
 
-
 #: two clicks at once make one job: its place is taken once, or from one that has ended
 _PLACE = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1"""
-
 
 #: either it is asked to end, or it has begun to switch: never both
 _CANCEL = """
@@ -83,18 +62,21 @@ if redis.call('HGET', KEYS[1], 'final') == '1' then return 0 end
 redis.call('SET', KEYS[2], '1', 'EX', 3600)
 return 1"""
 
+#: what a worker calls, by its name: it stands above this module
+RUN: Any = "ckanext.dbmanage.jobs.worker.run"
+
 
 class Jobs:
     """The jobs of one site."""
 
     def __init__(self, settings: config.Config) -> None:
-        self._settings = settings
+        self.settings = settings
         self._url = config.databases(settings)["database"].url
-        self._secrets = config.secrets(settings)
-        self._redis = connect(config.redis_url(settings))
-        self.queue = f"dbmanage-{self._key('').split(':')[1][:8]}"
+        self.secrets = config.secrets(settings)
+        self.redis = connect(config.redis_url(settings))
+        self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
         return key_of(self._url, name)
 
     # -- asking
@@ -118,7 +100,7 @@ class Jobs:
         from ckan.plugins import toolkit as tk
 
         id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-        once, key = self._once(kind, arguments), self._key(f"job:{id}")
+        once, key = self.once(kind, arguments), self.key(f"job:{id}")
         wanted = {
             "kind": kind,
             "arguments": dict(arguments),
@@ -128,23 +110,23 @@ class Jobs:
             **dict.fromkeys(ACTOR, ""),
             **actor,
         }
-        record = {"wanted": seal(key, wanted, self._secrets), "state": QUEUED}
+        record = {"wanted": seal(key, wanted, self.secrets), "state": QUEUED}
         with answering():
             # there before its place is taken: whoever sees the place sees the job
-            self._redis.hset(key, mapping=record)
-            self._redis.expire(key, KEPT)
+            self.redis.hset(key, mapping=record)
+            self.redis.expire(key, KEPT)
             before = b""
-            while not self._redis.eval(_PLACE, 1, once, before, id, KEPT):
-                before = self._redis.get(once) or b""
+            while not self.redis.eval(_PLACE, 1, once, before, id, KEPT):
+                before = self.redis.get(once) or b""
                 with suppress(Refused):
                     known = self.show(before.decode("utf-8", "replace"))
                     if known["state"] in ACTIVE:
-                        self._redis.delete(key)
+                        self.redis.delete(key)
                         return known
-            self._redis.lpush(self._key("jobs"), id)
-            self._redis.ltrim(self._key("jobs"), 0, MOST - 1)
+            self.redis.lpush(self.key("jobs"), id)
+            self.redis.ltrim(self.key("jobs"), 0, MOST - 1)
             tk.enqueue_job(  # type: ignore[attr-defined]
-                run,
+                RUN,
                 [id],
                 title=f"dbmanage: {kind}",
                 queue=self.queue,
@@ -155,16 +137,16 @@ class Jobs:
     def active(self, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job that waits or runs with these arguments. Raises DbmanageError."""
         with answering():
-            id = self._redis.get(self._once(kind, arguments)) or b""
+            id = self.redis.get(self.once(kind, arguments)) or b""
         with suppress(Refused):
             known = self.show(id.decode("utf-8", "replace"))
             return known if known["state"] in ACTIVE else None
         return None
 
-    def _once(self, kind: str, arguments: Mapping[str, Any]) -> str:
+    def once(self, kind: str, arguments: Mapping[str, Any]) -> str:
         words = json.dumps(arguments, sort_keys=True)
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
-        return self._key(f"once:{kind}:{digest}")
+        return self.key(f"once:{kind}:{digest}")
 
     # -- looking
 
@@ -176,9 +158,9 @@ class Jobs:
         cancellable, result, error, lines, log}`: times in UTC, `rate` a second, `seen`
         seconds since the last sign of life, `lines` how many the log has had.
         """
-        key = self._key(f"job:{id}")
+        key = self.key(f"job:{id}")
         with answering():
-            pipe = self._redis.pipeline()
+            pipe = self.redis.pipeline()
             pipe.hgetall(key)
             pipe.pttl(f"{key}:alive")
             pipe.hmget(queued(id), "status", "started_at")
@@ -197,15 +179,15 @@ class Jobs:
 
         Half a record, or one that nobody can read, is none.
         """
-        key = self._key(f"job:{id}")
+        key = self.key(f"job:{id}")
         try:
-            wanted = unseal(key, record.get(b"wanted"), self._secrets)
+            wanted = unseal(key, record.get(b"wanted"), self.secrets)
             if wanted is None or not isinstance(queue, list):
                 return None
             known = {
                 k.decode(): v.decode("utf-8", "replace") for k, v in record.items()
             }
-            facts = facts_of(known) | result_of(f"{key}:result", known, self._secrets)
+            facts = facts_of(known) | result_of(f"{key}:result", known, self.secrets)
             alive, log = int(alive), log_lines(lines)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return None
@@ -238,11 +220,11 @@ class Jobs:
     def list(self, limit: int = 20) -> list[dict[str, Any]]:
         """The jobs, the newest first, without their logs."""
         with answering():
-            ids = self._redis.lrange(self._key("jobs"), 0, limit - 1)
-            pipe = self._redis.pipeline()
+            ids = self.redis.lrange(self.key("jobs"), 0, limit - 1)
+            pipe = self.redis.pipeline()
             for id in ids:
                 name = id.decode("utf-8", "replace")
-                key = self._key(f"job:{name}")
+                key = self.key(f"job:{name}")
                 pipe.hgetall(key)
                 pipe.pttl(f"{key}:alive")
                 pipe.hmget(queued(name), "status", "started_at")
@@ -289,10 +271,10 @@ class Jobs:
 
         known = self.show(id, log=0)
         with answering():
-            if known["state"] == QUEUED and self._move(id, QUEUED, CANCELLED, "ended"):
+            if known["state"] == QUEUED and self.move(id, QUEUED, CANCELLED, "ended"):
                 with suppress(KeyError):
                     job_from_id(id).delete()
-                self._redis.delete(self._once(known["kind"], known["arguments"]))
+                self.redis.delete(self.once(known["kind"], known["arguments"]))
                 return self.show(id)
             known = self.show(id, log=0)
             if not known["cancellable"]:
@@ -300,103 +282,15 @@ class Jobs:
                 if known["state"] != RUNNING:
                     why = f"has ended already: {known['state']}"
                 raise Refused(f"the job {id} {why}")
-            key = self._key(f"job:{id}")
-            if not self._redis.eval(_CANCEL, 2, key, f"{key}:cancel"):
+            key = self.key(f"job:{id}")
+            if not self.redis.eval(_CANCEL, 2, key, f"{key}:cancel"):
                 raise Refused(f"the job {id} has come to the switch: let it end")
         return known
 
-    def _move(self, id: str, before: str, after: str, moment: str) -> bool:
+    def move(self, id: str, before: str, after: str, moment: str) -> bool:
         time = f"{now():{FORM}}"
         return bool(
-            self._redis.eval(
-                _MOVE, 1, self._key(f"job:{id}"), before, after, moment, time
+            self.redis.eval(
+                _MOVE, 1, self.key(f"job:{id}"), before, after, moment, time
             )
         )
-
-    # -- working
-
-    @contextmanager
-    def taken(self, known: dict[str, Any]) -> Iterator[Log | None]:
-        """The job's work: shows that it lives, and ends it when that is asked for.
-
-        `known` is what `show` tells. None when it was cancelled before. Whatever the
-        work raises is noted.
-        """
-        id, key = known["id"], self._key(f"job:{known['id']}")
-        alive = f"{socket.gethostname()}, process {os.getpid()}"
-        self._redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
-        if not self._move(id, QUEUED, RUNNING, "begun"):
-            yield None
-            return
-        stop, main = threading.Event(), os.getpid()
-
-        def beat() -> None:
-            asked = 0.0
-            while not stop.wait(BEAT):
-                with suppress(Exception):
-                    self._redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
-                    final = self._redis.hget(key, "final") == b"1"
-                    if final or not self._redis.exists(f"{key}:cancel"):
-                        continue
-                    if not asked:
-                        asked = time.monotonic()
-                        os.kill(main, signal.SIGTERM)
-                    elif time.monotonic() > asked + PATIENCE:
-                        # in a call that no signal ends: another job tidies up
-                        self._move(id, RUNNING, CANCELLED, "ended")
-                        with suppress(Exception):
-                            self.enqueue("tidy", {}, {})
-                        os.kill(main, signal.SIGKILL)
-
-        # the context has CKAN's configuration
-        thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
-        thread.start()
-        log = Log(self._redis, key, self._secrets)
-        state, error = DONE, ""
-        try:
-            with ended_by_signals():
-                yield log
-        except SystemExit:
-            cancelled = self._redis.exists(f"{key}:cancel")
-            state = CANCELLED if cancelled else FAILED
-            error = "" if cancelled else "the worker was told to end"
-            log.say("cancelled" if cancelled else error)
-            if not cancelled:
-                raise
-        except BaseException as failure:
-            hide_values(failure)
-            state, error = FAILED, told_of(failure)
-            log.say(f"failed: {error}")
-            _log.exception("the job %s failed", id)
-            raise
-        finally:
-            stop.set()
-            thread.join()
-            log.end()
-            self._ended(known, state, error)
-
-    def give_back(self, known: dict[str, Any], log: Log) -> None:
-        """Arms again what was armed for a job that has switched nothing."""
-        with suppress(Exception):  # what the job failed with is what is told
-            armed = known["armed"]
-            if armed and Arming(build_site(self._settings)).again(armed):
-                log.say(f"nothing was switched: armed again until {armed['until']}")
-
-    def _ended(self, known: dict[str, Any], state: str, error: str) -> None:
-        """Notes how a job ended, when Redis was away also a minute later."""
-        id, patience = known["id"], time.monotonic() + PATIENCE
-        key, once = (
-            self._key(f"job:{id}"),
-            self._once(known["kind"], known["arguments"]),
-        )
-        while True:
-            try:
-                self._redis.hset(key, mapping={"error": error})
-                self._move(id, RUNNING, state, "ended")
-                self._redis.delete(f"{key}:alive", f"{key}:cancel", once)
-                self._redis.expire(key, KEPT)
-                return
-            except RedisError:
-                if time.monotonic() > patience:
-                    raise
-                time.sleep(BEAT)

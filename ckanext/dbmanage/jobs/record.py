@@ -13,32 +13,16 @@ from ..engine.redis.client import is_moment
 from ..engine.redis.sealed import FORM, loaded, unseal
 
 QUEUED, RUNNING, DONE = "queued", "running", "done"
-
-
 FAILED, CANCELLED, LOST = "failed", "cancelled", "lost"
-
-
 ACTIVE = (QUEUED, RUNNING)
-
-
 #: for how long a finished job is known, and how many at most
 KEPT, MOST = 30 * 86400, 200
-
-
 LIFE, BEAT = 12.0, 1.0
-
-
 #: seconds until a job that was asked to end, and hangs in the database, is killed
 PATIENCE = 60.0
-
-
 _GRACE = timedelta(seconds=10)
-
-
 #: in which a worker that took a job has started CKAN and shows a sign of life
 _START = timedelta(seconds=60)
-
-
 DIED = "its worker ended without a word: the worker's own log says why"
 
 

@@ -10,7 +10,8 @@ from ..engine.repository.repository import Repository
 from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..operations.backup import backup, incomplete, verify
-from ..operations.context import Portal, open_site, tidy
+from ..operations.context import Portal, tidy
+from ..operations.index import open_to_change
 from ..operations.restore import preview, restore, undo
 from ..portal import config
 
@@ -24,7 +25,7 @@ def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str
 
 
 def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
-    site, repository = open_site(portal, heads=prove)
+    site, repository = open_to_change(portal, heads=prove)
     found = repository.find(id)
     problems = verify(portal, site, repository, found, prove)
     for problem in problems:
@@ -69,7 +70,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
     from ..records.jsonl import new_file
     from ..records.kinds import Wanted
 
-    _, repository = open_site(portal)
+    _, repository = open_to_change(portal)
     with repository.exports() as directory:
         path = directory / export_name(kind, everything)
         wanted = Wanted(everything, False, False)
@@ -97,7 +98,7 @@ def export_name(kind: str, everything: bool) -> str:
 def _publish(portal: Portal) -> dict[str, Any]:
     from ..operations import publish
 
-    _, repository = open_site(portal)
+    _, repository = open_to_change(portal)
     settings = portal.settings
     done, changed = publish.publish(
         portal.app,
@@ -123,7 +124,7 @@ def _publish(portal: Portal) -> dict[str, Any]:
 
 def _tidy(portal: Portal) -> dict[str, Any]:
     """After a job that could only be killed."""
-    site, repository = open_site(portal)
+    site, repository = open_to_change(portal)
     with repository.lock("tidy"):
         tidy(site, repository, portal.talk)
     return {}

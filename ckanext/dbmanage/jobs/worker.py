@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import socket
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +21,33 @@ from redis import RedisError
 
 from ..engine import errors
 from ..engine.clock import now
-from ..engine.errors import DbmanageError, Refused
+from ..engine.errors import DbmanageError, Refused, hide_values
 from ..engine.printable import one_line
+from ..engine.redis.arming import Arming
 from ..engine.redis.sealed import FORM, seal, use
+from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
 from ..portal.site import build_site
 from .queue import ACTOR, Jobs
-from .record import KEPT, expired, too_late
+from .record import (
+    BEAT,
+    CANCELLED,
+    DONE,
+    FAILED,
+    KEPT,
+    LIFE,
+    PATIENCE,
+    QUEUED,
+    RUNNING,
+    expired,
+    too_late,
+)
 from .work import KINDS
 
 _log = logging.getLogger(__name__)
-
-
 _TICK = 0.5
-
-
 _LOG_LINES = 1000
-
 
 _FINAL = """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
@@ -120,13 +135,102 @@ class Log:
             self._redis.hset(self._key, mapping=facts)
 
 
+@contextmanager
+def taken(jobs: Jobs, known: dict[str, Any]) -> Iterator[Log | None]:
+    """The job's work: shows that it lives, and ends it when that is asked for.
+
+    `known` is what `show` tells. None when it was cancelled before. Whatever the
+    work raises is noted.
+    """
+    id, key = known["id"], jobs.key(f"job:{known['id']}")
+    alive = f"{socket.gethostname()}, process {os.getpid()}"
+    jobs.redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
+    if not jobs.move(id, QUEUED, RUNNING, "begun"):
+        yield None
+        return
+    stop, main = threading.Event(), os.getpid()
+
+    def beat() -> None:
+        asked = 0.0
+        while not stop.wait(BEAT):
+            with suppress(Exception):
+                jobs.redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
+                final = jobs.redis.hget(key, "final") == b"1"
+                if final or not jobs.redis.exists(f"{key}:cancel"):
+                    continue
+                if not asked:
+                    asked = time.monotonic()
+                    os.kill(main, signal.SIGTERM)
+                elif time.monotonic() > asked + PATIENCE:
+                    # in a call that no signal ends: another job tidies up
+                    jobs.move(id, RUNNING, CANCELLED, "ended")
+                    with suppress(Exception):
+                        jobs.enqueue("tidy", {}, {})
+                    os.kill(main, signal.SIGKILL)
+
+    # the context has CKAN's configuration
+    thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
+    thread.start()
+    log = Log(jobs.redis, key, jobs.secrets)
+    state, error = DONE, ""
+    try:
+        with ended_by_signals():
+            yield log
+    except SystemExit:
+        cancelled = jobs.redis.exists(f"{key}:cancel")
+        state = CANCELLED if cancelled else FAILED
+        error = "" if cancelled else "the worker was told to end"
+        log.say("cancelled" if cancelled else error)
+        if not cancelled:
+            raise
+    except BaseException as failure:
+        hide_values(failure)
+        state, error = FAILED, told_of(failure)
+        log.say(f"failed: {error}")
+        _log.exception("the job %s failed", id)
+        raise
+    finally:
+        stop.set()
+        thread.join()
+        log.end()
+        _ended(jobs, known, state, error)
+
+
+def give_back(jobs: Jobs, known: dict[str, Any], log: Log) -> None:
+    """Arms again what was armed for a job that has switched nothing."""
+    with suppress(Exception):  # what the job failed with is what is told
+        armed = known["armed"]
+        if armed and Arming(build_site(jobs.settings)).again(armed):
+            log.say(f"nothing was switched: armed again until {armed['until']}")
+
+
+def _ended(jobs: Jobs, known: dict[str, Any], state: str, error: str) -> None:
+    """Notes how a job ended, when Redis was away also a minute later."""
+    id, patience = known["id"], time.monotonic() + PATIENCE
+    key, once = (
+        jobs.key(f"job:{id}"),
+        jobs.once(known["kind"], known["arguments"]),
+    )
+    while True:
+        try:
+            jobs.redis.hset(key, mapping={"error": error})
+            jobs.move(id, RUNNING, state, "ended")
+            jobs.redis.delete(f"{key}:alive", f"{key}:cancel", once)
+            jobs.redis.expire(key, KEPT)
+            return
+        except RedisError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(BEAT)
+
+
 def run(id: str) -> None:
     """The job of an id, in a worker's process. Raises what its operation raises."""
     from ckan.common import config as settings
 
     jobs = Jobs(settings)
     known = jobs.show(id, log=0)  # of this site and signed, or there is none
-    with jobs.taken(known) as log:
+    with taken(jobs, known) as log:
         if log is None:
             return
         if expired(known["until"] or ""):
@@ -139,7 +243,7 @@ def run(id: str) -> None:
             log.result(KINDS[known["kind"]](portal, **known["arguments"]))
         except Exception:
             if not log.switches:
-                jobs.give_back(known, log)
+                give_back(jobs, known, log)
             raise
 
 

@@ -23,8 +23,6 @@ from ..portal.site import build_site
 from . import status
 
 Context = Any
-
-
 Data = dict[str, Any]
 
 

@@ -76,7 +76,6 @@ _NOTHING: dict[str, Any] = {
     "note": "",
 }
 
-
 #: events of the journal that are worth a line on the page
 _TOLD = ("done", "failed", "asked", "refused", "cancelled")
 

@@ -28,11 +28,7 @@ from .known import backups, entries, grown, kept_lately
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
-
-
 _PROVEN = timedelta(days=31)
-
-
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 

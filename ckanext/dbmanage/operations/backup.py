@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .context import Portal, open_site, tidy
+from .context import Portal, tidy
+from .index import open_to_change
 
 if TYPE_CHECKING:
     from ..engine.repository.backup import Backup
@@ -20,7 +21,7 @@ def backup(
     from ..engine.backup.take import take
     from ..portal import config
 
-    site, repository = open_site(portal)
+    site, repository = open_to_change(portal)
     with repository.lock("backup"):
         tidy(site, repository, portal.talk)
         taken = take(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .context import Portal, application, open_site, tidy
+from .context import Portal, application, tidy
+from .index import open_to_change
 from .restore import Agree, let_go
 
 
@@ -22,7 +23,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     from ..engine.postgres.tables import drop_tables, tables_of
 
     talk = portal.talk
-    site, repository = open_site(portal)
+    site, repository = open_to_change(portal)
     with repository.lock("clean"):
         tidy(site, repository, talk)
         database = site.databases["database"]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.report import Listener
-from .index import reindex
 
 if TYPE_CHECKING:
     from ..engine.repository.repository import Repository
@@ -33,14 +32,22 @@ class Portal:
     actor: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_site(
-    portal: Portal, heads: bool = False, *, writes: bool = True
-) -> tuple[Site, Repository]:
-    """The site and its repository; brings the index up to date where that is owed.
+def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+    """The site and its repository, to be read; tells that the index is owed.
 
-    With `writes` off that is only told, else root is refused where not all of it is
-    root's. Raises Refused.
+    `heads`: the site knows the installed migrations too. Raises Refused.
     """
+    site, repository = opened(portal, heads)
+    if portal.app is not None and repository.marked("reindex"):
+        portal.talk.say(
+            "searches still show an old state: `ckan db reindex --changed` brings "
+            "the search index up to date"
+        )
+    return site, repository
+
+
+def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
+    """The site and its repository; nothing is told and nothing is written."""
     from ..engine.repository.repository import Repository
     from ..portal import config
     from ..portal.plan import installed_migrations
@@ -51,18 +58,7 @@ def open_site(
     known = installed_migrations(config.plugins(settings)) if heads else None
     named = named_uploads(*upload_bases(settings))
     site = replace(build_site(settings, known), named_uploads=named)
-    if writes:
-        refuse_root(site)
-    repository = Repository(site.repository, site.secrets, portal.actor)
-    if portal.app is not None and repository.marked("reindex"):
-        if writes:
-            reindex(portal, repository)
-        else:
-            portal.talk.say(
-                "searches still show an old state: `ckan db reindex --changed` brings "
-                "the search index up to date"
-            )
-    return site, repository
+    return site, Repository(site.repository, site.secrets, portal.actor)
 
 
 def refuse_root(site: Site) -> None:

@@ -6,11 +6,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from .context import Portal, application
+from .context import Portal, application, opened, refuse_root
 
 if TYPE_CHECKING:
     from ..engine.repository.repository import Repository
     from ..engine.site import Site
+
+
+def open_to_change(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+    """The site and its repository, to be written to; brings the index up to date.
+
+    `heads`: the site knows the installed migrations too. Raises Refused, for root too
+    where a directory is another user's.
+    """
+    site, repository = opened(portal, heads)
+    refuse_root(site)
+    if portal.app is not None and repository.marked("reindex"):
+        reindex(portal, repository)
+    return site, repository
 
 
 @contextmanager

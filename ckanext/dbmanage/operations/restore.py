@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.report import Listener
 from .backup import incomplete
-from .context import Portal, open_site, tidy
-from .index import owing_an_index, reindex
+from .context import Portal, tidy
+from .index import open_to_change, owing_an_index, reindex
 
 if TYPE_CHECKING:
     from ..engine.repository.backup import Backup
@@ -35,7 +35,7 @@ def preview(
     )
     from ..engine.restore.source import open_source
 
-    site, repository = open_site(portal, heads=True)
+    site, repository = open_to_change(portal, heads=True)
     with repository.lock("preview"):
         source = open_source(
             site, repository, name, parts=only, trust=True,
@@ -88,7 +88,7 @@ def restore(
     from ..portal import migrate
 
     talk = portal.talk
-    site, repository = open_site(portal, heads=True)
+    site, repository = open_to_change(portal, heads=True)
     with repository.lock("restore"):
         tidy(site, repository, talk)
         source = open_source(
@@ -131,7 +131,7 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     from ..engine.restore.restore import undo_switch
 
     talk = portal.talk
-    site, repository = open_site(portal)
+    site, repository = open_to_change(portal)
     with repository.lock("undo"):
         # what is half-way may be turned back: only then is it known which is the last
         tidy(site, repository, talk)

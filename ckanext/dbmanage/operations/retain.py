@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .context import Portal, open_site
+from .context import Portal
+from .index import open_to_change
 
 if TYPE_CHECKING:
     from ..engine.repository.backup import Backup
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def keep(portal: Portal, name: str, kept: bool) -> Backup:
     """Holds a backup whatever retention says, or gives it back."""
-    _, repository = open_site(portal)
+    _, repository = open_to_change(portal)
     with repository.lock("keep"):
         found = repository.find(name)
         found.remember(keep=kept)
@@ -26,7 +27,7 @@ def delete(portal: Portal, name: str) -> Backup:
     from ..engine.errors import Refused
     from ..engine.repository import prune, retention
 
-    _, repository = open_site(portal)
+    _, repository = open_to_change(portal)
     with repository.lock("delete"):
         found, there = repository.find(name), repository.backups()
         described = [each.describe() for each in there]

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import restore
-from .context import Portal, open_site, tidy
-from .index import owing_an_index, reindex
+from .context import Portal, tidy
+from .index import open_to_change, owing_an_index, reindex
 from .restore import let_go
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
-
-
 #: what CKAN writes when somebody who is signed in, or has a token, reads a page
 _TOUCHED = {"public.user": "last_active", "public.api_token": "last_access"}
 
@@ -64,7 +62,7 @@ def upgrade(
     if not known.steps and not known.blockers:
         planned(known)
         return None
-    site, repository = open_site(portal, heads=True)
+    site, repository = open_to_change(portal, heads=True)
     known = replace(known, site=replace(site, heads=known.site.heads))
     problems = list(known.blockers)
     with closing(site.databases["database"].maintenance()) as connection:

@@ -14,8 +14,6 @@ from ..engine.layout import PARTS
 from ..engine.postgres.database import Database
 
 Config = Mapping[str, Any]
-
-
 PREFIX = "ckanext.dbmanage."
 
 

@@ -80,8 +80,6 @@ def _upload_path(path: str, directories: Mapping[str, str]) -> str | None:
 #: what `munge_filename` and its predecessor leave of a name, and the ids of resources
 #: that `resource_id_validator` lets pass; SQL, `$` is the end and not a line's
 _NAME = "^[A-Za-z0-9._-]{1,140}$"
-
-
 _ID = "^[0-9A-Za-z _-]{7,100}$"
 
 

@@ -23,10 +23,7 @@ KINDS = (
     Kind("users", "user", "state = 'active'"),
 )
 
-
 Record = dict[str, Any]
-
-
 #: whether it comes from the search index, and what gives it
 Shown = tuple[bool, Callable[[], Record]]
 
@@ -47,14 +44,9 @@ def _groups(flag: str) -> tuple[str, str]:
 
 
 _PACKAGE = "SELECT id, name, metadata_modified FROM package"
-
-
 _USER = "SELECT id, name, '' FROM \"user\" WHERE name <> :site"
-
-
 #: what ckanapi asks for
 NO_USERS = {"include_datasets": False, "include_users": False}
-
 
 EXPORTED = {
     "datasets": Exportable(
@@ -71,7 +63,6 @@ EXPORTED = {
         {"include_datasets": False},
     ),
 }
-
 
 #: what no file of users holds without being asked for
 SECRETS = ("apikey", "password_hash", "password", "reset_key", "plugin_extras")

@@ -19,8 +19,6 @@ from .search_index import Writer, batched, differing, escaped, hides_deleted
 
 #: datasets that a process makes and sends at once
 _SENT = 250
-
-
 #: looks at what differs, the last of which finds nothing unless people save on and on
 _LOOKS = 4
 

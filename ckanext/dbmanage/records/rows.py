@@ -19,12 +19,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from .kinds import Record
 
 _REMEMBERED_TAGS = 20_000
-
-
 #: bytes of texts that are read at once
 _PORTION = 4 << 20
-
-
 #: bytes of a record that is not long, and those that a row takes beside its texts
 _SHORT, _ROW = 16 << 10, 1000
 
@@ -174,8 +170,6 @@ class Rows:
 
 
 _IDS = sa.bindparam("ids", type_=ARRAY(sa.Text))
-
-
 _CTID = sa.literal_column("ctid")
 
 
@@ -188,10 +182,7 @@ def _select(table: Any, key: str, *order: str) -> Any:
 
 
 _PACKAGES = _select(model.package_table, "id")
-
-
 _RESOURCES = _select(model.resource_table, "package_id")
-
 
 _RELATIONSHIPS = tuple(
     (_select(model.package_relationship_table, key), side, key)
@@ -201,9 +192,7 @@ _RELATIONSHIPS = tuple(
     )
 )
 
-
 _TAG = sa.select(*model.tag_table.c).where(model.tag_table.c.id == sa.any_(_IDS))
-
 
 _TAGS = (
     sa.select(model.package_tag_table.c.package_id, model.package_tag_table.c.tag_id)
@@ -213,7 +202,6 @@ _TAGS = (
     )
     .order_by(_CTID)
 )
-
 
 _GROUPS = (
     sa.select(
@@ -270,7 +258,6 @@ LONG_DATASETS = _long(
         if name in vars(model)
     ),
 )
-
 
 LONG_USERS = _long(_lengths(model.user_table, "id"))
 

@@ -21,8 +21,6 @@ from ckan.lib.search.common import make_connection
 from . import datasets
 
 _BATCH = 1000
-
-
 T = TypeVar("T")
 
 

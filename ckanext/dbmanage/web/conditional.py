@@ -13,8 +13,6 @@ from werkzeug.wrappers import Response
 
 #: for how long a cache may hand out a file without asking for a newer one
 FRESH = "public, max-age=300, must-revalidate"
-
-
 _RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 

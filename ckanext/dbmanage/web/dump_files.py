@@ -28,17 +28,9 @@ from .address import Place
 from .conditional import FRESH, finished, plain
 
 Start = Callable[..., Any]
-
-
 _log = logging.getLogger(__name__)
-
-
 FEED = "feed.atom"
-
-
 _BLOCK = 1 << 18
-
-
 #: how often the list is read for one request, should a new set appear meanwhile
 _LOOKS = 3
 

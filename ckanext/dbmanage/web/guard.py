@@ -11,7 +11,6 @@ from flask_wtf.csrf import CSRFError
 
 admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
-
 _POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )

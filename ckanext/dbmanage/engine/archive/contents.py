@@ -21,19 +21,11 @@ from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
 
 CHUNK = 1 << 18
-
-
 MAGIC = b"PGDMP"
-
-
 #: a sign and four bytes, on every machine that PostgreSQL runs on
 _INTEGER_AS_WRITTEN = struct.Struct("<BI")
-
-
 #: pg_restore keeps a byte for each number up to the largest
 _IDS = 1 << 26
-
-
 #: what is compressed may grow to so many times its size, and to so much at least
 TIMES, AT_LEAST = 250, 16 << 20
 

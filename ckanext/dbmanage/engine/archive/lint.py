@@ -34,22 +34,15 @@ KINDS = frozenset({
     "TEXT SEARCH TEMPLATE", "TRANSFORM", "TRIGGER", "TYPE", "USER MAPPING", "VIEW",
 })  # fmt: skip
 
-
 #: left out of every restore of an unsigned archive, see `faithful`
 _SKIPPED = frozenset(
     k for k in KINDS if k.startswith(("EVENT TRIGGER", "SUBSCRIPTION"))
 )
 
-
 #: of the database itself, which pg_restore makes only with -C; so what others say of it
 _OF_DATABASE = ("DATABASE", "DATABASE PROPERTIES")
-
-
 _SAID_OF = ("ACL", "COMMENT", "SECURITY LABEL")
-
-
 _NOT_HERE = r"database|role|user(?! mapping)|group|tablespace|subscription|system"
-
 
 _STARTS = re.compile(
     r"create (?:or replace )?(?:(?:unlogged|foreign|materialized|unique|constraint"
@@ -65,7 +58,6 @@ _STARTS = re.compile(
     r"|(?:grant|revoke)\b|refresh materialized view\b"
 )
 
-
 #: the settings that pg_restore makes, and what an archive's own may be
 _SETTINGS = words_of(
     """
@@ -77,14 +69,12 @@ _SETTINGS = words_of(
     """
 )
 
-
 _CALLS = words_of(
     """
     setval lo_create lo_open lowrite lo_close pg_restore_relation_stats
     pg_restore_attribute_stats
     """
 )
-
 
 _HAVE_RIGHTS = words_of(
     """
@@ -93,16 +83,13 @@ _HAVE_RIGHTS = words_of(
     """
 )
 
-
 #: literals in literals that a function's body is looked at in
 _NESTED = 4
-
 
 #: what a rule and a function with BEGIN ATOMIC are made of
 _IN_BODY = words_of(
     "select insert update delete merge values with return notify table end"
 )
-
 
 #: functions that reach beyond the database, or run SQL out of a text
 _NEVER = re.compile(
@@ -111,19 +98,14 @@ _NEVER = re.compile(
     r"|query_to_xml(?:schema|_and_xmlschema)?|pg_file_(?:write|rename|unlink|sync)"
 )
 
-
 #: the same, where they are called: a table may have such a name
 _NEVER_CALLED = re.compile(
     r"connectby|crosstab[234]?|xpath_table"
     r"|dblink(?:_(?:connect(?:_u)?|exec|open|fetch|send_query|get_result|close))?"
 )
 
-
 _FILES = re.compile(r"pg_(?:read|write|ls|stat)_")
-
-
 _LANGUAGE = re.compile(r"c|internal|pl\w*u")
-
 
 _PAIRS = re.compile(
     rf"\b(?:create|alter|drop) (?:{_NOT_HERE})\b|\breassign owned\b"
@@ -131,15 +113,12 @@ _PAIRS = re.compile(
     r"|\bset (?:local |session )?session authorization\b"
 )
 
-
 _QUOTED_NAME = r'(?:"[^"]*(?:""[^"]*)*"|[^\W\d][\w$]*)'
-
 
 COPY = re.compile(
     rf"COPY {_QUOTED_NAME}(?:\.{_QUOTED_NAME})?"
     rf" (?:\({_QUOTED_NAME}(?:, {_QUOTED_NAME})*\))? ?FROM stdin;\s*"
 )
-
 
 #: in all others a byte of a sign may be part of a letter, or nobody knows them
 _ENCODINGS = words_of(

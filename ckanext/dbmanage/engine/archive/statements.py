@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 #: `sign`
 Token = tuple[str, str]
 
-
 _OPENING = re.compile(
     r"(?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)"
     r"|(?P<comment>/\*)"
@@ -25,10 +24,7 @@ _OPENING = re.compile(
     re.DOTALL | re.ASCII,
 )
 
-
 _IN_COMMENT = re.compile(r"/\*|\*/")
-
-
 _IN_ESCAPED = re.compile(r"\\.|''|'", re.DOTALL)
 
 

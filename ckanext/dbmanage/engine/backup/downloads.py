@@ -27,8 +27,6 @@ from .manifest import sums_of
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
-
-
 _BLOCK = 512
 
 

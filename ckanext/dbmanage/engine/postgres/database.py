@@ -16,11 +16,8 @@ from sqlalchemy.engine import URL
 from ..errors import ConnectionFailed, Refused
 
 Connection = psycopg2.extensions.connection
-
-
 #: libpq options of a URL that carry no secret and may stand in an argument list
 _SECRET_OPTIONS = {"password": "PGPASSWORD", "passfile": "PGPASSFILE"}
-
 
 #: limits of a role's, a database's or a server's taste that end work which takes long,
 #: or a session that waits with a lock; a server knows those of its version
@@ -31,7 +28,6 @@ LIMITS = (
     "idle_session_timeout",
     "transaction_timeout",
 )
-
 
 #: what an operation looks at from the database beside its own
 _BESIDE = "postgres"

@@ -24,7 +24,6 @@ _BIN_DIRECTORIES = (
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
 
-
 #: archive version by the major version of the pg_dump that wrote it (facts: measured)
 _ARCHIVE_VERSIONS = {(1, 14): 12, (1, 15): 16, (1, 16): 17}
 

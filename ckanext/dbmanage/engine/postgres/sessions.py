@@ -20,14 +20,9 @@ from .database import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
 PATIENCE = 10.0
-
-
 #: seconds that visitors wait for requests that are still at work
 DRAIN = 5.0
-
-
 _PAUSE = 0.05
-
 
 #: sessions of the site's roles that this connection's own role may look at, and end;
 #: `usename` is who logged in, whatever role the session took on since
@@ -35,9 +30,7 @@ _OWN = """FROM pg_stat_activity WHERE datname = ANY(%(names)s)
     AND usename = ANY(%(roles)s) AND pid <> pg_backend_pid()
     AND (usename = session_user OR pg_has_role(usesysid, 'USAGE')"""
 
-
 _SEEN = f"{_OWN})"
-
 
 _ENDED = (
     f"{_OWN} OR pg_has_role('pg_signal_backend', 'USAGE')"  # noqa: S608

@@ -13,7 +13,6 @@ from .database import Connection, query
 
 _TABLES_A_QUERY = 100
 
-
 _TABLES = """
     SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner), pg_table_size(c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

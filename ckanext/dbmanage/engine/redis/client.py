@@ -18,11 +18,7 @@ from .sealed import FORM
 
 #: bytes of a value of ours: who can write to Redis could put half a gigabyte there
 LIMIT = 4096
-
-
 FIELDS = ("level", "owner", "reason", "reference", "since", "token")
-
-
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 

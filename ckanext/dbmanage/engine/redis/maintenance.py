@@ -28,14 +28,9 @@ from .client import FIELDS, LIMIT, answering, connect, is_moment, key_of, kind_o
 from .sealed import loaded
 
 READ_ONLY, AWAY = "read-only", "away"
-
-
 #: seconds that the key outlives a process that was killed
 _TTL = 12
-
-
 _RENEW = 3.0
-
 
 #: the token of who holds the maintenance, empty for a person and for what is not ours
 _HOLDER = """
@@ -46,11 +41,9 @@ if sound and type(known) == 'table' and type(known['token']) == 'string' then
   token = known['token'] end
 """
 
-
 _RENEW_OURS = f"""{_HOLDER}
 if token == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0"""
-
 
 #: what was there before comes back in the same step: nobody slips through between
 _END_OURS = f"""{_HOLDER}
@@ -59,7 +52,6 @@ if token == ARGV[1] then
     return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
   return redis.call('DEL', KEYS[1]) end
 return 0"""
-
 
 #: what an operation holds is not a person's to end; no value: ends it
 _UNLESS_HELD = f"""{_HOLDER}

@@ -23,17 +23,9 @@ from .repository import Repository
 from .retention import Decision
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
-
-
 _HASH = re.compile(r"[0-9a-f]{64}")
-
-
 _RAW = 32  # bytes of a hash
-
-
 _MAX_LINE = 1 << 16
-
-
 _STEP = 1 << 14  # hashes at a time
 
 

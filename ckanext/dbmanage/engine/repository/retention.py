@@ -13,8 +13,6 @@ from ..signature import read_json
 from .backup import Backup, why_partial
 
 _GOOD = ("verified", "proven")
-
-
 _PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}
 
 

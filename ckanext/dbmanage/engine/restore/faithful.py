@@ -29,7 +29,6 @@ _SUPERUSERS = (
     "TEXT SEARCH TEMPLATE", "USER MAPPING",
 )  # fmt: skip
 
-
 #: and what of other kinds only a superuser makes
 _SUPERUSERS_SQL = {
     "CAST": re.compile(r"WITHOUT FUNCTION;|^CREATE CAST \([^.]* AS [^.]*\) WITH", re.M),
@@ -39,16 +38,10 @@ _SUPERUSERS_SQL = {
     "TYPE": re.compile(r"^    INPUT = ", re.M),
 }
 
-
 _SUPERUSERS_SQL["PROCEDURE"] = _SUPERUSERS_SQL["FUNCTION"]
-
-
 #: kinds that have an owner; those of large objects are told and not given back
 LARGE = ("BLOB", "BLOB METADATA")
-
-
 RUN = ("FUNCTION", "PROCEDURE")
-
 
 OWNED = {
     "AGGREGATE", "COLLATION", "CONVERSION", "DOMAIN", "FOREIGN DATA WRAPPER",
@@ -58,32 +51,17 @@ OWNED = {
     "TEXT SEARCH DICTIONARY", "TYPE", "VIEW", *LARGE,
 }  # fmt: skip
 
-
 #: made by nobody: one in a copy would take what is the live one's
 _NEVER = ("SUBSCRIPTION",)
-
-
 RIGHTS = ("ACL", "DEFAULT ACL")
-
-
 #: kinds that only say something about another entry
 ABOUT = (*RIGHTS, "COMMENT", "SECURITY LABEL")
-
-
 #: rights of these do not come with what is in a database, or cannot be compared
 ELSEWHERE = ("DATABASE ", "LARGE OBJECT ", "LARGE OBJECTS ")
-
-
 PUBLIC = ("ACL", "", "SCHEMA public")
-
-
 PUBLIC_SCHEMA = ("SCHEMA", "", "public")
-
-
 #: until here everybody may make something in a new database's schema public
 OPEN_UNTIL = 14
-
-
 _SHOWN = 10
 
 

@@ -49,7 +49,6 @@ FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
      LEFT JOIN pg_roles r ON r.oid = setrole, unnest(setconfig) c
 WHERE datname = %s AND (setrole = 0 OR rolname IS NOT NULL)"""
 
-
 _RIGHTS = """
 SELECT datconnlimit, datacl IS NOT NULL, a.privilege_type, a.grantee = 0, rolname,
        a.is_grantable
@@ -57,13 +56,11 @@ FROM pg_database d LEFT JOIN aclexplode(d.datacl) a ON true
      LEFT JOIN pg_roles r ON r.oid = a.grantee
 WHERE datname = %s"""
 
-
 #: settings that are a list of names, as pg_dump knows them; the others are one literal
 _LISTS = {
     "local_preload_libraries", "search_path", "session_preload_libraries",
     "shared_preload_libraries", "temp_tablespaces", "unix_socket_directories",
 }  # fmt: skip
-
 
 _ELEMENT = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s,"][^\s,]*))\s*(?:,|$)')
 

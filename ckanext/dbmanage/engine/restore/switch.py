@@ -28,12 +28,9 @@ from .history import Foreign, Pair, oid_of, parts_of, switched
 from .scratch import OUR_NAME
 
 _ATTEMPTS = 6
-
-
 #: how long requests may hang on a rename that a foreign session holds up; the last time
 #: long enough for the server, which waits 5 s, to say itself who does
 _TIMEOUT, _LAST_TIMEOUT = "1500ms", "8s"
-
 
 #: what a rename says when somebody is still in a database
 _IN_USE = (

@@ -25,11 +25,7 @@ from .listing import HASH, Changed, Listing, facts_of, facts_of_file, line_of, s
 from .objects import digest_of, object_path
 
 _CHUNK = 1 << 20
-
-
 _ATTEMPTS = 5
-
-
 #: two changes within this many ns may bear the same time
 _TICK = 20_000_000
 

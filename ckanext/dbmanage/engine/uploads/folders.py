@@ -13,8 +13,6 @@ from pathlib import Path
 from ..errors import Refused
 
 TOKEN = ".dbmanage"  # noqa: S105
-
-
 _MAX_DEPTH = 64
 
 
@@ -199,7 +197,5 @@ def mount_points() -> list[Path]:
 
 #: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
 NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
-
-
 #: directories of a switch
 OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")

@@ -25,8 +25,6 @@ from ..repository.backup import Backup
 from .folders import NOT_UPLOADS, OURS, Folder, walk
 
 HASH = re.compile(r"[0-9a-f]{64}")
-
-
 _MAX_LINE = 1 << 16
 
 

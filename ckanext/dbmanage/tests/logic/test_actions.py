@@ -465,7 +465,6 @@ found = [[rule.rule, sorted(rule.methods), sorted(rule.arguments), rule.endpoint
 print("ROUTES", json.dumps(found))
 """
 
-
 #: what anybody may see: the page of the public dumps, and nothing else
 PUBLIC = {"dbmanage.dumps": 200, "dbmanage.dumps_slash": 308}
 

@@ -16,7 +16,6 @@ from ..support.portal import Portal
 
 ROOT = Path(ckanext.dbmanage.__file__).parent.parent.parent
 
-
 #: plugins of a test's own, each of which has a say in `package_show`
 PLUGINS = '''
 import os
@@ -208,7 +207,6 @@ class Closed(p.SingletonPlugin):
                 return redirect("/user/login")
         return made
 '''
-
 
 NAMES = (
     "Hooks", "Queries", "Chained", "Form", "Labels", "Prints", "Fails", "Replaced",

@@ -100,8 +100,8 @@ def test_the_documents_are_core_s(portal: Portal) -> None:
     "enabled", ["", "hooks queries chained labels", "documents hooks scheming_datasets"]
 )
 def test_with_every_oddity_and_plugins(
-    odd: Portal,  # noqa: F811
-    plugins: str,  # noqa: F811
+    odd: Portal,
+    plugins: str,
     documents_plugin: str,
     enabled: str,
 ) -> None:

@@ -9,31 +9,23 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.postgres.database import quoted
 
-from .portal import Portal
 from .waiting import wait_until
 
+if TYPE_CHECKING:
+    from .portal import Portal
+
 SUPERUSER = make_url(os.environ["DBMANAGE_SUPERUSER_URL"])
-
-
 PASSWORD = os.environ["DBMANAGE_CKAN_PASSWORD"]
-
-
 READER = os.environ["DBMANAGE_READER_PASSWORD"]
-
-
 BIN = Path(sys.executable).parent
-
-
 PG_BIN = Path(os.environ["DBMANAGE_PG_BIN"])
-
-
 _IS_DEBIAN_S = PG_BIN.is_relative_to("/usr/lib/postgresql")
 
 
@@ -166,6 +158,4 @@ class Cluster:
 
 
 PG16 = Path(os.environ["DBMANAGE_PG16_BIN"])
-
-
 PG18 = Path(os.environ["DBMANAGE_PG18_BIN"])

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository.repository import Repository
+from ckanext.dbmanage.engine.signature import dumped
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
@@ -26,13 +27,8 @@ from . import forked
 from .cluster import _IS_DEBIAN_S, BIN, PASSWORD, PG_BIN, READER, SUPERUSER, query
 
 DATASETS = 40
-
-
 DATASTORE_TABLES = 3
-
-
 UPLOADS = 5
-
 
 ROWS = f"""
 INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
@@ -62,7 +58,6 @@ INSERT INTO member (id, group_id, table_id, state, table_name, capacity)
   SELECT 'm-' || i, 'org-1', 'id-' || i, 'active', 'package', 'organization'
   FROM generate_series(1, {DATASETS}) i;
 """
-
 
 #: CKAN 2.10 and 2.11 do not start without these
 _LOGGING = """
@@ -392,3 +387,16 @@ def refused(portal: Portal, *arguments: str) -> str:
     assert portal.copies() == left
     assert done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     return done.stderr
+
+
+def forge(path: Path, **changes: object) -> None:
+    """Writes a manifest with other facts and all checksums right, but no key."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    for name, about in manifest["contents"].items():
+        content = (path / name).read_bytes()
+        about |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    written = dumped(manifest)
+    (path / "manifest.json").write_bytes(written)
+    sums = {n: a["sha256"] for n, a in manifest["contents"].items()}
+    sums["manifest.json"] = hashlib.sha256(written).hexdigest()
+    (path / "SHA256SUMS").write_text("".join(f"{sums[n]}  {n}\n" for n in sorted(sums)))

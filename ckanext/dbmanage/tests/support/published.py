@@ -95,7 +95,6 @@ NO_DATES = [
     f"Sat, 01 Jan {'9' * 5000} 00:00:00 GMT", "x", "Sat, 99 Jan", "\x00", ", ,", "\xff",
 ]  # fmt: skip
 
-
 HOSTILE = [
     "..", "../x", "../../etc/passwd", "%2e%2e/index.json", "..%2f..", "%252e%252e%252fx", "..\\x",
     "\x00", f"{GZ}\x00", f"{GZ}/", f"./{GZ}", f"//{GZ}", f"a/../{GZ}", "\uff0e\uff0e/x",

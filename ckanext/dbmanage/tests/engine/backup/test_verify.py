@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -14,7 +13,7 @@ from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.signature import dumped
 
-from ...support.portal import Portal
+from ...support.portal import Portal, forge
 
 FILES = sorted(
     [
@@ -108,19 +107,6 @@ def test_the_command_names_the_file_and_fails(portal: Portal, taken: Path) -> No
     assert result["ok"] is False and "database.dump.zst" in result["problems"][0]
     done = portal.module("restore", taken.name, "--yes", code=1)
     assert "database.dump.zst" in done.stderr
-
-
-def forge(path: Path, **changes: object) -> None:
-    """Writes a manifest with other facts and all checksums right, but no key."""
-    manifest = json.loads((path / "manifest.json").read_text()) | changes
-    for name, about in manifest["contents"].items():
-        content = (path / name).read_bytes()
-        about |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    written = dumped(manifest)
-    (path / "manifest.json").write_bytes(written)
-    sums = {n: a["sha256"] for n, a in manifest["contents"].items()}
-    sums["manifest.json"] = hashlib.sha256(written).hexdigest()
-    (path / "SHA256SUMS").write_text("".join(f"{sums[n]}  {n}\n" for n in sorted(sums)))
 
 
 def test_a_forged_manifest_is_not_trusted(portal: Portal, taken: Path) -> None:

@@ -38,7 +38,6 @@ from ckanext.dbmanage.records import processes
 from ...support.cluster import PG_BIN, Cluster, query
 from ...support.portal import Portal
 from ...support.server import LIMITS, limit, main
-from ...test_project import PACKAGE
 
 ODD = [
     "plain",
@@ -113,15 +112,6 @@ def test_a_planted_function_does_not_run(
         assert not warned
     finally:
         server.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-
-
-def test_there_is_one_place_that_connects() -> None:
-    found = [
-        str(file.relative_to(PACKAGE))
-        for file in PACKAGE.rglob("*.py")
-        if "tests" not in file.parts and "psycopg2.connect(" in file.read_text()
-    ]
-    assert found == ["engine/postgres.py"]
 
 
 def test_limits_do_not_end_a_session_of_ours(

@@ -28,7 +28,7 @@ def test_a_wrong_row_count_is_found_in_the_copy(portal: Portal) -> None:
     """The manifest is signed, the archive is whole, and still they disagree."""
     from ckanext.dbmanage.engine.signature import dumped, sign
 
-    from ..backup.test_verify import forge
+    from ...support.portal import forge
 
     path = portal.backup()
     manifest = json.loads((path / "manifest.json").read_text())
