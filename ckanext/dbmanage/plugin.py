@@ -8,17 +8,17 @@ import ckan.plugins as p
 import ckantoolkit as tk
 from ckan.lib.plugins import DefaultTranslation
 
-from . import cli
+from . import cli, web
 from .logic import action, auth
 from .portal import cached_types
-from .web import dump_files, dump_page, guard, helpers, maintenance
+from .web import dump_files, helpers, maintenance
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 @tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
 @tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
 @tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
-@tk.blanket.blueprints(lambda: [dump_page.blueprint(), guard.admin])  # type: ignore[attr-defined]
+@tk.blanket.blueprints(web.blueprints)  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
     """Commands in core's `ckan db`, the sysadmin page, maintenance, public dumps."""
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from . import read, restore, write
+
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The actions by name."""
-    return {k: v for k, v in globals().items() if k.startswith("dbmanage_")}
+    return {
+        name: function
+        for module in (read, write, restore)
+        for name, function in vars(module).items()
+        if name.startswith("dbmanage_")
+    }
