@@ -11,6 +11,7 @@ from ckan.lib.plugins import DefaultTranslation
 from . import cli, web
 from .logic import action, auth
 from .portal import cached_types
+from .portal.config import Options
 from .web import dump_files, helpers, maintenance
 
 
@@ -36,7 +37,8 @@ class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
         return cli.extend_core()
 
     def make_middleware(self, app: Any, config: Any) -> Any:
+        options = Options(config)
         # core wants the Flask application itself back
-        inner = maintenance.MaintenanceMiddleware(app.wsgi_app, config)
-        app.wsgi_app = dump_files.DownloadsMiddleware(inner, config)
+        inner = maintenance.MaintenanceMiddleware(app.wsgi_app, options)
+        app.wsgi_app = dump_files.DownloadsMiddleware(inner, options)
         return app

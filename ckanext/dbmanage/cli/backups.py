@@ -18,10 +18,10 @@ from .base import (
     Command,
     as_json,
     opened,
+    options_of,
     parts_option,
     portal_of,
     quiet_option,
-    settings_of,
 )
 from .output import Talk, echo, shown, size, table, verdict
 
@@ -205,14 +205,13 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     from ..engine.restore import history
     from ..engine.restore.recover import recover
     from ..engine.restore.scratch import drop_replaced
-    from ..portal import config
 
     talk = Talk(quiet or as_json)
     site, repository = opened(ctx, talk)
-    settings = settings_of(ctx)
+    options = options_of(ctx)
     with repository.lock("prune"):
-        days = config.undo_days(settings)
-        rules = config.retention(settings)
+        days = options.undo_days
+        rules = options.retention
         decisions = retention.decide(repository.backups(), rules, days)
         if dry_run:
             forgotten = {d.backup.id for d in decisions if d.forget}

@@ -11,6 +11,7 @@ from ..engine import errors, signals
 from ..engine.printable import one_line, sentence
 from ..operations.context import Portal, open_site
 from ..operations.index import open_to_change
+from ..portal.config import Options, current
 from .output import Talk
 
 if TYPE_CHECKING:
@@ -73,16 +74,14 @@ no_backup_option = click.option(
 )
 
 
-def settings_of(ctx: click.Context) -> Any:
-    """CKAN's configuration, or what `python -m` has read of it."""
+def options_of(ctx: click.Context) -> Options:
+    """The site's options, of CKAN or of what `python -m` has read."""
     given = getattr(ctx.find_root().obj, "config", None)
-    if given is None:
-        from ckan.common import config as given
-    return given
+    return current() if given is None else Options(given)
 
 
 def portal_of(ctx: click.Context, talk: Talk) -> Portal:
-    return Portal(settings_of(ctx), talk, ctx.meta.get("flask_app"))
+    return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"))
 
 
 def opened(

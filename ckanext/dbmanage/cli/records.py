@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import Command, settings_of
+from .base import Command, options_of
 from .output import Talk
 
 if TYPE_CHECKING:
@@ -75,23 +75,22 @@ def export(
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
-    from ..portal import config
     from ..portal.directories import refuse_public
     from ..records.export import Export
     from ..records.kinds import Wanted
 
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
-    talk, settings = Talk(quiet), settings_of(ctx)
+    talk, options = Talk(quiet), options_of(ctx)
     path = None if output in (None, "-") else Path(str(output))
     private = everything or kind == "users"
     if path is not None:
-        refuse_public(settings, path, private)
+        refuse_public(options, path, private)
     wanted = Wanted(everything, fresh, secrets)
     begun = time.monotonic()
     app = ctx.meta["flask_app"]
     with (
-        Export(app, wanted, jobs or config.jobs(settings)) as moment,
+        Export(app, wanted, jobs or options.jobs) as moment,
         _opened(path, private) as write,
     ):
         done = moment.write(kind, write, check, talk.rows)
@@ -180,17 +179,16 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     """
     from ..operations import publish as engine
     from ..operations.context import refuse_root
-    from ..portal import config
     from ..portal.directories import public_dir
     from ..portal.site import build_site
 
-    talk, settings = Talk(quiet), settings_of(ctx)
-    refuse_root(build_site(settings, stored=False))
+    talk, options = Talk(quiet), options_of(ctx)
+    refuse_root(build_site(options, stored=False))
     begun = time.monotonic()
-    number = jobs or config.jobs(settings)
+    number = jobs or options.jobs
     try:
         done, changed = engine.publish(
-            ctx.meta["flask_app"], settings, fresh, number, talk.rows
+            ctx.meta["flask_app"], options, fresh, number, talk.rows
         )
     except engine.Incomplete as error:
         name_failed(error.exported, talk)
@@ -201,7 +199,7 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     )
     new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
     talk.say(
-        f"published {rows} in {public_dir(settings)} in "
+        f"published {rows} in {public_dir(options)} in "
         f"{time.monotonic() - begun:.1f} s; {new}"
     )
     for each in done.values():
@@ -232,19 +230,18 @@ def reindex(
     from ..engine.errors import Refused
     from ..engine.repository.repository import Repository
     from ..operations.context import refuse_root
-    from ..portal import config
     from ..portal.site import build_site
     from ..records.reindex import reindex_all, reindex_changed
 
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")
-    talk, settings = Talk(quiet), settings_of(ctx)
+    talk, options = Talk(quiet), options_of(ctx)
     app, begun = ctx.meta["flask_app"], time.monotonic()
     with app.test_request_context():
         if changed:
             done = reindex_changed(talk.rows)
         else:
-            number = jobs or config.jobs(settings)
+            number = jobs or options.jobs
             done = reindex_all(app, number, talk.rows, deep)
     talk.end()
     same = f", {done.same} as they should be" if deep else ""
@@ -261,7 +258,7 @@ def reindex(
     if done.failed or not done.agrees:
         sys.exit(1)
     with contextlib.suppress(Refused):  # without a repository nothing is owed
-        site = build_site(settings)
+        site = build_site(options)
         refuse_root(site)  # what is owed stays: CKAN's user does it again
         Repository(site.repository, ()).mark("reindex", False)
 

@@ -17,10 +17,10 @@ from .base import (
     Command,
     as_json,
     opened,
+    options_of,
     portal_of,
     quiet_option,
     seconds,
-    settings_of,
 )
 from .output import Talk, echo
 
@@ -95,11 +95,10 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     from ..engine.clock import who
     from ..engine.errors import Refused
     from ..engine.redis.arming import UNDO, Arming
-    from ..portal import config
 
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
-    if config.web_restore(settings_of(ctx)) == "never":
+    if options_of(ctx).web_restore == "never":
         raise Refused(
             "ckanext.dbmanage.web_restore is `never`: the page restores, deletes and "
             f"downloads nothing; `ckan db restore {id}` restores it here"
@@ -138,14 +137,14 @@ def doctor(
     from ..portal.uploads import upload_bases
 
     talk = Talk(quiet=as_json or nagios)
-    settings = settings_of(ctx)
+    options = options_of(ctx)
     portal = portal_of(ctx, talk)
-    more = portal_checks.checks(settings, portal.app)
+    more = portal_checks.checks(options, portal.app)
     try:
         if fix:
             mend(portal, preview)
-        site = build_site(settings)
-        named = named_uploads(*upload_bases(settings))
+        site = build_site(options)
+        named = named_uploads(*upload_bases(options))
         site = replace(site, named_uploads=named)
         found = examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:

@@ -10,7 +10,7 @@ import click
 from ..engine.printable import one_line
 from ..operations.clean import clean
 from ..operations.upgrade import upgrade
-from .base import Command, may_go_on, portal_of, quiet_option, settings_of, yes_option
+from .base import Command, may_go_on, options_of, portal_of, quiet_option, yes_option
 from .output import Talk, cost, echo, kept, reported
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _clean(core: click.Command) -> click.Command:
                 return
             if not sys.stdin.isatty():
                 may_go_on("", yes)
-            name = str(settings_of(ctx).get("ckan.site_title") or site.id)
+            name = options_of(ctx).text("ckan.site_title") or site.id
             echo(one_line(f"This removes all of {name}: {site.url}"), err=True)
             if click.prompt("Type its name to go on", err=True).strip() != name:
                 raise click.Abort

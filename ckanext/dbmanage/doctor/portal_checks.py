@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,17 @@ from ..engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of, paths
-from ..portal import blockers, config, datastore
+from ..portal import blockers, datastore
+from ..portal.config import Options
 from ..portal.plan import CORE, installed_migrations
 from .finding import HINT, OK, PROBLEM, Check
 
 _SHOWN = 3
 
 
-def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
+def checks(options: Options, app: Any) -> dict[str, Check]:
     """The checks by name; without CKAN's application the index is not looked at."""
-    plugins = config.plugins(settings)
+    plugins = options.plugins
 
     def migrations(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         yield from _migrations(site, plugins)
@@ -45,7 +46,7 @@ def checks(settings: Mapping[str, Any], app: Any) -> dict[str, Check]:
         "datastore": _datastore,
         "datastore tables": _tables,
         "upload files": _uploads,
-        "secrets": lambda *_: _secrets(settings),
+        "secrets": lambda *_: _secrets(options),
     }
 
 
@@ -219,10 +220,10 @@ def _resource(path: str) -> str:
     return "".join(Path(path).parts[-3:])
 
 
-def _secrets(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _secrets(options: Options) -> Iterator[tuple[str, str]]:
     odd = False
     for option in ("SECRET_KEY", "beaker.session.secret"):
-        value = str(settings.get(option) or "")
+        value = options.text(option)
         if value and (len(value) < 16 or "CHANGE" in value.upper()):
             odd = True
             yield HINT, f"{option} is short or was never changed: set a random one"

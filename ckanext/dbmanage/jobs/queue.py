@@ -16,7 +16,7 @@ from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.redis.client import answering, connect, key_of
 from ..engine.redis.sealed import FORM, seal, unseal
-from ..portal import config
+from ..portal.config import Options
 from .record import (
     ACTIVE,
     CANCELLED,
@@ -69,11 +69,11 @@ RUN: Any = "ckanext.dbmanage.jobs.worker.run"
 class Jobs:
     """The jobs of one site."""
 
-    def __init__(self, settings: config.Config) -> None:
-        self.settings = settings
-        self._url = config.databases(settings)["database"].url
-        self.secrets = config.secrets(settings)
-        self.redis = connect(config.redis_url(settings))
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._url = options.databases["database"].url
+        self.secrets = options.secrets
+        self.redis = connect(options.redis_url)
         self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
 
     def key(self, name: str) -> str:

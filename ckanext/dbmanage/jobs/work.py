@@ -13,7 +13,6 @@ from ..operations.backup import backup, incomplete, verify
 from ..operations.context import Portal, tidy
 from ..operations.index import open_to_change
 from ..operations.restore import preview, restore, undo
-from ..portal import config
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
         path = directory / export_name(kind, everything)
         wanted = Wanted(everything, False, False)
         with (
-            Export(portal.app, wanted, config.jobs(portal.settings)) as moment,
+            Export(portal.app, wanted, portal.options.jobs) as moment,
             new_file(path, 0o600) as write,
         ):
             done = moment.write(kind, write, 0, portal.talk.rows)  # type: ignore[attr-defined]
@@ -99,12 +98,12 @@ def _publish(portal: Portal) -> dict[str, Any]:
     from ..operations import publish
 
     _, repository = open_to_change(portal)
-    settings = portal.settings
+    options = portal.options
     done, changed = publish.publish(
         portal.app,
-        settings,
+        options,
         False,
-        config.jobs(settings),
+        options.jobs,
         portal.talk.rows,  # type: ignore[attr-defined]
     )
     rows = {kind: each.rows for kind, each in done.items()}

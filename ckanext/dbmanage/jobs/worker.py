@@ -28,6 +28,7 @@ from ..engine.redis.sealed import FORM, seal, use
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
+from ..portal.config import Options, current
 from ..portal.site import build_site
 from .queue import ACTOR, Jobs
 from .record import (
@@ -200,7 +201,7 @@ def give_back(jobs: Jobs, known: dict[str, Any], log: Log) -> None:
     """Arms again what was armed for a job that has switched nothing."""
     with suppress(Exception):  # what the job failed with is what is told
         armed = known["armed"]
-        if armed and Arming(build_site(jobs.settings)).again(armed):
+        if armed and Arming(build_site(jobs.options)).again(armed):
             log.say(f"nothing was switched: armed again until {armed['until']}")
 
 
@@ -226,9 +227,8 @@ def _ended(jobs: Jobs, known: dict[str, Any], state: str, error: str) -> None:
 
 def run(id: str) -> None:
     """The job of an id, in a worker's process. Raises what its operation raises."""
-    from ckan.common import config as settings
-
-    jobs = Jobs(settings)
+    options = current()
+    jobs = Jobs(options)
     known = jobs.show(id, log=0)  # of this site and signed, or there is none
     with taken(jobs, known) as log:
         if log is None:
@@ -236,9 +236,9 @@ def run(id: str) -> None:
         if expired(known["until"] or ""):
             raise Refused(too_late(known["until"]))
         if known["until"]:
-            _run_once(build_site(settings), known)
+            _run_once(build_site(options), known)
         actor = {key: known[key] for key in ACTOR if known[key]} | {"job": id}
-        portal = Portal(settings, log, _application(settings), actor)
+        portal = Portal(options, log, _application(options), actor)
         try:
             log.result(KINDS[known["kind"]](portal, **known["arguments"]))
         except Exception:
@@ -254,7 +254,7 @@ def _run_once(site: Site, known: dict[str, Any]) -> None:
         raise Refused("this job was begun before; nothing was touched: confirm it anew")
 
 
-def _application(settings: Any) -> Any:
+def _application(options: Options) -> Any:
     """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
     import click
     from ckan.config.middleware import make_app
@@ -262,6 +262,6 @@ def _application(settings: Any) -> Any:
     context = click.get_current_context(silent=True)
     made = context.meta.get("flask_app") if context else None
     if made is None:
-        app: Any = make_app(settings)
+        app: Any = make_app(dict(options.settings))
         made = app._wsgi_app
     return made

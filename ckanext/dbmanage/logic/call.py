@@ -19,6 +19,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
+from ..portal.config import current
 from ..portal.site import build_site
 from . import status
 
@@ -108,7 +109,7 @@ def among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
 
 
 def stays(site: Site, about: Data, described: list[Data]) -> str:
-    whole = status.having(described, status.wanted(site, tk.config))
+    whole = status.having(described, status.wanted(site, current()))
     return status.must_stay(about, described, whole)
 
 
@@ -127,7 +128,7 @@ def user_of(context: Context) -> str:
 
 
 def portal_of(context: Context) -> Portal:
-    return Portal(tk.config, report.Silent(), None, actor(context))
+    return Portal(current(), report.Silent(), None, actor(context))
 
 
 def maintenance_of(site: Site) -> Maintenance:
@@ -147,7 +148,7 @@ def enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
     # first: a job that no line of the journal tells of must not run
     note_of(repository, what, of=str(arguments.get("id") or kind))
     with told():
-        return Jobs(tk.config).enqueue(kind, arguments, actor(context))
+        return Jobs(current()).enqueue(kind, arguments, actor(context))
 
 
 def _site_of(context: Context) -> tuple[Site, Repository]:
@@ -159,9 +160,9 @@ def _site_of(context: Context) -> tuple[Site, Repository]:
 def this_site() -> Site:
     """The site as it is configured, made once for a request. Raises Refused."""
     if not has_request_context():
-        return build_site(tk.config)
+        return build_site(current())
     if "dbmanage_site" not in g:
-        g.dbmanage_site = build_site(tk.config)
+        g.dbmanage_site = build_site(current())
     return g.dbmanage_site
 
 

@@ -10,6 +10,7 @@ from ckan.plugins import toolkit as tk
 from ..engine.redis.arming import RESTORE, TRIES, UNDO, Arming
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
+from ..portal.config import current
 from .call import Context, Data, needs_password, note_of, told, user_of
 
 #: wrong passwords of all sysadmins together within an hour
@@ -32,7 +33,7 @@ def confirm(
     """
     errors: Any = {}
     if what in (RESTORE, UNDO):
-        title = str(tk.config.get("ckan.site_title") or "CKAN")
+        title = current().site_title
         said = " ".join(str(data.get("confirm") or "").split())
         if said.casefold() != " ".join(title.split()).casefold():
             errors["confirm"] = [tk._("That is not the name of this site")]

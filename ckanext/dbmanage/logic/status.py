@@ -23,7 +23,7 @@ from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
 from ..operations import retain
 from ..operations.restore import unfit
-from ..portal import config
+from ..portal.config import Options
 from .known import backups, entries, grown, kept_lately
 
 #: a backup a night, with two hours for it to end
@@ -32,21 +32,19 @@ _PROVEN = timedelta(days=31)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def status_of(
-    site: Site, repository: Repository, settings: config.Config
-) -> dict[str, Any]:
+def status_of(site: Site, repository: Repository, options: Options) -> dict[str, Any]:
     """Whether the portal's data is safe, at a glance.
 
     As the action `dbmanage_status` documents. Only backups of all parts count: the
     portal cannot be brought back from half of them.
     """
     described = backups(repository)
-    whole = having(described, wanted(site, settings))
+    whole = having(described, wanted(site, options))
     good = [each for each in whole if each["state"] in ("verified", "proven")]
     proven = next((each for each in good if each["state"] == "proven"), None)
     journal = entries(repository)
     known: dict[str, Any] = {
-        "site": str(settings.get("ckan.site_title") or "CKAN"),
+        "site": options.site_title,
         "count": len(described),
         "newest": dict(good[0]) if good else None,
         "proven": dict(proven) if proven else None,
@@ -57,8 +55,8 @@ def status_of(
             (e["sizes"].get("files", 0) for e in described), default=0
         ),
         "disk": _disk(repository.path),
-        "undo": undo(site, repository, config.undo_days(settings)),
-        "web_restore": config.web_restore(settings),
+        "undo": undo(site, repository, options.undo_days),
+        "web_restore": options.web_restore,
         "half_way": repository.marked("reindex"),
         "exports": downloads.exports(repository),
         "redis": "",
@@ -70,7 +68,7 @@ def status_of(
     }
     listed: list[dict[str, Any]] = []
     try:
-        jobs = Jobs(settings)
+        jobs = Jobs(options)
         # first what waits a second for Redis: CKAN's own client may wait for ever
         listed = jobs.list(20)
         known["worker"] = jobs.workers()
@@ -82,14 +80,14 @@ def status_of(
         known["armed"] = Arming(site).armed()
     except DbmanageError as error:
         known["redis"] = str(error)
-    known["failed"] = _failed(journal, listed, wanted(site, settings))
+    known["failed"] = _failed(journal, listed, wanted(site, options))
     return known | {"state": _state(known)}
 
 
-def wanted(site: Site, settings: config.Config) -> set[str]:
+def wanted(site: Site, options: Options) -> set[str]:
     """The parts that a whole backup of the site has."""
     there = {*site.databases, *(["files"] if site.uploads else [])}
-    return set(config.parts(settings)) or there
+    return set(options.parts) or there
 
 
 def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, Any]]:
@@ -209,12 +207,12 @@ def blockers(
     return told
 
 
-def restorable(repository: Repository, settings: config.Config) -> str:
+def restorable(repository: Repository, options: Options) -> str:
     """The id of the newest good backup that fits this site, empty when none does."""
     for each in backups(repository):
         if each["state"] in ("verified", "proven"):
             found = repository.find(each["id"])
-            if not unfit(settings, found):
+            if not unfit(options, found):
                 return each["id"]
     return ""
 

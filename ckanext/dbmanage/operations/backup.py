@@ -19,14 +19,13 @@ def backup(
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
     from ..engine.backup.take import take
-    from ..portal import config
 
     site, repository = open_to_change(portal)
     with repository.lock("backup"):
         tidy(site, repository, portal.talk)
         taken = take(
             site, repository,
-            parts=parts or config.parts(portal.settings), note=note, keep=keep,
+            parts=parts or portal.options.parts, note=note, keep=keep,
             progress=portal.talk.progress, warn=portal.talk.warn,
         )  # fmt: skip
     portal.talk.end()
@@ -57,8 +56,8 @@ def verify(
                 site,
                 repository,
                 found,
-                prepare=migrate.prepare(portal.settings),
-                read=isolated.sample(portal.settings),
+                prepare=migrate.prepare(portal.options),
+                read=isolated.sample(portal.options),
                 progress=talk.progress,
                 warn=talk.warn,
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.report import Listener
+from ..portal.config import Options
 
 if TYPE_CHECKING:
     from ..engine.repository.repository import Repository
@@ -26,7 +27,7 @@ class Portal:
     the journal notes of who asked: `{user, address}`.
     """
 
-    settings: Mapping[str, Any]
+    options: Options
     talk: Listener
     app: Any = None
     actor: Mapping[str, str] = field(default_factory=dict)
@@ -49,15 +50,14 @@ def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
 def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
     """The site and its repository; nothing is told and nothing is written."""
     from ..engine.repository.repository import Repository
-    from ..portal import config
     from ..portal.plan import installed_migrations
     from ..portal.site import build_site
     from ..portal.uploads import named_uploads, upload_bases
 
-    settings = portal.settings
-    known = installed_migrations(config.plugins(settings)) if heads else None
-    named = named_uploads(*upload_bases(settings))
-    site = replace(build_site(settings, known), named_uploads=named)
+    options = portal.options
+    known = installed_migrations(options.plugins) if heads else None
+    named = named_uploads(*upload_bases(options))
+    site = replace(build_site(options, known), named_uploads=named)
     return site, Repository(site.repository, site.secrets, portal.actor)
 
 
@@ -98,7 +98,7 @@ def application(portal: Portal) -> Iterator[None]:
         from ckan.config.middleware import make_app
 
         try:
-            made: Any = make_app(portal.settings)  # type: ignore[arg-type]
+            made: Any = make_app(dict(portal.options.settings))  # type: ignore[arg-type]
             app = made._wsgi_app
         except Exception as error:
             raise DbmanageError(f"CKAN could not be started: {words(error)}") from error

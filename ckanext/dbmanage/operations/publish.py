@@ -19,7 +19,7 @@ import orjson
 from ..engine.errors import DbmanageError, Refused
 from ..engine.report import Progress
 from ..engine.signature import Written
-from ..portal import config
+from ..portal.config import Options
 from ..portal.directories import public_dir
 from ..records import published
 from ..records.export import Export, Exported
@@ -56,7 +56,7 @@ class Incomplete(DbmanageError):
 
 def publish(
     app: Any,
-    settings: Mapping[str, Any],
+    options: Options,
     fresh: bool = False,
     jobs: int = 2,
     progress: Progress = lambda *_: None,
@@ -66,8 +66,8 @@ def publish(
     A file whose content is the same stays. All files appear at once, or none. Raises
     Refused when visitors may not read the site, Incomplete, Busy, and OSError.
     """
-    _refuse_a_closed_site(app, settings)
-    directory = public_dir(settings)
+    _refuse_a_closed_site(app, options)
+    directory = public_dir(options)
     done, files = {}, []
     with (
         published.writing(directory) as upcoming,
@@ -103,14 +103,14 @@ def publish(
         if before and _is_worse(before, done) and _may_stay(directory, before, moment):
             raise Incomplete(done, before)
         snapshot = moment.moment.astimezone(timezone.utc).replace(tzinfo=None)
-        site = str(settings.get("ckan.site_url") or "").rstrip("/")
+        site = options.site_url
         about = {
             "version": FORMAT,
-            "title": str(settings.get("ckan.site_title") or ""),
-            "url": f"{site}{config.public_root(settings)}/",
+            "title": options.site_title,
+            "url": f"{site}{options.public_root}/",
             "snapshot": f"{snapshot.isoformat(timespec='microseconds')}Z",
             "published": _now(),
-            "licence": _licence(config.public_licence(settings)),
+            "licence": _licence(options.public_licence),
         }
         _, changed = published.commit(directory, files, about)
     return done, changed
@@ -180,7 +180,7 @@ def _ids(directory: Path, file: published.File) -> Iterator[str]:
             yield orjson.loads(line)["id"]
 
 
-def _refuse_a_closed_site(app: Any, settings: Mapping[str, Any]) -> None:
+def _refuse_a_closed_site(app: Any, options: Options) -> None:
     """A site that visitors may not read has nothing to publish."""
     from ckan.authz import auth_functions_list
     from ckan.logic import NotAuthorized, check_access
@@ -198,7 +198,7 @@ def _refuse_a_closed_site(app: Any, settings: Mapping[str, Any]) -> None:
     # what a plugin demands before a request is no rule of access that CKAN knows
     for action in ("package_search?rows=0", "package_list?limit=1"):
         path = f"/api/3/action/{action}"
-        address = str(settings.get("ckan.site_url") or "") or None
+        address = options.text("ckan.site_url") or None
         status = app.test_client().get(path, base_url=address).status_code
         if status == 200:
             return

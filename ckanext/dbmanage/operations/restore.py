@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engine.report import Listener
+from ..portal.config import Options
 from .backup import incomplete
 from .context import Portal, tidy
 from .index import open_to_change, owing_an_index, reindex
@@ -115,7 +116,7 @@ def restore(
                 site,
                 repository,
                 source,
-                prepare=migrate.prepare(portal.settings),
+                prepare=migrate.prepare(portal.options),
                 progress=talk.progress,
                 warn=talk.warn,
             )
@@ -146,11 +147,10 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     return undone
 
 
-def unfit(settings: Mapping[str, Any], found: Backup) -> str:
+def unfit(options: Options, found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
     from ..engine.errors import Refused
     from ..engine.restore.preflight import outdated
-    from ..portal import config
     from ..portal.plan import installed_migrations
     from ..portal.site import build_site
 
@@ -164,9 +164,9 @@ def unfit(settings: Mapping[str, Any], found: Backup) -> str:
     problems = (found.state().get("verified") or {}).get("problems")
     if problems:
         return f"it is damaged: {problems[0]}"
-    known = installed_migrations(config.plugins(settings))
+    known = installed_migrations(options.plugins)
     try:
-        site = build_site(settings, known)
+        site = build_site(options, known)
         for part, about in found.manifest["databases"].items():
             if part not in site.databases:
                 raise Refused("it holds the DataStore, this site has none")

@@ -50,15 +50,15 @@ def upgrade(
     from ..engine.postgres.database import closing
     from ..engine.postgres.locks import live_lock
     from ..engine.redis.maintenance import READ_ONLY, Maintenance
-    from ..portal import blockers, config, migrate
+    from ..portal import blockers, migrate
     from ..portal.plan import installed_migrations, plan
     from ..portal.site import build_site
 
-    talk, settings = portal.talk, portal.settings
-    installed = installed_migrations(config.plugins(settings))
+    talk, options = portal.talk, portal.options
+    installed = installed_migrations(options.plugins)
     # a portal that is at its head needs no place for backups
-    site = build_site(settings, installed, stored=False)
-    known = plan(settings, site, wanted)
+    site = build_site(options, installed, stored=False)
+    known = plan(options, site, wanted)
     if not known.steps and not known.blockers:
         planned(known)
         return None
@@ -92,7 +92,7 @@ def upgrade(
                     _backed_up(portal, known, repository, report, no_backup),
                     live_lock(site),
                 ):
-                    migrate.migrate_live(portal.settings, known, report)
+                    migrate.migrate_live(portal.options, known, report)
                 repository.mark("reindex", True)
                 reindex(portal, repository)
                 return None
@@ -163,7 +163,7 @@ def _rehearse(
     talk = portal.talk
     preflight(known.site, repository, source)
     _refuse_other_owners(known.site, source)
-    prepare = migrate.migrated(portal.settings, known, report, talk)
+    prepare = migrate.migrated(portal.options, known, report, talk)
     with loaded_copies(
         known.site, repository, source, secrets.token_hex(4), prepare,
         talk.progress, talk.warn,
@@ -212,7 +212,7 @@ def _upgraded(
             with owing_an_index(site, repository, True):
                 switched = restore_backup(
                     site, repository, source, what="upgrade", since=since,
-                    prepare=migrate.migrated(portal.settings, known, report, talk),
+                    prepare=migrate.migrated(portal.options, known, report, talk),
                     progress=talk.progress, warn=talk.warn,
                 )  # fmt: skip
         except Written as error:

@@ -14,7 +14,7 @@ from psycopg2 import sql
 
 from ..engine.errors import DbmanageError
 from ..engine.postgres.database import Connection, Database, closing, query, quoted
-from . import config
+from .config import Options
 from .isolated import Heard, run_ckan
 
 #: core makes this type at the first search, and fails when two come at once
@@ -205,7 +205,7 @@ _OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoi
 
 
 def set_up_datastore(
-    settings: config.Config,
+    options: Options,
     databases: Mapping[str, Database],
     heard: Heard | None = None,
 ) -> None:
@@ -217,10 +217,8 @@ def set_up_datastore(
     from ckanext.datastore.cli import datastore
 
     store = databases["datastore"]
-    bring_permissions(store, config.databases(settings)["database"])
+    bring_permissions(store, options.databases["database"])
     with closing(store.connect()) as connection:
         old = query(connection, _OLD_FIELDS.replace("%", "%%"))
     if old and "upgrade" in datastore.commands and "database" in databases:
-        run_ckan(
-            settings, databases, ["datastore"], "datastore", "upgrade", heard=heard
-        )
+        run_ckan(options, databases, ["datastore"], "datastore", "upgrade", heard=heard)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from ..engine.errors import Refused
-from .config import PREFIX, Config, text_of
+from .config import PREFIX, Options
 
 
-def repository_directory(config: Config) -> str:
+def repository_directory(options: Options) -> str:
     """The directory of the backups. Raises Refused when visitors could read it."""
-    path = text_of(config, PREFIX + "repository")
-    storage = text_of(config, "ckan.storage_path")
+    path = options.text(PREFIX + "repository")
+    storage = options.text("ckan.storage_path")
     if not path:
         if not storage:
             raise Refused(
@@ -21,7 +21,7 @@ def repository_directory(config: Config) -> str:
             )
         path = os.path.join(storage, "dbmanage", "backups")
     real = Path(path).expanduser().resolve()
-    if found := serving(config, real):
+    if found := serving(options, real):
         option, served = found
         raise Refused(
             f"the repository {path} is inside {served}, which CKAN serves to "
@@ -30,10 +30,10 @@ def repository_directory(config: Config) -> str:
     return str(real)
 
 
-def public_dir(config: Config) -> Path:
+def public_dir(options: Options) -> Path:
     """The directory of the published dumps. Raises Refused."""
-    path = text_of(config, PREFIX + "public_dir")
-    storage = text_of(config, "ckan.storage_path")
+    path = options.text(PREFIX + "public_dir")
+    storage = options.text("ckan.storage_path")
     if not path and not storage:
         raise Refused(
             "no place for the public dumps: set ckanext.dbmanage.public_dir (or "
@@ -43,15 +43,13 @@ def public_dir(config: Config) -> Path:
     return Path(path).expanduser().resolve()
 
 
-def has_public_dir(config: Config) -> str:
-    return text_of(config, PREFIX + "public_dir") or text_of(
-        config, "ckan.storage_path"
-    )
+def has_public_dir(options: Options) -> str:
+    return options.text(PREFIX + "public_dir") or options.text("ckan.storage_path")
 
 
-def refuse_public(config: Config, file: Path, private: bool) -> None:
+def refuse_public(options: Options, file: Path, private: bool) -> None:
     """Raises Refused when an export would be where visitors may read it."""
-    found = serving(config, file.parent.resolve())
+    found = serving(options, file.parent.resolve())
     if found and (private or found[0] == PREFIX + "public_dir"):
         option, served = found
         raise Refused(
@@ -60,17 +58,17 @@ def refuse_public(config: Config, file: Path, private: bool) -> None:
         )
 
 
-def serving(config: Config, real: Path) -> tuple[str, str] | None:
+def serving(options: Options, real: Path) -> tuple[str, str] | None:
     """The option and the served directory that a place is in, if it is in any."""
     within = {str(real), *map(str, real.parents)}
-    for option, served in _served(config, text_of(config, "ckan.storage_path")):
+    for option, served in _served(options, options.text("ckan.storage_path")):
         # strings, for this is asked at each request of the page
         if os.path.realpath(os.path.expanduser(served)) in within:
             return option, served
     return None
 
 
-def _served(config: Config, storage: str) -> list[tuple[str, str]]:
+def _served(options: Options, storage: str) -> list[tuple[str, str]]:
     """Options and directories whose files CKAN hands to visitors."""
     served = []
     if storage:
@@ -79,19 +77,19 @@ def _served(config: Config, storage: str) -> list[tuple[str, str]]:
             for name in ("storage", "resources", "webassets")
         ]
     for option in ("extra_public_paths", "plugin_public_paths", "ckan.webassets.path"):
-        value = config.get(option) or []
+        value = options.settings.get(option) or []
         folders = value.split(",") if isinstance(value, str) else value
         served += [(option, str(folder).strip()) for folder in folders if folder]
     served += [
         (option, str(value))
-        for option, value in config.items()
+        for option, value in options.settings.items()
         if value
         and option.startswith("ckan.files.storage.")
         and option.endswith(".path")
     ]
-    if has_public_dir(config):
-        served.append((PREFIX + "public_dir", str(public_dir(config))))
-    public = text_of(config, "ckan.base_public_folder") or "public"
+    if has_public_dir(options):
+        served.append((PREFIX + "public_dir", str(public_dir(options))))
+    public = options.text("ckan.base_public_folder") or "public"
     served.append((public, str(_package_directory() / public)))
     return served
 
@@ -104,13 +102,13 @@ def _package_directory() -> Path:
     return Path(list(spec.submodule_search_locations)[0])
 
 
-def sendfile(config: Config, backups: bool = False) -> tuple[str, str]:
+def sendfile(options: Options, backups: bool = False) -> tuple[str, str]:
     """The header by which a web server in front sends files, and what goes before
     their name in it: of public dumps, or of downloads from the repository.
 
     Empty what CKAN sends itself. Raises Refused.
     """
-    words = text_of(config, PREFIX + "sendfile").split()
+    words = options.text(PREFIX + "sendfile").split()
     if not words:
         return "", ""
     header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
@@ -122,7 +120,7 @@ def sendfile(config: Config, backups: bool = False) -> tuple[str, str]:
     if header == "x-sendfile" and not inside:
         return (
             "X-Sendfile",
-            f"{repository_directory(config) if backups else public_dir(config)}/",
+            f"{repository_directory(options) if backups else public_dir(options)}/",
         )
     raise Refused(
         "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 from ..engine.errors import ToolFailed, words
 from ..engine.postgres.database import Database, closing, unlimited
 from ..engine.postgres.programs import running
-from . import config
+from .config import Options
 from .plan import is_core
 
 #: when a line was said on stderr, and the line; an empty one at a program's good end
@@ -61,7 +61,7 @@ _CLOSED = "127.0.0.1:9"
 
 
 def isolated(
-    settings: config.Config,
+    options: Options,
     copies: Mapping[str, Database],
     plugins: list[str],
     code: str,
@@ -81,19 +81,19 @@ def isolated(
         plugins = [name for name in plugins if name not in _NEED_DATASTORE]
     main = copies["database"]
     store = copies.get("datastore", main)
-    is_live = main == config.databases(settings)["database"]
+    is_live = main == options.databases["database"]
     with closing(main.connect()) as connection:
-        options = unlimited(connection)
+        flags = unlimited(connection)
     if is_live:  # a migration that waits for a lock has all others wait behind it
-        options += " -c lock_timeout=10s"
+        flags += " -c lock_timeout=10s"
     environment = dict(os.environ)
     own = environment.pop("PGOPTIONS", "")
-    if own or options:
-        environment["PGOPTIONS"] = f"{own} {options}"
+    if own or flags:
+        environment["PGOPTIONS"] = f"{own} {flags}"
     environment |= {
-        "CKAN_SQLALCHEMY_URL": _rendered(main.url, options),
-        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url, options),
-        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url, options),
+        "CKAN_SQLALCHEMY_URL": _rendered(main.url, flags),
+        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url, flags),
+        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url, flags),
         "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
         "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
         "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
@@ -102,9 +102,10 @@ def isolated(
     with tempfile.TemporaryDirectory(prefix="dbmanage") as directory:
         ini = Path(directory) / "ckan.ini"
         environment["CKAN_STORAGE_PATH"] = directory
-        other = "".join(f"{k} = {v}\n" for k, v in _addresses(settings, copies))
+        base = os.path.abspath(options.settings["__file__"])
+        other = "".join(f"{k} = {v}\n" for k, v in _addresses(options, copies))
         ini.write_text(
-            f"[app:main]\nuse = config:{os.path.abspath(settings['__file__'])}\n"
+            f"[app:main]\nuse = config:{base}\n"
             f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
             f"{other}{_LOGGING}"
         )
@@ -122,11 +123,11 @@ def isolated(
     return said
 
 
-def _rendered(url: URL, options: str = "") -> str:
+def _rendered(url: URL, flags: str = "") -> str:
     """The URL, these options after those that it has: libpq takes only its own then."""
     own = url.query.get("options")
-    if own and options:
-        url = url.update_query_dict({"options": f"{own} {options}"})
+    if own and flags:
+        url = url.update_query_dict({"options": f"{own} {flags}"})
     return url.render_as_string(hide_password=False)
 
 
@@ -136,12 +137,12 @@ _HOST = (".host", ".hostname", ".server")
 
 
 def _addresses(
-    settings: config.Config, copies: Mapping[str, Database]
+    options: Options, copies: Mapping[str, Database]
 ) -> Iterator[tuple[str, str]]:
     """Options of plugins that name a live service: a copy's, or a closed address."""
-    live = config.databases(settings)
+    live = options.databases
     names = {(d.url.host, d.url.database): copies.get(p) for p, d in live.items()}
-    for option, value in settings.items():
+    for option, value in options.settings.items():
         value = str(value or "")
         if _SERVICE.match(value):
             scheme = value.partition(":")[0]
@@ -237,25 +238,25 @@ def _gist(lines: list[str]) -> list[str]:
 
 
 def run_ckan(
-    settings: config.Config,
+    options: Options,
     copies: Mapping[str, Database],
     plugins: list[str],
     *arguments: str,
     heard: Heard | None = None,
 ) -> str:
     command = "from ckan.cli.cli import ckan; ckan()"
-    return isolated(settings, copies, plugins, command, *arguments, heard=heard)
+    return isolated(options, copies, plugins, command, *arguments, heard=heard)
 
 
 def sample(
-    settings: config.Config,
+    options: Options,
 ) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
     """What reads a sample of a copy through CKAN (`records.print_sample`)."""
     code = "from ckanext.dbmanage.portal.isolated import print_sample; print_sample()"
 
     def read(copies: Mapping[str, Database]) -> dict[str, Any]:
-        core = [name for name in config.plugins(settings) if is_core(name)]
-        return json.loads(isolated(settings, copies, core, code).splitlines()[-1])
+        core = [name for name in options.plugins if is_core(name)]
+        return json.loads(isolated(options, copies, core, code).splitlines()[-1])
 
     return read
 

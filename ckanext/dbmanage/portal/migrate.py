@@ -14,14 +14,15 @@ from ..engine.postgres.database import Database, closing
 from ..engine.postgres.tables import migration_heads
 from ..engine.postgres.writes import Changes
 from ..engine.report import Warn
-from . import blockers, config
+from . import blockers
+from .config import Options
 from .datastore import set_up_datastore
 from .isolated import Heard, isolated, run_ckan, sample
 from .plan import CORE, Plan, is_core, scripts_of
 
 
 def prepare(
-    settings: config.Config,
+    options: Options,
 ) -> Callable[[Mapping[str, Database], list[str]], None]:
     """What turns a restored copy into this site's: migrations, DataStore's rights.
 
@@ -31,15 +32,15 @@ def prepare(
 
     def run(copies: Mapping[str, Database], older: list[str]) -> None:
         if older:
-            migrate(settings, copies, older)
+            migrate(options, copies, older)
         if "datastore" in copies:
-            set_up_datastore(settings, copies)
+            set_up_datastore(options, copies)
 
     return run
 
 
 def migrate(
-    settings: config.Config,
+    options: Options,
     copies: Mapping[str, Database],
     tables: Iterable[str],
     targets: Mapping[str, str] | None = None,
@@ -57,13 +58,13 @@ def migrate(
     )
     if CORE in tables:
         target = (targets or {}).get(CORE, "head")
-        core = [name for name in config.plugins(settings) if is_core(name)]
+        core = [name for name in options.plugins if is_core(name)]
         arguments = ["-v", target, *_only_core()]
-        run_ckan(settings, copies, core, "db", "upgrade", *arguments, heard=heard)
+        run_ckan(options, copies, core, "db", "upgrade", *arguments, heard=heard)
     for plugin in plugins:
         target = (targets or {}).get(f"{plugin}_{CORE}", "head")
         arguments = ["-v", target, "-p", plugin]
-        run_ckan(settings, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
+        run_ckan(options, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
 
 
 def _only_core() -> list[str]:
@@ -94,7 +95,7 @@ class Report:
 
 
 def migrated(
-    settings: config.Config, known: Plan, report: Report, talk: Any
+    options: Options, known: Plan, report: Report, talk: Any
 ) -> Callable[[Mapping[str, Database], list[str]], None]:
     """What migrates copies and looks at what came of it, for the engine's `Prepare`.
 
@@ -107,13 +108,13 @@ def migrated(
         with closing(main.connect()) as connection:
             extras = blockers.extras(connection)
         with writes.watched(main) as report.changes:
-            _migrate(settings, copies, known, report)
+            _migrate(options, copies, known, report)
         talk.progress("check", 0, 0)
         with closing(main.connect()) as connection:
             problems = list(_lost(known, report.changes))
             problems += _fewer_extras(extras, blockers.extras(connection))
-        problems += _unlike_models(settings, known, copies, talk.warn)
-        problems += sample(settings)(copies)["problems"]
+        problems += _unlike_models(options, known, copies, talk.warn)
+        problems += sample(options)(copies)["problems"]
         report.lap("check")
         if problems:
             raise Damaged("the migrated copy", problems)
@@ -121,10 +122,10 @@ def migrated(
     return run
 
 
-def migrate_live(settings: config.Config, known: Plan, report: Report) -> None:
+def migrate_live(options: Options, known: Plan, report: Report) -> None:
     """Migrates the live databases themselves. Raises ToolFailed, DbmanageError."""
     try:
-        _migrate(settings, known.site.databases, known, report)
+        _migrate(options, known.site.databases, known, report)
     except DbmanageError as error:
         raise ToolFailed(
             f"{error}\nThe migrations above it in the report are done, this one and "
@@ -139,7 +140,7 @@ def migrate_live(settings: config.Config, known: Plan, report: Report) -> None:
 
 
 def _migrate(
-    settings: config.Config,
+    options: Options,
     databases: Mapping[str, Database],
     known: Plan,
     report: Report,
@@ -147,12 +148,12 @@ def _migrate(
     heard: Heard = []
     targets = {table: min(known.site.heads[table]) for table in known.tables}
     try:
-        migrate(settings, databases, known.tables, targets, heard)
+        migrate(options, databases, known.tables, targets, heard)
     finally:
         report.lap("migrate")
         report.steps = list(_timed(known, heard))
     if "datastore" in databases:
-        set_up_datastore(settings, databases, heard)
+        set_up_datastore(options, databases, heard)
 
 
 _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
@@ -194,7 +195,7 @@ def _fewer_extras(before: dict[str, int], after: dict[str, int]) -> Iterator[str
 
 
 def _unlike_models(
-    settings: config.Config, known: Plan, copies: Mapping[str, Database], warn: Warn
+    options: Options, known: Plan, copies: Mapping[str, Database], warn: Warn
 ) -> Iterator[str]:
     """What core's own `ckan db check` finds, where there is one.
 
@@ -206,9 +207,9 @@ def _unlike_models(
     core = known.site.heads[CORE] == frozenset(scripts_of(())[CORE].get_heads())
     if "check" not in db.db.commands or not core:
         return
-    plugins = [name for name in config.plugins(settings) if is_core(name)]
+    plugins = [name for name in options.plugins if is_core(name)]
     heard: Heard = []
-    said = isolated(settings, copies, plugins, _CHECK, "db", "check", heard=heard)
+    said = isolated(options, copies, plugins, _CHECK, "db", "check", heard=heard)
     lines = said.splitlines()
     for what, about in zip(lines, lines[1:], strict=False):
         if about.startswith("\t") and what.startswith("remove_"):

@@ -21,8 +21,9 @@ from ..engine.postgres.database import closing, literal, quoted
 from ..engine.postgres.emptying import is_taken
 from ..engine.postgres.tables import migration_heads
 from ..engine.site import Site
-from . import blockers, config
+from . import blockers
 from .blockers import Drops
+from .config import Options
 from .site import Migrations
 
 #: the version table of core's migrations; a plugin's has the plugin's name before it
@@ -152,14 +153,14 @@ class Plan:
         return blockers.drops(step.script for step in self.steps)
 
 
-def plan(settings: config.Config, site: Site, wanted: Wanted) -> Plan:
+def plan(options: Options, site: Site, wanted: Wanted) -> Plan:
     """What an upgrade of the live database has to do. Raises Refused."""
     with closing(site.databases["database"].connect()) as connection:
         there = migration_heads(connection)
         if CORE not in there:
             empty = not is_taken(connection, _tables_of_core())
             return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
-        scripts = scripts_of(tuple(config.plugins(settings)))
+        scripts = scripts_of(tuple(options.plugins))
         tables = [table for table in scripts if _is_wanted(table, wanted)]
         if wanted.plugin and not tables:
             raise Refused(

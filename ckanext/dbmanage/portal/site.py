@@ -8,17 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from ..engine.site import Site
-from .config import (
-    Config,
-    databases,
-    jobs,
-    pg_bin,
-    plugins,
-    redis_url,
-    scratch_templates,
-    secrets,
-    text_of,
-)
+from .config import Options
 from .directories import has_public_dir, public_dir, repository_directory
 from .uploads import uploads
 
@@ -31,7 +21,7 @@ class Migrations(NamedTuple):
 
 
 def build_site(
-    config: Config,
+    options: Options,
     migrations: Mapping[str, Migrations] | None = None,
     *,
     stored: bool = True,
@@ -40,31 +30,31 @@ def build_site(
 
     Raises Refused.
     """
-    known = secrets(config)
-    token = text_of(config, "api_token.jwt.decode.secret") or f"string:{known[0]}"
-    directories, elsewhere = uploads(config)
+    known = options.secrets
+    token = options.text("api_token.jwt.decode.secret") or f"string:{known[0]}"
+    directories, elsewhere = uploads(options)
     installed = migrations or {}
     return Site(
-        id=text_of(config, "ckan.site_id") or "default",
-        url=text_of(config, "ckan.site_url"),
-        repository=repository_directory(config) if stored else "",
-        databases=databases(config),
+        id=options.site_id,
+        url=options.text("ckan.site_url"),
+        repository=repository_directory(options) if stored else "",
+        databases=options.databases,
         secrets=known,
         token_secret=token,
         versions={
             "ckan": _version("ckan"),
             "dbmanage": _version("ckanext-dbmanage"),
-            "plugins": plugins(config),
+            "plugins": options.plugins,
         },
         heads={table: each.heads for table, each in installed.items()},
         revisions={table: each.revisions for table, each in installed.items()},
         uploads=directories,
         uploads_elsewhere=elsewhere,
-        public_dir=has_public_dir(config) and str(public_dir(config)),
-        redis_url=redis_url(config),
-        pg_bin=pg_bin(config),
-        jobs=jobs(config),
-        scratch_templates=scratch_templates(config),
+        public_dir=has_public_dir(options) and str(public_dir(options)),
+        redis_url=options.redis_url,
+        pg_bin=options.pg_bin,
+        jobs=options.jobs,
+        scratch_templates=options.scratch_templates,
     )
 
 

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .config import Config, text_of
+from .config import Options
 
 
-def uploads(config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
+def uploads(options: Options) -> tuple[dict[str, str], tuple[str, ...]]:
     """The directories of the uploads by prefix, and the storages that are no directory.
 
     The prefix is empty for `ckan.storage_path`, `@NAME` for a file storage of CKAN 2.12
     on local disk beside it. The others, a sentence for each.
     """
-    storage = text_of(config, "ckan.storage_path")
+    storage = options.text("ckan.storage_path")
     found = {"": str(Path(storage).resolve())} if storage else {}
     elsewhere = []
-    for name, (kind, path) in _storages(config).items():
+    for name, (kind, path) in _storages(options).items():
         if not path:
             elsewhere.append(f"the storage {name!r} ({kind}) is on no local disk")
         elif _upload_path(path, found) is None:
@@ -28,21 +28,21 @@ def uploads(config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
     return found, tuple(elsewhere)
 
 
-def upload_bases(config: Config) -> tuple[dict[str, str], dict[str, str]]:
+def upload_bases(options: Options) -> tuple[dict[str, str], dict[str, str]]:
     """Where an upload's path begins: by kind (`resource`, `group` …), and by storage.
 
     What is on no local disk is left out. As `ckan.lib.files.collect_storages` does it.
     """
-    directories, _ = uploads(config)
-    storages = _storages(config)
+    directories, _ = uploads(options)
+    storages = _storages(options)
     own = {"resource": "resources"} | {
         kind: f"storage/uploads/{kind}" for kind in ("group", "user", "admin")
     }
     option = "ckan.files.default_storages."
-    default = storages.get(text_of(config, f"{option}default") or "default")
+    default = storages.get(options.text(f"{option}default") or "default")
     bases = {}
     for kind, below in own.items():
-        named = storages.get(text_of(config, option + kind) or f"{kind}s")
+        named = storages.get(options.text(option + kind) or f"{kind}s")
         root = directories.get("", "")
         if named or default:
             root = named[1] if named else default[1] if default else ""
@@ -55,14 +55,14 @@ def upload_bases(config: Config) -> tuple[dict[str, str], dict[str, str]]:
     return bases, {name: base for name, base in found.items() if base}
 
 
-def _storages(config: Config) -> dict[str, tuple[str, str]]:
+def _storages(options: Options) -> dict[str, tuple[str, str]]:
     """CKAN 2.12's file storages: type, and directory where it is on local disk."""
     found = {}
-    for option in sorted(config):
+    for option in sorted(options.settings):
         match = re.fullmatch(r"ckan\.files\.storage\.(\w+)\.type", option)
         if match is not None:
-            name, kind = match[1], text_of(config, option)
-            path = text_of(config, f"ckan.files.storage.{name}.path")
+            name, kind = match[1], options.text(option)
+            path = options.text(f"ckan.files.storage.{name}.path")
             local = path and kind in ("ckan:fs", "ckan:fs:public", "file_keeper:fs")
             found[name] = kind, str(Path(path).resolve()) if local else ""
     return found

@@ -15,7 +15,7 @@ import pytest
 import ckanext.dbmanage
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.cli.records import COMMANDS
-from ckanext.dbmanage.portal import config
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.directories import (
     public_dir,
     repository_directory,
@@ -32,7 +32,7 @@ def test_there_is_one_place_that_connects() -> None:
         for file in PACKAGE.rglob("*.py")
         if "tests" not in file.parts and "psycopg2.connect(" in file.read_text()
     ]
-    assert found == ["engine/postgres.py"]
+    assert found == ["engine/postgres/database.py"]
 
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
@@ -72,31 +72,31 @@ def test_the_plugin_is_short() -> None:
 
 def test_option_defaults() -> None:
     """If you change this test, add an entry to the changelog."""
-    storage = {"ckan.storage_path": "/var/lib/ckan"}
-    assert repository_directory(storage) == "/var/lib/ckan/dbmanage/backups"
-    assert config.parts({}) == ()
-    assert config.jobs({}) == 2
-    assert config.pg_bin({}) == ""
+    storage, none = {"ckan.storage_path": "/var/lib/ckan"}, Options({})
+    assert repository_directory(Options(storage)) == "/var/lib/ckan/dbmanage/backups"
+    assert none.parts == ()
+    assert none.jobs == 2
+    assert none.pg_bin == ""
     both = {"database": "template0", "datastore": "template0"}
-    assert config.scratch_templates({}) == both
-    assert config.undo_days({}) == 7
-    assert config.retention({}) == {
+    assert none.scratch_templates == both
+    assert none.undo_days == 7
+    assert none.retention == {
         "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
     }  # fmt: skip
-    assert public_dir(storage) == Path("/var/lib/ckan/dbmanage/public")
-    assert config.public_path({}) == "/dump"
-    assert config.public_licence({}) == config.public_contact({}) == ""
-    assert sendfile({}) == sendfile({}, backups=True) == ("", "")
-    assert config.web_restore({}) == "armed"
-    assert "/api/action/status_show" in config.health_paths({})
+    assert public_dir(Options(storage)) == Path("/var/lib/ckan/dbmanage/public")
+    assert none.public_path == "/dump"
+    assert none.public_licence == none.public_contact == ""
+    assert sendfile(none) == sendfile(none, backups=True) == ("", "")
+    assert none.web_restore == "armed"
+    assert "/api/action/status_show" in none.health_paths
 
 
 def test_every_option_is_declared_and_documented() -> None:
     declared = set(
         re.findall(r"key: (\S+)", (PACKAGE / "config_declaration.yaml").read_text())
     )
-    used = set(re.findall(r'_PREFIX \+ "(\w+)"', (PACKAGE / "config.py").read_text()))
-    used |= set(re.findall(r"\{_PREFIX\}(\w+)", (PACKAGE / "config.py").read_text()))
+    text = "".join(file.read_text() for file in (PACKAGE / "portal").glob("*.py"))
+    used = set(re.findall(r'\bPREFIX \+ "(\w+)"', text))
     assert declared == {f"ckanext.dbmanage.{name}" for name in used}
     text = "".join(page.read_text() for page in DOCS.glob("*.rst"))
     assert not [name for name in declared if name not in text]

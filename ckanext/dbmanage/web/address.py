@@ -9,18 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..portal import config
+from ..portal.config import Options
 
 
 class Place:
     """Takes `ckan.root_path` and the language off an address."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        offered = sorted(
-            map(re.escape, config.locales(settings)), key=len, reverse=True
-        )
+    def __init__(self, options: Options) -> None:
+        offered = sorted(map(re.escape, options.locales), key=len, reverse=True)
         locales = "|".join(offered) or r"(?!api\b)[a-z]{2,3}(?:[_@][A-Za-z_@]+)?"
-        root = str(settings.get("ckan.root_path") or "")
+        root = options.text("ckan.root_path")
         before, _, after = map(re.escape, root.partition("/{{LANG}}"))
         self._patterns = [re.compile(f"(?:/({locales}))?(?=/|$)")]
         if root:

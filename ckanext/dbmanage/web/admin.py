@@ -21,7 +21,7 @@ from ..logic.call import this_site
 from ..logic.known import backups
 from ..logic.status import blockers, having, must_stay, wanted
 from ..operations.restore import unfit
-from ..portal import config
+from ..portal.config import current
 from . import dump_page, guard, helpers
 from .guard import admin, call_action, do, errors_of, look, page_of, said, to_index
 
@@ -40,7 +40,7 @@ def index() -> Any:
     job = next(iter(status["jobs"]), None)
     with suppress(tk.ValidationError):  # gone since, or Redis is
         job = job and call_action("job_show", id=job["id"], log=30)
-    parts = wanted(this_site(), tk.config)
+    parts = wanted(this_site(), current())
     whole = having(every, parts)
     said = {
         "status": status,
@@ -50,8 +50,7 @@ def index() -> Any:
         "stays": {e["id"] for e in shown if must_stay(e, every, whole)},
         "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
         "job": job,
-        "retention": config.retention(tk.config)
-        | {"undo_days": config.undo_days(tk.config)},
+        "retention": current().retention | {"undo_days": current().undo_days},
         "parts": PARTS,
         "wanted": parts,
         "dumps": dump_page.published_set(),
@@ -301,7 +300,7 @@ def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
         "armed": armed,
         "errors": errors,
         "form": {k: request.form.get(k, "") for k in ("note", "confirm")},
-        "undo_days": config.undo_days(tk.config),
+        "undo_days": current().undo_days,
         "preview": backup and _previewed(backup["id"]),
         "chosen": chosen,
         "blockers": _blockers(status, wanted, chosen),
@@ -314,7 +313,7 @@ def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str
     """What stands in the way, said before anything is typed."""
     repository = repository_of_site()
     found = None if wanted == UNDO else repository.find(wanted)
-    if found and unfit(tk.config, found):  # the page says why, and no more
+    if found and unfit(current(), found):  # the page says why, and no more
         return []
     return blockers(this_site(), repository, status, found, parts)
 

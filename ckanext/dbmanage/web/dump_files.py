@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 from xml.sax.saxutils import escape
@@ -20,7 +20,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ..engine.errors import Refused
 from ..engine.layout import SUMS
-from ..portal import config
+from ..portal.config import Options
 from ..portal.directories import public_dir, sendfile
 from ..records import published
 from ..records.published import Published
@@ -38,16 +38,16 @@ _LOOKS = 3
 class DownloadsMiddleware:
     """A WSGI application that answers for the public dumps before another one."""
 
-    def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    def __init__(self, app: Callable[..., Any], options: Options) -> None:
         self._app = app
         try:
-            self._directory: Path | None = public_dir(settings)
-            self._path = config.public_path(settings)
-            self._sendfile = sendfile(settings)
+            self._directory: Path | None = public_dir(options)
+            self._path = options.public_path
+            self._sendfile = sendfile(options)
         except Refused as error:  # the site is served all the same
             self._directory = None
             _log.info("no public dumps: %s", error)
-        self._place = Place(settings)
+        self._place = Place(options)
         self._known: tuple[Any, Published | None, bytes] | None = None
 
     def __call__(

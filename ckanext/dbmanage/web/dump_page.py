@@ -15,7 +15,7 @@ from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
 from ..engine.errors import Refused
-from ..portal import config
+from ..portal.config import current
 from ..portal.directories import public_dir
 from ..records import published
 from . import helpers
@@ -28,7 +28,7 @@ def blueprint() -> Blueprint:
     """The extension's pages."""
     made = Blueprint("dbmanage", __name__)
     try:
-        path = config.public_path(tk.config)
+        path = current().public_path
     except Refused:  # `downloads` says so in the log, and `doctor`
         return made
     # Flask's own redirect would lose the language; 2.10 takes the first rule that fits
@@ -41,9 +41,9 @@ def blueprint() -> Blueprint:
 
 def dumps() -> str:
     """What is published: files, how to use them, licence."""
-    root = config.public_root(tk.config)
-    site = str(tk.config.get("ckan.site_url") or "").rstrip("/")
-    contact = config.public_contact(tk.config)
+    root = current().public_root
+    site = current().site_url
+    contact = current().public_contact
     said = {
         "root": root,
         "url": site + root,
@@ -57,7 +57,7 @@ def dumps() -> str:
 def published_set() -> dict[str, Any] | None:
     """The published set as the page says it; None when nothing (valid) is."""
     try:
-        found = published.read(public_dir(tk.config))
+        found = published.read(public_dir(current()))
     except (OSError, Refused):
         return None
     return _said(found) if found else None

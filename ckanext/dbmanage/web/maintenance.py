@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from ..engine.redis.client import LIMIT, key_of
 from ..engine.redis.maintenance import AWAY, READ_ONLY, understood
-from ..portal import config
+from ..portal.config import Options
 from .address import Place
 
 Start = Callable[..., Any]
@@ -41,12 +41,12 @@ _REST = 1.0
 class MaintenanceMiddleware:
     """A WSGI application that asks for the site's maintenance before another one."""
 
-    def __init__(self, app: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    def __init__(self, app: Callable[..., Any], options: Options) -> None:
         self._app = app
-        self._settings = settings
-        self._key = key_of(config.databases(settings)["database"].url)
-        self._health = config.health_paths(settings)
-        self._where = Place(settings)
+        self._options = options
+        self._key = key_of(options.databases["database"].url)
+        self._health = options.health_paths
+        self._where = Place(options)
         self._client: Any = None
         self._process = 0
         self._asleep = 0.0
@@ -66,7 +66,7 @@ class MaintenanceMiddleware:
         try:
             if self._process != os.getpid():  # a connection does not survive a fork
                 self._client = redis.Redis.from_url(
-                    config.redis_url(self._settings),
+                    self._options.redis_url,
                     socket_timeout=0.25,
                     socket_connect_timeout=0.25,
                 )
@@ -104,7 +104,7 @@ class MaintenanceMiddleware:
                 start_response, status, "application/json", body, method, headers
             )
         page, policy = _page(
-            self._settings, known, language, method not in ("GET", "HEAD")
+            self._options, known, language, method not in ("GET", "HEAD")
         )
         headers.append(("Content-Security-Policy", policy))
         kind = "text/html; charset=utf-8"
@@ -119,8 +119,8 @@ class MaintenanceMiddleware:
         wanted += [language] if language else []
         for each in environ.get("HTTP_ACCEPT_LANGUAGE", "").split(","):
             wanted.append(each.split(";")[0].strip())
-        wanted += [str(self._settings.get("ckan.locale_default") or ""), "en"]
-        offered = set(_texts(self._settings))
+        wanted += [self._options.text("ckan.locale_default"), "en"]
+        offered = set(_texts(self._options))
         for each in wanted:
             short = re.split("[-_]", each)[0].lower()
             if short in offered:
@@ -182,23 +182,23 @@ def _all_texts() -> dict[str, dict[str, str]]:
     return json.loads((directory / "maintenance.json").read_text("utf-8"))
 
 
-def _texts(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _texts(options: Options) -> dict[str, dict[str, str]]:
     """The page's words by language, of the languages that the site offers."""
     every = _all_texts()
-    offered = {re.split("[-_]", each)[0] for each in config.locales(settings)}
+    offered = {re.split("[-_]", each)[0] for each in options.locales}
     return {k: v for k, v in every.items() if k in offered or not offered} or {
         "en": every["en"]
     }
 
 
 def _page(
-    settings: Mapping[str, Any], known: Mapping[str, Any], language: str, posted: bool
+    options: Options, known: Mapping[str, Any], language: str, posted: bool
 ) -> tuple[bytes, str]:
     """The page and its Content-Security-Policy."""
     template = _templates().get_template("maintenance.html")
-    texts = _texts(settings)
+    texts = _texts(options)
     page = template.render(
-        site=str(settings.get("ckan.site_title") or "CKAN"),
+        site=options.site_title,
         texts=texts,
         t=texts[language],
         language=language,

@@ -16,6 +16,7 @@ from ..engine.layout import EXPORTS
 from ..engine.redis import links
 from ..engine.redis.arming import DOWNLOAD
 from ..logic.call import this_site
+from ..portal.config import current
 from ..portal.directories import sendfile
 from .admin import opened, repository_of_site, tried
 from .conditional import finished
@@ -61,7 +62,7 @@ def file(token: str, name: str) -> Any:
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
     size = opened.size if not place else _length(opened)
-    header, inside = sendfile(tk.config, backups=True)
+    header, inside = sendfile(current(), backups=True)
     if place and header:
         opened.close()
         response = Response()

@@ -8,6 +8,7 @@ from ckan.plugins import toolkit as tk
 
 from ...jobs.queue import Jobs
 from ...operations import restore
+from ...portal.config import current
 from .. import schema, status
 from ..call import (
     Context,
@@ -45,7 +46,7 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
     """
     data, site, repository = called(context, data_dict, "status", schema.status)
     with told():
-        found = status.status_of(site, repository, tk.config)
+        found = status.status_of(site, repository, current())
         armed = found["armed"]
         if armed:
             found["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
@@ -111,10 +112,10 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "proof": found.state().get("proved"),
             "history": history(repository, found.id),
             "stays": stays(site, shown, described),
-            "fits": restore.unfit(tk.config, found),
+            "fits": restore.unfit(current(), found),
         }
         unfit = shown["fits"]
-        shown["instead"] = status.restorable(repository, tk.config) if unfit else ""
+        shown["instead"] = status.restorable(repository, current()) if unfit else ""
         if data["compare"]:
             shown["differing"] = status.rows_now(site, found)
     return shown
@@ -138,7 +139,7 @@ def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
     """
     data, *_ = called(context, data_dict, "job_show", schema.job_show)
     with told("id"):
-        return Jobs(tk.config).show(data["id"], data["log"])
+        return Jobs(current()).show(data["id"], data["log"])
 
 
 @tk.side_effect_free
@@ -149,7 +150,7 @@ def dbmanage_job_list(context: Context, data_dict: Data) -> list[dict[str, Any]]
     """
     data, *_ = called(context, data_dict, "job_list", schema.job_list)
     with told():
-        return Jobs(tk.config).list(data["limit"])
+        return Jobs(current()).list(data["limit"])
 
 
 @tk.side_effect_free

@@ -18,7 +18,7 @@ from ...engine.repository.repository import Repository
 from ...engine.site import Site
 from ...jobs.queue import Jobs
 from ...operations.restore import unfit
-from ...portal import config
+from ...portal.config import current
 from .. import call, schema, status
 from ..call import Context, Data, actor, called, enqueue, find_backup, note_of, told
 from ..confirm import confirm
@@ -53,7 +53,7 @@ def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
     if data["preview"]:
         return enqueue(context, "preview", chosen)
     with told("id"):
-        if why := unfit(tk.config, found):
+        if why := unfit(current(), found):
             raise Refused(why)
     confirm(context, data, site, repository, RESTORE, found.id)
     job = chosen | {"note": data["note"]}
@@ -77,7 +77,7 @@ def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     """
     data, site, repository = called(context, data_dict, "undo", schema.undo)
     with told():
-        days = config.undo_days(tk.config)
+        days = current().undo_days
         last = status.undo(site, repository, days)
         if last is None:
             raise Refused(tk._("There is nothing to undo"))
@@ -103,7 +103,7 @@ def _armed(
     """
     name = found.id if found else UNDO
     with call.told():
-        jobs, allowed = Jobs(tk.config), config.web_restore(tk.config)
+        jobs, allowed = Jobs(current()), current().web_restore
         if again := jobs.active(kind, arguments):  # a second click
             return again
         known = Arming(site).armed() or {}
@@ -111,7 +111,7 @@ def _armed(
         armed = allowed == "armed" and wanted
         if not armed and allowed != "always":
             _not_armed(repository, kind, name, allowed)
-        status = status_of(site, repository, tk.config)
+        status = status_of(site, repository, current())
         parts = arguments.get("parts", ())
         if told := blockers(site, repository, status, found, parts):
             raise Refused("; ".join(told))
@@ -134,7 +134,7 @@ def armed_once(
     Raises NotAuthorized when nobody has.
     """
     with told():
-        allowed = config.web_restore(tk.config)
+        allowed = current().web_restore
         used = Arming(site).use(name, to) if allowed == "armed" else None
     if used is None and allowed != "always":
         _not_armed(repository, to, name, allowed)

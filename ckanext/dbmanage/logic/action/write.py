@@ -14,6 +14,7 @@ from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
 from ...jobs.queue import Jobs
 from ...operations.retain import delete, keep
+from ...portal.config import current
 from .. import schema
 from ..call import (
     Context,
@@ -186,7 +187,7 @@ def dbmanage_job_cancel(context: Context, data_dict: Data) -> dict[str, Any]:
     its switch.
     """
     data, _, repository = called(context, data_dict, "job_cancel", schema.one)
-    jobs = Jobs(tk.config)
+    jobs = Jobs(current())
     with told("id"):
         known = jobs.show(data["id"], log=0)
     note_of(repository, "cancel", of=known["id"])

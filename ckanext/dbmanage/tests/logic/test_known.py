@@ -10,6 +10,7 @@ import pytest
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.logic import status
 from ckanext.dbmanage.logic.known import backups
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.site import build_site
 
 
@@ -31,7 +32,7 @@ def test_a_journal_is_read_anew_only_when_it_has_grown(
         "sqlalchemy.url": "postgresql://ckan@db.test/a",
         "ckanext.dbmanage.repository": str(tmp_path),
     }
-    site, reads = build_site(settings), []
+    site, reads = build_site(Options(settings)), []
     deeds = Repository.deeds
     monkeypatch.setattr(
         Repository, "deeds", lambda self: reads.append(self) or deeds(self)

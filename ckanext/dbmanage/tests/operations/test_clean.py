@@ -59,8 +59,8 @@ def test_init_takes_a_database_that_clean_left(portal: Portal) -> None:
     assert "left where it is: the table own.notes (it is in another" in done.stderr
     assert "is empty" not in done.stdout and "tables are gone" in done.stdout
     assert portal.sql("SELECT to_regclass('visits')::text") == [(None,)]
-    settings = portal.settings
-    found = plan(settings, build_site(settings), Wanted())
+    options = portal.settings
+    found = plan(options, build_site(options), Wanted())
     assert found.empty and not found.blockers
     assert "SUCCESS" in portal.db("init").stdout
     assert portal.sql("SELECT count(*) FROM package") == [(0,)]
@@ -73,10 +73,10 @@ def test_a_database_of_something_else_is_not_taken_for_an_empty_one(
     portal.sql(
         "DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION ckan_default;"
     )
-    settings = portal.settings
+    options = portal.settings
 
     def plan() -> Plan:
-        return plan_(settings, build_site(settings), Wanted())
+        return plan_(options, build_site(options), Wanted())
 
     assert plan().empty
     portal.sql("CREATE TABLE orders (n int); ALTER TABLE orders OWNER TO ckan_default")

@@ -20,6 +20,7 @@ from ckanext.dbmanage.engine.postgres.database import quoted
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
 
@@ -290,12 +291,12 @@ class Portal:
     # -- the engine in this process
 
     @property
-    def settings(self) -> dict[str, str]:
-        return self.options
+    def settings(self) -> Options:
+        return Options(self.options)
 
     def site(self) -> Site:
         return build_site(
-            self.options,
+            self.settings,
             installed_migrations(self.options["ckan.plugins"].split()),
         )
 

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.records import published
 from ckanext.dbmanage.web.dump_files import DownloadsMiddleware
 
@@ -68,7 +69,7 @@ class Client:
         settings = {"ckanext.dbmanage.public_dir": str(directory)} | {
             f"ckanext.dbmanage.{k}": v for k, v in options.items()
         }
-        self.app = DownloadsMiddleware(other, settings)
+        self.app = DownloadsMiddleware(other, Options(settings))
 
     def ask(
         self, path: str, method: str = "GET", **headers: str

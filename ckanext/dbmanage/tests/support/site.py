@@ -101,7 +101,7 @@ class Site:
 
     def arm(self, name: str, to: str = "restore") -> None:
         """As `ckan db arm NAME --to …` does."""
-        Arming(build_site(self.portal.options)).arm(name, 600, "an operator", to)
+        Arming(build_site(self.portal.settings)).arm(name, 600, "an operator", to)
 
     # -- jobs
 

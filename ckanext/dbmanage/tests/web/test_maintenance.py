@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 
 from ..support.cluster import query, superuser
@@ -203,7 +204,7 @@ def test_redis_down_lets_everything_through(portal: Portal) -> None:
         hanging = f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
         for url in ("redis://:s3cret-pw@127.0.0.1:9/0", hanging):
             options = portal.options | {"ckan.redis.url": url}
-            middleware = MaintenanceMiddleware(application, options)
+            middleware = MaintenanceMiddleware(application, Options(options))
             assert timed(middleware) < 0.5
             assert timed(middleware) < 0.05  # it is left alone for a second
     portal.backup()
@@ -238,7 +239,7 @@ def test_redis_down_lets_everything_through(portal: Portal) -> None:
 def test_where_a_request_goes(
     portal: Portal, options: dict, path: str, language: str, inner: str
 ) -> None:
-    middleware = MaintenanceMiddleware(application, portal.options | options)
+    middleware = MaintenanceMiddleware(application, Options(portal.options | options))
     environ = {"PATH_INFO": path, "SCRIPT_NAME": "/mounted"}
     assert middleware._place(environ) == (language, inner)
 
@@ -249,7 +250,7 @@ def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
     odd = '{"level": "away", "since": 5}'
     for value in ("nonsense", "[]", "7", "{}", '{"level": "gone"}', b"\xff", odd):
         client.set(one.key, value, ex=5)
-        assert timed(MaintenanceMiddleware(application, portal.options)) < 1
+        assert timed(MaintenanceMiddleware(application, Options(portal.options))) < 1
         assert one.status() is None
     with one.held("restore", "", told.append) as to:
         to(AWAY)
@@ -261,7 +262,7 @@ def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
 def page_of(portal: Portal) -> tuple[str, str]:
     """The middleware's own answer: status and body."""
     told: list[str] = []
-    body = MaintenanceMiddleware(application, portal.options)(
+    body = MaintenanceMiddleware(application, Options(portal.options))(
         {"REQUEST_METHOD": "GET", "PATH_INFO": "/"},
         lambda status, headers: told.append(status),
     )
@@ -296,7 +297,10 @@ def test_the_first_requests_may_come_together(
         return make(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(redis.Redis, "from_url", slowly)
-    middleware, answers = MaintenanceMiddleware(application, portal.options), []
+    middleware, answers = (
+        MaintenanceMiddleware(application, Options(portal.options)),
+        [],
+    )
     threads = [
         threading.Thread(target=lambda: answers.append(timed(middleware)))
         for _ in range(4)
@@ -319,7 +323,7 @@ def test_one_question_a_request(
         return execute(self, *arguments, **options)
 
     monkeypatch.setattr(redis.Redis, "execute_command", counted)
-    middleware = MaintenanceMiddleware(application, portal.options)
+    middleware = MaintenanceMiddleware(application, Options(portal.options))
     for _ in range(3):
         timed(middleware)
     assert asked == [("GETRANGE", keeper(portal).key, 0, LIMIT - 1)] * 3
@@ -333,7 +337,7 @@ def test_an_address_that_is_none_is_a_redis_that_does_not_answer(
 ) -> None:
     """What redis-py says of it holds pieces of the password."""
     options = portal.options | {"ckan.redis.url": url}
-    middleware, told = MaintenanceMiddleware(application, options), []
+    middleware, told = MaintenanceMiddleware(application, Options(options)), []
     for _ in range(2):
         assert timed(middleware) < 0.5
     one = Maintenance(url, make_url(options["sqlalchemy.url"]))

@@ -28,6 +28,7 @@ from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs.queue import Jobs
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.site import build_site
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 
@@ -55,7 +56,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def site(settings: dict[str, str], tmp_path: Path) -> Site:
     (tmp_path / "backups").mkdir()
-    return build_site(settings)
+    return build_site(Options(settings))
 
 
 @pytest.fixture
@@ -110,7 +111,9 @@ def test_an_arming_is_good_at_its_place_and_in_its_time_alone(
         server.set(key(site, "armed"), json.dumps(saved | change))
         assert arming.armed() is None, change
     # another portal with the same secret
-    other = build_site(settings | {"sqlalchemy.url": "postgresql://ckan@db.test/b"})
+    other = build_site(
+        Options(settings | {"sqlalchemy.url": "postgresql://ckan@db.test/b"})
+    )
     server.set(key(other, "armed"), json.dumps(saved), ex=5)
     assert Arming(other).armed() is None
     server.delete(key(other, "armed"))
@@ -207,7 +210,7 @@ def job(site: Site, server: Any, **change: Any) -> str:
 def test_a_job_that_was_rewritten_is_none(
     site: Site, settings: dict[str, str], server: Any
 ) -> None:
-    jobs, id = Jobs(settings), job(site, server)
+    jobs, id = Jobs(Options(settings)), job(site, server)
     assert jobs.show(id)["kind"] == jobs.list()[0]["kind"] == "verify"
     place = key(site, f"job:{id}")
     signed = json.loads(server.hget(place, "wanted"))
@@ -231,7 +234,7 @@ def test_a_job_that_was_rewritten_is_none(
 def test_half_a_job_is_none_and_an_odd_one_harms_nobody(
     site: Site, settings: dict[str, str], server: Any
 ) -> None:
-    jobs, id = Jobs(settings), job(site, server)
+    jobs, id = Jobs(Options(settings)), job(site, server)
     sound, place = job(site, server), key(site, f"job:{id}")
     whole = server.hgetall(place)
     fields = (
@@ -276,7 +279,7 @@ def test_an_odd_maintenance_locks_nobody_out(
     site: Site, settings: dict[str, str], server: Any
 ) -> None:
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
-    let_in = MaintenanceMiddleware(lambda *_: [b"let in"], settings)
+    let_in = MaintenanceMiddleware(lambda *_: [b"let in"], Options(settings))
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/dataset/new"}
     for odd in ODD:
         server.set(keeper.key, odd)
