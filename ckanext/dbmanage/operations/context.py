@@ -82,7 +82,7 @@ def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     from ..engine.restore.recover import recover
 
     try:
-        with live_lock(site):
+        with live_lock(site.main):
             recover(site, repository, talk.warn)
     except Busy:
         pass  # its owner is alive and does it

@@ -40,6 +40,13 @@ def names(repository: Repository, found: Backup | None) -> list[str]:
     return whole + sorted(n for n in own if n in there and is_regular(there[n]))
 
 
+def saved_as(backup: str, file: str) -> str:
+    """The name of a download on the reader's disk; `backup` is empty for an export."""
+    if not backup:
+        return file
+    return f"{backup}.tar" if file == ALL else f"{backup}-{file}"
+
+
 def exports(repository: Repository) -> list[str]:
     """The exports that were made from the web."""
     try:

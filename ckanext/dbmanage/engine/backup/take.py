@@ -210,7 +210,7 @@ def _has_own_list(backup: Backup) -> bool:
 @contextmanager
 def _unswitched(site: Site, sources: dict[str, Source]) -> Iterator[None]:
     """The backup's end: no restore switches meanwhile, and none did since its start."""
-    with live_lock(site, wait=600, foreign=True):
+    with live_lock(site.main, wait=600, foreign=True):
         for source in sources.values():
             connection = source.database.connect()
             try:

@@ -12,13 +12,12 @@ from datetime import datetime
 import psycopg2
 
 from ..errors import Busy, ToolFailed
-from ..site import Site
 from .database import Connection, Database, query
 
 
 @contextmanager
 def live_lock(
-    site: Site, wait: float = 0, foreign: bool = False
+    database: Database, wait: float = 0, foreign: bool = False
 ) -> Iterator[Callable[[], None]]:
     """The right to switch the live database or to finish a backup of it.
 
@@ -27,7 +26,6 @@ def live_lock(
     with `foreign` not for roles that could not switch the database: anybody who may
     connect beside it can take the lock. Raises Busy: who holds it.
     """
-    database = site.databases["database"]
     words = ("live", database.name)
     connection = database.maintenance()
 

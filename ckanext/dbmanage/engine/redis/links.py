@@ -8,7 +8,6 @@ import secrets
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from ..backup.downloads import ALL
 from ..clock import now
 from ..site import Site
 from .client import answering, connect, key_of
@@ -30,17 +29,17 @@ class Links:
         return key_of(self._url, f"link:{_digest(token)}")
 
     def make(self, user: str, backup: str, file: str) -> dict[str, str]:
-        """A link for a user: `{token, name, until}`. Raises DbmanageError."""
+        """A link for a user: `{token, until}`. Raises DbmanageError.
+
+        `backup` is the id of a backup, empty for an export.
+        """
         token = secrets.token_urlsafe(32)
         until = f"{now() + timedelta(seconds=_FRESH):{FORM}}"
         about = {"user": user, "backup": backup, "file": file, "until": until}
         with answering():
             sealed = seal(self._key(token), about, self._secrets)
             self._redis.set(self._key(token), sealed, ex=_FRESH + RESUME)
-        name = file
-        if backup:
-            name = f"{backup}.tar" if file == ALL else f"{backup}-{file}"
-        return {"token": token, "name": name, "until": until}
+        return {"token": token, "until": until}
 
     def find(self, token: str, user: str) -> dict[str, str] | None:
         """What a link is for, `{backup, file, until}`; None when it is no good.
