@@ -185,7 +185,6 @@ class Maintenance:
                     _END_OURS, 1, self.key, token,
                     earlier.get("value", ""), max(int(left * 1000), 0),
                 )  # fmt: skip
-                self._redis.close()
 
 
 def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any]:
