@@ -20,11 +20,11 @@ from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
 from ..engine import errors
-from ..engine.clock import now
+from ..engine.clock import stamp
 from ..engine.errors import DbmanageError, Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
-from ..engine.redis.sealed import FORM, seal, use
+from ..engine.redis.sealed import seal, use
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
@@ -74,7 +74,7 @@ class Log:
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{now():{FORM}}\t{one_line(sentence)}"
+        line = f"{stamp()}\t{one_line(sentence)}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..engine.clock import is_stamp
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
 from ..engine.repository.repository import Repository
@@ -94,7 +94,7 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
         time = str(line.get("time"))
         if line.get("event") not in _TOLD or not line.get("what"):
             continue
-        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time):
+        if not is_stamp(time):
             continue
         told = {
             key: one_line(line.get(key) or "")

@@ -8,12 +8,12 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .. import layout
+from ..clock import parse_id
 from ..disk import is_regular, regular_files
 from ..errors import Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
@@ -68,8 +68,7 @@ def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, st
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
         digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
-        made = datetime.strptime(found.id, "%Y%m%dT%H%M%SZ")
-        moment = int(made.replace(tzinfo=timezone.utc).timestamp())
+        moment = int(parse_id(found.id).timestamp())
         size = _tar_size(_Whole(str(found.path), digest, found))
         return Tar(lambda: _entries(found), moment, size), "", digest
     directory = found.path if found else repository.path / EXPORTS

@@ -13,7 +13,7 @@ import psycopg2
 
 from .. import layout
 from ..archive import extensions
-from ..clock import now
+from ..clock import now, stamp
 from ..disk import own_directory
 from ..errors import Damaged, DbmanageError, Refused, ToolFailed
 from ..layout import PARTS
@@ -96,7 +96,7 @@ def take(
                 }
             moments = [source.taken for source in sources.values()] or [0.0]
             manifest = manifest_of(site, name, reason, note) | {
-                "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+                "created": stamp(created),
                 "databases": described,
                 "files": uploads,
                 "contents": contents,
@@ -124,9 +124,7 @@ def take(
             )
         as_told = _as_told(error, repository)
         raise as_told from (None if as_told is error else error)
-    backup.remember(
-        verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}, keep=keep
-    )
+    backup.remember(verified={"time": stamp(), "problems": []}, keep=keep)
     about = {"reason": reason, "bytes": backup.bytes, "parts": backup.parts}
     repository.record(name, "done", what="backup", **about)
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):

@@ -13,7 +13,7 @@ import zstandard
 from .. import layout
 from ..archive.contents import limit, read_contents
 from ..archive.unpack import read_to_end
-from ..clock import now
+from ..clock import stamp
 from ..disk import is_regular, regular_files
 from ..errors import DbmanageError
 from ..layout import MANIFEST, SUMS, UNSIGNED
@@ -36,9 +36,7 @@ def verify_backup(
     """What is wrong with a backup, a sentence for each; the result is remembered."""
     problems = problems_of(backup, site, progress)
     with suppress(OSError):
-        backup.remember(
-            verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": problems}
-        )
+        backup.remember(verified={"time": stamp(), "problems": problems})
     return problems
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now
+from ..clock import now, stamp
 from ..errors import Refused
 from ..postgres.database import Connection, closing, query
 from ..repository.repository import Repository
@@ -124,7 +124,7 @@ def planned_moves(site: Site, repository: Repository, moves: list[Move]) -> list
 
 def outlived(site: Site, repository: Repository, days: int) -> dict[str, list[str]]:
     """The parts by operation whose way back is older than `days`."""
-    limit = f"{now() - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+    limit = stamp(now() - timedelta(days=days))
     return {
         name: facts["switched"]
         for name, facts in operations_of(site, repository).items()

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg2
 
 from ..backup.verify import verify_backup
-from ..clock import now
+from ..clock import stamp
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted
 from ..postgres.database import Connection, Database, closing, query
@@ -79,7 +79,7 @@ def prove(
                 f"the proof was ended: {' '.join(str(error).split())}"
             ) from error
     record |= {
-        "time": f"{now():%Y-%m-%dT%H:%M:%SZ}",
+        "time": stamp(),
         "seconds": round(time.monotonic() - begun, 3),
     }
     found.remember(proved=record)
