@@ -11,7 +11,7 @@ from pathlib import Path
 from ..engine import owner
 from ..engine.archive import extensions
 from ..engine.clock import now, parse_id
-from ..engine.errors import words
+from ..engine.errors import message_of
 from ..engine.postgres.database import closing, server_major
 from ..engine.postgres.programs import dump_tools
 from ..engine.postgres.tables import unreadable
@@ -37,7 +37,7 @@ def examine(
         try:
             found += [Finding(name, *finding) for finding in check(site, repository)]
         except Exception as error:  # a check that fails is itself a problem
-            found.append(Finding(name, PROBLEM, words(error)))
+            found.append(Finding(name, PROBLEM, message_of(error)))
     return found
 
 

@@ -19,9 +19,8 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from ..engine import errors
 from ..engine.clock import stamp
-from ..engine.errors import DbmanageError, Refused, hide_values
+from ..engine.errors import DbmanageError, Refused, explanation_of, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
 from ..engine.redis.sealed import seal, use
@@ -56,9 +55,9 @@ redis.call('HSET', KEYS[1], 'final', '1')
 return 1"""
 
 
-def told_of(failure: BaseException) -> str:
+def message_for_log(failure: BaseException) -> str:
     if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
-        return errors.told(failure)
+        return explanation_of(failure)
     # what it says may be anything: the worker's own log has it
     return f"{type(failure).__name__}, see the worker's log"
 
@@ -186,7 +185,7 @@ def taken(jobs: Jobs, known: dict[str, Any]) -> Iterator[Log | None]:
             raise
     except BaseException as failure:
         hide_values(failure)
-        state, error = FAILED, told_of(failure)
+        state, error = FAILED, message_for_log(failure)
         log.say(f"failed: {error}")
         _log.exception("the job %s failed", id)
         raise

@@ -15,7 +15,7 @@ from .. import layout
 from ..archive import extensions
 from ..clock import now, stamp
 from ..disk import own_directory
-from ..errors import Damaged, DbmanageError, Refused, ToolFailed
+from ..errors import Damaged, DbmanageError, Refused, ToolFailed, message_of
 from ..layout import PARTS
 from ..postgres.database import Database, query
 from ..postgres.locks import live_lock
@@ -116,7 +116,7 @@ def take(
                 backup = repository.add(partial, name)
     except BaseException as error:
         with suppress(OSError):
-            told = " ".join(str(error).split()) or type(error).__name__
+            told = message_of(error) or type(error).__name__
             ended = isinstance(error, (SystemExit, KeyboardInterrupt))
             event = {} if ended else {"error": told}
             repository.record(
@@ -144,7 +144,7 @@ def _as_told(error: BaseException, repository: Repository) -> BaseException:
     if isinstance(error, psycopg2.Error):
         return ToolFailed(
             "PostgreSQL ended the backup, and nothing of it was kept: "
-            f"{' '.join(str(error).split())}"
+            f"{message_of(error)}"
         )
     return error
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import psycopg2
 
-from ..errors import Busy, ToolFailed
+from ..errors import Busy, ToolFailed, message_of
 from .database import Connection, Database, query
 
 
@@ -36,7 +36,7 @@ def live_lock(
             raise ToolFailed(
                 f"the lock of the database {database.name!r} was lost, and somebody "
                 "else may be at work in it; all that is live is as it was. The server "
-                f"says: {' '.join(str(error).split())}"
+                f"says: {message_of(error)}"
             ) from error
 
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2.extensions
 from psycopg2 import sql
 
-from ..errors import Refused, ToolFailed
+from ..errors import Refused, ToolFailed, message_of
 from .database import Connection, query
 
 _TABLES_A_QUERY = 100
@@ -80,7 +80,7 @@ def drop_tables(connection: Connection, names: Iterable[tuple[str, str]]) -> Non
     except psycopg2.Error as error:
         raise ToolFailed(
             "the tables could not be dropped, all are as they were: "
-            f"{' '.join(str(error).split())}. Stop CKAN's processes, then try again"
+            f"{message_of(error)}. Stop CKAN's processes, then try again"
         ) from error
 
 

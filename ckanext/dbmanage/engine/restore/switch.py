@@ -10,7 +10,7 @@ from dataclasses import asdict
 import psycopg2.errors
 from psycopg2 import sql
 
-from ..errors import Refused, Written
+from ..errors import Refused, Written, message_of
 from ..postgres import sessions, writes
 from ..postgres.database import (
     Connection,
@@ -173,7 +173,7 @@ def _held_up(
     who = [s for n in names for s in sessions.in_the_way(site.databases, connection, n)]
     return (
         "the switch did not get the databases for itself, the live ones are as they "
-        f"were: {' '.join(str(error).split())}"
+        f"were: {message_of(error)}"
         + (f". In the way: {'; '.join(who)}" if who else "")
     )
 
