@@ -18,7 +18,7 @@ import orjson
 from ..engine.clock import precise_stamp, stamp
 from ..engine.errors import DbmanageError, Refused
 from ..engine.report import Progress
-from ..engine.signature import Written
+from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
 from ..records import published
@@ -123,7 +123,7 @@ def _each(writes: list[Callable[[bytes], Any]], lines: bytes) -> None:
 @contextlib.contextmanager
 def _new(path: Path) -> Any:
     with open(path, "xb") as file:
-        yield path, Written(file)
+        yield path, Hashed(file)
 
 
 def _licence(id: str) -> dict[str, str] | None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -33,6 +32,7 @@ from ..engine.disk import make_directories, sync_directory
 from ..engine.errors import Busy
 from ..engine.layout import SUMS
 from ..engine.opened import open_plain
+from ..engine.signature import Hashed
 
 INDEX = "index.json"
 KINDS = ("datasets", "organizations", "groups")
@@ -293,10 +293,8 @@ def damaged(directory: Path, published: Published) -> list[str]:
             bad.append(file.name)
             continue
         with found[1] as content:
-            digest = hashlib.sha256()
-            while block := content.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != file.sha256:
+            changed = Hashed(content).read_rest().sha256 != file.sha256
+        if changed:
             bad.append(file.name)
     return bad
 

@@ -20,7 +20,7 @@ from ..layout import EXPORTS, MANIFEST, SUMS
 from ..opened import open_directory, open_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
-from ..signature import dumped
+from ..signature import Hashed, dumped
 from ..uploads import objects
 from ..uploads.listing import of
 from .manifest import sums_of
@@ -191,15 +191,15 @@ class Tar(io.RawIOBase):
         if skip < _BLOCK:
             yield about.tobuf(tarfile.GNU_FORMAT)[skip:]
         begin = max(skip - _BLOCK, 0)
-        digest, at = hashlib.sha256(), min(begin, entry.size)
+        at = min(begin, entry.size)
         with open_plain(entry.path) as file:
             file.seek(at)
-            while chunk := file.read(min(1 << 18, entry.size - at)):
-                digest.update(chunk)
+            hashed = Hashed(file)
+            while chunk := hashed.read(min(1 << 18, entry.size - at)):
                 at += len(chunk)
                 yield chunk
             # of one that is resumed within only the length is known
-            changed = not begin and digest.hexdigest() != entry.sha256
+            changed = not begin and hashed.sha256 != entry.sha256
             if changed or at != entry.size or file.read(1):
                 raise OSError(f"{entry.path} is not what it was")
         yield bytes(padding)[max(begin - entry.size, 0) :]
