@@ -16,6 +16,7 @@ from ..engine.redis.arming import Arming
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository import backup
 from ..engine.repository.backup import Backup
+from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import last_switch
 from ..engine.site import Site
@@ -133,7 +134,7 @@ def _state(known: dict[str, Any]) -> str:
 
 
 def _failed(
-    journal: list[dict[str, Any]], jobs: list[dict[str, Any]], parts: Collection[str]
+    journal: list[Entry], jobs: list[dict[str, Any]], parts: Collection[str]
 ) -> dict[str, Any] | None:
     """The last backup that failed since a whole one was taken: `{time, error}`.
 
@@ -141,15 +142,15 @@ def _failed(
     was killed could write no line: the job tells of it.
     """
     done = [
-        str(line.get("time"))
-        for line in journal
-        if (line.get("what"), line.get("event")) == ("backup", "done")
-        and set(parts) <= set(line.get("parts") or parts)
+        entry.moment
+        for entry in journal
+        if (entry.text("what"), entry.event) == ("backup", "done")
+        and set(parts) <= set(entry.fields.get("parts") or parts)
     ]
     found = [
-        {"time": str(line.get("time")), "error": str(line.get("error") or "")}
-        for line in journal
-        if (line.get("what"), line.get("event")) == ("backup", "failed")
+        {"time": entry.moment, "error": entry.text("error")}
+        for entry in journal
+        if (entry.text("what"), entry.event) == ("backup", "failed")
     ] + [
         {"time": job["ended"] or job["begun"] or job["asked"], "error": job["error"]}
         for job in jobs

@@ -40,7 +40,7 @@ from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE
 from ..opened import open_directory, open_plain
 from ..signature import derived_key
 from .backup import Backup
-from .journal import Journal
+from .journal import Entry, Journal
 
 
 class Repository:
@@ -227,18 +227,18 @@ class Repository:
         self._make()
         self._journal.record(line)
 
-    def journal(self) -> list[dict[str, Any]]:
-        """The journal's last lines, for people: the oldest first, not to be believed.
+    def journal(self) -> list[Entry]:
+        """The journal's last entries, for people: the oldest first, not to be believed.
 
         Raises OSError.
         """
         return self._journal.end()
 
-    def deeds(self) -> list[dict[str, Any]]:
+    def deeds(self) -> list[Entry]:
         """The lines that may be acted upon. Raises OSError, as `Journal.deeds`."""
         return self._journal.deeds()
 
-    def others_deeds(self) -> list[tuple[int, dict[str, Any]]]:
+    def others_deeds(self) -> list[tuple[int, Entry]]:
         """Those that may not. Raises OSError, as `Journal.others`."""
         return self._journal.others()
 
