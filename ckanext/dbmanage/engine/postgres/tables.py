@@ -28,7 +28,8 @@ def tables_of(connection: Connection) -> list[tuple[str, str, str, int]]:
 
     Not those of an extension: a dump leaves these to the extension.
     """
-    return query(connection, _TABLES)  # type: ignore[return-value]
+    found = query(connection, _TABLES)
+    return [(schema, name, owner, size) for schema, name, owner, size in found]
 
 
 _UNREADABLE = """
