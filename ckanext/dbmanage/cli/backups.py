@@ -218,7 +218,7 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
             objects = unnamed_objects(repository, forgotten)
         else:
             objects = prune_backups(repository, decisions, talk.progress).objects
-        with live_lock(site):
+        with live_lock(site.main):
             if not dry_run:
                 recover(site, repository, talk.warn)
             outlived = history.outlived(site, repository, days)

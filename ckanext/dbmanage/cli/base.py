@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine import errors, signals
+from ..engine import signals
+from ..engine.errors import explanation_of
 from ..engine.printable import one_line, sentence
 from ..operations.context import Portal, open_site
 from ..operations.index import open_to_change
@@ -38,7 +39,7 @@ class Command(click.Command):
             error.message = sentence(error.message)  # type: ignore[misc]
             raise
         except (DbmanageError, DatabaseError, SQLAlchemyError, OSError) as error:
-            raise click.ClickException(sentence(errors.told(error))) from error
+            raise click.ClickException(sentence(explanation_of(error))) from error
 
 
 as_json = click.option(

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import click
 
 from ..doctor.mend import mend
-from ..engine import errors
+from ..engine.errors import explanation_of
 from ..engine.printable import one_line
 from ..portal.uploads import named_uploads
 from .base import (
@@ -149,7 +149,7 @@ def doctor(
         found = examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
-        said = errors.told(error)
+        said = explanation_of(error)
         found = [Finding(what, PROBLEM, said)]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..engine.clock import now
+from ..engine.clock import id_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.redis.client import answering, connect, key_of
-from ..engine.redis.sealed import FORM, seal, unseal
+from ..engine.redis.sealed import seal, unseal
 from ..portal.config import Options
 from .record import (
     ACTIVE,
@@ -99,12 +99,12 @@ class Jobs:
         """
         from ckan.plugins import toolkit as tk
 
-        id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        id = f"{id_stamp()}-{secrets.token_hex(4)}"
         once, key = self.once(kind, arguments), self.key(f"job:{id}")
         wanted = {
             "kind": kind,
             "arguments": dict(arguments),
-            "asked": f"{now():{FORM}}",
+            "asked": stamp(),
             "until": until,
             "armed": armed,
             **dict.fromkeys(ACTOR, ""),
@@ -288,7 +288,7 @@ class Jobs:
         return known
 
     def move(self, id: str, before: str, after: str, moment: str) -> bool:
-        time = f"{now():{FORM}}"
+        time = stamp()
         return bool(
             self.redis.eval(
                 _MOVE, 1, self.key(f"job:{id}"), before, after, moment, time

@@ -77,7 +77,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
             Export(portal.app, wanted, portal.options.jobs) as moment,
             new_file(path, 0o600) as write,
         ):
-            done = moment.write(kind, write, 0, portal.talk.rows)  # type: ignore[attr-defined]
+            done = moment.write(kind, write, 0, portal.talk.rows)
     repository.record(path.name, "done", what="export", rows=done.rows)
     for sentence in done.failed:
         portal.talk.warn(sentence)
@@ -104,7 +104,7 @@ def _publish(portal: Portal) -> dict[str, Any]:
         options,
         False,
         options.jobs,
-        portal.talk.rows,  # type: ignore[attr-defined]
+        portal.talk.rows,
     )
     rows = {kind: each.rows for kind, each in done.items()}
     repository.record("publish", "done", what="publish", rows=rows)

@@ -19,12 +19,11 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from redis import RedisError
 
-from ..engine import errors
-from ..engine.clock import now
-from ..engine.errors import DbmanageError, Refused, hide_values
+from ..engine.clock import stamp
+from ..engine.errors import DbmanageError, Refused, explanation_of, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
-from ..engine.redis.sealed import FORM, seal, use
+from ..engine.redis.sealed import seal, use
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
@@ -56,9 +55,9 @@ redis.call('HSET', KEYS[1], 'final', '1')
 return 1"""
 
 
-def told_of(failure: BaseException) -> str:
+def message_for_log(failure: BaseException) -> str:
     if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
-        return errors.told(failure)
+        return explanation_of(failure)
     # what it says may be anything: the worker's own log has it
     return f"{type(failure).__name__}, see the worker's log"
 
@@ -74,7 +73,7 @@ class Log:
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{now():{FORM}}\t{one_line(sentence)}"
+        line = f"{stamp()}\t{one_line(sentence)}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())
@@ -186,7 +185,7 @@ def taken(jobs: Jobs, known: dict[str, Any]) -> Iterator[Log | None]:
             raise
     except BaseException as failure:
         hide_values(failure)
-        state, error = FAILED, told_of(failure)
+        state, error = FAILED, message_for_log(failure)
         log.say(f"failed: {error}")
         _log.exception("the job %s failed", id)
         raise

@@ -43,7 +43,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
                 )  # fmt: skip
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
-            with live_lock(site):
+            with live_lock(site.main):
                 drop_tables(connection, planned.tables)
         repository.record("clean", "done", what="clean", tables=len(tables))
     try:

@@ -82,7 +82,7 @@ def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     from ..engine.restore.recover import recover
 
     try:
-        with live_lock(site):
+        with live_lock(site.main):
             recover(site, repository, talk.warn)
     except Busy:
         pass  # its owner is alive and does it
@@ -91,7 +91,7 @@ def tidy(site: Site, repository: Repository, talk: Listener) -> None:
 @contextmanager
 def application(portal: Portal) -> Iterator[None]:
     """CKAN's application context, its application made where that was not done yet."""
-    from ..engine.errors import DbmanageError, words
+    from ..engine.errors import DbmanageError, message_of
 
     app = portal.app
     if app is None:
@@ -101,6 +101,8 @@ def application(portal: Portal) -> Iterator[None]:
             made: Any = make_app(dict(portal.options.settings))  # type: ignore[arg-type]
             app = made._wsgi_app
         except Exception as error:
-            raise DbmanageError(f"CKAN could not be started: {words(error)}") from error
+            raise DbmanageError(
+                f"CKAN could not be started: {message_of(error)}"
+            ) from error
     with app.test_request_context():
         yield
