@@ -13,12 +13,15 @@ PACKAGE = Path(ckanext.dbmanage.__file__).parent
 #: the rooms of the house from the ground up: each imports those below it, and no other
 ROOMS = [
     "engine", "engine/postgres", "engine/site", "engine/archive", "engine/redis",
-    "engine/repository", "engine/uploads", "engine/backup", "engine/restore",
-    "portal", "records", "operations", "doctor", "jobs", "logic", "logic/action",
-    "web", "cli", "plugin",
+    "engine/repository", "engine/operation", "engine/uploads", "engine/backup",
+    "engine/restore", "portal", "records", "operations", "doctor", "jobs", "logic",
+    "logic/action", "web", "cli", "plugin",
 ]  # fmt: skip
 #: modules that stand higher than the folder they are in
-_OWN_ROOM = {"engine/site": "engine/site", "plugin": "plugin", "__main__": "plugin"}
+_OWN_ROOM = {
+    "engine/site": "engine/site", "engine/operation": "engine/operation",
+    "plugin": "plugin", "__main__": "plugin",
+}  # fmt: skip
 _FOREIGN = {"ckan", "ckantoolkit", "flask", "click"}
 
 

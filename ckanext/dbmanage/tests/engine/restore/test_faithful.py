@@ -20,20 +20,22 @@ from ckanext.dbmanage.engine.archive import rights
 from ckanext.dbmanage.engine.archive.contents import Entry
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore.completed import stays_behind
 from ckanext.dbmanage.engine.restore.copies import loaded_copies
 from ckanext.dbmanage.engine.restore.preflight import (
     changed_owners,
     differences,
     preflight,
 )
+from ckanext.dbmanage.engine.restore.properties import stays_behind
 from ckanext.dbmanage.engine.restore.scratch import _locale
 from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import Cluster
+from ...support.heard import Heard
 from ...support.waiting import wait_until
 
 BINS = {
@@ -241,7 +243,7 @@ class Made:
             ("a secret of this test",), pg_bin=str(self.bin), **options,
         )  # fmt: skip
         self.repository = Repository(self.site.repository, self.site.secrets)
-        self.said: list[str] = []
+        self.heard = Heard()
 
     def sql(self, statement: str, user: str = "postgres") -> list[tuple]:
         connection = self.cluster.connect(self.name, user)
@@ -251,16 +253,14 @@ class Made:
 
     def backup(self) -> Source:
         with self.repository.lock("backup"):
-            taken = take.take(self.site, self.repository)
+            taken = take.take(Operation(self.site, self.repository))
         return open_source(self.site, self.repository, taken.id)
 
     @contextmanager
     def copy(self, source: Source) -> Iterator[str]:
-        """The name of a copy of it; what was said is in `said`."""
-        with loaded_copies(
-            self.site, self.repository, source, "0" * 8, lambda *_: None,
-            lambda *_: None, self.said.append,
-        ) as scratches:  # fmt: skip
+        """The name of a copy of it; what is told meanwhile is `heard`."""
+        op = Operation(self.site, self.repository, self.heard)
+        with loaded_copies(op, source, lambda *_: None) as scratches:
             yield scratches["database"].database.name
 
     def preflight(self, source: Source) -> None:
@@ -313,7 +313,7 @@ def test_one_of_everything_comes_back_as_it_was(make: Callable[..., Made]) -> No
         assert made.dump(name) == before
         rows = "SELECT lo_get(4711), nextval('s.free'), (SELECT count(*) FROM s.ids)"
         assert made.cluster.sql(rows, name)[0][1:] == (10, 2)
-    assert made.said == []
+    assert made.heard.warned == []
 
 
 def test_what_only_a_superuser_makes_is_told_with_its_sql(
@@ -328,21 +328,21 @@ def test_what_only_a_superuser_makes_is_told_with_its_sql(
     source = made.backup()
     before = made.dump(made.name)
     with made.copy(source) as name:
-        said = "\n".join(made.said)
+        said = "\n".join(made.heard.warned)
         assert "hush-1" not in said
         after = made.dump(name)
         assert before != after
         # of its owner's it was, and would be CKAN's for everybody now
         runs = "SELECT has_function_privilege('editors', 'strange.f()', 'EXECUTE')"
         assert made.cluster.sql(runs, name) == [(False,)]
-        for told in made.said:
+        for told in made.heard.warned:
             made.cluster.sql(told.partition("\n")[2].replace("***", "hush-1"), name)
         assert made.dump(name) == before
 
 
 def told_sql(made: Made, name: str) -> None:
     """Runs what was told to be run by a superuser after the restore."""
-    for told in made.said:
+    for told in made.heard.warned:
         assert "superuser" in told
         made.cluster.sql(told.partition("\n")[2], name)
 
@@ -386,7 +386,7 @@ def test_schema_public_is_never_more_open_than_it_was(
     by_admin.preflight(source)
     with by_admin.copy(source) as name:
         assert by_admin.cluster.sql(makers, name) == before
-    assert made.said == by_admin.said == []
+    assert made.heard.warned == by_admin.heard.warned == []
 
 
 def test_schema_public_of_ckan_s_role(make: Callable[..., Made]) -> None:
@@ -395,7 +395,9 @@ def test_schema_public_of_ckan_s_role(make: Callable[..., Made]) -> None:
     made.sql(f"{CKAN}; COMMENT ON SCHEMA public IS 'the portal''s'", "ckan_default")
     before = made.dump(made.name)
     with made.copy(made.backup()) as name:
-        assert len(made.said) == (2 if made.version == 14 else 0), made.said
+        assert len(made.heard.warned) == (2 if made.version == 14 else 0), (
+            made.heard.warned
+        )
         told_sql(made, name)
         assert made.dump(name) == before
 
@@ -419,7 +421,7 @@ def test_schema_public_of_another_role_or_closed_to_all(
         return
     with made.copy(source) as name:
         assert made.dump(name) == before
-    assert made.said == []
+    assert made.heard.warned == []
 
 
 @pytest.mark.parametrize("cluster", [15], indirect=True)
@@ -481,14 +483,14 @@ def test_what_cannot_run_here_as_it_stands(
         cluster.sql("DROP ROLE gone")
         unsigned = Source("n.dump", {"database": file}, signed=False)
         for source in (signed, unsigned):
-            made.said.clear()
+            made.heard.warned.clear()
             with made.copy(source) as name:
                 assert cluster.sql(rights, name) == [(True, False)]
                 assert cluster.sql('SELECT count(*) FROM "user"', name) == [(0,)]
-            said = "\n".join(made.said)
+            said = "\n".join(made.heard.warned)
             assert "tablespaces dba are not" in said
             assert "roles that do not exist here: gone" in said
-            assert len(made.said) == 2
+            assert len(made.heard.warned) == 2
     finally:
         made.sql('DROP TABLE "user"')
         made.sql("DROP OWNED BY grantor")
@@ -582,14 +584,14 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
     assert list(changed_owners(made.site, unsigned)) == []
     (said,) = differences(made.site, unsigned)
     assert "what belongs to 'editors' in it will belong to 'ckan_default'" in said
-    made.said.clear()
+    made.heard.warned.clear()
     with made.copy(unsigned) as name:
         acl = "SELECT relacl::text FROM pg_class WHERE relname = 'package'"
         ((rights,),) = made.cluster.sql(acl, name)
         assert re.fullmatch(
             r"\{ckan_default=\w+/ckan_default,stranger=rw/ckan_default\}", rights
         )
-    assert made.said == []
+    assert made.heard.warned == []
 
 
 def test_rights_are_read_and_never_run_as_they_stand() -> None:

@@ -13,16 +13,18 @@ from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import ToolFailed
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres.database import Database
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore import restore
-from ckanext.dbmanage.engine.restore.completed import _contents_of
+from ckanext.dbmanage.engine.restore.completed import contents_of_copy
 from ckanext.dbmanage.engine.restore.copies import loaded_copies
 from ckanext.dbmanage.engine.restore.preflight import changed_owners, preflight
 from ckanext.dbmanage.engine.restore.source import Source, open_source
 from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
+from ...support.heard import Heard
 from ...support.portal import Portal
 
 CKAN = 'CREATE TABLE public.package (id int); CREATE TABLE public."user" (id int);'
@@ -54,17 +56,16 @@ class Small:
 
     def backup(self) -> Source:
         with self.repository.lock("backup"):
-            taken = take.take(self.site, self.repository)
+            taken = take.take(Operation(self.site, self.repository))
         return open_source(self.site, self.repository, taken.id)
 
     def told(self, source: Source) -> str:
         """What is said before and while a copy is made."""
-        said = list(changed_owners(self.site, source))
-        with loaded_copies(
-            self.site, self.repository, source, "0" * 8, lambda *_: None,
-            lambda *_: None, said.append,
-        ):  # fmt: skip
-            return "\n".join(said)
+        heard = Heard()
+        heard.warned += changed_owners(self.site, source)
+        op = Operation(self.site, self.repository, heard)
+        with loaded_copies(op, source, lambda *_: None):
+            return "\n".join(heard.warned)
 
 
 @pytest.fixture
@@ -136,15 +137,15 @@ def test_a_comment_in_the_database_s_own_encoding_is_kept(
     made.own('DROP TABLE "Übersicht"')
     with made.repository.lock("restore"):
         preflight(made.site, made.repository, source)
-        restore.restore_backup(made.site, made.repository, source)
+        restore.restore_backup(Operation(made.site, made.repository), source)
     for count in (1, 0, 1):
         assert query(tables, made.name) == [(count,)]
         assert query(comment) == before
         with made.repository.lock("undo"):
-            restore.undo_switch(made.site, made.repository)
+            restore.undo_switch(Operation(made.site, made.repository))
     query(f"COMMENT ON DATABASE {made.name} IS NULL")
     with made.repository.lock("undo"):
-        restore.undo_switch(made.site, made.repository)
+        restore.undo_switch(Operation(made.site, made.repository))
     assert query(comment) == [(None,)]
 
 
@@ -152,11 +153,8 @@ def test_why_a_copy_cannot_be_compared_is_told(small: Callable[..., Small]) -> N
     made = small()
     query("CREATE TABLE public.closed (x int)", made.name)
     database = made.site.databases["database"]
-    with (
-        closing(database.connect()) as connection,
-        pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"),
-    ):
-        _contents_of(database, connection, str(PG_BIN))
+    with pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"):
+        contents_of_copy(database, str(PG_BIN))
 
 
 @pytest.mark.smoke
