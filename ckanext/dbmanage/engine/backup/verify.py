@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,67 +51,52 @@ def problems_of(
     checksums, each archive to its end, its tables against the manifest, the content of
     each upload against its checksum.
     """
-    reading = _Reading(backup, site, progress, of_uploads=True)
-    return reading.unreadable or [
-        *reading.unsigned(),
-        *reading.misplaced(),
-        *reading.broken_files(),
-        *reading.uploads(),
-    ]
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.broken, _Reading.uploads)
+    return _Reading(backup, site, progress).problems(*look)
 
 
 def problems_of_foreign(backup: Backup, site: Site, progress: Progress) -> list[str]:
     """The same but for the signature: the backup need not be this site's."""
-    reading = _Reading(backup, site, progress, of_uploads=True)
-    return reading.unreadable or [
-        *reading.misplaced(),
-        *reading.broken_files(),
-        *reading.uploads(),
-    ]
+    look = (_Reading.misplaced, _Reading.broken, _Reading.uploads)
+    return _Reading(backup, site, progress).problems(*look)
 
 
 def problems_of_new(backup: Backup, site: Site, progress: Progress) -> list[str]:
     """The same but for the uploads: the backup was written a moment ago."""
-    reading = _Reading(backup, site, progress)
-    return reading.unreadable or [
-        *reading.unsigned(),
-        *reading.misplaced(),
-        *reading.broken_files(),
-    ]
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.broken)
+    return _Reading(backup, site, progress).problems(*look)
 
 
 def changed_files(backup: Backup, site: Site, progress: Progress) -> list[str]:
     """What is not as it was signed; neither archives nor uploads are looked into."""
-    reading = _Reading(backup, site, progress)
-    return reading.unreadable or [
-        *reading.unsigned(),
-        *reading.misplaced(),
-        *reading.changed_files(),
-    ]
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.changed)
+    return _Reading(backup, site, progress).problems(*look)
 
 
 class _Reading:
-    """A backup's directory while it is read.
+    """A backup's directory while it is read."""
 
-    `unreadable` says why nothing that the manifest says can be looked at.
-    """
+    def __init__(self, backup: Backup, site: Site, progress: Progress) -> None:
+        self._backup, self._site, self._progress = backup, site, progress
+        self._sums, self._found = b"", dict[str, list[str]]()
 
-    def __init__(
-        self, backup: Backup, site: Site, progress: Progress, of_uploads: bool = False
-    ) -> None:
-        self._backup, self._site, self._sums = backup, site, b""
-        self.unreadable = self._unreadable()
-        if self.unreadable:
-            return
-        self._contents = backup.manifest["contents"]
-        plain = [n for n in self._contents if n in self._there]
-        self._plain = [n for n in plain if is_regular(self._there[n])]
-        total = sum(self._contents[n]["bytes"] for n in self._plain)
-        total += backup.files.get("bytes", 0) if of_uploads else 0
-        self._work = Together("verify", total, progress)
-        self._found: dict[str, list[str]] = {}
+    def problems(self, *looks: Callable[[_Reading], Iterable[str]]) -> list[str]:
+        """What these find, one after the other; one that reads uploads is the last."""
+        if why := self._unreadable():
+            return why
+        self._contents = self._backup.manifest["contents"]
+        self._plain = [
+            name
+            for name in self._contents
+            if name in self._there and is_regular(self._there[name])
+        ]
+        total = sum(self._contents[name]["bytes"] for name in self._plain)
+        total += self._backup.files.get("bytes", 0) * (_Reading.uploads in looks)
+        self._work = Together("verify", total, self._progress)
+        return [problem for look in looks for problem in look(self)]
 
     def _unreadable(self) -> list[str]:
+        """Why nothing that the manifest says can be looked at."""
         try:
             self._there = regular_files(self._backup.path)
             written = read_own(self._backup.path / MANIFEST)
@@ -150,11 +135,11 @@ class _Reading:
         if SUMS in there and self._sums != sums_of(manifest, dumped(manifest)):
             yield f"{SUMS}: was changed (it does not agree with the manifest)"
 
-    def changed_files(self) -> list[str]:
+    def changed(self) -> list[str]:
         """What is wrong with the files' sizes and checksums."""
         return self._each(self._changed)
 
-    def broken_files(self) -> list[str]:
+    def broken(self) -> list[str]:
         """The same, and what is wrong inside the archives."""
         return self._each(self._broken)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ..repository.backup import Backup
 from ..site import Site
 from ..uploads.listing import of
 from .copies import Prepare, loaded_copies
+from .feed import copy_rows
 from .preflight import preflight
 from .source import Source, open_source
 
@@ -135,10 +137,7 @@ def _uploads(
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
         cursor.execute("CREATE TEMP TABLE named (path text, own bool)")
-        lines = _Lines(_held(of(found).lines()))
-        cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
-        if lines.broken:
-            raise lines.broken
+        copy_rows(cursor, "COPY held FROM STDIN", _held(of(found).lines()))
         for table, statement in site.named_uploads.items():
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
@@ -171,39 +170,16 @@ _LOST = """
     ORDER BY path LIMIT %s"""
 
 
-def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _held(listed: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """The uploads that a backup holds or noted as missing, as rows of `held`."""
     escaped = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
     for facts in listed:
+        if "refused" in facts:  # it was on the disk, and is not in the backup
+            continue
+        missing = "t" if "missing" in facts else "f"
         # a name that is no text can't be named by the database
-        if not any("\ud800" <= letter <= "\udfff" for letter in facts["path"]):
-            if "refused" in facts:  # it was on the disk, and is not in the backup
-                continue
-            missing = "missing" in facts
-            yield f"{facts['path'].translate(escaped)}\t{'t' if missing else 'f'}\n"
-
-
-class _Lines:
-    """Lines as the file that psycopg2 wants to read.
-
-    `broken` is what ended them: psycopg2 would make a text of it.
-    """
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.broken: Exception | None = None
-
-    def read(self, _size: int = -1) -> str:
-        """Some lines, nothing at the end."""
-        found, length = [], 0
-        try:
-            for line in self._lines:
-                found.append(line)
-                length += len(line)
-                if length > 1 << 16:
-                    break
-        except (Damaged, OSError) as error:
-            self.broken = error
-        return "".join(found)
+        with suppress(UnicodeEncodeError):
+            yield f"{facts['path'].translate(escaped)}\t{missing}\n".encode()
 
 
 # -- the evidence page
