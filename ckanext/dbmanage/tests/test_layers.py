@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -23,6 +24,8 @@ _OWN_ROOM = {
     "plugin": "plugin", "__main__": "plugin",
 }  # fmt: skip
 _FOREIGN = {"ckan", "ckantoolkit", "flask", "click"}
+#: what CKAN calls its tables, options and commands, and ours: handed to the engine
+_WORDS = re.compile(r"`ckan |\bckan\.[a-z]|ckanext\.|SECRET_KEY|--only|--trust|package")
 
 
 def modules() -> dict[str, Path]:
@@ -94,6 +97,12 @@ def test_the_engine_knows_neither_ckan_nor_flask_nor_click() -> None:
     for file in (PACKAGE / "engine").rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(file)} & _FOREIGN
         assert not foreign, f"{file} imports {foreign}"
+
+
+def test_backup_and_restore_name_no_table_option_or_command_of_ckan_s() -> None:
+    for room in ("backup", "restore"):
+        for file in (PACKAGE / "engine" / room).glob("*.py"):
+            assert not _WORDS.findall(file.read_text()), file
 
 
 def test_no_module_is_long() -> None:

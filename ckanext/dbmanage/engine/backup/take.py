@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,49 +92,35 @@ class _Draft:
     uploads: bool
     inside: Mapping[str, str] = field(default_factory=dict)
     keep: bool = False
+    created: datetime = field(default_factory=now)
     begun: float = field(default_factory=time.monotonic)
     sources: dict[str, Source] = field(default_factory=dict)
+    described: dict[str, Any] = field(default_factory=dict)
     contents: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=lambda: {"included": False})
 
 
 def _take(op: Operation, draft: _Draft) -> Backup:
     """The steps. The databases are dumped first, then the uploads are read."""
-    created = now()
     op = op.called(op.repository.new_id(op.warn))
     with _failure_noted(op), ExitStack() as stack:
         partial = stack.enter_context(op.repository.partial(op.id))
         staged = stack.enter_context(op.repository.partial(f"{op.id}objects"))
         for part, database in draft.databases.items():
             draft.sources[part] = stack.enter_context(snapshot(op.site, database))
-        described, draft.contents = dump_all(
-            op.site, draft.sources, partial, op.progress
-        )
+        dumped = dump_all(op.site, draft.sources, partial, op.progress)
+        draft.described, draft.contents = dumped
         if draft.uploads:
             _take_uploads(op, draft, partial, staged)
-        manifest = (
-            manifest_of(op.site, op.id)
-            | draft.about
-            | {
-                "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
-                "databases": described,
-                "files": draft.files,
-                "contents": draft.contents,
-                "skew_seconds": _skew(draft.sources.values()),
-                "seconds": round(time.monotonic() - draft.begun, 3),
-            }
-        )
-        write_manifest(partial, sign(manifest, op.site.secrets[0], "manifest"))
+        _write_manifest(op, draft, partial)
         _refuse_damaged(op, partial)
         with _unswitched(op.site, draft.sources):
             if draft.uploads:
                 objects = own_directory(op.repository.path / layout.OBJECTS)
                 add_objects(staged, objects)
             backup = op.repository.add(partial, op.id)
-    backup.remember(
-        verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []},
-        keep=draft.keep,
-    )
+    verified = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}
+    backup.remember(verified=verified, keep=draft.keep)
     op.record(
         "done", what="backup", reason=draft.about["reason"],
         bytes=backup.bytes, parts=backup.parts,
@@ -211,10 +198,18 @@ def _has_own_list(backup: Backup) -> bool:
     return False
 
 
-def _skew(sources: Iterable[Source]) -> float:
-    """The seconds between the first snapshot and the last."""
-    moments = [source.taken for source in sources] or [0.0]
-    return round(max(moments) - min(moments), 6)
+def _write_manifest(op: Operation, draft: _Draft, partial: Path) -> None:
+    moments = [source.taken for source in draft.sources.values()] or [0.0]
+    facts = {
+        "created": f"{draft.created:%Y-%m-%dT%H:%M:%SZ}",
+        "databases": draft.described,
+        "files": draft.files,
+        "contents": draft.contents,
+        "skew_seconds": round(max(moments) - min(moments), 6),
+        "seconds": round(time.monotonic() - draft.begun, 3),
+    }
+    manifest = manifest_of(op.site, op.id) | draft.about | facts
+    write_manifest(partial, sign(manifest, op.site.secrets[0], "manifest"))
 
 
 def _refuse_damaged(op: Operation, partial: Path) -> None:

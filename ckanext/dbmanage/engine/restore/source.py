@@ -30,7 +30,7 @@ class Source:
 
     `backup` is None for a bare archive, then `sum` is its checksum; `uploads` the list
     of its uploads when they are to be restored. `signed`: a manifest of this site
-    vouches for every byte; anything else is hostile until somebody says `--trust`.
+    vouches for every byte; anything else is hostile until an operator trusts it.
     """
 
     name: str
