@@ -14,7 +14,7 @@ from ..backup.dump import dumping
 from ..postgres.database import Connection, Database, closing, query
 from ..postgres.programs import finish
 from .compared import Comparison
-from .faithful import RIGHTS, Loaded, some
+from .faithful import RIGHTS, Loaded, names_of
 
 #: what the server says of a thing that is not there
 _UNDEFINED = (
@@ -69,7 +69,7 @@ def _make_left(loaded: Loaded, connection: Connection) -> None:
     if left:
         named = ", ".join(str(entry) for entry in left if entry.kind not in _ABOUT)
         loaded.ask_superuser(
-            f"left out, for only a superuser can make it: {named or some(left)}.",
+            f"left out, for only a superuser can make it: {named or names_of(left)}.",
             map(_shown, left),
         )
 

@@ -166,8 +166,8 @@ def refuse_lost_rows(plan: Plan, name: str) -> None:
     if rows:
         first = next(iter(plan.left.values()))
         raise Refused(
-            f"{name} holds rows of {some(rows)}, which need what only a superuser can "
-            f"make, as {first}: restore it by hand as a superuser, with stock "
+            f"{name} holds rows of {names_of(rows)}, which need what only a superuser "
+            f"can make, as {first}: restore it by hand as a superuser, with stock "
             "`pg_restore` (the manual says how), or let the tables do without it and "
             "take another backup"
         )
@@ -192,11 +192,12 @@ def changed_owners(plan: Plan, signed: bool) -> Iterator[str]:
                 )
         yield (
             f"{len(theirs)} objects belong to {owner!r} and will belong to "
-            f"{plan.role!r}, for {why}: {some(theirs)}{mend}"
+            f"{plan.role!r}, for {why}: {names_of(theirs)}{mend}"
         )
 
 
-def some(entries: Iterable[Entry]) -> str:
+def names_of(entries: Iterable[Entry]) -> str:
+    """The first entries, and how many more there are."""
     listed = [str(entry) for entry in entries]
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more
