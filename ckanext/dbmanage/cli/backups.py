@@ -199,12 +199,13 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     Then what no backup names any more, and what a restore replaced and `undo` would
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
+    from ..engine.operation import Operation
     from ..engine.postgres.locks import live_lock
     from ..engine.repository import retention
     from ..engine.repository.prune import prune_backups, unnamed_objects
     from ..engine.restore import history
     from ..engine.restore.recover import recover
-    from ..engine.restore.scratch import drop_replaced
+    from ..engine.restore.scratch import drop_replaced, replaced
 
     talk = Talk(quiet or as_json)
     site, repository = opened(ctx, talk)
@@ -218,11 +219,12 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
             objects = unnamed_objects(repository, forgotten)
         else:
             objects = prune_backups(repository, decisions, talk.progress).objects
+        op = Operation(site, repository, talk)
         with live_lock(site.main):
             if not dry_run:
-                recover(site, repository, talk.warn)
+                recover(op)
             outlived = history.outlived(site, repository, days)
-            dropped = drop_replaced(site, repository, outlived, talk.warn, dry_run)
+            dropped = (replaced if dry_run else drop_replaced)(op, outlived)
         if not dry_run:
             repository.record(
                 "prune", "done", what="prune", dropped=dropped,

@@ -18,9 +18,9 @@ from ..engine.postgres.tables import unreadable
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository import backup
 from ..engine.repository.repository import Repository
-from ..engine.restore.faithful import open_public
 from ..engine.restore.history import half_way
 from ..engine.restore.preflight import may_create
+from ..engine.restore.public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..records import published
@@ -58,8 +58,8 @@ def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
 def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
-            may_create(connection, database)
-        if open_ := open_public(site, database):
+            may_create(site, connection, database)
+        if open_ := open_in_a_copy(site, database):
             yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
     for database in site.databases.values():

@@ -20,7 +20,9 @@ class Site:
     `secrets` are the site's effective secret, then the older ones it still accepts,
     the first signs and all verify; `heads` the alembic revisions of the installed code
     by version table, `revisions` all that it knows, the older ones too;
-    `scratch_templates` the databases that copies are made from, by part.
+    `scratch_templates` the databases that copies are made from, by part; `main_tables`
+    tables that tell the main database from any other; `advice` what an operator does
+    in a case, such as `empty`, in the words of the application.
     """
 
     id: str
@@ -40,6 +42,12 @@ class Site:
     pg_bin: str = ""
     jobs: int = 2
     scratch_templates: Mapping[str, str] = field(default_factory=dict)
+    main_tables: tuple[str, ...] = ()
+    advice: Mapping[str, str] = field(default_factory=dict)
+
+    def advise(self, case: str, before: str = ": ") -> str:
+        """The advice for a case, to be put behind what is wrong; empty without one."""
+        return f"{before}{self.advice[case]}" if case in self.advice else ""
 
     @property
     def main(self) -> Database:

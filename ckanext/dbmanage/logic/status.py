@@ -192,7 +192,7 @@ def blockers(
     try:
         for database in site.databases.values() if found else ():
             with closing(database.maintenance()) as connection:
-                may_create(connection, database)
+                may_create(site, connection, database)
     except DbmanageError as error:
         told.append(str(error))
     uploads = 0

@@ -19,14 +19,14 @@ def backup(
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
     from ..engine.backup.take import take
+    from ..engine.operation import Operation
 
     site, repository = open_to_change(portal)
     with repository.lock("backup"):
         tidy(site, repository, portal.talk)
         taken = take(
-            site, repository,
+            Operation(site, repository, portal.talk),
             parts=parts or portal.options.parts, note=note, keep=keep,
-            progress=portal.talk.progress, warn=portal.talk.warn,
         )  # fmt: skip
     portal.talk.end()
     return taken
@@ -45,6 +45,7 @@ def verify(
 ) -> list[str]:
     """Reads a backup again, with `prove` restores it beside the live site: problems."""
     from ..engine.backup.verify import verify_backup
+    from ..engine.operation import Operation
     from ..engine.restore import proof
     from ..portal import isolated, migrate
 
@@ -53,14 +54,9 @@ def verify(
         with repository.lock("proof"):
             tidy(site, repository, talk)
             record = proof.prove(
-                site,
-                repository,
-                found,
-                prepare=migrate.prepare(portal.options),
-                read=isolated.sample(portal.options),
-                progress=talk.progress,
-                warn=talk.warn,
-            )
+                Operation(site, repository, talk), found,
+                migrate.prepare(portal.options), isolated.sample(portal.options),
+            )  # fmt: skip
         talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
         problems = record["problems"]
     else:

@@ -17,6 +17,7 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
     from ckan.lib.search import clear_all
 
     from ..engine.backup.take import take
+    from ..engine.operation import Operation
     from ..engine.postgres.database import closing
     from ..engine.postgres.emptying import emptying
     from ..engine.postgres.locks import live_lock
@@ -37,10 +38,8 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
             planned = emptying(connection)
             connection.rollback()
             if planned.tables and not no_backup:
-                taken = take(
-                    site, repository, parts=("database",), reason="before clean",
-                    progress=talk.progress, warn=talk.warn,
-                )  # fmt: skip
+                op = Operation(site, repository, talk)
+                taken = take(op, parts=("database",), reason="before clean")
                 talk.end()
                 talk.say(f"what was there is backup {taken.id}")
             with live_lock(site.main):

@@ -78,12 +78,13 @@ def refuse_root(site: Site) -> None:
 def tidy(site: Site, repository: Repository, talk: Listener) -> None:
     """Finishes or turns back what a killed command left behind."""
     from ..engine.errors import Busy
+    from ..engine.operation import Operation
     from ..engine.postgres.locks import live_lock
     from ..engine.restore.recover import recover
 
     try:
         with live_lock(site.main):
-            recover(site, repository, talk.warn)
+            recover(Operation(site, repository, talk))
     except Busy:
         pass  # its owner is alive and does it
 

@@ -78,6 +78,7 @@ def restore(
     Without `agree` there is nobody to ask, and what needs an answer is refused.
     """
     from ..engine.errors import Refused
+    from ..engine.operation import Operation
     from ..engine.restore.preflight import (
         changed_owners,
         differences,
@@ -112,14 +113,8 @@ def restore(
             agree(site, repository, source)
         let_go()
         with owing_an_index(site, repository, "database" in source.archives):
-            restored = restore_backup(
-                site,
-                repository,
-                source,
-                prepare=migrate.prepare(portal.options),
-                progress=talk.progress,
-                warn=talk.warn,
-            )
+            op = Operation(site, repository, talk)
+            restored = restore_backup(op, source, migrate.prepare(portal.options))
         switched(portal, repository, restored)
         if restored.replaced.parts and not no_backup:
             _back_up_replaced(site, repository, restored, talk, source.name)
@@ -128,6 +123,7 @@ def restore(
 
 def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
     """Switches back what the last restore replaced."""
+    from ..engine.operation import Operation
     from ..engine.restore.history import undoable
     from ..engine.restore.restore import undo_switch
 
@@ -140,9 +136,7 @@ def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
         agree(site, repository, None)
         let_go()
         with owing_an_index(site, repository, True):
-            undone = undo_switch(
-                site, repository, progress=talk.progress, warn=talk.warn
-            )
+            undone = undo_switch(Operation(site, repository, talk))
         switched(portal, repository, undone)
     return undone
 
@@ -204,17 +198,14 @@ def let_go() -> None:
 def _back_up_replaced(
     site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
 ) -> None:
-    from ..engine.backup.take import take
+    from ..engine.backup.take import take_replaced
     from ..engine.errors import DbmanageError
+    from ..engine.operation import Operation
 
     try:
-        taken = take(
-            site,
-            repository,
-            replaced=restored.replaced,
-            reason=f"before restore of {name}",
-            progress=talk.progress,
-        )
+        op = Operation(site, repository, talk)
+        reason = f"before restore of {name}"
+        taken = take_replaced(op, restored.replaced, reason)
         talk.say(f"the replaced state is backup {taken.id}")
         if why := incomplete(taken):
             talk.warn(why)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -109,7 +108,7 @@ def _may_copy(site: Site) -> None:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             try:
-                may_create(connection, database)
+                may_create(site, connection, database)
             except Refused as error:
                 raise Refused(
                     f"{error}\nor migrate the live database itself: "
@@ -126,15 +125,14 @@ def _backed_up(
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
     from ..engine.backup.take import take
+    from ..engine.operation import Operation
     from ..engine.repository import prune, retention
     from ..engine.restore.source import open_source
 
     talk = portal.talk
     report.lap("")
-    taken = take(
-        known.site, repository, parts=tuple(known.site.databases),
-        reason="before upgrade", progress=talk.progress, warn=talk.warn,
-    )  # fmt: skip
+    op = Operation(known.site, repository, talk)
+    taken = take(op, parts=tuple(known.site.databases), reason="before upgrade")
     report.lap("back up")
     try:
         yield open_source(known.site, repository, taken.id)
@@ -156,6 +154,7 @@ def _backed_up(
 def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
+    from ..engine.operation import Operation
     from ..engine.restore.copies import loaded_copies
     from ..engine.restore.preflight import preflight
     from ..portal import migrate
@@ -164,10 +163,7 @@ def _rehearse(
     preflight(known.site, repository, source)
     _refuse_other_owners(known.site, source)
     prepare = migrate.migrated(portal.options, known, report, talk)
-    with loaded_copies(
-        known.site, repository, source, secrets.token_hex(4), prepare,
-        talk.progress, talk.warn,
-    ):  # fmt: skip
+    with loaded_copies(Operation(known.site, repository, talk), source, prepare):
         report.lap("statistics")
 
 
@@ -194,6 +190,7 @@ def _upgraded(
     copies: int = _COPIES,
 ) -> Restored:
     from ..engine.errors import Written
+    from ..engine.operation import Operation
     from ..engine.postgres import sessions
     from ..engine.redis.maintenance import READ_ONLY
     from ..engine.restore import written
@@ -211,9 +208,9 @@ def _upgraded(
         try:
             with owing_an_index(site, repository, True):
                 switched = restore_backup(
-                    site, repository, source, what="upgrade", since=since,
-                    prepare=migrate.migrated(portal.options, known, report, talk),
-                    progress=talk.progress, warn=talk.warn,
+                    Operation(site, repository, talk), source,
+                    migrate.migrated(portal.options, known, report, talk),
+                    what="upgrade", since=since,
                 )  # fmt: skip
         except Written as error:
             if copies == 1:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from ..engine.site import Site
+from .advice import ADVICE, MAIN_TABLES
 from .config import Options
 from .directories import has_public_dir, public_dir, repository_directory
 from .uploads import uploads
@@ -55,6 +56,8 @@ def build_site(
         pg_bin=options.pg_bin,
         jobs=options.jobs,
         scratch_templates=options.scratch_templates,
+        main_tables=MAIN_TABLES,
+        advice=ADVICE,
     )
 
 

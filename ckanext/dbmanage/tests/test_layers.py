@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -13,13 +14,18 @@ PACKAGE = Path(ckanext.dbmanage.__file__).parent
 #: the rooms of the house from the ground up: each imports those below it, and no other
 ROOMS = [
     "engine", "engine/postgres", "engine/site", "engine/archive", "engine/redis",
-    "engine/repository", "engine/uploads", "engine/backup", "engine/restore",
-    "portal", "records", "operations", "doctor", "jobs", "logic", "logic/action",
-    "web", "cli", "plugin",
+    "engine/repository", "engine/operation", "engine/uploads", "engine/backup",
+    "engine/restore", "portal", "records", "operations", "doctor", "jobs", "logic",
+    "logic/action", "web", "cli", "plugin",
 ]  # fmt: skip
 #: modules that stand higher than the folder they are in
-_OWN_ROOM = {"engine/site": "engine/site", "plugin": "plugin", "__main__": "plugin"}
+_OWN_ROOM = {
+    "engine/site": "engine/site", "engine/operation": "engine/operation",
+    "plugin": "plugin", "__main__": "plugin",
+}  # fmt: skip
 _FOREIGN = {"ckan", "ckantoolkit", "flask", "click"}
+#: what CKAN calls its tables, options and commands, and ours: handed to the engine
+_WORDS = re.compile(r"`ckan |\bckan\.[a-z]|ckanext\.|SECRET_KEY|--only|--trust|package")
 
 
 def modules() -> dict[str, Path]:
@@ -91,6 +97,12 @@ def test_the_engine_knows_neither_ckan_nor_flask_nor_click() -> None:
     for file in (PACKAGE / "engine").rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(file)} & _FOREIGN
         assert not foreign, f"{file} imports {foreign}"
+
+
+def test_backup_and_restore_name_no_table_option_or_command_of_ckan_s() -> None:
+    for room in ("backup", "restore"):
+        for file in (PACKAGE / "engine" / room).glob("*.py"):
+            assert not _WORDS.findall(file.read_text()), file
 
 
 def test_no_module_is_long() -> None:

@@ -56,7 +56,7 @@ def file(token: str, name: str) -> Any:
         found = known.find(token, user)
         if found is None:
             return tk.abort(404, tk._("This link is not good any more: make a new one"))
-        opened, place, sum = downloads.opened(
+        opened, place, sum = downloads.open_download(
             repository, found["backup"], found["file"]
         )
     except (DbmanageError, OSError):

@@ -14,13 +14,13 @@ from typing import Any
 import zstandard
 
 from ..disk import create_file
-from ..postgres.database import Connection, Database, query, server_major, unlimited
-from ..postgres.programs import dump_tools, finish, running
+from ..postgres.database import Connection, Database, closing, query, server_major
+from ..postgres.programs import dump_tools, finish
 from ..postgres.tables import count_rows, migration_heads, refuse_unreadable, tables_of
 from ..report import Progress
 from ..signature import Hashed
 from ..site import Site
-from .dump import refuse_unrestorable
+from .dump import dumping, refuse_unrestorable
 from .together import Together
 
 _CHUNK = 1 << 18
@@ -43,28 +43,34 @@ class Source:
 
 
 @contextmanager
-def snapshot(database: Database) -> Iterator[Source]:
-    """Holds a snapshot of the database that other connections can see by its name."""
-    connection = database.connect()
-    try:
+def snapshot(site: Site, database: Database) -> Iterator[Source]:
+    """Holds a snapshot of the database that other connections can see by its name.
+
+    Raises Refused for a database that cannot be dumped whole or restored.
+    """
+    with closing(database.connect()) as connection:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        (row,) = query(
-            connection,
-            "SELECT pg_export_snapshot(), oid::bigint FROM pg_database"
-            " WHERE datname = current_database()",
-        )
-        taken = time.monotonic()
+        ((name,),) = query(connection, "SELECT pg_export_snapshot()")
+        taken, oid = time.monotonic(), own_oid(connection)
         tables = tables_of(connection)
-        refuse_unrestorable(database, tables)
+        refuse_unrestorable(site, database, tables)
         refuse_unreadable(connection, database.name)
-        yield Source(database, connection, row[0], taken, row[1], tables)
-    finally:
-        connection.close()
+        yield Source(database, connection, name, taken, oid, tables)
+
+
+def own_oid(connection: Connection) -> int:
+    """The OID of the database that the connection is to."""
+    statement = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()"
+    return query(connection, statement)[0][0]
 
 
 def dump_all(
     site: Site, sources: dict[str, Source], partial: Path, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the manifest says of the databases, by part, and of their files, by name.
+
+    The dumps are written into the directory `partial`, side by side with counting.
+    """
     work = Together("dump", sum(s.bytes for s in sources.values()), progress)
     tasks: dict[str, Callable[[], Any]] = {}
     for part, source in sources.items():
@@ -78,47 +84,37 @@ def dump_all(
 
 
 def _count(source: Source) -> dict[str, int]:
-    connection = source.database.connect()
-    connection.autocommit = True
-    try:
+    with closing(source.database.connect()) as connection:
+        connection.autocommit = True
         names = [(schema, table) for schema, table, *_ in source.tables]
         return count_rows(connection, names, source.snapshot)
-    finally:
-        connection.close()
 
 
 def _dump(
     site: Site, source: Source, path: Path, wrote: Callable[[int], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    major = server_major(source.connection)
-    tools = dump_tools(major, site.pg_bin)
-    limits = unlimited(source.connection)
-    connection, environment = source.database.program(limits)
+    database, connection = source.database, source.connection
     # compressed here and not by pg_dump: four times faster and smaller than its gzip
-    arguments = [tools.path("pg_dump"), "-Fc", "-Z0", "--no-password"]
-    arguments += [f"--snapshot={source.snapshot}", *connection]
-    name = source.database.name
+    options = ("-Z0", f"--snapshot={source.snapshot}")
     with (
         create_file(path) as file,
-        running(arguments, environment, stdin=-3, stdout=-1) as process,
+        dumping(database, site.pg_bin, *options) as process,
     ):
         digest, size = _compress(process.stdout, file, wrote)
-        finish(process, f"pg_dump of {name!r}")
+        finish(process, f"pg_dump of {database.name!r}")
         file.flush()
         os.fsync(file.fileno())
-    (settings,) = query(
-        source.connection,
+    ((settings,),) = query(
+        connection,
         "SELECT to_jsonb(d) FROM pg_database d WHERE datname = current_database()",
     )
     described = {
-        "name": name,
-        "server_version": source.connection.server_version,
-        "pg_dump": tools.major,
+        "name": database.name,
+        "server_version": connection.server_version,
+        "pg_dump": dump_tools(server_major(connection), site.pg_bin).major,
         "bytes": source.bytes,
-        "locale": {
-            key: value for key, value in settings[0].items() if key in _LOCALE_COLUMNS
-        },
-        "migrations": migration_heads(source.connection),
+        "locale": {k: v for k, v in settings.items() if k in _LOCALE_COLUMNS},
+        "migrations": migration_heads(connection),
     }
     return described, {"bytes": size, "sha256": digest}
 

@@ -58,7 +58,9 @@ def exports(repository: Repository) -> list[str]:
     return sorted(name for name in plain if name[0] != ".")
 
 
-def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, str]:
+def open_download(
+    repository: Repository, backup: str, file: str
+) -> tuple[Any, str, str]:
     """An open file, its path below the repository (empty for a tar), and its ETag.
 
     Raises Refused when it is not there any more.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import IO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from ..archive.unpack import read_to_end
 from ..disk import whole
@@ -16,21 +18,31 @@ from ..site import Site
 _CHUNK = 1 << 18
 
 
+@contextmanager
+def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
+    """A `pg_dump -Fc` at work, to be read from its stdout and `finish`ed."""
+    with closing(database.connect()) as connection:
+        tools = dump_tools(server_major(connection), pg_bin)
+        limits = unlimited(connection)
+    target, environment = database.program(limits)
+    arguments = [tools.path("pg_dump"), "-Fc", "--no-password", *options, *target]
+    with running(arguments, environment, stdin=-3, stdout=-1) as process:
+        yield process
+
+
 def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
-        raise Refused("this site has no DataStore (is the plugin `datastore` enabled?)")
+        raise Refused(f"this site has no {part}{site.advise(f'no {part}')}")
     database = site.databases[part]
-    total = _expected(database)
     with closing(database.connect()) as connection:
-        tools = dump_tools(server_major(connection), site.pg_bin)
-        limits = unlimited(connection)
-    target, environment = database.program(limits)
+        tables = tables_of(connection)
+        refuse_unreadable(connection, database.name)
+    refuse_unrestorable(site, database, tables)
+    # rows take some fifth of their room when they are compressed
+    done, total = 0, sum(size for *_, size in tables) // 5
     # half the time of pg_dump's own choice for a file of nearly the same size
-    arguments = [tools.path("pg_dump"), "-Fc", "-Z1", "--no-password", *target]
-    done = 0
-    with running(arguments, environment, stdin=-3, stdout=-1) as process:
-        assert process.stdout is not None
+    with dumping(database, site.pg_bin, "-Z1") as process:
         while chunk := process.stdout.read(_CHUNK):
             out.write(chunk)
             done += len(chunk)
@@ -53,40 +65,29 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
         to_stream(site, part, out, progress)
 
 
-def _expected(database: Database) -> int:
-    with closing(database.connect()) as connection:
-        tables = tables_of(connection)
-        refuse_unreadable(connection, database.name)
-    refuse_unrestorable(database, tables)
-    # rows take some fifth of their room when they are compressed
-    return sum(size for *_, size in tables) // 5
-
-
 def refuse_unrestorable(
-    database: Database, tables: list[tuple[str, str, str, int]]
+    site: Site, database: Database, tables: list[tuple[str, str, str, int]]
 ) -> None:
     """Refuses a database whose dump no restore would take. Raises Refused.
 
-    `tables` as `postgres.tables` gives them. CKAN's own statements name no schema, but
-    its DataStore, its extensions and all that is done here look in `public`.
+    `tables` as `postgres.tables` gives them. The site's own statements name no schema,
+    but its DataStore, its extensions and all that is done here look in `public`.
     """
     if database.part != "database":
         return
     if not tables:
-        raise Refused(
-            f"the database {database.name!r} is empty: `ckan db init` makes its "
-            "tables, `ckan db load FILE` brings a dump back"
-        )
-    held = {"package": set[str](), "user": set[str]()}
-    for schema, name, *_ in tables:
-        held.get(name, set()).add(schema)
-    elsewhere = sorted(held["package"] & held["user"])
+        raise Refused(f"the database {database.name!r} is empty{site.advise('empty')}")
+    schemas = [
+        {schema for schema, name, *_ in tables if name == table}
+        for table in site.main_tables
+    ]
+    elsewhere = sorted(set[str]().union(*schemas[:1]).intersection(*schemas))
     if elsewhere and "public" not in elsewhere:
-        schema = quoted(elsewhere[0])
+        schema, table = quoted(elsewhere[0]), quoted(site.main_tables[0])
         raise Refused(
             f"the tables of CKAN in the database {database.name!r} are in the schema "
             f"{schema}, and only those in `public` can be backed up and restored here. "
             "As their owner move each of them and its sequences (ALTER TABLE "
-            f"{schema}.package SET SCHEMA public; and so on), and take the setting "
+            f"{schema}.{table} SET SCHEMA public; and so on), and take the setting "
             "search_path away; or use pg_dump and pg_restore themselves"
         )

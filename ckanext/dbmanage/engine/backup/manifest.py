@@ -16,12 +16,11 @@ from ..signature import dumped
 from ..site import Site
 
 
-def manifest_of(site: Site, name: str, reason: str, note: str) -> dict[str, Any]:
+def manifest_of(site: Site, id: str) -> dict[str, Any]:
+    """What every manifest says of the backup and of the site."""
     return {
         "format": FORMAT,
-        "id": name,
-        "reason": reason,
-        "note": note,
+        "id": id,
         "site": {"id": site.id, "url": site.url},
         "versions": dict(site.versions),
         "secrets": {"api_tokens": fingerprint(site.token_secret)},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,20 @@ from ..clock import now, stamp
 from ..disk import own_directory
 from ..errors import Damaged, DbmanageError, Refused, ToolFailed, message_of
 from ..layout import PARTS
-from ..postgres.database import Database, query
+from ..operation import Operation
+from ..postgres.database import Database, closing
 from ..postgres.locks import live_lock
 from ..postgres.tables import rows_of
-from ..report import Progress, Warn
 from ..repository.backup import Backup
-from ..repository.repository import Repository
 from ..signature import sign
 from ..site import Site
 from ..uploads import capture
 from ..uploads.folders import folders_of
-from ..uploads.listing import Changed, Listing, of
+from ..uploads.listing import Changed, of
 from ..uploads.objects import add_objects
-from .databases import Source, dump_all, snapshot
+from .databases import Source, dump_all, own_oid, snapshot
 from .manifest import manifest_of, write_manifest
-from .verify import problems_of
-
-_CHUNK = 1 << 18
+from .verify import problems_of_new
 
 
 @dataclass(frozen=True)
@@ -50,149 +48,144 @@ class Replaced:
 
 
 def take(
-    site: Site,
-    repository: Repository,
+    op: Operation,
     *,
     parts: tuple[str, ...] = (),
-    replaced: Replaced | None = None,
     note: str = "",
     reason: str = "manual",
     keep: bool = False,
-    progress: Progress = lambda *_: None,
-    warn: Warn = lambda _: None,
 ) -> Backup:
     """Takes a backup of `parts` (all when none is named) and returns it, verified.
 
-    The databases are dumped first, then the uploads are read. With `replaced` what a
-    restore has just put aside. The caller holds the repository's lock.
+    What a restore of it will not bring back is told.
     Raises Refused, ConnectionFailed, ToolFailed, Damaged; then nothing is left behind.
     """
-    begun, created = time.monotonic(), now()
-    if replaced is None:
-        wanted = _chosen(site, parts)
-        chosen = {p: d for p, d in site.databases.items() if p in wanted}
-    else:
-        wanted, chosen = replaced.parts, dict(replaced.databases)
-    name = repository.new_id(warn)
-    try:
-        with ExitStack() as stack:
-            partial = stack.enter_context(repository.partial(name))
-            staged = stack.enter_context(repository.partial(f"{name}objects"))
-            sources = {
-                part: stack.enter_context(snapshot(database))
-                for part, database in chosen.items()
-            }
-            described, contents = dump_all(site, sources, partial, progress)
-            uploads: dict[str, Any] = {"included": False}
-            if "files" in wanted:
-                inside = replaced.inside if replaced else {}
-                taken, listed = _take_uploads(
-                    site, repository, partial, staged, sources, inside, progress
-                )
-                uploads = {"included": True} | asdict(taken)
-                contents[layout.LIST] = {
-                    "bytes": listed.bytes,
-                    "sha256": listed.sha256,
-                }
-            moments = [source.taken for source in sources.values()] or [0.0]
-            manifest = manifest_of(site, name, reason, note) | {
-                "created": stamp(created),
-                "databases": described,
-                "files": uploads,
-                "contents": contents,
-                "skew_seconds": round(max(moments) - min(moments), 6),
-                "seconds": round(time.monotonic() - begun, 3),
-            }
-            write_manifest(partial, sign(manifest, site.secrets[0], "manifest"))
-            problems = problems_of(
-                Backup(partial, site.secrets), site, progress, uploads=False
-            )
-            if problems:
-                raise Damaged(f"what was just written for backup {name}", problems)
-            with _unswitched(site, sources):
-                if "files" in wanted:
-                    objects = own_directory(repository.path / layout.OBJECTS)
-                    add_objects(staged, objects)
-                backup = repository.add(partial, name)
-    except BaseException as error:
-        with suppress(OSError):
-            told = message_of(error) or type(error).__name__
-            ended = isinstance(error, (SystemExit, KeyboardInterrupt))
-            event = {} if ended else {"error": told}
-            repository.record(
-                name, "cancelled" if ended else "failed", what="backup", **event
-            )
-        as_told = _as_told(error, repository)
-        raise as_told from (None if as_told is error else error)
-    backup.remember(verified={"time": stamp(), "problems": []}, keep=keep)
-    about = {"reason": reason, "bytes": backup.bytes, "parts": backup.parts}
-    repository.record(name, "done", what="backup", **about)
-    for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
-        warn(sentence)
-    for database in chosen.values():
-        for sentence in extensions.warned(site, database):
-            warn(sentence)
+    chosen = _chosen(op.site, parts)
+    databases = {p: d for p, d in op.site.databases.items() if p in chosen}
+    about = {"reason": reason, "note": note}
+    draft = _Draft(databases, about, "files" in chosen, keep=keep)
+    backup = _take(op, draft)
+    for sentence in _incomplete(op.site, draft):
+        op.warn(sentence)
     return backup
 
 
-def _as_told(error: BaseException, repository: Repository) -> BaseException:
-    if isinstance(error, OSError):
-        return DbmanageError(
-            f"cannot write the backup to {repository.path}: {error.strerror or error}; "
-            "nothing of it was kept"
-        )
-    if isinstance(error, psycopg2.Error):
-        return ToolFailed(
-            "PostgreSQL ended the backup, and nothing of it was kept: "
-            f"{message_of(error)}"
-        )
-    return error
+def take_replaced(op: Operation, replaced: Replaced, reason: str) -> Backup:
+    """Takes a backup of what a restore has just put aside. Raises as `take`.
+
+    What such a backup lacks is not told: the restore has told it.
+    """
+    about = {"reason": reason, "note": ""}
+    uploads = bool(replaced.inside)
+    return _take(op, _Draft(replaced.databases, about, uploads, replaced.inside))
+
+
+@dataclass
+class _Draft:
+    """A backup in the making: what it is to hold, and what the steps found out.
+
+    `inside` are directories of uploads by prefix where those are not in their places.
+    """
+
+    databases: Mapping[str, Database]
+    about: dict[str, str]
+    uploads: bool
+    inside: Mapping[str, str] = field(default_factory=dict)
+    keep: bool = False
+    created: datetime = field(default_factory=now)
+    begun: float = field(default_factory=time.monotonic)
+    sources: dict[str, Source] = field(default_factory=dict)
+    described: dict[str, Any] = field(default_factory=dict)
+    contents: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=lambda: {"included": False})
+
+
+def _take(op: Operation, draft: _Draft) -> Backup:
+    """The steps. The databases are dumped first, then the uploads are read."""
+    op = op.called(op.repository.new_id(op.warn))
+    with _failure_noted(op), ExitStack() as stack:
+        partial = stack.enter_context(op.repository.partial(op.id))
+        staged = stack.enter_context(op.repository.partial(f"{op.id}objects"))
+        for part, database in draft.databases.items():
+            draft.sources[part] = stack.enter_context(snapshot(op.site, database))
+        dumped = dump_all(op.site, draft.sources, partial, op.progress)
+        draft.described, draft.contents = dumped
+        if draft.uploads:
+            _take_uploads(op, draft, partial, staged)
+        _write_manifest(op, draft, partial)
+        _refuse_damaged(op, partial)
+        with _unswitched(op.site, draft.sources):
+            if draft.uploads:
+                objects = own_directory(op.repository.path / layout.OBJECTS)
+                add_objects(staged, objects)
+            backup = op.repository.add(partial, op.id)
+    verified = {"time": stamp(), "problems": []}
+    backup.remember(verified=verified, keep=draft.keep)
+    op.record(
+        "done", what="backup", reason=draft.about["reason"],
+        bytes=backup.bytes, parts=backup.parts,
+    )  # fmt: skip
+    return backup
+
+
+@contextmanager
+def _failure_noted(op: Operation) -> Iterator[None]:
+    """Notes in the journal what ends a backup, and says that nothing of it is kept."""
+    try:
+        yield
+    except BaseException as error:
+        said = message_of(error)
+        ended = isinstance(error, (SystemExit, KeyboardInterrupt))
+        with suppress(OSError):
+            if ended:
+                op.record("cancelled", what="backup")
+            else:
+                why = said or type(error).__name__
+                op.record("failed", what="backup", error=why)
+        if isinstance(error, OSError):
+            raise DbmanageError(
+                f"cannot write the backup to {op.repository.path}: "
+                f"{error.strerror or error}; nothing of it was kept"
+            ) from error
+        if isinstance(error, psycopg2.Error):
+            raise ToolFailed(
+                f"PostgreSQL ended the backup, and nothing of it was kept: {said}"
+            ) from error
+        raise
 
 
 def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
     there = (*site.databases, *(("files",) if site.uploads else ()))
-    why = {
-        "datastore": "its ckan.datastore.write_url is not set or the plugin "
-        "`datastore` is not enabled",
-        "files": "its ckan.storage_path is not set",
-    }
     for part in parts:
         if part not in PARTS:
             raise Refused(f"there is no part {part!r}: choose from {', '.join(PARTS)}")
         if part not in there:
-            raise Refused(f"this site has no {part}: {why[part]}")
+            raise Refused(f"this site has no {part}{site.advise(f'no {part}')}")
     return tuple(part for part in there if not parts or part in parts)
 
 
-def _take_uploads(
-    site: Site,
-    repository: Repository,
-    partial: Path,
-    staged: Path,
-    sources: Mapping[str, Source],
-    inside: Mapping[str, str],
-    progress: Progress,
-) -> tuple[capture.Taken, Listing]:
+def _take_uploads(op: Operation, draft: _Draft, partial: Path, staged: Path) -> None:
+    site, repository = op.site, op.repository
     earlier = next((b for b in repository.backups() if _has_own_list(b)), None)
-    objects = repository.path / layout.OBJECTS
     named: Iterable[str] = ()
-    if "database" in sources:
+    if source := draft.sources.get("database"):
         # others than CKAN's own are no uploads that could be missing
-        rows = rows_of(sources["database"].connection, site.named_uploads)
+        rows = rows_of(source.connection, site.named_uploads)
         named = (path for path, own in rows if own)
     taken, listed = capture.take(
         folders_of(site.uploads, repository.path),
-        objects,
+        repository.path / layout.OBJECTS,
         partial / layout.LIST,
         staged,
-        inside=inside,
+        inside=draft.inside,
         previous=of(earlier) if earlier else None,
         named=named,
-        progress=progress,
+        progress=op.progress,
         expected=earlier.files["bytes"] if earlier else 0,
     )
     taken.not_included += site.uploads_elsewhere
-    return taken, listed
+    draft.files = {"included": True} | asdict(taken)
+    draft.contents[layout.LIST] = {"bytes": listed.bytes, "sha256": listed.sha256}
 
 
 def _has_own_list(backup: Backup) -> bool:
@@ -205,23 +198,43 @@ def _has_own_list(backup: Backup) -> bool:
     return False
 
 
+def _write_manifest(op: Operation, draft: _Draft, partial: Path) -> None:
+    moments = [source.taken for source in draft.sources.values()] or [0.0]
+    facts = {
+        "created": stamp(draft.created),
+        "databases": draft.described,
+        "files": draft.files,
+        "contents": draft.contents,
+        "skew_seconds": round(max(moments) - min(moments), 6),
+        "seconds": round(time.monotonic() - draft.begun, 3),
+    }
+    manifest = manifest_of(op.site, op.id) | draft.about | facts
+    write_manifest(partial, sign(manifest, op.site.secrets[0], "manifest"))
+
+
+def _refuse_damaged(op: Operation, partial: Path) -> None:
+    written = Backup(partial, op.site.secrets)
+    if problems := problems_of_new(written, op.site, op.progress):
+        raise Damaged(f"what was just written for backup {op.id}", problems)
+
+
 @contextmanager
-def _unswitched(site: Site, sources: dict[str, Source]) -> Iterator[None]:
+def _unswitched(site: Site, sources: Mapping[str, Source]) -> Iterator[None]:
     """The backup's end: no restore switches meanwhile, and none did since its start."""
     with live_lock(site.main, wait=600, foreign=True):
         for source in sources.values():
-            connection = source.database.connect()
-            try:
-                (row,) = query(
-                    connection,
-                    "SELECT oid::bigint FROM pg_database"
-                    " WHERE datname = current_database()",
-                )
-            finally:
-                connection.close()
-            if row[0] != source.oid:
-                raise Refused(
-                    f"the database {source.database.name!r} was replaced by a restore "
-                    "while the backup was taken: take it again"
-                )
+            with closing(source.database.connect()) as connection:
+                if own_oid(connection) != source.oid:
+                    raise Refused(
+                        f"the database {source.database.name!r} was replaced by a "
+                        "restore while the backup was taken: take it again"
+                    )
         yield
+
+
+def _incomplete(site: Site, draft: _Draft) -> Iterator[str]:
+    """What a restore of the backup will not bring back, a sentence for each."""
+    yield from draft.files.get("examples", ())
+    yield from draft.files.get("not_included", ())
+    for database in draft.databases.values():
+        yield from extensions.warned(site, database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,8 +27,6 @@ from ..uploads.listing import of
 from .manifest import sums_of, well_formed
 from .together import Ended, Together
 
-_CHUNK = 1 << 18
-
 
 def verify_backup(
     backup: Backup, site: Site, progress: Progress = lambda *_: None
@@ -41,103 +39,159 @@ def verify_backup(
 
 
 def problems_of(
-    backup: Backup,
-    site: Site,
-    progress: Progress = lambda *_: None,
-    *,
-    foreign: bool = False,
-    structure: bool = True,
-    uploads: bool = True,
+    backup: Backup, site: Site, progress: Progress = lambda *_: None
 ) -> list[str]:
     """Reads every byte of a backup and names each file that is not what it was.
 
-    Files against the manifest's sizes and checksums, the manifest against its
-    signature (not with `foreign`), each archive to its end, its tables against the
-    manifest (neither without `structure`), the content of each upload against its
-    checksum (not without `uploads`).
+    The manifest against its signature, files against the manifest's sizes and
+    checksums, each archive to its end, its tables against the manifest, the content of
+    each upload against its checksum.
     """
-    try:
-        there = regular_files(backup.path)
-        written = read_own(backup.path / MANIFEST)
-    except OSError as error:
-        return [f"{Path(error.filename).name}: {error.strerror}"]
-    manifest = backup.manifest
-    sums = b""
-    with suppress(OSError):
-        sums = read_own(backup.path / SUMS)
-    if not well_formed(manifest) or dumped(manifest) != written:
-        return [f"{MANIFEST}: was changed or is not a manifest"]
-    if not backup.signed:
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.broken, _Reading.uploads)
+    return _Reading(backup, site, progress).problems(*look)
+
+
+def problems_of_foreign(backup: Backup, site: Site, progress: Progress) -> list[str]:
+    """The same but for the signature: the backup need not be this site's."""
+    look = (_Reading.misplaced, _Reading.broken, _Reading.uploads)
+    return _Reading(backup, site, progress).problems(*look)
+
+
+def problems_of_new(backup: Backup, site: Site, progress: Progress) -> list[str]:
+    """The same but for the uploads: the backup was written a moment ago."""
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.broken)
+    return _Reading(backup, site, progress).problems(*look)
+
+
+def changed_files(backup: Backup, site: Site, progress: Progress) -> list[str]:
+    """What is not as it was signed; neither archives nor uploads are looked into."""
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.changed)
+    return _Reading(backup, site, progress).problems(*look)
+
+
+class _Reading:
+    """A backup's directory while it is read."""
+
+    def __init__(self, backup: Backup, site: Site, progress: Progress) -> None:
+        self._backup, self._site, self._progress = backup, site, progress
+        self._sums, self._found = b"", dict[str, list[str]]()
+
+    def problems(self, *looks: Callable[[_Reading], Iterable[str]]) -> list[str]:
+        """What these find, one after the other; one that reads uploads is the last."""
+        if why := self._unreadable():
+            return why
+        self._contents = self._backup.manifest["contents"]
+        self._plain = [
+            name
+            for name in self._contents
+            if name in self._there and is_regular(self._there[name])
+        ]
+        total = sum(self._contents[name]["bytes"] for name in self._plain)
+        total += self._backup.files.get("bytes", 0) * (_Reading.uploads in looks)
+        self._work = Together("verify", total, self._progress)
+        return [problem for look in looks for problem in look(self)]
+
+    def _unreadable(self) -> list[str]:
+        """Why nothing that the manifest says can be looked at."""
+        try:
+            self._there = regular_files(self._backup.path)
+            written = read_own(self._backup.path / MANIFEST)
+        except OSError as error:
+            return [f"{Path(error.filename).name}: {error.strerror}"]
+        with suppress(OSError):
+            self._sums = read_own(self._backup.path / SUMS)
+        manifest = self._backup.manifest
+        if not well_formed(manifest) or dumped(manifest) != written:
+            return [f"{MANIFEST}: was changed or is not a manifest"]
         line = f"{hashlib.sha256(written).hexdigest()}  {MANIFEST}\n".encode()
-        if line not in sums:
+        if not self._backup.signed and line not in self._sums:
             return [f"{MANIFEST}: was changed (its checksum is not the one in {SUMS})"]
-    contents = manifest["contents"]
-    expected = {MANIFEST, SUMS, *contents}
-    problems = []
-    if not backup.signed and not foreign:
-        problems.append(
-            f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's, or "
-            "forged, or a copy under another name, or SECRET_KEY was changed (then add "
-            "the old one to SECRET_KEY_FALLBACKS)"
-        )
-    problems += [f"{n!r}: does not belong here" for n in sorted(set(there) - expected)]
-    problems += [f"{name}: is missing" for name in sorted(expected - set(there))]
-    for name in sorted(expected & set(there)):
-        if not is_regular(there[name]):
-            problems.append(f"{name}: is not a plain file")
-    if SUMS in there and sums != sums_of(manifest, written):
-        problems.append(f"{SUMS}: was changed (it does not agree with the manifest)")
-    readable = [n for n in contents if n in there and is_regular(there[n])]
-    total = sum(contents[n]["bytes"] for n in readable)
-    total += backup.files.get("bytes", 0) if uploads else 0
-    work = Together("verify", total, progress)
-    found = work.run(
-        {
-            name: functools.partial(
-                _check, backup, name, site.pg_bin, structure, work.count
+        return []
+
+    def unsigned(self) -> Iterator[str]:
+        """That this site has not signed the manifest."""
+        if not self._backup.signed:
+            yield (
+                f"{MANIFEST}: {UNSIGNED} with this site's secret: another site's, or "
+                "forged, or a copy under another name"
+                f"{self._site.advise('other secret', ', or ')}"
             )
-            for name in readable
-        }
-    )
-    problems += [problem for name in readable for problem in found[name]]
-    if uploads and layout.LIST in readable and not found[layout.LIST]:
-        problems += objects.problems(of(backup), backup.objects, work.count)
-    return problems
 
+    def misplaced(self) -> Iterator[str]:
+        """What is in the directory and should not, and the reverse."""
+        there, expected = self._there, {MANIFEST, SUMS, *self._contents}
+        for name in sorted(set(there) - expected):
+            yield f"{name!r}: does not belong here"
+        for name in sorted(expected - set(there)):
+            yield f"{name}: is missing"
+        for name in sorted(expected & set(there)):
+            if not is_regular(there[name]):
+                yield f"{name}: is not a plain file"
+        manifest = self._backup.manifest
+        if SUMS in there and self._sums != sums_of(manifest, dumped(manifest)):
+            yield f"{SUMS}: was changed (it does not agree with the manifest)"
 
-def _check(
-    backup: Backup, name: str, pg_bin: str, structure: bool, read: Callable[[int], None]
-) -> list[str]:
-    about = backup.manifest["contents"][name]
-    problem = ""
-    try:
-        with open_plain(backup.path / name) as file:
-            hashed = Hashed(file, read)
-            if structure and name != layout.LIST:
-                try:
-                    most = 0 if backup.signed else limit(about["bytes"])
-                    read_to_end(hashed, name, pg_bin, most)
-                except Ended:
-                    raise
-                except (DbmanageError, zstandard.ZstdError) as error:
-                    problem = f"{name}: the archive cannot be read to its end: {error}"
-            hashed.read_rest()
-    except OSError as error:
-        return [f"{name}: {error.strerror}"]
-    if hashed.bytes != about["bytes"]:
-        return [f"{name}: has {hashed.bytes} bytes, not {about['bytes']}"]
-    if hashed.sha256 != about["sha256"]:
-        return [f"{name}: was changed (checksum)"]
-    if problem or not structure or name == layout.LIST:
+    def changed(self) -> list[str]:
+        """What is wrong with the files' sizes and checksums."""
+        return self._each(self._changed)
+
+    def broken(self) -> list[str]:
+        """The same, and what is wrong inside the archives."""
+        return self._each(self._broken)
+
+    def _each(self, look: Callable[[str], list[str]]) -> list[str]:
+        self._found = self._work.run(
+            {name: functools.partial(look, name) for name in self._plain}
+        )
+        return [problem for name in self._plain for problem in self._found[name]]
+
+    def _changed(
+        self, name: str, begin: Callable[[Hashed], str] = lambda _: ""
+    ) -> list[str]:
+        """Reads a file to its end; what `begin`, which reads first, says comes last."""
+        about = self._contents[name]
+        try:
+            with open_plain(self._backup.path / name) as file:
+                hashed = Hashed(file, self._work.count)
+                problem = begin(hashed)
+                hashed.read_rest()
+        except OSError as error:
+            return [f"{name}: {error.strerror}"]
+        if hashed.bytes != about["bytes"]:
+            return [f"{name}: has {hashed.bytes} bytes, not {about['bytes']}"]
+        if hashed.sha256 != about["sha256"]:
+            return [f"{name}: was changed (checksum)"]
         return [problem] if problem else []
-    return _missing_tables(backup, name.split(".")[0], name)
 
+    def _broken(self, name: str) -> list[str]:
+        if name == layout.LIST:
+            return self._changed(name)
+        inside = functools.partial(self._inside, name)
+        return self._changed(name, inside) or self._missing_tables(name)
 
-def _missing_tables(backup: Backup, part: str, name: str) -> list[str]:
-    with open_plain(backup.path / name) as file:
-        contents = read_contents(file, name)
-    held = {f"{e.schema}.{e.name}" for e in contents.entries if e.kind == "TABLE DATA"}
-    return [
-        f"{name}: holds no rows of table {table}, which the manifest counts"
-        for table in sorted(set(backup.manifest["databases"][part]["rows"]) - held)
-    ]
+    def _inside(self, name: str, hashed: Hashed) -> str:
+        signed = self._backup.signed
+        most = 0 if signed else limit(self._contents[name]["bytes"])
+        try:
+            read_to_end(hashed, name, self._site.pg_bin, most)
+        except Ended:
+            raise
+        except (DbmanageError, zstandard.ZstdError) as error:
+            return f"{name}: the archive cannot be read to its end: {error}"
+        return ""
+
+    def _missing_tables(self, name: str) -> list[str]:
+        with open_plain(self._backup.path / name) as file:
+            entries = read_contents(file, name).entries
+        held = {f"{e.schema}.{e.name}" for e in entries if e.kind == "TABLE DATA"}
+        counted = self._backup.manifest["databases"][name.split(".")[0]]["rows"]
+        return [
+            f"{name}: holds no rows of table {table}, which the manifest counts"
+            for table in sorted(set(counted) - held)
+        ]
+
+    def uploads(self) -> Iterator[str]:
+        """What is wrong with the uploads, once their list is what it was."""
+        if self._found.get(layout.LIST) == []:
+            listed = of(self._backup)
+            yield from objects.problems(listed, self._backup.objects, self._work.count)

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 import psycopg2.errors
 
 from ..archive import rights
 from ..archive.contents import Contents, Entry, read_contents
-from ..archive.rights import role_sql
-from ..errors import ConnectionFailed
-from ..postgres.database import (
-    Connection,
-    Database,
-    closing,
-    query,
-    server_major,
-    unlimited,
-)
-from ..postgres.programs import dump_tools, finish, running
-from ..report import Warn
-from .faithful import ABOUT, Plan, by_superuser, shown_sql, some
-from .rights import tell_owners, tell_rights, wanted_owners, wanted_rights
+from ..backup.dump import dumping
+from ..postgres.database import Connection, Database, closing, query
+from ..postgres.programs import finish
+from .compared import Comparison
+from .faithful import RIGHTS, Loaded, names_of
 
 #: what the server says of a thing that is not there
 _UNDEFINED = (
@@ -31,83 +23,96 @@ _UNDEFINED = (
     psycopg2.errors.UndefinedObject,
     psycopg2.errors.UndefinedTable,
 )
+#: kinds that only say something about another entry
+_ABOUT = (*RIGHTS, "COMMENT", "SECURITY LABEL")
 
 
-def complete(
-    copy: Database,
-    found: Contents,
-    plan: Plan,
-    warn: Warn,
-    *,
-    left: Container[int],
-    live: str,
-    pg_bin: str,
-    signed: bool,
-) -> None:
+def complete(loaded: Loaded) -> None:
     """Makes a loaded copy what the archive says, and tells what stays another.
 
-    `left` are the ids that pg_restore was not to make (`left_out`); `live` is the name
-    of the database that it becomes, for the SQL that is told. Of an unsigned archive no
-    SQL is run here but GRANT and REVOKE made of their parts, and none is told. Raises
-    Refused when somebody may do in the copy what the archive does not say.
+    Of an unsigned archive no SQL is run here but GRANT and REVOKE made of their parts,
+    and none is told. Raises Refused when somebody may do in the copy what the archive
+    does not say.
     """
+    plan, copy, pg_bin = loaded.plan, loaded.scratch.database, loaded.op.site.pg_bin
     with closing(copy.connect()) as connection:
         connection.autocommit = True
-        later = [e for e in found.entries if e.id in left and e.statement]
-        # rights are compared, a schema is there; an extension that is told already is
-        # told with its SQL where that of others needs it
-        needed = frozenset[int]().union(*(e.needs for e in plan.left.values()))
-        later = [
-            e
-            for e in later
-            if e.id in plan.left
-            or (e.kind == "COMMENT" and not e.name.startswith("EXTENSION "))
-            or (e.kind == "EXTENSION" and e.id in needed)
-        ]
-        _make_left(connection, later, warn, live, signed)
-        for entry in found.entries if signed else ():
-            # the owner's word of it; one that a template brings keeps its own
-            if entry.kind == "COMMENT" and entry.name.startswith("EXTENSION "):
-                _try(connection, [entry.statement])
-        found = _without_absent(found, connection)
-        there = _contents_of(copy, connection, pg_bin)
-        for wanted in (wanted_owners, wanted_rights):
-            work = wanted(found, there, plan)
-            for statements in work:
-                _try(connection, statements)
-            if work:
-                there = _contents_of(copy, connection, pg_bin)
+        _make_left(loaded, connection)
+        if loaded.signed:
+            _comment_extensions(loaded, connection)
+        found = _without_absent(loaded.found, connection)
+        compared = Comparison(found, contents_of_copy(copy, pg_bin), plan)
+        for wanted in (Comparison.owners, Comparison.rights):
+            if work := wanted(compared):
+                for statements in work:
+                    _try(connection, statements)
+                compared = replace(compared, there=contents_of_copy(copy, pg_bin))
     if plan.tablespaces:
-        warn(
+        loaded.op.warn(
             f"the tablespaces {', '.join(plan.tablespaces)} are not there or not "
-            f"CKAN's to use: what was in them is in the database's own"
+            "CKAN's to use: what was in them is in the database's own"
         )
-    tell_owners(found, there, plan, warn, live, signed)
-    tell_rights(copy.part, found, there, plan, warn, live, signed)
+    compared.tell_owners(loaded)
+    compared.tell_rights(loaded)
 
 
-def _make_left(
-    connection: Connection,
-    entries: list[Entry],
-    warn: Warn,
-    live: str,
-    signed: bool,
-) -> None:
+def _make_left(loaded: Loaded, connection: Connection) -> None:
     """Makes what can be made after all of the entries that were left out."""
     left = []
-    for entry in entries:
+    for entry in _later(loaded):
         usual = (
             entry.kind == "COMMENT" and "'standard public schema'" in entry.statement
         )
-        tried = signed and entry.kind != "SUBSCRIPTION"
+        tried = loaded.signed and entry.kind != "SUBSCRIPTION"
         if not (tried and _try(connection, [entry.statement])) and not usual:
             left.append(entry)
     if left:
-        named = ", ".join(str(entry) for entry in left if entry.kind not in ABOUT)
-        warn(
-            f"left out, for only a superuser can make it: {named or some(left)}. "
-            + by_superuser(map(shown_sql, left), live, signed)
+        named = ", ".join(str(entry) for entry in left if entry.kind not in _ABOUT)
+        loaded.ask_superuser(
+            f"left out, for only a superuser can make it: {named or names_of(left)}.",
+            map(_shown, left),
         )
+
+
+def _later(loaded: Loaded) -> list[Entry]:
+    """Those of the entries left out that are neither rights nor there already.
+
+    An extension that is told already is told with its SQL where that of others needs
+    it.
+    """
+    plan = loaded.plan
+    needed = frozenset[int]().union(*(e.needs for e in plan.left.values()))
+    return [
+        entry
+        for entry in loaded.found.entries
+        if entry.id in loaded.left
+        and entry.statement
+        and (
+            entry.id in plan.left
+            or (entry.kind == "COMMENT" and not _is_of_extension(entry))
+            or (entry.kind == "EXTENSION" and entry.id in needed)
+        )
+    ]
+
+
+def _is_of_extension(entry: Entry) -> bool:
+    """Whether a comment is an extension's."""
+    return entry.kind == "COMMENT" and entry.name.startswith("EXTENSION ")
+
+
+def _comment_extensions(loaded: Loaded, connection: Connection) -> None:
+    """Gives extensions their owner's word; one that a template brings keeps its own."""
+    for entry in loaded.found.entries:
+        if _is_of_extension(entry):
+            _try(connection, [entry.statement])
+
+
+def _shown(entry: Entry) -> str:
+    """An entry's SQL without what may be a password."""
+    text = entry.statement.strip()
+    if entry.kind in ("SUBSCRIPTION", "USER MAPPING"):
+        text = re.sub(r"'(?:[^']|'')*'", "'***'", text)
+    return text
 
 
 def _try(connection: Connection, statements: Iterable[str]) -> bool:
@@ -126,13 +131,9 @@ def _try(connection: Connection, statements: Iterable[str]) -> bool:
         return False
 
 
-def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Contents:
+def contents_of_copy(copy: Database, pg_bin: str) -> Contents:
     """What pg_dump says of the copy."""
-    tools = dump_tools(server_major(connection), pg_bin)
-    target, environment = copy.program(unlimited(connection))
-    arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
-    with running(arguments, environment, stdin=-3, stdout=-1) as process:
-        assert process.stdout is not None
+    with dumping(copy, pg_bin, "-s", "-Z0") as process:
         try:
             return read_contents(process.stdout, "the copy")
         finally:
@@ -172,45 +173,3 @@ def _is_absent(entry: Entry, connection: Connection) -> bool:
         finally:
             query(connection, "ROLLBACK")
     return False
-
-
-def stays_behind(database: Database) -> Iterator[str]:
-    """What belongs to the live database, is in no dump of CKAN's role, and will not
-    be the restored one's: subscriptions and replication slots, a sentence for each."""
-    try:
-        connection = database.connect()
-    except ConnectionFailed:
-        return
-    with closing(connection):
-        subscriptions = query(
-            connection,
-            "SELECT subname, subpublications, subslotname FROM pg_subscription"
-            " WHERE subdbid = (SELECT oid FROM pg_database"
-            " WHERE datname = current_database()) ORDER BY 1",
-        )
-        slots = query(
-            connection,
-            "SELECT slot_name, plugin FROM pg_replication_slots"
-            " WHERE database = current_database() ORDER BY 1",
-        )
-    for name, publications, slot in subscriptions:
-        listed = ", ".join(map(role_sql, publications))
-        yield (
-            f"the subscription {name!r} stays with the old database, which cannot be "
-            "dropped as long as it has one. A superuser runs there and, with its "
-            "connection string out of pg_subscription, in the restored one:\n"
-            f"ALTER SUBSCRIPTION {role_sql(name)} DISABLE;\n"
-            f"ALTER SUBSCRIPTION {role_sql(name)} SET (slot_name = NONE);\n"
-            f"DROP SUBSCRIPTION {role_sql(name)};\n"
-            f"CREATE SUBSCRIPTION {role_sql(name)} CONNECTION '***' "
-            f"PUBLICATION {listed} WITH (create_slot = false, copy_data = false"
-            f"{f', slot_name = {role_sql(slot)}' if slot else ''});"
-        )
-    for name, plugin in slots:
-        yield (
-            f"the replication slot {name!r} stays with the old database, which cannot "
-            "be dropped as long as it has one. A superuser runs, there and in the "
-            f"restored one:\nSELECT pg_drop_replication_slot({rights.literal(name)});\n"
-            "SELECT pg_create_logical_replication_slot("
-            f"{rights.literal(name)}, {rights.literal(plugin)});"
-        )

@@ -10,18 +10,20 @@ from ..archive import contents, extensions, feeding, lint
 from ..archive.contents import Contents, Entry, contents_of, limit
 from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
+from ..operation import Operation
 from ..postgres.database import Connection, Database, closing, query, unlimited
 from ..postgres.programs import finish, running
 from ..postgres.tables import count_rows, migration_heads, tables_of
-from ..report import Progress, Warn
-from ..repository.repository import Repository
 from ..site import Site
 from . import faithful
 from .completed import complete
-from .faithful import left_out, refuse_lost_rows
+from .faithful import Loaded, left_out, refuse_lost_rows
 from .preflight import outdated
-from .scratch import Scratch, scratch_databases
+from .scratch import Scratch, scratch_database
 from .source import Source
+
+#: letters of what pg_restore says though it succeeds
+_WORDS = 2000
 
 
 def choose(
@@ -50,44 +52,40 @@ Prepare = Callable[[Mapping[str, Database], list[str]], None]
 
 @contextmanager
 def loaded_copies(
-    site: Site,
-    repository: Repository,
-    source: Source,
-    operation: str,
-    prepare: Prepare,
-    progress: Progress,
-    warn: Warn,
+    op: Operation, source: Source, prepare: Prepare
 ) -> Iterator[dict[str, Scratch]]:
-    """Scratch databases with the source's data, migrated and checked.
+    """Scratch databases with the source's data, by part, migrated and checked.
 
     They are gone at the end unless they were switched in. Raises Damaged, Refused.
     """
     with ExitStack() as stack:
         scratches = {
-            part: stack.enter_context(
-                scratch_databases(
-                    site, repository, operation, part, source.backup, warn
-                )
-            )
+            part: stack.enter_context(scratch_database(op, part, source.backup))
             for part in source.archives
         }
         for part, scratch in scratches.items():
-            _load(site, repository, source, scratch, progress, warn)
-            progress("check", 0, 0)
+            _load(op, source, scratch)
+            op.progress("check")
             _compare_rows(source, part, scratch.database)
-        older = _outdated(site, source, scratches)
-        if older:
-            progress("migrate", 0, 0)
-        prepare({part: scratch.database for part, scratch in scratches.items()}, older)
-        # a migration's exit code alone says little
-        if older and (wrong := _outdated(site, source, scratches)):
-            raise ToolFailed(
-                f"the copy of {source.name} was migrated, but {', '.join(wrong)} is "
-                "still not what the installed code expects; nothing was switched"
-            )
+        _migrate(op, source, scratches, prepare)
         for scratch in scratches.values():
-            _analyse(scratch.database, site.jobs)
+            _analyse(scratch.database, op.site.jobs)
         yield scratches
+
+
+def _migrate(
+    op: Operation, source: Source, scratches: Mapping[str, Scratch], prepare: Prepare
+) -> None:
+    older = _outdated(op.site, source, scratches)
+    if older:
+        op.progress("migrate")
+    prepare({part: scratch.database for part, scratch in scratches.items()}, older)
+    # a migration's exit code alone says little
+    if older and (wrong := _outdated(op.site, source, scratches)):
+        raise ToolFailed(
+            f"the copy of {source.name} was migrated, but {', '.join(wrong)} is "
+            "still not what the installed code expects; nothing was switched"
+        )
 
 
 def _outdated(
@@ -99,27 +97,13 @@ def _outdated(
         return outdated(source.name, migration_heads(connection), site)
 
 
-def told_outdated(error: BaseException) -> str:
-    if isinstance(error, (SystemExit, KeyboardInterrupt)):
-        return "it was told to end"
-    filename = getattr(error, "filename", None)
-    where = f" ({filename})" if filename else ""
-    return " ".join(str(getattr(error, "strerror", None) or error).split()) + where
-
-
-def _load(
-    site: Site,
-    repository: Repository,
-    source: Source,
-    scratch: Scratch,
-    progress: Progress,
-    warn: Warn,
-) -> None:
-    part = scratch.database.part
-    with repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
+def _load(op: Operation, source: Source, scratch: Scratch) -> None:
+    """Loads a part's archive into its scratch database, and completes it."""
+    part, site = scratch.pair.part, op.site
+    with op.repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
         most = 0 if source.signed else limit(packed.stat().st_size)
-        path = unpack(packed, directory, source.sha256(part), progress, most)
+        path = unpack(packed, directory, source.sha256(part), op.progress, most)
         with closing(scratch.database.connect()) as connection:
             tools = contents.tools(path, connection, site.pg_bin)
             found = contents_of(path)
@@ -128,7 +112,7 @@ def _load(
             plan = faithful.plan(found, connection, scratch.database.role)
             refuse_lost_rows(plan, source.name)
             left = left_out(plan, found, connection)
-            left |= extensions.left_out(part, found, connection, warn)
+            left |= extensions.left_out(part, found, connection, op.warn)
             chosen = choose(found, connection, left)
             settings = f"{_settings(connection)} {unlimited(connection)}"
         listed = directory / "list"
@@ -138,7 +122,7 @@ def _load(
         arguments += ["--no-tablespaces"] if plan.tablespaces else []
         name = f"{source.name} ({part})"
         doing = f"restoring {name} into a copy"
-        progress("load", 0, 0)
+        op.progress("load")
         if source.signed:
             target, environment = scratch.database.program(settings)
             arguments += ["-j", str(site.jobs), "--no-password", *target, str(path)]
@@ -149,12 +133,9 @@ def _load(
                 query(connection, "SET synchronous_commit = off")
                 words = feeding.load(connection, [*arguments, "-f-", str(path)], name)
         if words:
-            warn(f"{doing}, pg_restore says: {words[:WORDS]}")
-        progress("check", 0, 0)
-        complete(
-            scratch.database, found, plan, warn,
-            left=left, live=scratch.live.name, pg_bin=site.pg_bin, signed=source.signed,
-        )  # fmt: skip
+            op.warn(f"{doing}, pg_restore says: {words[:_WORDS]}")
+        op.progress("check")
+        complete(Loaded(op, scratch, found, plan, left, source.signed))
 
 
 def _settings(connection: Connection) -> str:
@@ -210,7 +191,3 @@ def _compare_rows(source: Source, part: str, copy: Database) -> None:
     ]
     if wrong:
         raise Damaged(f"the copy restored from {source.name} ({part})", wrong)
-
-
-#: of what pg_restore says though it succeeds
-WORDS = 2000

@@ -2,9 +2,8 @@
 
 CKAN's role may not make everything that a dump holds, nor give everything to whom it
 belonged. `plan` says so before anything is touched: it needs the archive and a
-connection to the server. `complete` does after the load what pg_restore cannot do as
-this role, compares owners and rights with those of the archive, and refuses a copy in
-which somebody may do more than before. Must not know CKAN.
+connection to the server. What pg_restore cannot do as this role `completed` does after
+the load. Must not know CKAN.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..archive import extensions, rights
+from ..archive import rights
 from ..archive.contents import Contents, Entry
-from ..archive.rights import Right, role_sql
+from ..archive.rights import role_sql
 from ..errors import Refused
-from ..postgres.database import Connection, Database, closing, query, server_major
-from ..site import Site
+from ..operation import Operation
+from ..postgres.database import Connection, query
+from .scratch import Scratch
 
 #: kinds that only a superuser makes
 _SUPERUSERS = (
@@ -41,8 +41,6 @@ _SUPERUSERS_SQL = {
 _SUPERUSERS_SQL["PROCEDURE"] = _SUPERUSERS_SQL["FUNCTION"]
 #: kinds that have an owner; those of large objects are told and not given back
 LARGE = ("BLOB", "BLOB METADATA")
-RUN = ("FUNCTION", "PROCEDURE")
-
 OWNED = {
     "AGGREGATE", "COLLATION", "CONVERSION", "DOMAIN", "FOREIGN DATA WRAPPER",
     "FOREIGN TABLE", "FUNCTION", "MATERIALIZED VIEW", "OPERATOR", "OPERATOR CLASS",
@@ -54,15 +52,16 @@ OWNED = {
 #: made by nobody: one in a copy would take what is the live one's
 _NEVER = ("SUBSCRIPTION",)
 RIGHTS = ("ACL", "DEFAULT ACL")
-#: kinds that only say something about another entry
-ABOUT = (*RIGHTS, "COMMENT", "SECURITY LABEL")
-#: rights of these do not come with what is in a database, or cannot be compared
-ELSEWHERE = ("DATABASE ", "LARGE OBJECT ", "LARGE OBJECTS ")
-PUBLIC = ("ACL", "", "SCHEMA public")
-PUBLIC_SCHEMA = ("SCHEMA", "", "public")
-#: until here everybody may make something in a new database's schema public
-OPEN_UNTIL = 14
+#: the schema public, and its rights, as `key_of` tells entries apart
+PUBLIC = ("SCHEMA", "", "public")
+PUBLIC_RIGHTS = ("ACL", "", "SCHEMA public")
+#: entries named in one sentence
 _SHOWN = 10
+
+
+def key_of(entry: Entry) -> tuple[str, str, str]:
+    """What tells one object of an archive from the others."""
+    return (entry.kind, entry.schema, entry.name)
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def plan(found: Contents, connection: Connection, role: str) -> Plan:
         and entry.id not in left
         and not made.keeps(entry.owner)
         # whose schema public is depends on the version that made the cluster
-        and (entry.kind, entry.schema, entry.name) != PUBLIC_SCHEMA
+        and key_of(entry) != PUBLIC
     ]
     return replace(made, strangers=strangers)
 
@@ -136,7 +135,7 @@ def _own(found: Contents, role: str) -> str:
     return owners.most_common(1)[0][0]
 
 
-def renamed(found: Contents, role: str) -> str:
+def other_role(found: Contents, role: str) -> str:
     """That CKAN's role is another than in the archive, empty when it is not."""
     own = _own(found, role)
     if own == role:
@@ -167,76 +166,11 @@ def refuse_lost_rows(plan: Plan, name: str) -> None:
     if rows:
         first = next(iter(plan.left.values()))
         raise Refused(
-            f"{name} holds rows of {some(rows)}, which need what only a superuser can "
-            f"make, as {first}: restore it by hand as a superuser, with stock "
+            f"{name} holds rows of {names_of(rows)}, which need what only a superuser "
+            f"can make, as {first}: restore it by hand as a superuser, with stock "
             "`pg_restore` (the manual says how), or let the tables do without it and "
             "take another backup"
         )
-
-
-def refuse_open_public(
-    site: Site, part: str, plan: Plan, found: Contents, connection: Connection
-) -> None:
-    """Refuses where schema public of the copy would be open to everybody, and was not.
-
-    Until PostgreSQL 14 a new database's schema public belongs to the superuser, who
-    alone can close it. Raises Refused, with what the superuser runs once.
-    """
-    given = [
-        right
-        for entry in found.entries
-        if (entry.kind, entry.schema, entry.name) == PUBLIC
-        for right in rights.read(entry)
-    ]
-    if not _public_can_be_closed(site, part, connection, plan.role) and (
-        rights.CREATE not in public_rights(given, found, plan)
-    ):
-        raise Refused(opened_public(part, plan.role))
-
-
-def open_public(site: Site, database: Database) -> str:
-    """Why a copy of a live database would be refused for it, empty when it is not."""
-    with closing(database.maintenance()) as connection:
-        if _public_can_be_closed(site, database.part, connection, database.role):
-            return ""
-    with closing(database.connect()) as connection:
-        open_ = query(
-            connection, "SELECT has_schema_privilege('public', 'public', 'CREATE')"
-        )
-    return "" if open_ == [(True,)] else opened_public(database.part, database.role)
-
-
-def _public_can_be_closed(
-    site: Site, part: str, connection: Connection, role: str
-) -> bool:
-    return (
-        server_major(connection) > OPEN_UNTIL
-        or site.scratch_templates.get(part, "template0") != "template0"
-        or _is_superuser(connection, role)
-        or _is_superuser(connection)
-    )
-
-
-def opened_public(part: str, role: str) -> str:
-    return (
-        "in a new database of PostgreSQL 14 everybody may make objects in the schema "
-        "public, which only a superuser can change; in the archive it is closed. As "
-        "PostgreSQL's superuser make once, with psql, a template that is CKAN's:\n"
-        f"  CREATE DATABASE ckan_scratch OWNER {role_sql(role)} ENCODING 'UTF8' "
-        "TEMPLATE template0;\n"
-        "  \\connect ckan_scratch\n"
-        f"  ALTER SCHEMA public OWNER TO {role_sql(role)};\n"
-        f"and set {extensions.option(part)} = ckan_scratch; or set "
-        "ckanext.dbmanage.admin_url to a superuser's connection"
-    )
-
-
-def _is_superuser(connection: Connection, role: str | None = None) -> bool:
-    return query(
-        connection,
-        "SELECT rolsuper FROM pg_roles WHERE rolname = coalesce(%s, current_user)",
-        role,
-    ) == [(True,)]
 
 
 def changed_owners(plan: Plan, signed: bool) -> Iterator[str]:
@@ -246,28 +180,24 @@ def changed_owners(plan: Plan, signed: bool) -> Iterator[str]:
     """
     for owner in sorted({entry.owner for entry in plan.strangers}):
         theirs = [entry for entry in plan.strangers if entry.owner == owner]
+        why, mend = "there is no such role here", ""
         if owner in plan.roles:
             why = f"{plan.role!r} is not a member of it"
-        else:
-            why = "there is no such role here"
-        mend = ""
-        if signed and owner in plan.roles and not _is_mighty(owner, plan):
-            mend = (
-                f" (`GRANT {role_sql(owner)} TO {role_sql(plan.role)};`, run by a "
-                "superuser before, keeps them as they are)"
-            )
+            # nobody is to be told to make CKAN's role a member of these
+            mighty = owner in plan.superusers or owner.startswith("pg_")
+            if signed and not mighty:
+                mend = (
+                    f" (`GRANT {role_sql(owner)} TO {role_sql(plan.role)};`, run by a "
+                    "superuser before, keeps them as they are)"
+                )
         yield (
             f"{len(theirs)} objects belong to {owner!r} and will belong to "
-            f"{plan.role!r}, for {why}: {some(theirs)}{mend}"
+            f"{plan.role!r}, for {why}: {names_of(theirs)}{mend}"
         )
 
 
-def _is_mighty(role: str, plan: Plan) -> bool:
-    """Whether nobody is to be told to make CKAN's role a member of this one."""
-    return role in plan.superusers or role.startswith("pg_")
-
-
-def some(entries: Iterable[Entry]) -> str:
+def names_of(entries: Iterable[Entry]) -> str:
+    """The first entries, and how many more there are."""
     listed = [str(entry) for entry in entries]
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more
@@ -294,7 +224,7 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
             return False
         # what is left is set by `complete`, as far as it goes
         return (
-            (entry.kind, entry.schema, entry.name) == PUBLIC
+            key_of(entry) == PUBLIC_RIGHTS
             or "SESSION AUTHORIZATION" in entry.statement
             # on what an extension brings, and so perhaps another role's
             or (entry.kind == "ACL" and ids.isdisjoint(entry.needs))
@@ -312,31 +242,34 @@ def left_out(plan: Plan, found: Contents, connection: Connection) -> set[int]:
     return {*plan.left, *(entry.id for entry in found.entries if fails(entry))}
 
 
-def by_superuser(sql: Iterable[str], live: str, signed: bool) -> str:
-    """The sentence that tells a superuser's SQL: of a signed archive alone.
+@dataclass(frozen=True)
+class Loaded:
+    """A copy that pg_restore has loaded, beside the archive that it was loaded from.
 
-    Whoever made another would have written what a superuser is asked to run.
+    `left` are the ids that pg_restore was not to make (`left_out`); `signed`: this site
+    vouches for the archive.
     """
-    if not signed:
-        return (
+
+    op: Operation
+    scratch: Scratch
+    found: Contents
+    plan: Plan
+    left: set[int]
+    signed: bool
+
+    def ask_superuser(self, why: str, sql: Iterable[str]) -> None:
+        """Tells what stays different, and the SQL by which a superuser mends it.
+
+        Of a signed archive alone: whoever made another would have written what a
+        superuser is asked to run.
+        """
+        remedy = (
             "`pg_restore -s -f -` of the archive shows its SQL, to be read before a "
             "superuser runs it"
         )
-    shown = "\n".join(sql)
-    return f"A superuser runs in the database {live!r} after the restore:\n{shown}"
-
-
-def shown_sql(entry: Entry) -> str:
-    text = entry.statement.strip()
-    if entry.kind in ("SUBSCRIPTION", "USER MAPPING"):  # a password may be in there
-        text = re.sub(r"'(?:[^']|'')*'", "'***'", text)
-    return text
-
-
-def public_rights(given: Iterable[Right], of: Contents, plan: Plan) -> list[Right]:
-    owners = {plan.role, plan.own, "postgres", "pg_database_owner", *plan.superusers}
-    return rights.in_schema_public(given, is_old(of), owners)
-
-
-def is_old(of: Contents) -> bool:
-    return int(re.match(r"\d*", of.program)[0] or 0) <= OPEN_UNTIL  # type: ignore[index]
+        if self.signed:
+            remedy = (
+                f"A superuser runs in the database {self.scratch.pair.live!r} after "
+                "the restore:\n" + "\n".join(sql)
+            )
+        self.op.warn(f"{why} {remedy}")

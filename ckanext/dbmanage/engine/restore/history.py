@@ -46,6 +46,16 @@ class Pair:
         """The comment that makes the scratch or the undo database provably ours."""
         return f"ckanext-dbmanage, site {self.site!r}, token {self.token}"
 
+    def turned(self) -> Pair:
+        """The pair whose switch turns this one's back."""
+        return replace(
+            self,
+            scratch=self.undo,
+            undo=self.scratch,
+            live_oid=self.scratch_oid,
+            scratch_oid=self.live_oid,
+        )
+
 
 def oid_of(connection: Connection, name: str) -> int:
     rows = query(
@@ -56,11 +66,6 @@ def oid_of(connection: Connection, name: str) -> int:
 
 def parts_of(pairs: list[Pair], moves: list[Move]) -> list[str]:
     return sorted({*(pair.part for pair in pairs), *(["files"] if moves else [])})
-
-
-def switched(connection: Connection, pair: Pair) -> bool:
-    """Whether the copy is the live database now."""
-    return bool(pair.scratch_oid) and oid_of(connection, pair.live) == pair.scratch_oid
 
 
 def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
@@ -96,15 +101,8 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
                 "more: it was dropped, or renamed by hand; the backup that the restore "
                 "took afterwards holds the same"
             )
-        pairs.append(
-            replace(
-                pair,
-                scratch=pair.undo,
-                undo=f"dbm_{secrets.token_hex(4)}_undo",
-                live_oid=pair.scratch_oid,
-                scratch_oid=pair.live_oid,
-            )
-        )
+        name = f"dbm_{secrets.token_hex(4)}_undo"
+        pairs.append(replace(pair.turned(), undo=name))
     name = secrets.token_hex(4)
     moves = []
     for move in last["moves"] if "files" in last["switched"] else ():

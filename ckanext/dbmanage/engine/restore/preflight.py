@@ -18,8 +18,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.staging import links_replaced, room
-from . import faithful
-from .faithful import refuse_lost_rows, refuse_open_public, renamed
+from . import faithful, public
 from .source import Source
 
 #: links that are told by name
@@ -28,45 +27,50 @@ _SHOWN = 10
 
 def preflight(site: Site, repository: Repository, source: Source) -> None:
     """Every check that can be made before anything is touched. Raises Refused."""
-    if source.uploads:
+    if source.uploads and source.backup:
         if not site.uploads:
             raise Refused(
-                f"{source.name} holds uploads, this site has no ckan.storage_path: set "
-                "it, or restore the rest with `--only database --only datastore`"
+                f"{source.name} holds uploads, and this site has no place for them"
+                + site.advise("uploads not wanted")
             )
         for directory in site.uploads.values():
             make_directories(Path(directory))
-        assert source.backup is not None
         among = folders_of(site.uploads, repository.path)
         room(source.uploads, source.backup.objects, among)
     refuse_strange_part(site, source)
     for part in source.archives:
-        database = site.databases[part]
-        with closing(database.maintenance()) as connection:
-            may_create(connection, database)
-            sessions.refuse_foreign(site.databases, connection, database.name)
-            tools(source.archives[part], connection, site.pg_bin)
-            if not source.signed:
-                _refuse_mighty(connection, database.role, source.name)
-            held = contents_of(source.archives[part])
-            refuse_wrong_part(held, part, source.name)
-            if not source.signed:
-                lint.refuse_odd(held, source.name)
-            plan = faithful.plan(held, connection, database.role)
-            refuse_lost_rows(plan, source.name)
-            refuse_open_public(site, part, plan, held, connection)
-        extensions.refuse_lacking(site, part, held, source.name)
-    migrations = source.migrations("database") if "database" in source.archives else {}
-    if migrations is not None and "database" in source.archives:
-        outdated(source.name, migrations, site)
+        _refuse_archive(site, part, source)
+    if "database" in source.archives:
+        migrations = source.migrations("database")
+        if migrations is not None:
+            outdated(source.name, migrations, site)
+
+
+def _refuse_archive(site: Site, part: str, source: Source) -> None:
+    """Refuses an archive that this server and CKAN's role could not restore."""
+    database, path = site.databases[part], source.archives[part]
+    with closing(database.maintenance()) as connection:
+        may_create(site, connection, database)
+        sessions.refuse_foreign(site.databases, connection, database.name)
+        tools(path, connection, site.pg_bin)
+        if not source.signed:
+            refuse_mighty(site, connection, database.role, source.name)
+        held = contents_of(path)
+        refuse_wrong_part(held, part, source.name)
+        if not source.signed:
+            lint.refuse_odd(held, source.name)
+        plan = faithful.plan(held, connection, database.role)
+        faithful.refuse_lost_rows(plan, source.name)
+        public.refuse_open(site, part, plan, held, connection)
+    extensions.refuse_lacking(site, part, held, source.name)
 
 
 def refuse_strange_part(site: Site, source: Source) -> None:
     """Refuses a DataStore where the site has none."""
     if any(part not in site.databases for part in source.archives):
         raise Refused(
-            f"{source.name} holds the DataStore, this site has none: enable the "
-            "plugin `datastore`, or restore the rest with `--only database`"
+            f"{source.name} holds the DataStore, this site has none"
+            + site.advise("datastore not wanted")
         )
 
 
@@ -84,18 +88,17 @@ def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
     for part, path in source.archives.items():
         role = site.databases[part].role if part in site.databases else ""
-        if role and (said := renamed(contents_of(path), role)):
-            yield said
+        if role and (sentence := faithful.other_role(contents_of(path), role)):
+            yield sentence
     if source.backup is None:
         return
     manifest = source.backup.manifest
     known = manifest.get("secrets")
-    print_ = known.get("api_tokens") if isinstance(known, dict) else None
-    if "database" in source.archives and print_ != fingerprint(site.token_secret):
+    made_with = known.get("api_tokens") if isinstance(known, dict) else None
+    if "database" in source.archives and made_with != fingerprint(site.token_secret):
         yield (
             "API tokens in it were made with another secret than this site has and "
-            "will not work: set the SECRET_KEY (or api_token.jwt.* options) that it "
-            "was made with, or have its users make new tokens"
+            f"will not work{site.advise('other token secret')}"
         )
     other = manifest.get("site")
     if source.signed or not isinstance(other, dict):
@@ -109,8 +112,7 @@ def differences(site: Site, source: Source) -> Iterator[str]:
                 f"it is of another site: {what} {there!r}, here {here!r}; addresses in "
                 "its data stay as they are"
             )
-    there = source.backup.files.get("included") and source.uploads
-    if there:
+    if source.backup.files.get("included") and source.uploads:
         yield f"its uploads will be put into {', '.join(site.uploads.values())}"
 
 
@@ -125,9 +127,10 @@ def links_lost(site: Site, repository: Repository, source: Source) -> Iterator[s
         if lost <= _SHOWN:
             target = os.readlink(place)
             again = f"ln -s {shlex.quote(target)} {shlex.quote(str(place))}"
+            undo = site.advise("undo", "; ")
             yield (
                 f"the link {path!r} to {target!r} is in no backup and goes with what "
-                f"is replaced; `ckan db undo` brings it back, or make it again: {again}"
+                f"is replaced{undo}{', or' if undo else ';'} make it again: {again}"
             )
     if lost > _SHOWN:
         yield f"and {lost - _SHOWN} links more will go with what is replaced"
@@ -147,7 +150,7 @@ _MIGHTY = """
     ORDER BY r.rolname <> %(role)s, NOT r.rolsuper, r.rolname LIMIT 1"""
 
 
-def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
+def refuse_mighty(site: Site, connection: Connection, role: str, name: str) -> None:
     """Refuses to run foreign SQL as a superuser, or as who can become one."""
     for what, held in query(connection, _MIGHTY, {"role": role}):
         if held != role:
@@ -159,12 +162,12 @@ def _refuse_mighty(connection: Connection, role: str, name: str) -> None:
             remedy = f"ALTER ROLE {quoted(role)} {options};"
         raise Refused(
             f"{name} carries no signature of this site, and CKAN's role {role!r} "
-            f"{why}: the SQL in it could do anything to the server. Let CKAN connect "
-            f"as a plain role, as its manual says: {remedy}"
+            f"{why}: the SQL in it could do anything to the server"
+            f"{site.advise('plain role', '. ')}: {remedy}"
         )
 
 
-def may_create(connection: Connection, database: Database) -> None:
+def may_create(site: Site, connection: Connection, database: Database) -> None:
     """Refuses where no copy could be made beside the live database and switched."""
     role, may, superuser = query(
         connection,
@@ -175,8 +178,7 @@ def may_create(connection: Connection, database: Database) -> None:
         raise Refused(
             f"the role {role!r} may not create databases, so nothing can be restored "
             "beside the live one. As PostgreSQL's superuser run once:\n"
-            f"  ALTER ROLE {quoted(role)} CREATEDB;\n"
-            "or set ckanext.dbmanage.admin_url to a connection of a role that may"
+            f"  ALTER ROLE {quoted(role)} CREATEDB;{site.advise('admin', chr(10))}"
         )
     owner = query(
         connection,
@@ -196,20 +198,22 @@ def may_create(connection: Connection, database: Database) -> None:
 def outdated(name: str, migrations: Mapping[str, list[str]], site: Site) -> list[str]:
     """The version tables whose migrations the installed code has yet to run.
 
-    Raises Refused for a schema that the installed code does not know.
+    `migrations` are revisions by version table, `name` is what holds them. Raises
+    Refused for a schema that the installed code does not know.
     """
     older = []
     for table in sorted(set(migrations) | set(site.heads)) if site.heads else ():
         there = set(migrations.get(table, ()))
         here = site.heads.get(table)
-        owner = table.removesuffix("alembic_version").rstrip("_") or "CKAN"
+        plugin = table.removesuffix("alembic_version").rstrip("_")
+        owner = plugin or "CKAN"
         if here is None:
             if there:
                 raise Refused(
                     f"{name} holds migrations of the plugin {owner!r}, which is not "
                     "enabled here: enable it (and install it), then restore"
                 )
-        elif owner == "CKAN" and not there:
+        elif not plugin and not there:
             raise Refused(f"{name} holds no tables of CKAN that this version knows of")
         elif not there <= site.revisions[table]:
             raise Refused(

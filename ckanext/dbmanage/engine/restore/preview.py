@@ -29,6 +29,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.listing import compare
+from .feed import copy_rows
 from .source import Source
 
 #: of one row; a row of CKAN's own tables is never so long
@@ -119,7 +120,7 @@ _DIFFERENCE = """
 def _objects(cursor: Any, kind: Kind, schema: str) -> str:
     """SQL for a kind's ids and times in a schema; no rows without a table."""
     cursor.execute("SELECT to_regclass(%s)", [f'{schema}."{kind.table}"'])
-    # all of it constants of records.py, nothing that a user or an archive says
+    # all of it is handed in by our own code, nothing that a user or an archive says
     columns = f"{kind.id}::text AS id, {kind.changed or 'NULL'}::text AS changed"
     if cursor.fetchone() == (None,):
         return "SELECT NULL::text AS id, NULL::text AS changed WHERE false"
@@ -188,23 +189,21 @@ def _copy_table(cursor: Any, rows: _Rows, encoding: str) -> None:
     table = sql.Identifier("pg_temp", rows.table)
     copy = sql.SQL("COPY {} FROM STDIN (ENCODING {})")
     try:
-        cursor.copy_expert(copy.format(table, sql.Literal(encoding)), rows)
+        copy_rows(cursor, copy.format(table, sql.Literal(encoding)), rows.each())
     except psycopg2.Error as error:
-        told = f"reading table {rows.table!r} failed: {str(error).strip()}"
-        raise (rows.broken or ToolFailed(told)) from None
+        why = f"reading table {rows.table!r} failed: {str(error).strip()}"
+        raise ToolFailed(why) from None
     cursor.execute(sql.SQL("ANALYZE {}").format(table))
 
 
 class _Rows:
-    """The rows of the next COPY in pg_restore's output, as a file to read.
+    """The rows of the next COPY in pg_restore's output. Raises Damaged.
 
-    Of each row the columns that are asked for. Raises Damaged.
+    Of each row the columns that are asked for.
     """
 
     def __init__(self, script: Any, entry: Entry, asked: set[str], name: str) -> None:
         self.table, self._script, self._name = entry.name, script, name
-        self._rest, self._ended = b"", False
-        self.broken: Exception | None = None
         if not lint.COPY.fullmatch(entry.copy):  # nobody may have looked at it yet
             raise self._damaged("has more than a COPY")
         columns = statements.columns(entry.copy)
@@ -215,29 +214,13 @@ class _Rows:
             if not line:
                 raise self._damaged("holds no rows")
 
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, none at the end."""
-        try:
-            return self._read(size)
-        except Exception as error:  # psycopg2 keeps its words alone
-            self.broken = error
-            raise
-
-    def _read(self, size: int) -> bytes:
-        while not self._ended and (size < 0 or len(self._rest) < size):
-            line = self._script.readline(_LINE)
-            self._ended = line in (b"\\.\n", b"")
-            if not self._ended:
-                self._rest += self._row(line)
-        size = len(self._rest) if size < 0 else size
-        chunk, self._rest = self._rest[:size], self._rest[size:]
-        return chunk
-
-    def _row(self, line: bytes) -> bytes:
-        fields = line[:-1].split(b"\t")
-        if len(fields) != self._count or not line.endswith(b"\n"):
-            raise self._damaged("has a row that is not of its columns")
-        return b"\t".join([fields[n] for n in self._kept]) + b"\n"
+    def each(self) -> Iterator[bytes]:
+        """The rows, until the COPY ends."""
+        while (line := self._script.readline(_LINE)) not in (b"\\.\n", b""):
+            fields = line[:-1].split(b"\t")
+            if len(fields) != self._count or not line.endswith(b"\n"):
+                raise self._damaged("has a row that is not of its columns")
+            yield b"\t".join([fields[n] for n in self._kept]) + b"\n"
 
     def _damaged(self, what: str) -> Damaged:
         return Damaged(self._name, [f"its table {self.table!r} {what}"])

@@ -8,26 +8,28 @@ not know CKAN: migrating and reading are handed in.
 
 from __future__ import annotations
 
-import html
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psycopg2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..backup.verify import verify_backup
 from ..clock import stamp
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
+from ..operation import Operation
 from ..postgres.database import Connection, Database, closing, query
-from ..report import Progress, Warn
+from ..report import Listener, Silent, Warn
 from ..repository.backup import Backup
-from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.listing import of
 from .copies import Prepare, loaded_copies
+from .feed import copy_rows
 from .preflight import preflight
 from .source import Source, open_source
 
@@ -37,22 +39,13 @@ Read = Callable[[Mapping[str, Database]], dict[str, Any]]
 _SHOWN = 20
 
 
-def prove(
-    site: Site,
-    repository: Repository,
-    found: Backup,
-    *,
-    prepare: Prepare,
-    read: Read,
-    progress: Progress = lambda *_: None,
-    warn: Warn = lambda _: None,
-) -> dict[str, Any]:
+def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[str, Any]:
     """Proves a backup and returns the record, its `problems` empty when it is proven.
 
     `{time, seconds, problems, told, tables, rows, migrated, read, uploads}`; `told` is
-    what was told of the copy, as that something is not its owner's any more. The caller
-    holds the repository's lock. Raises Untrusted, Refused, ConnectionFailed,
-    ToolFailed; then nothing is known of the backup.
+    what was told of the copy, as that something is not its owner's any more. Raises
+    Untrusted, Refused, ConnectionFailed, ToolFailed; then nothing is known of the
+    backup.
     """
     begun = time.monotonic()
     if not found.signed:
@@ -60,18 +53,15 @@ def prove(
             f"backup {found.id} is not signed by this site: a proof runs the SQL in "
             "it, so only this site's own backups are proven"
         )
-    record: dict[str, Any] = {"tables": 0, "rows": 0, "migrated": [], "read": {}}
-    record |= {
-        "uploads": None,
-        "told": [],
-        "problems": verify_backup(found, site, progress),
-    }
+    record: dict[str, Any] = {
+        "tables": 0, "rows": 0, "migrated": [], "read": {}, "uploads": None, "told": [],
+        "problems": verify_backup(found, op.site, op.progress),
+    }  # fmt: skip
     if not record["problems"]:
-        source = open_source(site, repository, found.id)
-        source = replace(source, uploads=None)
-        preflight(site, repository, source)
+        source = replace(open_source(op.site, op.repository, found.id), uploads=None)
+        preflight(op.site, op.repository, source)
         try:
-            _look(site, repository, source, record, prepare, read, progress, warn)
+            _look(op, source, record, prepare, read)
         except Damaged as error:
             record["problems"] += error.problems
         except psycopg2.Error as error:
@@ -81,38 +71,39 @@ def prove(
         "seconds": round(time.monotonic() - begun, 3),
     }
     found.remember(proved=record)
-    repository.record(
-        secrets.token_hex(4), "done", what="proof", backup=found.id,
-        problems=len(record["problems"]),
-    )  # fmt: skip
-    write_file(
-        repository.path / "state" / f"{found.id}.html", _page(site, found, record)
-    )
+    problems = len(record["problems"])
+    op.record("done", what="proof", backup=found.id, problems=problems)
+    path = op.repository.path / "state" / f"{found.id}.html"
+    write_file(path, evidence(op.site, found, record))
     return record
 
 
+@dataclass
+class _Noting(Silent):
+    """Hands on what it is told, and notes the warnings."""
+
+    listener: Listener
+    noted: list[str]
+
+    def warn(self, sentence: str) -> None:
+        self.noted.append(sentence)
+        self.listener.warn(sentence)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self.listener.progress(phase, done, total)
+
+
 def _look(
-    site: Site,
-    repository: Repository,
-    source: Source,
-    record: dict[str, Any],
-    prepare: Prepare,
-    read: Read,
-    progress: Progress,
-    warn: Warn,
+    op: Operation, source: Source, record: dict[str, Any], prepare: Prepare, read: Read
 ) -> None:
+    """Makes copies of the source, and notes in the record what is seen in them."""
+
     def migrated(copies: Mapping[str, Database], older: list[str]) -> None:
         record["migrated"] = older
         prepare(copies, older)
 
-    def telling(sentence: str) -> None:
-        record["told"].append(sentence)
-        warn(sentence)
-
-    operation = secrets.token_hex(4)
-    with loaded_copies(
-        site, repository, source, operation, migrated, progress, telling
-    ) as scratches:
+    noting = replace(op, listener=_Noting(op.listener, record["told"]))
+    with loaded_copies(noting, source, migrated) as scratches:
         for part in scratches:
             rows = source.rows(part) or {}
             record["tables"] += len(rows)
@@ -120,7 +111,7 @@ def _look(
         copies = {part: scratch.database for part, scratch in scratches.items()}
         if "database" not in copies:
             return
-        progress("read", 0, 0)
+        op.progress("read")
         try:
             seen = read(copies)
         except ToolFailed as error:
@@ -130,7 +121,7 @@ def _look(
         backed_up = source.backup
         if backed_up is not None and backed_up.files.get("included"):
             with closing(copies["database"].connect()) as connection:
-                _uploads(site, backed_up, connection, record, warn)
+                _uploads(op.site, backed_up, connection, record, op.warn)
 
 
 def _uploads(
@@ -144,14 +135,11 @@ def _uploads(
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMP TABLE held (path text, missing bool)")
         cursor.execute("CREATE TEMP TABLE named (path text, own bool)")
-        lines = _Lines(_held(of(found).lines()))
-        cursor.copy_expert("COPY held FROM STDIN", lines)  # type: ignore[arg-type]
-        if lines.broken:
-            raise lines.broken
+        copy_rows(cursor, "COPY held FROM STDIN", _held(of(found).lines()))
         for table, statement in site.named_uploads.items():
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
-                cursor.execute(f"INSERT INTO named {statement}")  # records.py's own
+                cursor.execute(f"INSERT INTO named {statement}")  # handed in, no user's
     ((named,),) = query(
         connection,
         "SELECT count(*) FROM named WHERE own OR path IN (SELECT path FROM held)",
@@ -180,93 +168,56 @@ _LOST = """
     ORDER BY path LIMIT %s"""
 
 
-def _held(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _held(listed: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """The uploads that a backup holds or noted as missing, as rows of `held`."""
     escaped = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
     for facts in listed:
+        if "refused" in facts:  # it was on the disk, and is not in the backup
+            continue
+        missing = "t" if "missing" in facts else "f"
         # a name that is no text can't be named by the database
-        if not any("\ud800" <= letter <= "\udfff" for letter in facts["path"]):
-            if "refused" in facts:  # it was on the disk, and is not in the backup
-                continue
-            missing = "missing" in facts
-            yield f"{facts['path'].translate(escaped)}\t{'t' if missing else 'f'}\n"
+        with suppress(UnicodeEncodeError):
+            yield f"{facts['path'].translate(escaped)}\t{missing}\n".encode()
 
 
-class _Lines:
-    """Lines as the file that psycopg2 wants to read.
+# -- the evidence page
 
-    `broken` is what ended them: psycopg2 would make a text of it.
-    """
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.broken: Exception | None = None
-
-    def read(self, _size: int = -1) -> str:
-        """Some lines, nothing at the end."""
-        found, length = [], 0
-        try:
-            for line in self._lines:
-                found.append(line)
-                length += len(line)
-                if length > 1 << 16:
-                    break
-        except (Damaged, OSError) as error:
-            self.broken = error
-        return "".join(found)
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+)
 
 
-# --------------------------------------------------------------- the evidence page
-
-
-def _page(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
+def evidence(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
     """What was proven, for people: one file that needs nothing else."""
-    problems = record["problems"]
-    verdict = "Not proven" if problems else "Proven"
     versions = found.manifest.get("versions", {})
-    uploads = record["uploads"]
-    rows = [
-        ("Site", f"{site.url} ({site.id})"),
-        ("Backup", f"{found.id}: {', '.join(found.parts)}"),
-        ("Proven at", record["time"]),
-        ("Took", f"{record['seconds']} s"),
-        ("Made with", f"CKAN {versions.get('ckan')}"),
-        ("Proven with", f"CKAN {site.versions.get('ckan')}"),
-        ("Tables restored", record["tables"]),
-        ("Rows, as many as in the manifest", record["rows"]),
-        ("Migrations run on the copy", ", ".join(record["migrated"]) or "none needed"),
-        (
-            "Read through CKAN",
-            ", ".join(f"{count} {kind}" for kind, count in record["read"].items()),
-        ),
-        (
-            "Uploads named by the database",
-            f"{uploads['named']}, of these missing on the disk before the backup: "
-            f"{uploads['missing_before']}"
-            if uploads
-            else "not part of this backup",
-        ),
-    ]
-    cells = "".join(
-        f"<tr><th scope=row>{html.escape(name)}</th><td>{html.escape(str(value))}</td>"
-        for name, value in rows
+    kinds = (f"{count} {kind}" for kind, count in record["read"].items())
+    uploads = "not part of this backup"
+    if seen := record["uploads"]:
+        uploads = (
+            f"{seen['named']}, of these missing on the disk before the backup: "
+            f"{seen['missing_before']}"
+        )
+    facts = {
+        "Site": f"{site.url} ({site.id})",
+        "Backup": f"{found.id}: {', '.join(found.parts)}",
+        "Proven at": record["time"],
+        "Took": f"{record['seconds']} s",
+        "Made with": f"CKAN {versions.get('ckan')}",
+        "Proven with": f"CKAN {site.versions.get('ckan')}",
+        "Tables restored": record["tables"],
+        "Rows, as many as in the manifest": record["rows"],
+        "Migrations run on the copy": ", ".join(record["migrated"]) or "none needed",
+        "Read through CKAN": ", ".join(kinds),
+        "Uploads named by the database": uploads,
+    }
+    page = _ENVIRONMENT.get_template("proof.html").render(
+        verdict="Not proven" if record["problems"] else "Proven",
+        backup=found,
+        facts=facts.items(),
+        problems=record["problems"],
+        told=record["told"],
     )
-    listed = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
-    told = html.escape("\n\n".join(record["told"]))
-    tables = "".join(
-        f"<tr><td>{html.escape(part)}</td><td>{html.escape(table)}</td><td>{count}</td>"
-        for part, about in sorted(found.manifest["databases"].items())
-        for table, count in sorted(about["rows"].items())
-    )
-    return (
-        "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
-        f"<title>{verdict}: backup {found.id}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:46rem;margin:2rem auto}"
-        "th{text-align:left;padding-right:2rem}td{padding-right:1rem}</style>"
-        f"<h1>{verdict}: backup {found.id}</h1>"
-        "<p>This backup was restored into scratch databases beside the live ones, "
-        "migrated, counted, read through CKAN, and dropped again.</p>"
-        f"<table>{cells}</table>"
-        + (f"<h2>Problems</h2><ul>{listed}</ul>" if problems else "")
-        + (f"<h2>What was told of the copy</h2><pre>{told}</pre>" if told else "")
-        + f"<h2>Rows</h2><table>{tables}</table></html>\n"
-    ).encode()
+    return page.encode()

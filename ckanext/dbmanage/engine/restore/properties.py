@@ -1,4 +1,7 @@
-"""What a live database has beside its contents: settings, rights, a comment."""
+"""What a live database has beside its contents, and what of it a copy can have.
+
+Settings, rights and a comment; subscriptions and replication slots.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from collections.abc import Iterable, Iterator
 import psycopg2.errors
 from psycopg2 import sql
 
-from ..postgres.database import query
+from ..archive.rights import literal, role_sql
+from ..errors import ConnectionFailed
+from ..postgres.database import Database, closing, query
 from ..report import Warn
 from .scratch import Scratch
 
@@ -111,3 +116,47 @@ def _elements(value: str) -> list[str]:
         found.append(plain if quoted is None else quoted.replace('""', '"'))
         position = element.end()
     return found or [""]
+
+
+def stays_behind(database: Database) -> Iterator[str]:
+    """The subscriptions and replication slots of a live database, a sentence for each.
+
+    No dump of CKAN's role holds them, and the restored database will not have them.
+    """
+    try:
+        connection = database.connect()
+    except ConnectionFailed:
+        return
+    with closing(connection):
+        subscriptions = query(
+            connection,
+            "SELECT subname, subpublications, subslotname FROM pg_subscription"
+            " WHERE subdbid = (SELECT oid FROM pg_database"
+            " WHERE datname = current_database()) ORDER BY 1",
+        )
+        slots = query(
+            connection,
+            "SELECT slot_name, plugin FROM pg_replication_slots"
+            " WHERE database = current_database() ORDER BY 1",
+        )
+    for name, publications, slot in subscriptions:
+        listed = ", ".join(map(role_sql, publications))
+        yield (
+            f"the subscription {name!r} stays with the old database, which cannot be "
+            "dropped as long as it has one. A superuser runs there and, with its "
+            "connection string out of pg_subscription, in the restored one:\n"
+            f"ALTER SUBSCRIPTION {role_sql(name)} DISABLE;\n"
+            f"ALTER SUBSCRIPTION {role_sql(name)} SET (slot_name = NONE);\n"
+            f"DROP SUBSCRIPTION {role_sql(name)};\n"
+            f"CREATE SUBSCRIPTION {role_sql(name)} CONNECTION '***' "
+            f"PUBLICATION {listed} WITH (create_slot = false, copy_data = false"
+            f"{f', slot_name = {role_sql(slot)}' if slot else ''});"
+        )
+    for name, plugin in slots:
+        yield (
+            f"the replication slot {name!r} stays with the old database, which cannot "
+            "be dropped as long as it has one. A superuser runs, there and in the "
+            f"restored one:\nSELECT pg_drop_replication_slot({literal(name)});\n"
+            "SELECT pg_create_logical_replication_slot("
+            f"{literal(name)}, {literal(plugin)});"
+        )

@@ -5,69 +5,68 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..operation import Operation
 from ..postgres.database import closing
-from ..report import Warn
-from ..repository.repository import Repository
-from ..site import Site
 from ..uploads import moves
-from .history import Foreign, folded, is_half_way, operations_of, parts_of, switched
+from .history import Foreign, folded, is_half_way, operations_of, parts_of
 from .scratch import discard_moves, drop_ours
-from .switch import rename
+from .switch import is_switched, rename
 
 
-def recover(site: Site, repository: Repository, warn: Warn) -> None:
+def recover(op: Operation) -> None:
     """Finishes or turns back what a killed command left half-way, and says so.
 
-    The caller holds the repository's lock and the live database's.
+    The caller holds the live database's lock too.
     """
-    _tell_of_others(site, repository, warn)
-    for operation, facts in operations_of(site, repository).items():
+    site = op.site
+    _tell_of_others(op)
+    for name, facts in operations_of(site, op.repository).items():
+        left = op.called(name)
         if is_half_way(facts):
             try:
-                _settle(site, repository, operation, facts, warn)
+                _settle(left, facts)
             except Foreign as error:
-                warn(f"the switch of operation {operation} stays half-way: {error}")
+                op.warn(f"the switch of operation {name} stays half-way: {error}")
                 continue
         for pair in facts["created"]:
             if pair.scratch in facts["dropped"] or pair.part not in site.databases:
                 continue
             with closing(site.databases[pair.part].maintenance()) as connection:
-                if drop_ours(site, connection, pair, "scratch"):
-                    repository.record(operation, "drop", database=pair.scratch)
+                if drop_ours(site, connection, pair, pair.scratch):
+                    left.record("drop", database=pair.scratch)
         for move in facts["staged"]:
             if str(Path(move.path) / move.scratch) not in facts["dropped"]:
-                discard_moves(repository, operation, [move])
+                discard_moves(left, [move])
 
 
-def _settle(
-    site: Site, repository: Repository, operation: str, facts: Any, warn: Warn
-) -> None:
+def _settle(op: Operation, facts: Any) -> None:
     new, old = [], []
     for pair in facts["switch"]:
-        with closing(site.databases[pair.part].maintenance()) as connection:
-            (new if switched(connection, pair) else old).append(pair)
+        (new if is_switched(op.site, pair) else old).append(pair)
     # uploads alone: they had passed their checks; else the databases decide
     alone = not facts["switch"] and any(map(moves.began, facts["moves"]))
     on = bool(new) or alone
     # half of a switch over two servers: both copies had passed their checks
     for pair in old if on else ():
-        rename(site, site.databases[pair.part], [pair])
+        rename(op.site, [pair])
     for move in facts["moves"]:
         if on:
             moves.forward(move)
         elif moves.began(move):
             moves.back(move)
-            warn(f"the uploads in {move.path} are as before the restore that was ended")
+            op.warn(
+                f"the uploads in {move.path} are as before the restore that was ended"
+            )
     if on and (old or facts["moves"]):
         what = [repr(pair.live) for pair in old] + [m.path for m in facts["moves"]]
-        warn(f"the switch of {', '.join(what)} that was half-way has been completed")
+        op.warn(f"the switch of {', '.join(what)} that was half-way has been completed")
         new += old
-    parts = parts_of(new, facts["moves"]) if on else []
-    repository.record(operation, "switched", parts=parts)
+    op.record("switched", parts=parts_of(new, facts["moves"]) if on else [])
 
 
-def _tell_of_others(site: Site, repository: Repository, warn: Warn) -> None:
+def _tell_of_others(op: Operation) -> None:
     """Tells of what would be finished or dropped if its lines were believed."""
+    site, repository = op.site, op.repository
     others = repository.others_deeds()
     left = []
     for operation, facts in folded(site, repository, [e for _, e in others]).items():
@@ -79,10 +78,10 @@ def _tell_of_others(site: Site, repository: Repository, warn: Warn) -> None:
         if is_half_way(facts) or made - facts["dropped"]:
             left += [n for n, line in others if line.operation == operation][:1]
     if left:
-        warn(
+        op.warn(
             f"{repository.path / 'journal.jsonl'} tells of {len(left)} operations that "
             "are not signed with this site's secret, and nothing of them is believed "
             f"or touched (the last begins in line {left[-1]}): forged, or moved from "
-            "another place, or SECRET_KEY was changed (then add the old one to "
-            "SECRET_KEY_FALLBACKS). Remove the lines if they are none of yours"
+            f"another place{site.advise('other secret', ', or ')}. Remove the lines if "
+            "they are none of yours"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,53 +10,25 @@ import psycopg2
 
 from ..backup.take import Replaced
 from ..errors import ConnectionFailed, ToolFailed
+from ..operation import Operation
 from ..postgres import writes
 from ..postgres.locks import live_lock
 from ..postgres.sessions import DRAIN, PATIENCE, other_connections, own_backends, wait
 from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
-from ..report import Progress, Warn
-from ..repository.repository import Repository
-from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move
 from ..uploads.staging import stage
 from . import switch
-from .completed import stays_behind
-from .copies import Prepare, loaded_copies, told_outdated
+from .copies import Prepare, loaded_copies
 from .history import Pair, planned_moves, undoable
-from .properties import copy_properties
+from .properties import copy_properties, stays_behind
 from .recover import recover
 from .scratch import drop_older, staged
 from .source import Source
-from .written import Counters, Since, counters, more_rows, refuse_written
+from .written import Counters, Since, counters, refuse_written, rows_written
 
 #: a request that was let in before the key was set may not have begun its transaction
 _CALM = 5
-
-
-@contextmanager
-def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
-    """The site read-only, then away, and nobody at work in its databases.
-
-    Reading goes on while long transactions come to their end; visitors wait only for
-    the requests that are under way then. What does not end in time is named: workers
-    and commands do not look at the maintenance key.
-    """
-    mine = own_backends(site.databases)
-    keeper = Maintenance(site.redis_url, site.databases["database"].url)
-    with ExitStack() as stack:
-        connections = other_connections(site.databases, stack)
-        to = stack.enter_context(keeper.held(reason, reference, warn))
-        to(READ_ONLY)
-        wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
-        to(AWAY)
-        for who in wait(connections, mine, "state <> 'idle'", _CALM, DRAIN):
-            warn(f"still at work in the live databases, and ended: {who}")
-        yield
-
-
-#: links that are told by name
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -76,125 +47,137 @@ class Restored:
 
 
 def restore_backup(
-    site: Site,
-    repository: Repository,
+    op: Operation,
     source: Source,
-    *,
     prepare: Prepare = lambda *_: None,
-    progress: Progress = lambda *_: None,
-    warn: Warn = lambda _: None,
+    *,
     what: str = "restore",
     since: Since | None = None,
 ) -> Restored:
     """Restores the source's parts and switches them in; the old ones stay for `undo`.
 
-    The caller holds the repository's lock and has made the `preflight`. Until the
-    switch nothing that is live is touched; a failure drops what was made beside it.
-    `what` is it that visitors and the journal are told of. With `since`, of
-    before the source was made, nothing is switched when the live databases were
-    written to after it. Raises Refused, ConnectionFailed, ToolFailed, Damaged, Written.
+    The caller has made the `preflight`. Until the switch nothing that is live is
+    touched; a failure drops what was made beside it. Visitors and the journal are told
+    `what` is done. With `since`, of before the source was made, nothing is switched
+    when the live databases were written to after it. Raises Refused, ConnectionFailed,
+    ToolFailed, Damaged, Written.
     """
-    with _journalled(site, repository, what, source.name, warn) as (operation, held):
+    site, repository = op.site, op.repository
+    with _journalled(op, what, source.name) as (op, still_locked):
         before = counters(site, source.archives)
         with (
-            loaded_copies(
-                site, repository, source, operation, prepare, progress, warn
-            ) as scratches,
-            ExitStack() as stack,
+            loaded_copies(op, source, prepare) as scratches,
+            _laid_down(op, source) as laid,
         ):
-            among = folders_of(site.uploads, repository.path)
-            laid: list[Move] = []
-            if source.uploads and source.backup:
-                laid = stack.enter_context(staged(site, repository, operation, among))
-                objects, size = source.backup.objects, source.backup.files["bytes"]
-                stage(source.uploads, objects, among, laid, progress, size)
             for scratch in scratches.values():
-                copy_properties(scratch, warn)
+                copy_properties(scratch, op.warn)
                 for sentence in stays_behind(scratch.live):
-                    warn(sentence)
+                    op.warn(sentence)
             pairs = [scratch.pair for scratch in scratches.values()]
-            with _away(site, what, operation, progress, warn):
+            with _away(op, what):
                 written = refuse_written(site, since, pairs) if since else {}
                 planned = planned_moves(site, repository, laid)
-                held()
-                switch.switch(site, repository, operation, pairs, planned, written)
-        done = _done(site, repository, operation, pairs, laid, before, warn)
+                still_locked()
+                switch.switch(op, pairs, planned, written)
+        done = _restored(op, pairs, laid, before)
     # with `since` nothing was, but for what reading itself writes
     return replace(done, source=source.name, written={} if since else done.written)
 
 
-def undo_switch(
-    site: Site,
-    repository: Repository,
-    *,
-    progress: Progress = lambda *_: None,
-    warn: Warn = lambda _: None,
-) -> Restored:
+@contextmanager
+def _laid_down(op: Operation, source: Source) -> Iterator[list[Move]]:
+    """The source's uploads in folders beside the live ones; none when it has none."""
+    if not source.uploads or not source.backup:
+        yield []
+        return
+    among = folders_of(op.site.uploads, op.repository.path)
+    with staged(op, among) as laid:
+        objects, size = source.backup.objects, source.backup.files["bytes"]
+        stage(source.uploads, objects, among, laid, op.progress, size)
+        yield laid
+
+
+def undo_switch(op: Operation) -> Restored:
     """Switches back what the last restore or undo replaced; can itself be undone.
 
-    The caller holds the repository's lock. Raises Refused, ConnectionFailed,
-    ToolFailed.
+    Raises Refused, ConnectionFailed, ToolFailed.
     """
-    source = "the last switch"
-    with _journalled(site, repository, "undo", source, warn) as (operation, held):
+    site, repository = op.site, op.repository
+    with _journalled(op, "undo", "the last switch") as (op, still_locked):
         pairs, moves = undoable(site, repository)
         before = counters(site, [pair.part for pair in pairs])
-        with _away(site, "restore", operation, progress, warn):
+        with _away(op, "restore"):
             planned = planned_moves(site, repository, moves)
-            held()
-            switch.switch(site, repository, operation, pairs, planned)
-        return _done(site, repository, operation, pairs, moves, before, warn)
+            still_locked()
+            switch.switch(op, pairs, planned)
+        return _restored(op, pairs, moves, before)
 
 
 @contextmanager
 def _journalled(
-    site: Site, repository: Repository, what: str, source: str, warn: Warn
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The live database's lock, and the journal's lines for an operation.
+    op: Operation, what: str, source: str
+) -> Iterator[tuple[Operation, Callable[[], None]]]:
+    """The live database's lock, and the journal's lines under a name of their own.
 
-    Hands out its name, and what raises ToolFailed when the lock was lost.
+    Hands out the operation, and what raises ToolFailed when the lock was lost.
     """
-    operation = secrets.token_hex(4)
-    with live_lock(site.main) as held:
-        recover(site, repository, warn)
-        repository.record(operation, "begin", what=what, source=source)
+    op = op.anew()
+    with live_lock(op.site.main) as still_locked:
+        recover(op)
+        op.record("begin", what=what, source=source)
         try:
-            yield operation, held
+            yield op, still_locked
         except BaseException as error:
             with suppress(OSError):
-                repository.record(
-                    operation, "failed", what=what, error=told_outdated(error)
-                )
+                op.record("failed", what=what, error=_reason(error))
             if isinstance(error, (psycopg2.Error, OSError)):
                 raise ToolFailed(
                     f"the {what} failed and all that is live is as it was: "
-                    + told_outdated(error)
+                    + _reason(error)
                 ) from error
             raise
-        repository.record(operation, "done", what=what)
-        drop_older(site, repository, operation, warn)
+        op.record("done", what=what)
+        drop_older(op)
+
+
+def _reason(error: BaseException) -> str:
+    """What ended a restore, on one line."""
+    if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return "it was told to end"
+    filename = getattr(error, "filename", None)
+    where = f" ({filename})" if filename else ""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) + where
 
 
 @contextmanager
-def _away(
-    site: Site, what: str, operation: str, progress: Progress, warn: Warn
-) -> Iterator[None]:
-    progress("switch", 0, 0)
-    with away(site, what, f"{what}-{operation}", warn):
+def _away(op: Operation, what: str) -> Iterator[None]:
+    """The site read-only, then away, and nobody at work in its databases.
+
+    Reading goes on while long transactions come to their end; visitors wait only for
+    the requests that are under way then. What does not end in time is named: workers
+    and commands do not look at the maintenance key.
+    """
+    op.progress("switch")
+    site = op.site
+    mine = own_backends(site.databases)
+    keeper = Maintenance(site.redis_url, site.databases["database"].url)
+    with ExitStack() as stack:
+        connections = other_connections(site.databases, stack)
+        to = stack.enter_context(keeper.held(what, f"{what}-{op.id}", op.warn))
+        to(READ_ONLY)
+        wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
+        to(AWAY)
+        for who in wait(connections, mine, "state <> 'idle'", _CALM, DRAIN):
+            op.warn(f"still at work in the live databases, and ended: {who}")
         yield
 
 
-def _done(
-    site: Site,
-    repository: Repository,
-    operation: str,
-    pairs: list[Pair],
-    moves: list[Move],
-    before: Counters,
-    warn: Warn,
+def _restored(
+    op: Operation, pairs: list[Pair], moves: list[Move], before: Counters
 ) -> Restored:
+    """What was done, and what was written to the databases that are replaced now."""
     databases = {
-        pair.part: site.databases[pair.part].named(pair.undo)
+        pair.part: op.site.databases[pair.part].named(pair.undo)
         for pair in pairs
         if pair.live_oid
     }
@@ -203,7 +186,7 @@ def _done(
         # every session of before has ended, and so has told all it wrote
         with suppress(psycopg2.Error, ConnectionFailed):  # the switch is done
             after[part] = writes.written(database)
-    written = more_rows(before, after)
     inside = {move.prefix: move.undo for move in moves}
     parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
-    return Restored(operation, parts, Replaced(databases, inside), written)
+    replaced = Replaced(databases, inside)
+    return Restored(op.id, parts, replaced, rows_written(before, after))

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from ..errors import DbmanageError
+from ..operation import Operation
 from ..postgres import sessions
 from ..postgres.database import Connection, Database, closing, execute, query
 from ..postgres.locks import lock_holders, try_lock, unlock
-from ..report import Warn
 from ..repository.backup import Backup
-from ..repository.repository import Repository
 from ..site import Site
-from ..uploads import moves
 from ..uploads.folders import Folder
 from ..uploads.moves import Move, discard, moves_of
 from .history import Pair, half_way, oid_of, operations_of
@@ -44,13 +42,8 @@ class Scratch:
 
 
 @contextmanager
-def scratch_databases(
-    site: Site,
-    repository: Repository,
-    operation: str,
-    part: str,
-    of: Backup | None,
-    warn: Warn,
+def scratch_database(
+    op: Operation, part: str, of: Backup | None = None
 ) -> Iterator[Scratch]:
     """A new, empty database for a part, dropped at the end unless it was switched in.
 
@@ -58,15 +51,16 @@ def scratch_databases(
     of the signed backup `of`. One that cannot be dropped is told of, and left to the
     next command.
     """
+    site = op.site
     live = site.databases[part]
     prefix = f"dbm_{secrets.token_hex(4)}"
     names = f"{prefix}_scratch", f"{prefix}_undo"
     pair = Pair(part, live.name, *names, secrets.token_hex(16), site.id)
     with closing(live.maintenance()) as keeper:
         try_lock(keeper, "ours", pair.scratch)
-        repository.record(operation, "create", pair=asdict(pair))
+        op.record("create", pair=asdict(pair))
         try:
-            pair = _create(site, keeper, pair, live, of)
+            pair = _create(site, keeper, pair, of)
             roles = frozenset(sessions.roles(site.databases))
             yield Scratch(pair, live.named(pair.scratch), live, keeper, roles)
         finally:
@@ -76,26 +70,31 @@ def scratch_databases(
                 unlock(keeper, "ours", pair.scratch)
             keeper.close()
             try:
-                if operation not in half_way(site, repository):  # else it is needed
-                    with closing(live.maintenance()) as connection:
-                        if drop_ours(site, connection, pair, "scratch"):
-                            repository.record(operation, "drop", database=pair.scratch)
-                        else:
-                            warn(_stays(pair, "somebody else has its lock"))
+                # else it is needed
+                if op.id not in half_way(site, op.repository):
+                    _drop_scratch(op, pair)
             except (psycopg2.Error, DbmanageError, OSError) as error:
-                warn(_stays(pair, error))
+                _tell_it_stays(op, pair, error)
 
 
-def _stays(pair: Pair, why: object) -> str:
-    return (
+def _drop_scratch(op: Operation, pair: Pair) -> None:
+    with closing(op.site.databases[pair.part].maintenance()) as connection:
+        if drop_ours(op.site, connection, pair, pair.scratch):
+            op.record("drop", database=pair.scratch)
+        else:
+            _tell_it_stays(op, pair, "somebody else has its lock")
+
+
+def _tell_it_stays(op: Operation, pair: Pair, why: object) -> None:
+    op.warn(
         f"the copy {pair.scratch!r} stays until the next command: "
         f"{' '.join(str(why).split())}"
     )
 
 
-def _create(
-    site: Site, keeper: Connection, pair: Pair, live: Database, of: Backup | None
-) -> Pair:
+def _create(site: Site, keeper: Connection, pair: Pair, of: Backup | None) -> Pair:
+    """Makes the scratch database; the pair with the OIDs."""
+    live = site.databases[pair.part]
     rows = query(
         keeper,
         "SELECT d.oid::bigint, to_jsonb(d), pg_get_userbyid(datdba), spcname"
@@ -103,15 +102,19 @@ def _create(
         " AND has_tablespace_privilege(t.oid, 'CREATE') WHERE datname = %s",
         live.name,
     )
-    owner = rows[0][2] if rows else live.role
-    options: list[sql.Composable] = [sql.SQL("OWNER {}").format(sql.Identifier(owner))]
+    oid, like, owner, tablespace = (
+        rows[0] if rows else (0, _noted_locale(of, pair.part), live.role, None)
+    )
     template = site.scratch_templates.get(pair.part, "template0")
-    options.append(sql.SQL("TEMPLATE {}").format(sql.Identifier(template)))
-    # the server refuses a template of another locale
-    options += _locale(keeper, rows[0][1] if rows else _noted_locale(of, pair.part))
-    if rows and rows[0][3]:
-        options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(rows[0][3])))
-    if rows and rows[0][1].get("datistemplate"):
+    options: list[sql.Composable] = [
+        sql.SQL("OWNER {}").format(sql.Identifier(owner)),
+        sql.SQL("TEMPLATE {}").format(sql.Identifier(template)),
+        # the server refuses a template of another locale
+        *_locale(keeper, like),
+    ]
+    if tablespace:
+        options.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(tablespace)))
+    if like.get("datistemplate"):
         options.append(sql.SQL("IS_TEMPLATE true"))
     # nobody can have put anything into it before it carries its comment
     options.append(sql.SQL("ALLOW_CONNECTIONS false"))
@@ -123,14 +126,7 @@ def _create(
             comment=pair.comment)  # fmt: skip
     execute(keeper, "ALTER DATABASE {} ALLOW_CONNECTIONS true", pair.scratch)
     _own_public(keeper, live.named(pair.scratch))
-    known = {field.name: getattr(pair, field.name) for field in fields(pair)}
-    return Pair(
-        **known
-        | {
-            "live_oid": rows[0][0] if rows else 0,
-            "scratch_oid": oid_of(keeper, pair.scratch),
-        }
-    )
+    return replace(pair, live_oid=oid, scratch_oid=oid_of(keeper, pair.scratch))
 
 
 def _own_public(keeper: Connection, copy: Database) -> None:
@@ -180,22 +176,19 @@ def _locale(keeper: Connection, like: dict[str, Any]) -> Iterator[sql.Composable
             yield sql.SQL(f"{option} {{}}").format(sql.Literal(value))
 
 
-def drop_ours(site: Site, connection: Connection, pair: Pair, role: str) -> bool:
-    """Drops a database that is provably ours; says whether it is gone.
+def drop_ours(site: Site, connection: Connection, pair: Pair, name: str) -> bool:
+    """Drops a pair's scratch or undo database, provably ours; says whether it is gone.
 
     Ours is what the journal names (`pair`), whose comment carries the token, whose
     lock is free, and which is not a live database. A database that was created a
     moment before the process died has no comment yet, but nobody could ever connect
     to it, so that it is empty.
     """
-    name = pair.scratch if role == "scratch" else pair.undo
-    if not OUR_NAME.fullmatch(name) or name in {
-        d.name for d in site.databases.values()
-    }:
+    live = {database.name for database in site.databases.values()}
+    if not OUR_NAME.fullmatch(name) or name in live:
         return False
     if not try_lock(connection, "ours", name):
-        live = site.databases[pair.part]
-        holders = lock_holders(connection, live, "ours", name)
+        holders = lock_holders(connection, site.databases[pair.part], "ours", name)
         if not holders or any(holder.is_ours for holder in holders):
             return False
     try:
@@ -208,7 +201,7 @@ def drop_ours(site: Site, connection: Connection, pair: Pair, role: str) -> bool
         if not rows:
             return True
         comment, connectable = rows[0]
-        if comment is None and not connectable and role == "scratch":
+        if comment is None and not connectable and name == pair.scratch:
             comment = pair.comment
             execute(
                 connection, "COMMENT ON DATABASE {} IS {comment}", name, comment=comment
@@ -226,74 +219,102 @@ def drop_ours(site: Site, connection: Connection, pair: Pair, role: str) -> bool
 
 
 @contextmanager
-def staged(
-    site: Site, repository: Repository, operation: str, among: list[Folder]
-) -> Iterator[list[Move]]:
+def staged(op: Operation, among: list[Folder]) -> Iterator[list[Move]]:
     """Where uploads may be laid down; gone at the end what was not switched in."""
     moves = moves_of(among, secrets.token_hex(4), secrets.token_hex(16))
-    repository.record(operation, "stage", moves=[asdict(move) for move in moves])
+    op.record("stage", moves=[asdict(move) for move in moves])
     try:
         yield moves
     finally:
         with suppress(OSError):
-            if operation not in half_way(site, repository):  # else recover needs them
-                discard_moves(repository, operation, moves)
+            if op.id not in half_way(op.site, op.repository):  # else they are needed
+                discard_moves(op, moves)
 
 
-def discard_moves(repository: Repository, operation: str, moves: list[Move]) -> None:
+def discard_moves(op: Operation, moves: list[Move]) -> None:
     for move in moves:
         scratch = Path(move.path) / move.scratch
         if discard(scratch, move.token):
-            repository.record(operation, "drop", folder=str(scratch))
+            op.record("drop", folder=str(scratch))
 
 
-def drop_older(site: Site, repository: Repository, operation: str, warn: Warn) -> None:
+def drop_older(op: Operation) -> None:
     """Drops what earlier switches put aside of the same parts: one way back is kept."""
-    operations = operations_of(site, repository)
-    parts = operations[operation]["switched"] or ()
-    others = {name: parts for name in operations if name != operation}
-    drop_replaced(site, repository, others, warn)
+    operations = operations_of(op.site, op.repository)
+    parts = operations[op.id]["switched"] or ()
+    drop_replaced(op, {name: parts for name in operations if name != op.id})
 
 
-def drop_replaced(
-    site: Site,
-    repository: Repository,
-    parts: Mapping[str, Iterable[str]],
-    warn: Warn,
-    dry_run: bool = False,
-) -> list[str]:
+def drop_replaced(op: Operation, parts: Mapping[str, Iterable[str]]) -> list[str]:
     """Drops the old databases and uploads of switches; their names.
 
     `parts` by operation say which. What is not provably ours stays.
     """
     gone = []
-    operations = operations_of(site, repository)
-    for operation, wanted in parts.items():
-        facts = operations[operation]
-        kept = set(wanted) & set(facts["switched"] or ())
-        for pair in facts["switch"]:
-            if pair.part not in kept or pair.undo in facts["dropped"]:
-                continue
-            try:
-                with closing(site.databases[pair.part].maintenance()) as connection:
-                    there = bool(oid_of(connection, pair.undo))
-                    if dry_run:
-                        gone += [pair.undo] if there else []
-                    elif drop_ours(site, connection, pair, "undo"):
-                        repository.record(operation, "drop", database=pair.undo)
-                        gone += [pair.undo] if there else []
-            except (psycopg2.Error, DbmanageError, KeyError) as error:
-                warn(f"the old database {pair.undo!r} stays for now: {error}")
-        for move in facts["moves"] if "files" in kept else ():
-            undo = Path(move.path) / move.undo
-            there = undo.exists()
-            if str(undo) in facts["dropped"]:
-                continue
-            try:
-                if dry_run or moves.discard(undo, move.token):
-                    gone += [str(undo)] if there else []
-                    if not dry_run:
-                        repository.record(operation, "drop", folder=str(undo))
-            except OSError as error:
-                warn(f"the old uploads {undo} stay for now: {error.strerror}")
+    for of, kept in _kept(op, parts):
+        with _telling_what_stays(op, kept):
+            there = _is_there(op.site, kept)
+            if _drop_kept(of, kept) and there:
+                gone.append(_name(kept))
     return gone
+
+
+def replaced(op: Operation, parts: Mapping[str, Iterable[str]]) -> list[str]:
+    """The names of what `drop_replaced` would drop."""
+    found = []
+    for _, kept in _kept(op, parts):
+        with _telling_what_stays(op, kept):
+            if _is_there(op.site, kept):
+                found.append(_name(kept))
+    return found
+
+
+def _kept(
+    op: Operation, parts: Mapping[str, Iterable[str]]
+) -> Iterator[tuple[Operation, Pair | Move]]:
+    """What these operations replaced and nobody dropped yet."""
+    operations = operations_of(op.site, op.repository)
+    for name, wanted in parts.items():
+        facts = operations[name]
+        switched = set(wanted) & set(facts["switched"] or ())
+        kept = [pair for pair in facts["switch"] if pair.part in switched]
+        kept += facts["moves"] if "files" in switched else []
+        yield from (
+            (op.called(name), each)
+            for each in kept
+            if _name(each) not in facts["dropped"]
+        )
+
+
+def _name(kept: Pair | Move) -> str:
+    if isinstance(kept, Pair):
+        return kept.undo
+    return str(Path(kept.path) / kept.undo)
+
+
+def _is_there(site: Site, kept: Pair | Move) -> bool:
+    if isinstance(kept, Move):
+        return Path(_name(kept)).exists()
+    with closing(site.databases[kept.part].maintenance()) as connection:
+        return bool(oid_of(connection, kept.undo))
+
+
+def _drop_kept(op: Operation, kept: Pair | Move) -> bool:
+    if isinstance(kept, Move):
+        gone, what = discard(Path(_name(kept)), kept.token), "folder"
+    else:
+        with closing(op.site.databases[kept.part].maintenance()) as connection:
+            gone = drop_ours(op.site, connection, kept, kept.undo)
+        what = "database"
+    if gone:
+        op.record("drop", **{what: _name(kept)})
+    return gone
+
+
+@contextmanager
+def _telling_what_stays(op: Operation, kept: Pair | Move) -> Iterator[None]:
+    try:
+        yield
+    except (psycopg2.Error, DbmanageError, KeyError, OSError) as error:
+        what = "database" if isinstance(kept, Pair) else "directory of uploads"
+        op.warn(f"the old {what} {_name(kept)!r} stays for now: {error}")

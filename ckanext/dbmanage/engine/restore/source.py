@@ -13,7 +13,7 @@ from .. import layout, signature
 from ..archive.contents import limit, refuse_other_formats
 from ..archive.unpack import read_to_end
 from ..backup.manifest import content_file
-from ..backup.verify import problems_of
+from ..backup.verify import changed_files, problems_of_foreign
 from ..errors import Damaged, Refused, ToolFailed, Untrusted
 from ..layout import UNSIGNED
 from ..opened import open_plain
@@ -30,7 +30,7 @@ class Source:
 
     `backup` is None for a bare archive, then `sum` is its checksum; `uploads` the list
     of its uploads when they are to be restored. `signed`: a manifest of this site
-    vouches for every byte; anything else is hostile until somebody says `--trust`.
+    vouches for every byte; anything else is hostile until an operator trusts it.
     """
 
     name: str
@@ -100,21 +100,21 @@ def open_source(
         return _of_backup(site, found, parts, trust, progress)
     if not path.exists():
         raise Refused(f"there is neither a backup nor a file {name!r}")
-    return _of_file(site, path, parts, trust, progress)
+    return _of_file(site, path, parts, trust)
 
 
 def _of_backup(
     site: Site, found: Backup, parts: tuple[str, ...], trust: bool, progress: Progress
 ) -> Source:
     if trust and not found.signed:
-        problems = problems_of(found, site, progress, foreign=True)
+        problems = problems_of_foreign(found, site, progress)
     else:
         # a signed checksum vouches for every byte; that it can be read shows when it
         # is read into the scratch database, and an upload's when it is copied
-        problems = problems_of(found, site, progress, structure=False, uploads=False)
+        problems = changed_files(found, site, progress)
     if problems:
         if all(UNSIGNED in problem for problem in problems):
-            raise Untrusted(f"{problems[0]}. {_TRUST}")
+            raise Untrusted(problems[0] + site.advise("untrusted", ". "))
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in layout.PARTS if p in (parts or found.parts)]
     archives = {p: content_file(found, p) for p in chosen if p != "files"}
@@ -122,21 +122,16 @@ def _of_backup(
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
 
-_TRUST = (
-    "To restore it all the same, say --trust: this runs the SQL in it as CKAN's "
-    "database role"
-)
-
-
-def _of_file(
-    site: Site, path: Path, parts: tuple[str, ...], trust: bool, progress: Progress
-) -> Source:
+def _of_file(site: Site, path: Path, parts: tuple[str, ...], trust: bool) -> Source:
     part = parts[0] if parts else "database"
     if len(parts) > 1 or part == "files":
-        raise Refused("a file holds one database: give --only database or datastore")
+        raise Refused(f"a file holds one database{site.advise('other part')}")
     refuse_other_formats(path)
     if not trust:
-        raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
+        raise Untrusted(
+            f"{path.name} carries no signature of this site"
+            + site.advise("untrusted", ". ")
+        )
     try:
         with open_plain(path) as file:
             hashed = signature.Hashed(file)

@@ -11,20 +11,19 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from ..errors import Refused, Written, message_of
+from ..operation import Operation
 from ..postgres import sessions, writes
 from ..postgres.database import (
     Connection,
-    Database,
     closing,
     execute,
     query,
     server_identity,
 )
-from ..repository.repository import Repository
 from ..signals import uninterrupted
 from ..site import Site
 from ..uploads.moves import Move, back, forward
-from .history import Foreign, Pair, oid_of, parts_of, switched
+from .history import Foreign, Pair, oid_of, parts_of
 from .scratch import OUR_NAME
 
 _ATTEMPTS = 6
@@ -41,16 +40,14 @@ _IN_USE = (
 
 
 def switch(
-    site: Site,
-    repository: Repository,
-    operation: str,
+    op: Operation,
     pairs: list[Pair],
     moves: list[Move],
     written: Mapping[int, int] | None = None,
 ) -> None:
     """Renames live to undo and scratch to live: all databases at once, and uploads.
 
-    `written` are `sessions.tuples` by OID of live databases; where one is another when
+    `written` are `writes.tuples` by OID of live databases; where one is another when
     nobody can connect any more, nothing is switched (Written).
 
     The uploads' folders are renamed right before the databases' commit, which decides:
@@ -58,37 +55,42 @@ def switch(
     killed. Where the databases are on different servers or of owners that no one role
     may rename, the DataStore goes first and the journal carries the rest.
     """
+    site = op.site
     groups = _groups(site, pairs)
     facts = {"pairs": [asdict(p) for p in pairs], "moves": [asdict(m) for m in moves]}
-    repository.record(operation, "switch", **facts)
+    op.record("switch", **facts)
     with uninterrupted():
         try:
             for group in groups[:-1]:
-                rename(site, site.databases[group[0].part], group, written=written)
+                rename(site, group, written=written)
             if not groups:
                 _forward(moves)
             for group in groups[-1:]:
-                database = site.databases[group[0].part]
-                rename(site, database, group, moves=moves, written=written)
+                rename(site, group, moves=moves, written=written)
         except BaseException:
             # what the servers say counts, not what was heard of it; when they cannot
             # be asked nothing is turned back, and the next command settles it
-            new = [pair for pair in pairs if _is_switched(site, pair)]
+            new = [pair for pair in pairs if is_switched(site, pair)]
             if not new or len(new) < len(pairs):
                 for pair in new:
-                    rename(site, site.databases[pair.part], [pair], back=True)
+                    rename(site, [pair.turned()])
                 for move in moves:
                     back(move)
-                repository.record(operation, "switched", parts=[])
+                op.record("switched", parts=[])
                 raise
             _forward(moves)
         with suppress(OSError):  # then the next command finds that it is done
-            repository.record(operation, "switched", parts=parts_of(pairs, moves))
+            op.record("switched", parts=parts_of(pairs, moves))
 
 
-def _is_switched(site: Site, pair: Pair) -> bool:
+def is_switched(site: Site, pair: Pair) -> bool:
+    """Whether the copy is the live database now."""
     with closing(site.databases[pair.part].maintenance()) as connection:
-        return switched(connection, pair)
+        return bool(pair.scratch_oid) and _has_its_name(connection, pair)
+
+
+def _has_its_name(connection: Connection, pair: Pair) -> bool:
+    return oid_of(connection, pair.live) == pair.scratch_oid
 
 
 def _forward(moves: Iterable[Move]) -> None:
@@ -130,14 +132,17 @@ def _may_rename(connection: Connection, pair: Pair) -> bool:
 
 def rename(
     site: Site,
-    database: Database,
     pairs: list[Pair],
-    back: bool = False,
     moves: Iterable[Move] = (),
     written: Mapping[int, int] | None = None,
 ) -> None:
+    """Renames databases of one server in one transaction, and uploads before its end.
+
+    Raises Refused, Foreign and Written; then nothing was renamed.
+    """
     for pair in pairs:
         _refuse_names(site, pair)
+    database = site.databases[pairs[0].part]
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
     with (
         closing(database.maintenance()) as connection,
@@ -148,7 +153,9 @@ def rename(
             limit = _TIMEOUT if attempt < _ATTEMPTS else _LAST_TIMEOUT
             query(connection, f"SET statement_timeout = '{limit}'")
             try:
-                _rename_once(connection, pairs, back, written or {})
+                query(connection, "BEGIN")
+                for pair in pairs:
+                    _rename_pair(site, connection, pair, written or {})
                 # nobody can connect meanwhile
                 _forward(moves)
                 query(connection, "COMMIT")
@@ -161,7 +168,7 @@ def rename(
             except psycopg2.OperationalError:
                 # the connection broke, maybe after the server had committed
                 with closing(database.maintenance()) as again:
-                    if all(switched(again, pair) != back for pair in pairs):
+                    if all(_has_its_name(again, pair) for pair in pairs):
                         return
                 raise
 
@@ -178,41 +185,32 @@ def _held_up(
     )
 
 
-def _rename_once(
-    connection: Connection, pairs: list[Pair], back: bool, written: Mapping[int, int]
+def _rename_pair(
+    site: Site, connection: Connection, pair: Pair, written: Mapping[int, int]
 ) -> None:
-    query(connection, "BEGIN")
-    for pair in pairs:
-        oids = (
-            (pair.scratch_oid, pair.live_oid)
-            if back
-            else (pair.live_oid, pair.scratch_oid)
+    found = (oid_of(connection, pair.live), oid_of(connection, pair.scratch))
+    ours = not pair.scratch_oid or _comment(connection, pair.scratch) == pair.comment
+    if found != (pair.live_oid, pair.scratch_oid) or not ours:
+        query(connection, "ROLLBACK")
+        raise Foreign(
+            f"the database {pair.live!r} or its copy {pair.scratch!r} was replaced by "
+            "somebody else meanwhile; nothing was switched"
         )
-        first, second = (pair.scratch, pair.undo) if back else (pair.undo, pair.scratch)
-        found = (oid_of(connection, pair.live), oid_of(connection, second))
-        ours = not oids[1] or _comment(connection, second) == pair.comment
-        if found != oids or not ours:
+    if pair.live_oid:
+        execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, pair.undo)
+        now = writes.tuples(connection, pair.live_oid)
+        if written.get(pair.live_oid, now) != now:
             query(connection, "ROLLBACK")
-            raise Foreign(
-                f"the database {pair.live!r} or its copy {second!r} was replaced by "
-                "somebody else meanwhile; nothing was switched"
+            raise Written(
+                f"the database {pair.live!r} was written to at the last moment, by "
+                f"a worker or a command{site.advise('writers', '. ')}"
             )
-        if oids[0]:
-            execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.live, first)
-            now = writes.tuples(connection, oids[0])
-            if written.get(oids[0], now) != now:
-                query(connection, "ROLLBACK")
-                raise Written(
-                    f"the database {pair.live!r} was written to at the last moment, by "
-                    "a worker or a command. Stop CKAN's workers, harvesters and cron "
-                    "jobs, then try again"
-                )
-        if oids[1]:
-            execute(connection, "ALTER DATABASE {} RENAME TO {}", second, pair.live)
-            _move_comment(connection, oids[0], pair.live)
-        if oids[0]:
-            execute(connection, "COMMENT ON DATABASE {} IS {comment}", first,
-                    comment=pair.comment)  # fmt: skip
+    if pair.scratch_oid:
+        execute(connection, "ALTER DATABASE {} RENAME TO {}", pair.scratch, pair.live)
+        _move_comment(connection, pair.live_oid, pair.live)
+    if pair.live_oid:
+        execute(connection, "COMMENT ON DATABASE {} IS {comment}", pair.undo,
+                comment=pair.comment)  # fmt: skip
 
 
 def _move_comment(connection: Connection, oid: int, to: str) -> None:

@@ -32,7 +32,7 @@ class Since:
 
 
 def since(site: Site, touched: Mapping[str, str]) -> Since:
-    """Looks at the live databases; `touched` are columns by `schema.table` of CKAN's.
+    """Looks at the live databases; `touched` are columns by `schema.table` of the main.
 
     Raises ConnectionFailed.
     """
@@ -50,7 +50,7 @@ def refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int
     """Ends all sessions, and refuses when there was a write since.
 
     Returns what is known of the live databases now, for the switch to compare:
-    `sessions.tuples` by OID.
+    `writes.tuples` by OID.
     """
     writers = sessions.ended(site.databases, time.monotonic() - since.moment)
     known = {}
@@ -63,8 +63,8 @@ def refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int
     if changed:
         who = "; ".join(writers) or "a session that is gone"
         raise Written(
-            f"{', '.join(changed)} since the copy was made, perhaps by: {who}. Stop "
-            "CKAN's workers, harvesters and cron jobs, then try again"
+            f"{', '.join(changed)} since the copy was made, perhaps by: {who}"
+            f"{site.advise('writers', '. ')}"
         )
     return known
 
@@ -87,7 +87,8 @@ def _new(site: Site, since: Since, part: str) -> Iterator[str]:
             yield f"{abs(rows[name])} rows of {part}: {name} were written"
 
 
-def more_rows(before: Counters, after: Counters) -> dict[str, int]:
+def rows_written(before: Counters, after: Counters) -> dict[str, int]:
+    """How many rows were written between two looks, by `part: table`."""
     return {
         f"{part}: {table}": rows - before[part].get(table, 0)
         for part, tables in after.items()

@@ -132,7 +132,7 @@ def test_a_directory_of_the_repository_is_no_link(
     elif name == "exports":
         assert downloads.exports(repository) == []
         with pytest.raises(Refused):
-            downloads.opened(repository, "", "datasets.jsonl.gz")
+            downloads.open_download(repository, "", "datasets.jsonl.gz")
         with pytest.raises(DbmanageError, match="no link"), repository.exports():
             pass
     forget = retention.Decision(found, True, "test")

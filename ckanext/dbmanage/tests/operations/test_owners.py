@@ -11,6 +11,7 @@ import pytest
 
 from ckanext.dbmanage.engine import report
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.restore import preview, restore
@@ -45,8 +46,8 @@ def test_what_another_role_owns_is_asked_for(
     # a proof tells it, on the page that is the evidence too
     with repository.lock("proof"):
         record = proof.prove(
-            site, repository, repository.find(name), prepare=lambda *_: None,
-            read=lambda _: {"read": {}, "problems": []},
+            Operation(site, repository), repository.find(name),
+            prepare=lambda *_: None, read=lambda _: {"read": {}, "problems": []},
         )  # fmt: skip
     assert record["problems"] == [] and other in record["told"][0]
     assert other in (repository.path / "state" / f"{name}.html").read_text()

@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage.engine.errors import Written
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres import writes
 from ckanext.dbmanage.engine.restore import switch
 from ckanext.dbmanage.engine.restore.copies import loaded_copies
@@ -365,19 +366,17 @@ def test_a_write_at_the_last_moment_is_not_left_behind(portal: Portal) -> None:
     site, repository = portal.engine()
     source = open_source(site, repository, "latest")
     before, oids = portal.state(), portal.oids()
-    operation = "00000001"
+    op = Operation(site, repository)
     with (
         repository.lock("restore"),
-        loaded_copies(
-            site, repository, source, operation, lambda *_: None, lambda *_: None, print
-        ) as scratches,
+        loaded_copies(op, source, lambda *_: None) as scratches,
         closing(site.databases["database"].maintenance()) as connection,
         pytest.raises(Written, match="written to at the last moment"),
     ):
         pairs = [scratch.pair for scratch in scratches.values()]
         known = {p.live_oid: writes.tuples(connection, p.live_oid) for p in pairs}
         own(portal, "UPDATE package SET notes = 'late' WHERE id = 'id-1'")
-        switch.switch(site, repository, operation, pairs, [], known)
+        switch.switch(op, pairs, [], known)
     assert portal.oids() == oids and portal.state() != before
     assert portal.sql("SELECT notes FROM package WHERE id = 'id-1'") == [("late",)]
     assert not portal.copies()

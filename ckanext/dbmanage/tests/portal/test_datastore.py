@@ -8,6 +8,7 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage.engine.backup import take
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.portal import datastore, migrate
@@ -69,13 +70,14 @@ def test_rights_and_triggers_come_back_as_they_were(site_s: Portal) -> None:
     )
     before = rights(site_s)
     site, repository = site_s.engine()
+    op = Operation(site, repository)
     with repository.lock("backup"):
-        taken = take.take(site, repository, parts=("datastore",))
+        taken = take.take(op, parts=("datastore",))
     site_s.sql(f'DROP TABLE "{TABLES[2]}"', "datastore")
     with repository.lock("restore"):
         source = open_source(site, repository, taken.id)
         prepare = migrate.prepare(site_s.settings)
-        restore.restore_backup(site, repository, source, prepare=prepare)
+        restore.restore_backup(op, source, prepare)
     assert rights(site_s) == before
     site_s.sql("INSERT INTO site_log VALUES ('a row')", "datastore")
 

@@ -17,6 +17,7 @@ from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import told
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.preflight import preflight
@@ -24,6 +25,7 @@ from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import PG_BIN, SUPERUSER, query
+from ...support.heard import Heard
 from ...support.portal import Portal
 
 MANUAL = Path(__file__).parents[5] / "docs" / "restore.rst"
@@ -76,14 +78,15 @@ def make_template() -> Iterator[Callable[[], str]]:
 def brought_back(portal: Portal, part: str) -> list[str]:
     """Takes a backup of a part and restores it: what was told meanwhile."""
     site, repository = portal.engine()
-    said: list[str] = []
+    heard = Heard()
+    op = Operation(site, repository, heard)
     with repository.lock("backup"):
-        taken = take.take(site, repository, parts=(part,), warn=said.append)
+        taken = take.take(op, parts=(part,))
     with repository.lock("restore"):
         source = open_source(site, repository, taken.id)
         preflight(site, repository, source)
-        restore.restore_backup(site, repository, source, warn=said.append)
-    return said
+        restore.restore_backup(op, source)
+    return heard.warned
 
 
 def found(site: Site) -> list[str]:

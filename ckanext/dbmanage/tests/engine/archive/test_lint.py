@@ -22,6 +22,8 @@ from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.restore import preview
 from ckanext.dbmanage.engine.restore.copies import choose
 from ckanext.dbmanage.engine.restore.faithful import left_out, plan
+from ckanext.dbmanage.engine.restore.preflight import refuse_mighty
+from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.records.kinds import KINDS
 
 from ...support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
@@ -221,16 +223,15 @@ def test_rows_that_call_themselves_large_objects(
 def test_a_mighty_role_runs_nothing_unsigned(
     role: Callable[..., str], grant: str
 ) -> None:
-    from ckanext.dbmanage.engine.restore.preflight import _refuse_mighty
-
+    site = Site("test", "http://test", "", {}, ("secret",))
     option = grant if grant.isupper() else ""
     name = role(f"dbm_{secrets.token_hex(3)}", option)
     with psycopg2.connect(f"{OWN}/postgres") as connection:
         if not option:
-            _refuse_mighty(connection, name, "x")
+            refuse_mighty(site, connection, name, "x")
             query(f"GRANT {grant} TO {name}")
         with pytest.raises(Refused, match=r"REVOKE|ALTER ROLE"):
-            _refuse_mighty(connection, name, "x")
+            refuse_mighty(site, connection, name, "x")
     connection.close()
 
 

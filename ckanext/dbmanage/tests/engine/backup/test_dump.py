@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,21 @@ import pytest
 
 from ...support.cluster import PG_BIN
 from ...support.portal import Portal
+
+
+@pytest.mark.smoke
+def test_dump_and_load(portal: Portal) -> None:
+    file = portal.directory / "my dump.dump"
+    portal.db("dump", str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    subprocess.run([PG_BIN / "pg_restore", "-l", file], check=True, capture_output=True)
+    before = portal.state()
+    portal.damage()
+    portal.db("load", str(file), "--yes")
+    after = portal.state()
+    assert {k: v for k, v in after.items() if k.startswith("database:")} == {
+        k: v for k, v in before.items() if k.startswith("database:")
+    }
 
 
 def test_dump_to_stdout_is_an_archive(portal: Portal, tmp_path: Path) -> None:

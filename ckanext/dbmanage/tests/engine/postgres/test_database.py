@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ckanext.dbmanage.doctor import portal_checks
 from ckanext.dbmanage.engine.errors import ConnectionFailed
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres import database
 from ckanext.dbmanage.engine.postgres.database import (
     Database,
@@ -29,13 +30,14 @@ from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.postgres.locks import try_lock, unlock
 from ckanext.dbmanage.engine.postgres.tables import tables_of
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore.scratch import scratch_databases
+from ckanext.dbmanage.engine.restore.scratch import scratch_database
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal import blockers
 from ckanext.dbmanage.portal.plan import _not_enabled
 from ckanext.dbmanage.records import processes
 
 from ...support.cluster import PG_BIN, Cluster, query
+from ...support.heard import Heard
 from ...support.portal import Portal
 from ...support.server import LIMITS, limit, main
 
@@ -101,15 +103,13 @@ def test_a_planted_function_does_not_run(
             )
         repository = Repository(tmp := Path(site.repository), site.secrets)
         tmp.mkdir()
-        warned: list[str] = []
+        heard = Heard()
         with (
-            scratch_databases(
-                site, repository, "op", "database", None, warned.append
-            ) as made,
+            scratch_database(Operation(site, repository, heard), "database") as made,
             closing(made.database.connect()) as connection,
         ):
             assert database.query(connection, "SHOW search_path") == [("pg_catalog",)]
-        assert not warned
+        assert not heard.warned
     finally:
         server.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 

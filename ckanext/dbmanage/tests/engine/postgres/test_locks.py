@@ -11,13 +11,15 @@ import pytest
 
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Busy, ToolFailed
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres import database
 from ckanext.dbmanage.engine.postgres.locks import live_lock, lock_key
 from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore.scratch import scratch_databases
+from ckanext.dbmanage.engine.restore.scratch import scratch_database
 from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import Cluster, query
+from ...support.heard import Heard
 from ...support.portal import Portal
 from ...support.server import main
 from ...support.waiting import wait_until
@@ -71,7 +73,7 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
         assert f"SELECT pg_terminate_backend({pid});" in str(failed.value)
         with live_lock(site.main, foreign=True):
             pass
-        assert take.take(site, repository, parts=("database",)).signed
+        assert take.take(Operation(site, repository), parts=("database",)).signed
     # a role that may switch the database is waited for, whoever it is
     member = login("IN ROLE ckan_default")
     with closing(server.connect("postgres", member)) as connection:
@@ -88,16 +90,15 @@ def test_a_copy_is_dropped_whoever_has_its_lock(
 ) -> None:
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
-    warned: list[str] = []
+    heard = Heard()
     with closing(server.connect("postgres", login())) as connection:
-        with scratch_databases(
-            site, repository, "op", "database", None, warned.append
-        ) as made:
+        op = Operation(site, repository, heard)
+        with scratch_database(op, "database") as made:
             name = made.pair.scratch
             lock = f"SELECT pg_advisory_lock({lock_key('ours', name)})"
             waiting = threading.Thread(target=database.query, args=(connection, lock))
             waiting.start()
             wait_until(lambda: server.sql("SELECT 1 FROM pg_locks WHERE NOT granted"))
         waiting.join()
-    assert not warned
+    assert not heard.warned
     assert not server.sql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")

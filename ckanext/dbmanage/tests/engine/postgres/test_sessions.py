@@ -13,12 +13,13 @@ import pytest
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.backup.manifest import content_file
 from ckanext.dbmanage.engine.errors import ConnectionFailed, Refused
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres import database, sessions
 from ckanext.dbmanage.engine.postgres.database import literal
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore import preview, switch
 from ckanext.dbmanage.engine.restore.history import oid_of
-from ckanext.dbmanage.engine.restore.scratch import scratch_databases
+from ckanext.dbmanage.engine.restore.scratch import scratch_database
 from ckanext.dbmanage.engine.restore.source import Source
 from ckanext.dbmanage.engine.site import Site
 
@@ -68,10 +69,10 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         repository = Repository(Path(site.repository), site.secrets)
         Path(site.repository).mkdir()
         with (
-            scratch_databases(site, repository, "op", "database", None, print) as made,
+            scratch_database(Operation(site, repository), "database") as made,
             pytest.raises(Refused) as refused,
         ):
-            switch.rename(site, live, [made.pair])
+            switch.rename(site, [made.pair])
         assert "DETAIL" in str(refused.value) and repr(gid) in str(refused.value)
         assert oid_of(connection, live.name) == oid
     with closing(live.connect()) as connection:
@@ -124,7 +125,7 @@ def test_the_server_s_words_do_not_matter(
     # the preview of a restore of a database that is gone
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
-    taken = take.take(site, repository, parts=("datastore",))
+    taken = take.take(Operation(site, repository), parts=("datastore",))
     path = content_file(taken, "datastore")
     gone = {"datastore": site.databases["datastore"].named("no_such")}
     source = Source("backup", {"datastore": path}, signed=True, backup=taken)

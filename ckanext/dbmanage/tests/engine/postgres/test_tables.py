@@ -9,6 +9,7 @@ import pytest
 from ckanext.dbmanage.doctor.checks import CHECKS
 from ckanext.dbmanage.engine.backup import dump, take
 from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.operation import Operation
 
 from ...support.portal import Portal
 
@@ -27,7 +28,7 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
     portal.sql(CASES[case])  # as a superuser
     site, repository = portal.engine()
     with repository.lock("backup"), pytest.raises(Refused) as refused:
-        take.take(site, repository, parts=("database",))
+        take.take(Operation(site, repository), parts=("database",))
     with pytest.raises(Refused, match="may not read all of the database"):
         dump.to_stream(site, "database", io.BytesIO(), lambda *_: None)
     said = [t for s, t in CHECKS["databases"](site, repository) if s == "problem"]
@@ -36,4 +37,4 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
     assert lines and all(line.strip() in said[0] for line in lines)
     portal.sql("".join(lines))  # can be pasted
     with repository.lock("backup"):
-        take.take(site, repository, parts=("database",))
+        take.take(Operation(site, repository), parts=("database",))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.repository.journal import _LARGE
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore.history import Pair, half_way, last_switch, oid_of
@@ -21,6 +22,7 @@ from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.engine.uploads import moves
 
 from ...support.cluster import query
+from ...support.heard import Heard
 from ...support.portal import Portal
 
 
@@ -224,12 +226,12 @@ def test_a_forged_switch_is_told_and_left(
         {"event": "switch", "pairs": [{"part": []}], "moves": 5, "operation": "odd"},
         {"event": "drop", "database": [], "operation": {}},
     ])  # fmt: skip
-    said: list[str] = []
-    recover(site, repository, said.append)
+    heard = Heard()
+    recover(Operation(site, repository, heard))
     assert portal.oids() == oids and portal.state() == state
     assert query("SELECT 1 FROM pg_database WHERE datname = %s", "postgres",
                  pair.scratch)  # fmt: skip
-    (told,) = said
+    (told,) = heard.warned
     assert "2 operations that are not signed" in told and "line 3)" in told
     assert half_way(site, repository) == []
     assert last_switch(site, repository) is None
@@ -261,12 +263,12 @@ def test_a_signed_switch_is_finished_when_both_sides_are_ours_still(
         repository.record(
             "old", "switch", pairs=[asdict(done), asdict(noted)], moves=[]
         )
-        said: list[str] = []
-        recover(site, repository, said.append)
-        assert len(said) == 1
+        heard = Heard()
+        recover(Operation(site, repository, heard))
+        assert len(heard.warned) == 1
         if noted != pair or said_of_it != pair.comment:
-            assert portal.oids() == before and "stays half-way" in said[0]
+            assert portal.oids() == before and "stays half-way" in heard.warned[0]
             assert half_way(site, repository) == ["old"]
-    assert "has been completed" in said[0]
+    assert "has been completed" in heard.warned[0]
     assert pair.scratch_oid in portal.oids() and pair.live_oid not in portal.oids()
     assert half_way(site, repository) == []

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ...support.cluster import Cluster, query
+from ...support.cluster import Cluster
 from ...support.portal import Portal, fill, refused
-from ...support.waiting import end_group, wait_until
+from ...support.waiting import end_group
 
-TIMES = 14
+#: kills of one command, each in a slice of its time
+TIMES = 8
 
 
 def whole(portal: Portal) -> None:
@@ -33,20 +32,21 @@ def whole(portal: Portal) -> None:
     portal.module("verify", path.name)
 
 
-def how_long(portal: Portal, *arguments: str) -> float:
+def moments(portal: Portal, *arguments: str) -> Iterator[float]:
+    """Runs a command, and says when to kill it: at some moment of each slice of it."""
     begun = time.monotonic()
     portal.module(*arguments)
-    return time.monotonic() - begun
+    piece = (time.monotonic() - begun) * 1.1 / TIMES
+    chance = random.Random(os.getpid())
+    return (chance.uniform(n, n + 1) * piece for n in range(TIMES))
 
 
 def test_backup_killed_at_random_moments(portal: Portal) -> None:
     fill(portal)
     before = portal.state()
-    seconds = how_long(portal, "backup")
-    chance = random.Random(os.getpid())
-    for _ in range(TIMES):
+    for seconds in moments(portal, "backup"):
         process = portal.start("backup")
-        time.sleep(chance.uniform(0, 1) * seconds)
+        time.sleep(seconds)
         process.kill()  # alone: its children find out by themselves
         process.communicate()
     whole(portal)
@@ -56,30 +56,25 @@ def test_backup_killed_at_random_moments(portal: Portal) -> None:
 def test_restore_killed_at_random_moments(portal: Portal) -> None:
     """Whenever it dies, the live databases are exactly the old or exactly the new."""
     fill(portal)
-    portal.backup()
+    name = portal.backup().name
     new = portal.state()
-    seconds = how_long(portal, "restore", "latest", "--yes", "--no-backup")
-    chance = random.Random(os.getpid())
-    ends = set()
-    for number in range(TIMES):
+    restore = ("restore", name, "--yes", "--no-backup")
+    for number, seconds in enumerate(moments(portal, *restore)):
         portal.sql("UPDATE package SET title = 'old' WHERE id = 'id-1'")
         portal.sql(
             'UPDATE "00000001-0000-4000-8000-000000000000" SET "a b" = \'old\'',
             "datastore",
         )
         old = portal.state()
-        oldest = min(portal.backups(), key=lambda backup: backup["id"])["id"]
-        process = portal.start("restore", oldest, "--yes", "--no-backup")
-        time.sleep(chance.uniform(0, 1.1) * seconds)
+        process = portal.start(*restore)
+        time.sleep(seconds)
         if number % 2:
             process.kill()
             process.communicate()
         else:
             end_group(process)
         time.sleep(0.3)  # the server may be at the last statement still
-        found = portal.state()
-        assert found in (old, new)
-        ends.add("old" if found == old else "new")
+        assert portal.state() in (old, new)
     whole(portal)
 
 
@@ -272,87 +267,3 @@ def test_the_server_stops_in_the_middle(
     portal.module("restore", "latest", "--yes", "--no-backup")
     names = {row[0] for row in cluster.sql("SELECT datname FROM pg_database")}
     assert not {n for n in names if n.endswith("_scratch")}
-
-
-@pytest.fixture
-def rows_elsewhere(
-    portal: Portal, make_cluster: Callable[..., Cluster]
-) -> Callable[[], int]:
-    """Counts a table of the portal's DataStore, which is on another server.
-
-    It was backed up with 50 rows, and has none now.
-    """
-    cluster, name = make_cluster(), portal.names["datastore"]
-    cluster.copy(portal, "datastore")
-    portal.backup()
-    table = '"00000001-0000-4000-8000-000000000000"'
-    cluster.sql(f"DELETE FROM {table}", name)
-    return lambda: cluster.sql(f"SELECT count(*) FROM {table}", name)[0][0]
-
-
-def test_two_servers_switch_by_the_journal(
-    portal: Portal, rows_elsewhere: Callable[[], int]
-) -> None:
-    portal.sql("DELETE FROM package_tag")
-    portal.module("restore", "latest", "--yes")
-    assert rows_elsewhere() == 50
-    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]
-
-
-def test_a_switch_over_two_servers_that_was_killed_is_completed(
-    portal: Portal, rows_elsewhere: Callable[[], int]
-) -> None:
-    """Killed at some moment after the journal says that it switches."""
-    portal.sql("DELETE FROM package_tag")
-    process = portal.start("restore", "latest", "--yes", "--no-backup")
-    journal = portal.repository / "journal.jsonl"
-    wait_until(lambda: journal.exists() and '"switch"' in journal.read_text(), 60)
-    pairs = next(
-        json.loads(line)["pairs"]
-        for line in journal.read_text().splitlines()
-        if '"event": "switch"' in line
-    )
-    main = next(pair for pair in pairs if pair["part"] == "database")
-    end_group(process)
-    time.sleep(0.5)
-    # whatever of the two was done, the next command settles both the same way
-    done = portal.module("backup")
-    live = query(
-        "SELECT oid::bigint FROM pg_database WHERE datname = %s",
-        "postgres",
-        main["live"],
-    )
-    tags = portal.sql("SELECT count(*) FROM package_tag")
-    if live == [(main["scratch_oid"],)]:
-        assert rows_elsewhere() == 50 and tags[0][0] > 0, done.stderr
-    else:
-        assert rows_elsewhere() == 0 and tags == [(0,)], done.stderr
-
-
-def test_half_a_switch_over_two_servers_is_completed(
-    portal: Portal, rows_elsewhere: Callable[[], int]
-) -> None:
-    """Exactly half: the engine is stopped between the two renames."""
-    portal.sql("DELETE FROM package_tag")
-    script = (
-        "import os, sys\n"
-        "from ckanext.dbmanage.engine.restore import switch\n"
-        "rename = switch.rename\n"
-        "def once(*arguments, **options):\n"
-        "    rename(*arguments, **options)\n"
-        "    os.kill(os.getpid(), 9)\n"
-        "switch.rename = once\n"
-        "from ckanext.dbmanage.__main__ import main\n"
-        "main()\n"
-    )
-    arguments = ["-c", str(portal.ini), "restore", "latest", "--yes", "--no-backup"]
-    killed = subprocess.run(
-        [portal.module_command[0], "-c", script, *arguments],
-        env=portal.environment, capture_output=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert killed.returncode == -9
-    assert rows_elsewhere() == 50
-    assert portal.sql("SELECT count(*) FROM package_tag") == [(0,)]
-    done = portal.module("backup")
-    assert "half-way has been completed" in done.stderr
-    assert portal.sql("SELECT count(*) > 0 FROM package_tag") == [(True,)]

@@ -11,9 +11,13 @@ from typing import Any
 
 import psycopg2
 import pytest
+from markupsafe import escape
 
 from ckanext.dbmanage.engine.postgres.locks import lock_key
+from ckanext.dbmanage.engine.repository.backup import Backup
+from ckanext.dbmanage.engine.restore.proof import evidence
 from ckanext.dbmanage.engine.signature import dumped, sign
+from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import superuser
 from ...support.portal import DATASETS, UPLOADS, Portal
@@ -62,6 +66,29 @@ def test_a_backup_is_proven(portal: Portal) -> None:
     (path / "database.dump.zst").write_bytes(b"")
     portal.module("verify", "latest", code=1)
     assert portal.backups()[0]["state"] == "damaged"
+
+
+def test_a_name_of_others_is_no_markup_in_the_evidence(tmp_path: Path) -> None:
+    hostile = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
+    found = Backup(tmp_path, ("secret",))
+    found.manifest = {
+        "databases": {hostile: {"rows": {hostile: 7}}}, "versions": {"ckan": hostile},
+    }  # fmt: skip
+    record = {
+        "time": "now", "seconds": 1.5, "tables": 1, "rows": 7, "migrated": [hostile],
+        "read": {hostile: 1}, "uploads": {"named": 3, "missing_before": 2},
+        "problems": [hostile], "told": [hostile, "more"],
+    }  # fmt: skip
+    site = Site(hostile, hostile, "", {}, ("secret",), versions={"ckan": hostile})
+    page = evidence(site, found, record).decode()
+    assert "<script" not in page and "alert('x')" not in page and '&"' not in page
+    # as often as it is in what the page is made of
+    assert page.count(escape(hostile)) == 11
+    assert page.count("<h1>Not proven: backup") == 1 and "49" not in page
+    proven = record | {"problems": [], "told": [], "uploads": None}
+    page = evidence(site, found, proven).decode()
+    assert "<h1>Proven: backup" in page and "not part of this backup" in page
+    assert "Problems" not in page and "What was told" not in page
 
 
 def test_an_upload_that_is_not_in_the_backup_fails_the_proof(portal: Portal) -> None:

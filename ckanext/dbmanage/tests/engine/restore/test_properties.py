@@ -1,162 +1,24 @@
-"""What a restore does and tells with small databases of the odd kind."""
+"""What belongs to a database is copied with it, or told."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
 
 import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.backup import take
-from ckanext.dbmanage.engine.errors import ToolFailed
-from ckanext.dbmanage.engine.postgres.database import Database
-from ckanext.dbmanage.engine.repository.repository import Repository
-from ckanext.dbmanage.engine.restore import restore
-from ckanext.dbmanage.engine.restore.completed import _contents_of
-from ckanext.dbmanage.engine.restore.copies import loaded_copies
-from ckanext.dbmanage.engine.restore.preflight import changed_owners, preflight
-from ckanext.dbmanage.engine.restore.source import Source, open_source
+from ckanext.dbmanage.engine.postgres import database
+from ckanext.dbmanage.engine.postgres.database import query as query_
+from ckanext.dbmanage.engine.restore.properties import _elements, stays_behind
 from ckanext.dbmanage.engine.site import Site
 
-from ...support.cluster import PASSWORD, PG_BIN, SUPERUSER, client, query
+from ...support.cluster import Cluster, query
 from ...support.portal import Portal
-
-CKAN = 'CREATE TABLE public.package (id int); CREATE TABLE public."user" (id int);'
-
-
-class Small:
-    """A site with one database, of CKAN's role and with what the text makes."""
-
-    def __init__(self, directory: Path, options: str = "") -> None:
-        self.name = f"small_{secrets.token_hex(4)}"
-        own = f"ckan_default:{PASSWORD}@127.0.0.1:{SUPERUSER.port}/{self.name}"
-        self.url = f"postgresql://{own}"
-        database = Database("database", make_url(self.url))
-        self.site = Site(
-            self.name, "http://x.test", str(directory / "backups"),
-            {"database": database}, ("a secret of this test",), pg_bin=str(PG_BIN),
-        )  # fmt: skip
-        self.repository = Repository(self.site.repository, self.site.secrets)
-        self.said: list[str] = []
-        query(
-            f"CREATE DATABASE {self.name} OWNER ckan_default TEMPLATE template0 {options}"
-        )
-        self.own(CKAN)
-
-    def own(self, statement: str | bytes) -> None:
-        """Runs SQL as CKAN's role."""
-        with closing(psycopg2.connect(self.url)) as connection, connection:
-            connection.cursor().execute(statement)
-
-    def backup(self) -> Source:
-        with self.repository.lock("backup"):
-            taken = take.take(self.site, self.repository)
-        return open_source(self.site, self.repository, taken.id)
-
-    def told(self, source: Source) -> str:
-        """What is said before and while a copy is made."""
-        said = list(changed_owners(self.site, source))
-        with loaded_copies(
-            self.site, self.repository, source, "0" * 8, lambda *_: None,
-            lambda *_: None, said.append,
-        ):  # fmt: skip
-            return "\n".join(said)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Callable[..., Small]]:
-    made: list[Small] = []
-
-    def make(options: str = "") -> Small:
-        made.append(Small(tmp_path, options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        names = query(
-            "SELECT datname FROM pg_database WHERE datname = %s"
-            " OR datname LIKE 'dbm\\_%%' AND position(%s in"
-            " encode(textsend(shobj_description(oid, 'pg_database')), 'escape')) > 0",
-            "postgres", each.name, f"site '{each.name}'",
-        )  # fmt: skip
-        for (name,) in names:
-            query(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def test_what_others_wrote_is_not_offered_to_a_superuser(
-    small: Callable[..., Small], tmp_path: Path
-) -> None:
-    made = small()
-    query(
-        "CREATE FUNCTION public.trap() RETURNS int LANGUAGE sql SECURITY DEFINER"
-        " AS 'SELECT 1'; CREATE SCHEMA theirs AUTHORIZATION datastore_default;"
-        "CREATE PUBLICATION all_of_it FOR ALL TABLES;"
-        "GRANT USAGE ON SCHEMA theirs TO ckan_default;"
-        "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public"
-        " GRANT ALL ON TABLES TO datastore_default",
-        made.name,
-    )
-    signed = made.told(made.backup())
-    assert 'ALTER FUNCTION public.trap() OWNER TO "postgres";' in signed
-    assert 'GRANT "datastore_default" TO "ckan_default";' in signed
-    assert "ALTER DEFAULT PRIVILEGES" in signed and "CREATE PUBLICATION" in signed
-    # who follows that makes CKAN's role a superuser
-    assert 'GRANT "postgres"' not in signed
-    superuser = make_url(made.url).set(
-        username=SUPERUSER.username, password=SUPERUSER.password
-    )
-    file = tmp_path / "x.dump"
-    address = superuser.render_as_string(hide_password=False)
-    client(PG_BIN / "pg_dump", address, "-Fc", "-f", file)
-    unsigned = made.told(open_source(made.site, made.repository, str(file), trust=True))
-    assert "FUNCTION public.trap()" in unsigned and "PUBLICATION all_of_it" in unsigned
-    assert not any(word in unsigned for word in ("ALTER ", "GRANT ", "CREATE "))
-
-
-def test_a_comment_in_the_database_s_own_encoding_is_kept(
-    small: Callable[..., Small],
-) -> None:
-    made = small("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
-    made.own(
-        'CREATE TABLE "Übersicht" AS SELECT \'Größe\' AS "Größe";'
-        f"COMMENT ON DATABASE {made.name} IS 'f''ür\\alle $$'"
-    )
-    comment = (
-        "SELECT textsend(shobj_description(oid, 'pg_database'))::text"
-        f" FROM pg_database WHERE datname = '{made.name}'"
-    )
-    before = query(comment)
-    assert before == [("\\x" + "f'ür\\alle $$".encode("latin-1").hex(),)]
-    source = made.backup()
-    tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'Übersicht'"
-    made.own('DROP TABLE "Übersicht"')
-    with made.repository.lock("restore"):
-        preflight(made.site, made.repository, source)
-        restore.restore_backup(made.site, made.repository, source)
-    for count in (1, 0, 1):
-        assert query(tables, made.name) == [(count,)]
-        assert query(comment) == before
-        with made.repository.lock("undo"):
-            restore.undo_switch(made.site, made.repository)
-    query(f"COMMENT ON DATABASE {made.name} IS NULL")
-    with made.repository.lock("undo"):
-        restore.undo_switch(made.site, made.repository)
-    assert query(comment) == [(None,)]
-
-
-def test_why_a_copy_cannot_be_compared_is_told(small: Callable[..., Small]) -> None:
-    made = small()
-    query("CREATE TABLE public.closed (x int)", made.name)
-    database = made.site.databases["database"]
-    with (
-        closing(database.connect()) as connection,
-        pytest.raises(ToolFailed, match="comparing .* permission denied .* closed"),
-    ):
-        _contents_of(database, connection, str(PG_BIN))
+from ...support.server import copied, hostile, main
+from ...support.small import Made
 
 
 @pytest.mark.smoke
@@ -187,19 +49,81 @@ def test_what_belongs_to_the_database_is_copied(portal: Portal) -> None:
     assert query(properties, "postgres", name) == before
 
 
-def test_rights_of_a_role_that_is_gone_are_left_out(portal: Portal, role) -> None:
-    analyst = role("dbm_analyst", "")
-    portal.sql(f"GRANT SELECT ON package TO {analyst}")
-    portal.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {analyst}", "datastore")
-    portal.backup()
-    for part in ("database", "datastore"):
-        portal.sql(f"DROP OWNED BY {analyst}", part)
-    query(f"DROP ROLE {analyst}")
-    before = portal.state()
-    done = portal.module("restore", "latest", "--yes", "--no-backup")
-    assert analyst in done.stderr and "Warning" in done.stderr
-    assert portal.state() == before
-    reader = psycopg2.connect(portal.options["ckan.datastore.read_url"])
-    with closing(reader), reader.cursor() as cursor:
-        cursor.execute('SELECT count(*) FROM "00000001-0000-4000-8000-000000000000"')
-        assert cursor.fetchone() == (50,)
+def test_a_setting_of_another_s_is_told_and_not_run(
+    server: Cluster, site: Site, login: Callable[..., str]
+) -> None:
+    tenant, name = login(), main(site).name
+    server.sql(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+    with closing(server.connect("postgres", tenant)) as connection:
+        value = hostile(tenant)
+        query_(connection, "SELECT set_config('search_path', %s, false)", value)
+        query_(
+            connection,
+            f"ALTER ROLE {tenant} IN DATABASE {name} SET search_path FROM CURRENT",
+        )
+    for admin in (None, make_url(server.url("postgres", "postgres"))):
+        warned: list[str] = []
+        database = replace(main(site), admin_url=admin)
+        databases = {**site.databases, "database": database}
+        assert copied(replace(site, databases=databases), warned) == []
+        assert len(warned) == 1
+        assert f"{tenant!r}" in warned[0] and "'search_path'" in warned[0]
+        assert "ALTER" not in warned[0]
+        superusers = server.sql("SELECT rolname FROM pg_roles WHERE rolsuper")
+        assert superusers == [("postgres",)]
+
+
+@pytest.mark.parametrize("who", ["DATABASE {0}", "ROLE ckan_default IN DATABASE {0}"])
+def test_a_list_setting_is_copied_name_by_name(
+    server: Cluster, site: Site, who: str
+) -> None:
+    name = main(site).name
+    for value in (
+        hostile("ckan_default"), 'public, "odd, schema"', '"$user", "a""b"', "",
+        'x", y', "x'); DROP TABLE t; --", "trailing, ",
+    ):  # fmt: skip
+        with closing(server.connect("postgres", "ckan_default")) as connection:
+            set_it = "SELECT pg_catalog.set_config('search_path', %s, false)"
+            try:
+                database.query(connection, set_it, value)
+            except psycopg2.Error:
+                continue  # the server does not take it for a list
+            target = f"ALTER {who.format(name)} SET search_path FROM CURRENT"
+            database.query(connection, target)
+        before = server.sql(
+            "SELECT setrole::bigint, setconfig FROM pg_db_role_setting JOIN pg_database"
+            f" d ON d.oid = setdatabase WHERE datname = '{name}'"
+        )
+        warned: list[str] = []
+        after = copied(site, warned)
+        assert [role for role, _ in after] == [role for role, _ in before]
+        ((setting,),) = (found for _, found in before)
+        ((copy,),) = (found for _, found in after)
+        key, _, listed = setting.partition("=")
+        assert copy.partition("=")[0] == key
+        assert _elements(copy.partition("=")[2]) == _elements(listed)
+        assert not warned
+    assert server.sql("SELECT rolname FROM pg_roles WHERE rolsuper") == [("postgres",)]
+
+
+@pytest.mark.parametrize("cluster", [15], indirect=True)
+def test_what_stays_with_the_old_database_is_told(make: Callable[..., Made]) -> None:
+    made = make()
+    made.sql(
+        "CREATE SUBSCRIPTION \"Sub\" CONNECTION 'host=x password=hush-2' PUBLICATION a, b"
+        " WITH (connect = false, slot_name = 'its')"
+    )
+    try:
+        (said,) = stays_behind(made.site.databases["database"])
+        assert "hush-2" not in said
+        sql = said.partition("\n")[2].replace("***", "host=y").splitlines()
+        for statement in sql[:-1]:
+            made.sql(statement)
+        made.sql(sql[-1].replace("create_slot = false", "connect = false"))
+        kept = (
+            "SELECT subname, subpublications::text[], subslotname FROM pg_subscription"
+        )
+        assert made.sql(kept) == [("Sub", ["a", "b"], "its")]
+    finally:
+        made.sql('ALTER SUBSCRIPTION "Sub" SET (slot_name = NONE)')
+        made.sql('DROP SUBSCRIPTION "Sub"')

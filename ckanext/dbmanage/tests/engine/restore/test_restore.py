@@ -1,19 +1,42 @@
-"""The live database is never the workbench, whatever is wrong with the rest."""
+"""A restore brings back every row, whether CKAN can start or not."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import pytest
 
-from ckanext.dbmanage.engine import report
-from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.restore.history import Pair, half_way
-from ckanext.dbmanage.operations import context
-from ckanext.dbmanage.operations.restore import undo
+from ...support.cluster import query
+from ...support.portal import DATASETS, Portal
 
-from ...support.portal import DATASETS, Portal, refused
+
+@pytest.mark.smoke
+def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:
+    portal.db("backup")
+    before = portal.state()
+    portal.damage()
+    portal.sql("CREATE TABLE stray (a int); ALTER TABLE stray OWNER TO ckan_default")
+    done = portal.db("restore", "latest", "--yes")
+    assert done.stdout.startswith("restored database and datastore")
+    assert portal.state() == before
+    # the replaced state is a backup too, and its databases are kept
+    reasons = [one["reason"] for one in portal.backups()]
+    assert len(reasons) == 2 and reasons[0].startswith("before restore of")
+    assert not {n for n in portal.copies() if n.endswith("scratch")}
+    found = portal.ckan("search-index", "check").stdout
+    assert f"Packages not indexed = 0 out of {DATASETS}" in found
+
+
+@pytest.mark.smoke
+def test_it_works_without_ckan(portal: Portal) -> None:
+    """`ckan` cannot start when its database is gone; `python -m` brings it back."""
+    portal.db("backup")
+    before = portal.state()
+    for name in portal.names.values():
+        query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    assert portal.ckan("db", "backups", code=1).returncode == 1
+    assert portal.module("verify").stdout.strip().endswith("whole")
+    portal.module("restore", "latest", "--yes")
+    assert portal.state() == before
+    assert portal.db("backups").returncode == 0
 
 
 def test_without_a_terminal_and_yes_it_refuses(portal: Portal) -> None:
@@ -22,41 +45,3 @@ def test_without_a_terminal_and_yes_it_refuses(portal: Portal) -> None:
     assert "--yes" in done.stderr
     done = portal.module("load", "nosuch.dump", code=2)
     assert "--yes" in done.stderr
-
-
-def test_a_wrong_row_count_is_found_in_the_copy(portal: Portal) -> None:
-    """The manifest is signed, the archive is whole, and still they disagree."""
-    from ckanext.dbmanage.engine.signature import dumped, sign
-
-    from ...support.portal import forge
-
-    path = portal.backup()
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["databases"]["database"]["rows"]["public.package"] += 1
-    signed = dumped(sign(manifest, portal.options["SECRET_KEY"], "manifest"))
-    (path / "manifest.json").write_bytes(signed)
-
-    forge(path)
-    (path / "manifest.json").write_bytes(signed)
-    import hashlib
-
-    sums = (path / "SHA256SUMS").read_text().splitlines()
-    sums[-1] = f"{hashlib.sha256(signed).hexdigest()}  manifest.json"
-    (path / "SHA256SUMS").write_text("\n".join(sums) + "\n")
-    said = refused(portal, "latest")
-    assert f"public.package: {DATASETS} rows, the manifest says {DATASETS + 1}" in said
-
-
-def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
-    site, repository = portal.engine()
-    page = context.Portal(portal.settings, report.Silent())
-    name = portal.names["database"]
-    pair = Pair(
-        "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,
-        site.id, portal.oids()[0], 1,
-    )  # fmt: skip
-    repository.record("ended", "switch", pairs=[asdict(pair)], moves=[])
-    assert half_way(site, repository) == ["ended"]
-    with pytest.raises(Refused, match="nothing to undo"):
-        undo(page, lambda *_: pytest.fail("it was asked for all the same"))
-    assert half_way(site, repository) == []

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
+from ckanext.dbmanage.engine.restore.scratch import _locale
+
 from ...support.cluster import query
 from ...support.portal import Portal
+from ...support.small import CKAN, Made
 from ...support.waiting import wait_until
 
 
@@ -91,3 +95,31 @@ def test_two_at_once_in_one_repository(portal: Portal) -> None:
             break
     assert f"is in use: backup, process {busy.pid} of " in done.stderr
     portal.backup()
+
+
+def test_what_a_database_is_like_is_kept(make: Callable[..., Made]) -> None:
+    icu = make().version in (14, 15)
+    options = "IS_TEMPLATE true"
+    if icu and make().version == 15:
+        options += " LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk' LC_COLLATE 'C'"
+    made = make(options)
+    made.sql(CKAN, "ckan_default")
+    kept = (
+        "SELECT encoding, datcollate, datctype, datistemplate,"
+        " to_jsonb(d) ->> 'daticulocale', to_jsonb(d) ->> 'datlocale'"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    before = made.sql(kept)
+    with made.copy(made.backup()) as name:
+        assert made.cluster.sql(kept, name) == before
+    assert not made.cluster.sql("SELECT 1 FROM pg_database WHERE datname ~ '^dbm_'")
+
+
+def test_the_order_of_sorting_is_kept(make: Callable[..., Made]) -> None:
+    """These servers are built without ICU, so that this looks at what is sent."""
+    connection = make().cluster.connect()
+    like = {"encoding": 6, "datlocprovider": "i", "datlocale": "de"}
+    like |= {"daticurules": "& a < 'g'"}
+    sent = " ".join(each.as_string(connection) for each in _locale(connection, like))
+    connection.close()
+    assert ("ICU_RULES '& a < ''g'''" in sent) == (connection.server_version >= 160000)

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 import pytest
+
+from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.report import Silent
+from ckanext.dbmanage.engine.restore.history import Pair, half_way
+from ckanext.dbmanage.operations import context
+from ckanext.dbmanage.operations.restore import undo
 
 from ...support.portal import Portal
 
@@ -61,3 +68,18 @@ def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
     portal.module("prune")
     for name in (".dbm_00000000_undo", ".dbm_11111111_scratch"):
         assert (portal.storage / name / "theirs").read_text() == "theirs"
+
+
+def test_an_undo_asks_when_it_is_known_what_is_the_last(portal: Portal) -> None:
+    site, repository = portal.engine()
+    page = context.Portal(portal.settings, Silent())
+    name = portal.names["database"]
+    pair = Pair(
+        "database", name, "dbm_00000000_scratch", "dbm_00000000_undo", "0" * 32,
+        site.id, portal.oids()[0], 1,
+    )  # fmt: skip
+    repository.record("ended", "switch", pairs=[asdict(pair)], moves=[])
+    assert half_way(site, repository) == ["ended"]
+    with pytest.raises(Refused, match="nothing to undo"):
+        undo(page, lambda *_: pytest.fail("it was asked for all the same"))
+    assert half_way(site, repository) == []
