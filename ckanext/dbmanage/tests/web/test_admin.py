@@ -445,7 +445,7 @@ def aged(site: Site, id: str, days: float) -> str:
     whole, moment = repository.find(id), now() - timedelta(days=days)
     name = f"{moment:%Y%m%dT%H%M%SZ}"
     subprocess.run(["cp", "-a", whole.path, site.portal.repository / name], check=True)
-    manifest = whole.manifest | {"id": name, "created": stamp(moment)}
+    manifest = whole.manifest | {"id": name, "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
     secret = site.portal.options["SECRET_KEY"]
     path = site.portal.repository / name / "manifest.json"
     path.write_bytes(dumped(sign(manifest, secret, "manifest")))
