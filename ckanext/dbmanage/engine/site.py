@@ -13,14 +13,15 @@ class Site:
     """What the engine knows of a site.
 
     `databases` by part (`database`, `datastore`); `uploads` the directories of the part
-    `files` by the prefix of their files' paths (empty for `ckan.storage_path`), and
+    `files` by the prefix of their files' paths (empty for the main storage), and
     `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
     `named_uploads` SQL by table for the paths of the uploads that the database names;
     `public_dir` the directory of the public dumps, empty when there is none;
     `secrets` are the site's effective secret, then the older ones it still accepts,
     the first signs and all verify; `heads` the alembic revisions of the installed code
     by version table, `revisions` all that it knows, the older ones too;
-    `scratch_templates` the databases that copies are made from, by part.
+    `scratch_templates` the databases that copies are made from, by part;
+    `main_tables` names of tables that tell the main database from the others.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Site:
     pg_bin: str = ""
     jobs: int = 2
     scratch_templates: Mapping[str, str] = field(default_factory=dict)
+    main_tables: frozenset[str] = frozenset()
 
     @property
     def main(self) -> Database:

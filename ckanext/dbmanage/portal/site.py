@@ -55,6 +55,7 @@ def build_site(
         pg_bin=options.pg_bin,
         jobs=options.jobs,
         scratch_templates=options.scratch_templates,
+        main_tables=frozenset({"package", "user"}),
     )
 
 

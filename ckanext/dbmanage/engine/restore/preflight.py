@@ -49,7 +49,7 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
             if not source.signed:
                 _refuse_mighty(connection, database.role, source.name)
             held = contents_of(source.archives[part])
-            refuse_wrong_part(held, part, source.name)
+            refuse_wrong_part(held, part, source.name, site.main_tables)
             if not source.signed:
                 lint.refuse_odd(held, source.name)
             plan = faithful.plan(held, connection, database.role)
