@@ -189,7 +189,8 @@ def told(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
         if needed:
             yield (
                 f"{what} is needed ({_some(needed)}), and the site's role may not make "
-                f"it in a copy: a restore is refused. {recipe(extension, database.part)}",
+                "it in a copy: a restore is refused. "
+                + recipe(extension, database.part),
                 True,
             )
         else:

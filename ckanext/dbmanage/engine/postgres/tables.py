@@ -60,8 +60,8 @@ def refuse_unreadable(connection: Connection, name: str) -> None:
         shown = "\n".join(f"  {statement}" for statement in statements)
         raise Refused(
             f"the site's role may not read all of the database {name!r}, so it cannot "
-            "be dumped whole. As the owner of the tables, or as PostgreSQL's superuser, "
-            f"run in it once:\n{shown}"
+            "be dumped whole. As the owner of the tables, or as PostgreSQL's "
+            f"superuser, run in it once:\n{shown}"
         )
 
 
