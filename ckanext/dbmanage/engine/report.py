@@ -1,9 +1,19 @@
-"""What an operation tells while it is at work: progress, sentences, warnings."""
+"""What an operation tells while it is at work, and how it names things."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
+
+#: what people call the settings, and what their commands begin with; filled by what
+#: stands above the engine and knows them
+NAMES: dict[str, str] = {}
+
+
+def name_of(thing: str) -> str:
+    """What people call a setting, or begin a `command` with, for messages."""
+    return NAMES.get(thing, thing)
+
 
 #: told of what goes on: phase, bytes done, bytes expected (0 when nobody knows)
 Progress = Callable[[str, int, int], None]

@@ -13,7 +13,7 @@ class Site:
     """What the engine knows of a site.
 
     `databases` by part (`database`, `datastore`); `uploads` the directories of the part
-    `files` by the prefix of their files' paths (empty for `ckan.storage_path`), and
+    `files` by the prefix of their files' paths (empty for the main storage), and
     `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
     `named_uploads` SQL by table for the paths of the uploads that the database names;
     `public_dir` the directory of the public dumps, empty when there is none;

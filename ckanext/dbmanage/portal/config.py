@@ -14,9 +14,24 @@ from sqlalchemy.exc import ArgumentError
 from ..engine.errors import Refused
 from ..engine.layout import PARTS
 from ..engine.postgres.database import Database
+from ..engine.report import NAMES
 
 Config = Mapping[str, Any]
 PREFIX = "ckanext.dbmanage."
+
+NAMES |= {
+    "command": "ckan db",
+    "database_template": "ckan_template",
+    "redis_url": "ckan.redis.url",
+    "storage_path": "ckan.storage_path",
+    **{
+        name: PREFIX + name
+        for name in (
+            "admin_url", "pg_bin", "repository", "scratch_template",
+            "datastore_scratch_template",
+        )
+    },
+}  # fmt: skip
 
 
 def current() -> Options:

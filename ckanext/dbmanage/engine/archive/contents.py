@@ -7,6 +7,7 @@ import re
 import shlex
 import struct
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..errors import Damaged, Refused
 from ..opened import open_plain
 from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
+from ..report import name_of
 
 CHUNK = 1 << 18
 MAGIC = b"PGDMP"
@@ -243,22 +245,26 @@ def refuse_other_formats(path: Path) -> None:
         f"{path.name} {what}. Only archives of `pg_dump -Fc` are restored: plain SQL "
         "must be run by psql, which obeys commands hidden in the data (CVE-2025-8714) "
         "and cannot tell a whole file from a cut one. Make an archive with "
-        "`ckan db dump FILE` or `pg_dump -Fc`"
+        f"`{name_of('command')} dump FILE` or `pg_dump -Fc`"
     )
 
 
-def refuse_wrong_part(found: Contents, part: str, name: str) -> None:
-    """Refuses the DataStore's archive for the main database, and the reverse."""
-    main = {"package", "user"} <= found.tables()
-    if part == "database" and not main:
+def refuse_wrong_part(
+    found: Contents, part: str, name: str, main: Collection[str]
+) -> None:
+    """Refuses another database's archive for the main database, and the reverse.
+
+    `main` are tables that only the main database has. Raises Refused.
+    """
+    is_main = found.tables().issuperset(main)
+    if part == "database" and not is_main:
+        lacks = " and ".join(f"`{table}`" for table in sorted(main))
         raise Refused(
-            f"{name} holds no tables `package` and `user`, so it is not a dump of "
-            "CKAN's main database (the DataStore's goes by `--only datastore`)"
+            f"{name} holds no tables {lacks}, so it is not a dump of the main database "
+            "(the DataStore's goes by `--only datastore`)"
         )
-    if part == "datastore" and main:
-        raise Refused(
-            f"{name} holds the tables of CKAN's main database, not the DataStore's"
-        )
+    if part == "datastore" and is_main:
+        raise Refused(f"{name} holds the tables of the main database")
 
 
 def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:

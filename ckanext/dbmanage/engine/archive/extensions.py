@@ -1,8 +1,8 @@
 """Extensions that only a superuser makes: what a copy cannot have, and who needs it.
 
-A copy has what its template brings, and what CKAN's role may make. Of the rest nothing
-is loaded: what nothing else needs is left out, anything else is refused beforehand.
-Must not know CKAN.
+A copy has what its template brings, and what the site's role may make. Of the rest
+nothing is loaded: what nothing else needs is left out, anything else is refused
+beforehand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg2
 
 from ..errors import ConnectionFailed, Refused
 from ..postgres.database import Connection, Database, closing, query, quoted
-from ..report import Warn
+from ..report import Warn, name_of
 from ..site import Site
 
 if TYPE_CHECKING:
@@ -151,21 +151,20 @@ def refuse_needed(extension: str, needed: list[str], name: str, part: str) -> No
     """Raises Refused, with the way out, when something needs the extension."""
     if needed:
         raise Refused(
-            f"{name} needs the extension {extension!r} ({_some(needed)}), and CKAN's "
-            f"role may not make it. {recipe(extension, part)}"
+            f"{name} needs the extension {extension!r} ({_some(needed)}), and the "
+            f"site's role may not make it. {recipe(extension, part)}"
         )
 
 
 def option(part: str) -> str:
     """The setting that names the template of a part's copies."""
-    name = "scratch_template" if part == "database" else "datastore_scratch_template"
-    return f"ckanext.dbmanage.{name}"
+    main = part == "database"
+    return name_of("scratch_template" if main else "datastore_scratch_template")
 
 
 def recipe(extension: str, part: str) -> str:
     """What gives copies an extension that only a superuser makes."""
-    main = part == "database"
-    template = "ckan_template" if main else "datastore_template"
+    template = name_of(f"{part}_template")
     return (
         "Once, as PostgreSQL's superuser, make a template that has it:\n"
         f"  createdb -T template0 {template}\n"
@@ -189,8 +188,9 @@ def told(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
         what = f"the extension {extension!r} of the {database.part}"
         if needed:
             yield (
-                f"{what} is needed ({_some(needed)}), and CKAN's role may not make it "
-                f"in a copy: a restore is refused. {recipe(extension, database.part)}",
+                f"{what} is needed ({_some(needed)}), and the site's role may not make "
+                "it in a copy: a restore is refused. "
+                + recipe(extension, database.part),
                 True,
             )
         else:

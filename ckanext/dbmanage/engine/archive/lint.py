@@ -132,7 +132,7 @@ _ENCODINGS = words_of(
 
 
 def refuse_odd(found: Contents, name: str) -> None:
-    """Refuses an archive with an entry that a dump of a CKAN does not have, by name.
+    """Refuses an archive with an entry that a site's dump does not have, by name.
 
     A lint and not a wall: SQL can hide from every scan, so who says `--trust` is told
     what that means. Raises Refused.
@@ -151,7 +151,7 @@ def refuse_odd(found: Contents, name: str) -> None:
 
 def refusal(name: str, what: str) -> str:
     """The sentence that refuses an archive for `what` is odd in it."""
-    return f"{name} is refused: {what}, which no dump of a CKAN has"
+    return f"{name} is refused: {what}, which no dump of such a site has"
 
 
 def _refuse_entry(entry: Entry) -> None:
@@ -250,7 +250,7 @@ def _refuse_right(tokens: list[Token]) -> None:
 
 
 def _refuse_names(tokens: list[Token], table: bool) -> None:
-    """Refuses the names of functions that no CKAN calls; a table may have some."""
+    """Refuses the names of functions that no site calls; a table may have some."""
     for (kind, value), (_, after) in pairwise([*tokens, ("", "")]):
         called = after == "(" and not table
         table = table and after != "("

@@ -29,7 +29,7 @@ _IN_ESCAPED = re.compile(r"\\.|''|'", re.DOTALL)
 
 
 class Odd(Exception):
-    """What a dump of a CKAN does not have; its text goes on after an entry's name."""
+    """What no dump of a site has; its text goes on after an entry's name."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..opened import open_plain
 from ..postgres.programs import Tools, finish, reading_tools, running
-from ..report import Progress
+from ..report import Progress, name_of
 from ..signature import Hashed
 from .contents import CHUNK, MAGIC, unpacked
 
@@ -125,5 +125,5 @@ def _refuse_full(directory: Path, name: str) -> None:
         raise Refused(
             f"there is too little room to unpack {name} in {directory}: "
             f"{disk.free >> 20} MB are left of {disk.total >> 20}. Make room there, "
-            "or set ckanext.dbmanage.repository to a directory on a larger disk"
+            f"or set {name_of('repository')} to a directory on a larger disk"
         )

@@ -14,6 +14,7 @@ from psycopg2 import sql
 from sqlalchemy.engine import URL
 
 from ..errors import ConnectionFailed, Refused, message_of
+from ..report import name_of
 
 Connection = psycopg2.extensions.connection
 #: libpq options of a URL that carry no secret and may stand in an argument list
@@ -35,10 +36,10 @@ _BESIDE = "postgres"
 
 @dataclass(frozen=True)
 class Database:
-    """One PostgreSQL database: the URL that CKAN uses for it.
+    """One PostgreSQL database: the URL that the site uses for it.
 
-    `option` is the name of the setting that holds the URL, for messages; `read_url` the
-    DataStore's read-only role; `admin_url` a direct connection of a role that may
+    `option` is the name of the setting that holds the URL, for messages; `read_url` is
+    of a role that only reads; `admin_url` a direct connection of a role that may
     create databases, its host and port are then used for every connection.
     """
 
@@ -55,7 +56,7 @@ class Database:
 
     @property
     def role(self) -> str:
-        """The role CKAN connects as."""
+        """The role that the site connects as."""
         return self.role_of(self.url)
 
     def role_of(self, url: URL) -> str:
@@ -68,16 +69,16 @@ class Database:
         return replace(self, url=self.url.set(database=name), read_url=reader)
 
     def connect(self, **options: Any) -> Connection:
-        """A connection as CKAN's role. Raises ConnectionFailed."""
+        """A connection as the site's role. Raises ConnectionFailed."""
         return _connect(self._arguments(self.url) | options, self.option)
 
     def maintenance(self, url: URL | None = None) -> Connection:
         """An autocommit connection beside it: to `postgres`, else `template1`.
 
-        As the role of `url`, else of `admin_url`, else CKAN's own. Raises
+        As the role of `url`, else of `admin_url`, else the site's. Raises
         ConnectionFailed.
         """
-        option = self.option if not self.admin_url else "ckanext.dbmanage.admin_url"
+        option = self.option if not self.admin_url else name_of("admin_url")
         arguments = self._arguments(url or self.admin_url or self.url)
         try:
             connection = _connect(arguments | {"dbname": _BESIDE}, option)
@@ -103,7 +104,7 @@ class Database:
             raise Refused(
                 f"{self.option} has an sslpassword, which a client program of "
                 "PostgreSQL takes only in its argument list, for all to see: use a "
-                "key without a passphrase in a file that only CKAN's user may read"
+                "key without a passphrase in a file that only the site's user may read"
             )
         environment = {k: v for k, v in os.environ.items() if k != "PGOPTIONS"}
         for option, variable in _SECRET_OPTIONS.items():
@@ -117,7 +118,7 @@ class Database:
         return ["-d", psycopg2.extensions.make_dsn(**arguments)], environment
 
     def _arguments(self, url: URL) -> dict[str, Any]:
-        # exactly what SQLAlchemy, and so CKAN, hands to psycopg2 for this URL
+        # exactly what SQLAlchemy, and so the site, hands to psycopg2 for this URL
         dialect = url.set(drivername="postgresql+psycopg2").get_dialect()()
         arguments = dict(dialect.create_connect_args(url)[1])
         if "database" in arguments:
@@ -190,11 +191,11 @@ def _set_up(connection: Connection, option: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_catalog.pg_backend_pid()")
         if cursor.fetchone() != (connection.info.backend_pid,):
-            # what is set here would stay set for the next that gets the session: CKAN
+            # what is set here would stay set for the site, which gets the session next
             connection.close()
             raise ConnectionFailed(
                 f"a connection pooler stands before the server of {option}: set "
-                "ckanext.dbmanage.admin_url to a connection that goes past it"
+                f"{name_of('admin_url')} to a connection that goes past it"
             )
         cursor.execute("SET search_path = pg_catalog")
         cursor.execute(
@@ -242,7 +243,7 @@ def _instead(
     raise ConnectionFailed(
         f"{refused}. Locks are kept in the database {_BESIDE!r}, beside the portal's "
         "own: let pg_hba.conf let this role and host into it, or set "
-        "ckanext.dbmanage.admin_url to a connection that gets there"
+        f"{name_of('admin_url')} to a connection that gets there"
     ) from None
 
 

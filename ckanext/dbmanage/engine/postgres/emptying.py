@@ -1,7 +1,7 @@
 """What emptying a database takes, what goes with it, and what stays.
 
-CKAN's tables are those in schema public that its role may drop. Nothing is changed
-here; must not know CKAN.
+The site's tables are those in schema public that its role may drop. Nothing is changed
+here.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def emptying(connection: Connection) -> Emptying:
             continue
         why = f"it belongs to {owner!r}" if not may else "it is in another schema"
         if may and schema == "public":
-            why = "it reads none of CKAN's tables"
+            why = "it reads none of the site's tables"
         stays.append(f"the {what} {schema}.{name} ({why})")
     return Emptying(sorted(_names(mine)), along, stays)
 
@@ -78,7 +78,7 @@ def _names(rows: list[tuple]) -> set[tuple[str, str]]:
 
 
 def is_taken(connection: Connection, names: set[str]) -> bool:
-    """Whether tables stand where CKAN would make its own.
+    """Whether tables stand where the site would make its own.
 
     Those that its role owns in schema public, or of these names; not what emptying a
     database leaves.

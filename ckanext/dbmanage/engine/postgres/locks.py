@@ -85,8 +85,8 @@ class Holder:
     """Who holds an advisory lock: anybody may who can connect to where it is taken.
 
     `since` is None where this role may not see it, and `address` too, which is also
-    None for a local socket. `is_ours`: it is of CKAN's role, or could switch the live
-    database.
+    None for a local socket. `is_ours`: it is of the site's role, or could switch the
+    live database.
     """
 
     pid: int

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Refused, ToolFailed
+from ..report import name_of
 
 #: where Debian, Red Hat, Homebrew and postgres.app put the programs of each version
 _BIN_DIRECTORIES = (
@@ -129,13 +130,13 @@ def oldest_reader(archive: tuple[int, int]) -> int:
     if archive > max(_ARCHIVE_VERSIONS):
         raise Refused(
             f"the archive has version {archive[0]}.{archive[1]}, newer than this "
-            "extension knows: upgrade ckanext-dbmanage"
+            "program knows: upgrade it"
         )
     return max((m for v, m in _ARCHIVE_VERSIONS.items() if v <= archive), default=12)
 
 
 def _no_tools(program: str, tools: Sequence[Tools], what: str, wanted: int) -> str:
-    hint = f"install postgresql-client-{wanted} or set ckanext.dbmanage.pg_bin"
+    hint = f"install postgresql-client-{wanted} or set {name_of('pg_bin')}"
     if not tools:
         return f"no {program} was found: {hint}"
     return f"{program} {tools[0].major} {what}: {hint}"

@@ -1,7 +1,7 @@
 """Who is connected to the live databases: wait for them, name them, end them.
 
 Each of the site's roles looks after its own sessions: that needs no more right than to
-connect. Must not know archives, uploads or CKAN.
+connect. Must not know archives or uploads.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ def refuse_unreadable(connection: Connection, name: str) -> None:
     if statements := unreadable(connection):
         shown = "\n".join(f"  {statement}" for statement in statements)
         raise Refused(
-            f"CKAN's role may not read all of the database {name!r}, so it cannot be "
-            "dumped whole. As the owner of the tables, or as PostgreSQL's superuser, "
-            f"run in it once:\n{shown}"
+            f"the site's role may not read all of the database {name!r}, so it cannot "
+            "be dumped whole. As the owner of the tables, or as PostgreSQL's "
+            f"superuser, run in it once:\n{shown}"
         )
 
 
@@ -81,7 +81,7 @@ def drop_tables(connection: Connection, names: Iterable[tuple[str, str]]) -> Non
     except psycopg2.Error as error:
         raise ToolFailed(
             "the tables could not be dropped, all are as they were: "
-            f"{message_of(error)}. Stop CKAN's processes, then try again"
+            f"{message_of(error)}. Stop the site's processes, then try again"
         ) from error
 
 

@@ -4,7 +4,7 @@ What cannot be taken back, and what hands out the whole portal, needs the operat
 word on the server: a stolen login is not enough. The word is a key in Redis, signed
 with the site's secret and with its end inside, and what is used up is noted beside the
 backups: nobody else who can write to that Redis can make one, nor bring an old one
-back. Must not know CKAN.
+back.
 """
 
 from __future__ import annotations

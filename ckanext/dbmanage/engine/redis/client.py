@@ -12,6 +12,7 @@ import redis
 from sqlalchemy.engine import URL
 
 from ..errors import DbmanageError
+from ..report import name_of
 
 #: bytes of a value of ours: who can write to Redis could put half a gigabyte there
 LIMIT = 4096
@@ -47,7 +48,7 @@ def answering() -> Iterator[None]:
     except redis.RedisError as error:
         raise DbmanageError(
             f"Redis does not answer ({kind_of(error)}): is it up, and is "
-            "ckan.redis.url right?"
+            f"{name_of('redis_url')} right?"
         ) from error
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL
 from ..clock import is_stamp, now, stamp, who
 from ..errors import Busy
 from ..printable import one_line
+from ..report import name_of
 from .client import FIELDS, LIMIT, answering, connect, key_of, kind_of
 from .sealed import loaded
 
@@ -126,7 +127,7 @@ class Maintenance:
                 return
         raise Busy(
             "an operation holds the maintenance, and ends it by itself: wait for its "
-            "end, or run `ckan db maintenance off` on the server"
+            f"end, or run `{name_of('command')} maintenance off` on the server"
         )
 
     @contextmanager

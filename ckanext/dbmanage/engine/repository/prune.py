@@ -17,7 +17,7 @@ from ..disk import create_file, regular_files, sync_directory
 from ..errors import DbmanageError
 from ..layout import LIST, OBJECTS
 from ..opened import open_directory, open_plain
-from ..report import Progress
+from ..report import Progress, name_of
 from ..signature import Hashed
 from .backup import Backup
 from .repository import Repository
@@ -146,7 +146,7 @@ def _sift(
         raise DbmanageError(
             "the uploads that no backup names could not all be removed: "
             f"{error.filename or repository.path}: {error.strerror}; no backup misses "
-            "anything, the next `ckan db prune` goes on"
+            f"anything, the next `{name_of('command')} prune` goes on"
         ) from error
 
 

@@ -38,6 +38,7 @@ from ..disk import (
 from ..errors import Busy, DbmanageError, Refused
 from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE
 from ..opened import open_directory, open_plain
+from ..report import name_of
 from ..signature import derived_key
 from .backup import Backup
 from .journal import Entry, Journal
@@ -90,7 +91,8 @@ class Repository:
         if name in names:
             return self.backup(name)
         raise Refused(
-            f"no backup {name!r} in {self.path}: `ckan db backups` lists what is there"
+            f"no backup {name!r} in {self.path}: `{name_of('command')} backups` lists "
+            "what is there"
         )
 
     def backup(self, name: str) -> Backup:

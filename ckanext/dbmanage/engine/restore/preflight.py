@@ -56,7 +56,7 @@ def _refuse_archive(site: Site, part: str, source: Source) -> None:
         if not source.signed:
             refuse_mighty(site, connection, database.role, source.name)
         held = contents_of(path)
-        refuse_wrong_part(held, part, source.name)
+        refuse_wrong_part(held, part, source.name, site.main_tables)
         if not source.signed:
             lint.refuse_odd(held, source.name)
         plan = faithful.plan(held, connection, database.role)

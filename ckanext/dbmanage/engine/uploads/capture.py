@@ -255,7 +255,7 @@ def _read(found: Found, objects: Path, staged: Path) -> dict[str, Any]:
             if isinstance(error, PermissionError):
                 raise Refused(
                     f"the upload {found.path!r} may not be read by this user: run this "
-                    "as CKAN's user, or give it back to that user"
+                    "as the site's user, or give it back to that user"
                 ) from error
             raise
         with os.fdopen(handle, "rb", buffering=0) as file:

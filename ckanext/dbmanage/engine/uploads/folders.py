@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Refused
+from ..report import name_of
 
 TOKEN = ".dbmanage"  # noqa: S105
 _MAX_DEPTH = 64
@@ -107,7 +108,7 @@ def folder_of(path: str, among: list[Folder]) -> tuple[Folder, str]:
     if not fitting:
         raise Refused(
             f"there is no place for {path!r}: the storage {path.split('/')[0]!r} "
-            "(without a name: ckan.storage_path) is not configured here"
+            f"(without a name: {name_of('storage_path')}) is not configured here"
         )
     best = max(fitting, key=lambda folder: len(folder.prefix))
     return best, path[len(best.prefix) :].lstrip("/")
@@ -162,7 +163,7 @@ def _below(directory: int, name: str, path: str, depth: int) -> Iterator[Found]:
         if isinstance(error, PermissionError):
             raise Refused(
                 f"the directory {path!r} of the uploads may not be read by this user: "
-                "run this as CKAN's user, or give it back to that user"
+                "run this as the site's user, or give it back to that user"
             ) from error
         if error.errno not in (errno.ENOTDIR, errno.ENOENT, errno.ELOOP):
             raise
@@ -195,7 +196,7 @@ def mount_points() -> list[Path]:
     return found
 
 
-#: not uploads, though below the storage path: ours, what CKAN makes anew, a disk's own
+#: not uploads, though in the storage: ours, what the site makes anew, a disk's own
 NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
 #: directories of a switch
 OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")

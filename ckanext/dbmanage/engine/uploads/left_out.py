@@ -1,6 +1,6 @@
 """Folders of uploads that a backup leaves out, because a link leads to them.
 
-No link is followed that could lead to what is not CKAN's; what lies behind one is
+No link is followed that could lead to what is not the site's; what lies behind one is
 counted and told, for a portal may keep all its uploads there.
 """
 
@@ -12,6 +12,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
+from ..report import name_of
 from ..repository.backup import MOST_COUNTED, many_files
 
 
@@ -45,6 +46,6 @@ def above(path: str, files: int) -> str:
     """What is told of a folder that the repository is in."""
     return (
         f"{path!r} holds the repository of backups: the {many_files(files)} beside it "
-        "there are not included. Move them, or set ckanext.dbmanage.repository to "
+        f"there are not included. Move them, or set {name_of('repository')} to "
         "another place"
     )

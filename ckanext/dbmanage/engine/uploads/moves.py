@@ -142,7 +142,7 @@ def back(move: Move) -> None:
 
 
 def _aside(path: Path) -> None:
-    """Makes room for a rename, where CKAN has made an entry anew after a kill."""
+    """Makes room for a rename, where the site has made an entry anew after a kill."""
     number = 1
     while _exists(path):
         other = path.with_name(f"{path.name}.aside-{number}")

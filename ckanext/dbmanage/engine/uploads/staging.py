@@ -43,7 +43,7 @@ def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
         if not os.access(folder.path, os.W_OK | os.X_OK):
             raise Refused(
                 f"{folder.path} may not be written to by this user: the uploads are "
-                "laid down beside the live ones. Run this as CKAN's user"
+                "laid down beside the live ones. Run this as the site's user"
             )
     devices: dict[int, tuple[Path, int]] = {}
     for folder, size in needed.items():
@@ -74,7 +74,9 @@ def stage(
     for folder, move in zip(among, planned, strict=True):
         scratch[folder] = moves.make_folder(Path(move.path) / move.scratch, move.token)
         for name in folder.names():
-            if (folder.path / name).is_dir():  # CKAN expects it, even when it is empty
+            if (
+                folder.path / name
+            ).is_dir():  # the site expects it, even when it is empty
                 _directory(scratch[folder] / name, folder.path / name)
     done = 0
     for facts in listing.lines():
