@@ -20,7 +20,7 @@ from ..engine.repository import backup
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import half_way
 from ..engine.restore.preflight import may_create
-from ..engine.restore.public import open_in_a_copy
+from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..records import published

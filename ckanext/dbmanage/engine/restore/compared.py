@@ -9,7 +9,7 @@ from ..archive import extensions, rights
 from ..archive.contents import Contents, Entry
 from ..archive.rights import Difference, Right, Rights, role_sql
 from ..errors import Refused
-from . import public
+from . import schema_public
 from .faithful import LARGE, OWNED, PUBLIC, PUBLIC_RIGHTS, RIGHTS, Loaded, Plan, key_of
 
 #: rights of these do not come with what is in a database, or cannot be compared
@@ -46,7 +46,7 @@ class Comparison:
         """The entries whose thing is another role's in the copy, the thing as SQL."""
         copies = _things(self.there)
         # it has no entry where it is whose pg_dump takes for granted
-        usual = "" if public.is_open(self.there) else "pg_database_owner"
+        usual = "" if schema_public.is_open(self.there) else "pg_database_owner"
         copies.setdefault(PUBLIC, [Entry(0, *PUBLIC, usual, "", "")])
         for key, entries in _things(self.found).items():
             for entry, other in zip(entries, copies.get(key, ()), strict=False):
@@ -89,9 +89,11 @@ class Comparison:
         """The differences in rights, by what they are about."""
         found, there, plan = self.found, self.there, self.plan
         wanted, have = self._wanted(), _given(there)
-        if _PUBLIC in wanted or not public.is_open(found):
-            wanted[_PUBLIC] = public.rights_of(wanted.get(_PUBLIC, ()), found, plan)
-            have[_PUBLIC] = public.rights_of(have.get(_PUBLIC, ()), there, plan)
+        if _PUBLIC in wanted or not schema_public.is_open(found):
+            wanted[_PUBLIC] = schema_public.rights_of(
+                wanted.get(_PUBLIC, ()), found, plan
+            )
+            have[_PUBLIC] = schema_public.rights_of(have.get(_PUBLIC, ()), there, plan)
         else:  # it was open to all, which newer versions are not any more
             have.pop(_PUBLIC, None)
         owners = {_subject(e, plan): plan.name(e.owner, e) for e in found.entries}
@@ -176,8 +178,8 @@ class Comparison:
             return
         part = loaded.scratch.pair.part
         in_public = different[_PUBLIC].more if _PUBLIC in different else []
-        if len(more) == len(in_public) and public.server_opens(self.there):
-            remedy = public.why_open(loaded.op.site, part, self.plan.role)
+        if len(more) == len(in_public) and schema_public.server_opens(self.there):
+            remedy = schema_public.why_open(loaded.op.site, part, self.plan.role)
         elif loaded.signed:
             remedy = (
                 "A superuser runs this in a database that becomes "

@@ -18,7 +18,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.staging import links_replaced, room
-from . import faithful, public
+from . import faithful, schema_public
 from .source import Source
 
 #: links that are told by name
@@ -61,7 +61,7 @@ def _refuse_archive(site: Site, part: str, source: Source) -> None:
             lint.refuse_odd(held, source.name)
         plan = faithful.plan(held, connection, database.role)
         faithful.refuse_lost_rows(plan, source.name)
-        public.refuse_open(site, part, plan, held, connection)
+        schema_public.refuse_open(site, part, plan, held, connection)
     extensions.refuse_lacking(site, part, held, source.name)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..operation import Operation
-from ..postgres.database import closing
 from ..uploads import moves
 from .history import Foreign, folded, is_half_way, operations_of, parts_of
 from .scratch import discard_moves, drop_ours
@@ -31,9 +30,7 @@ def recover(op: Operation) -> None:
         for pair in facts["created"]:
             if pair.scratch in facts["dropped"] or pair.part not in site.databases:
                 continue
-            with closing(site.databases[pair.part].maintenance()) as connection:
-                if drop_ours(site, connection, pair, pair.scratch):
-                    left.record("drop", database=pair.scratch)
+            drop_ours(left, pair, pair.scratch)
         for move in facts["staged"]:
             if str(Path(move.path) / move.scratch) not in facts["dropped"]:
                 discard_moves(left, [move])

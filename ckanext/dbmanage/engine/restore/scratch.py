@@ -70,19 +70,11 @@ def scratch_database(
                 unlock(keeper, "ours", pair.scratch)
             keeper.close()
             try:
-                # else it is needed
-                if op.id not in half_way(site, op.repository):
-                    _drop_scratch(op, pair)
+                needed = op.id in half_way(site, op.repository)
+                if not needed and not drop_ours(op, pair, pair.scratch):
+                    _tell_it_stays(op, pair, "somebody else has its lock")
             except (psycopg2.Error, DbmanageError, OSError) as error:
                 _tell_it_stays(op, pair, error)
-
-
-def _drop_scratch(op: Operation, pair: Pair) -> None:
-    with closing(op.site.databases[pair.part].maintenance()) as connection:
-        if drop_ours(op.site, connection, pair, pair.scratch):
-            op.record("drop", database=pair.scratch)
-        else:
-            _tell_it_stays(op, pair, "somebody else has its lock")
 
 
 def _tell_it_stays(op: Operation, pair: Pair, why: object) -> None:
@@ -176,8 +168,20 @@ def _locale(keeper: Connection, like: dict[str, Any]) -> Iterator[sql.Composable
             yield sql.SQL(f"{option} {{}}").format(sql.Literal(value))
 
 
-def drop_ours(site: Site, connection: Connection, pair: Pair, name: str) -> bool:
-    """Drops a pair's scratch or undo database, provably ours; says whether it is gone.
+def drop_ours(op: Operation, pair: Pair, name: str) -> bool:
+    """Drops a pair's scratch or undo database, and notes it; whether it is gone now.
+
+    Raises ConnectionFailed, psycopg2.Error, OSError.
+    """
+    with closing(op.site.databases[pair.part].maintenance()) as connection:
+        gone = _drop_ours(op.site, connection, pair, name)
+    if gone:
+        op.record("drop", database=name)
+    return gone
+
+
+def _drop_ours(site: Site, connection: Connection, pair: Pair, name: str) -> bool:
+    """Drops a database that is provably ours.
 
     Ours is what the journal names (`pair`), whose comment carries the token, whose
     lock is free, and which is not a live database. A database that was created a
@@ -232,10 +236,17 @@ def staged(op: Operation, among: list[Folder]) -> Iterator[list[Move]]:
 
 
 def discard_moves(op: Operation, moves: list[Move]) -> None:
+    """Removes what was laid down for them, where it is ours, and notes it."""
     for move in moves:
-        scratch = Path(move.path) / move.scratch
-        if discard(scratch, move.token):
-            op.record("drop", folder=str(scratch))
+        _discard(op, move, move.scratch)
+
+
+def _discard(op: Operation, move: Move, name: str) -> bool:
+    place = Path(move.path) / name
+    gone = discard(place, move.token)
+    if gone:
+        op.record("drop", folder=str(place))
+    return gone
 
 
 def drop_older(op: Operation) -> None:
@@ -300,15 +311,9 @@ def _is_there(site: Site, kept: Pair | Move) -> bool:
 
 
 def _drop_kept(op: Operation, kept: Pair | Move) -> bool:
-    if isinstance(kept, Move):
-        gone, what = discard(Path(_name(kept)), kept.token), "folder"
-    else:
-        with closing(op.site.databases[kept.part].maintenance()) as connection:
-            gone = drop_ours(op.site, connection, kept, kept.undo)
-        what = "database"
-    if gone:
-        op.record("drop", **{what: _name(kept)})
-    return gone
+    if isinstance(kept, Pair):
+        return drop_ours(op, kept, kept.undo)
+    return _discard(op, kept, kept.undo)
 
 
 @contextmanager
