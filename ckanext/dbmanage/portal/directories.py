@@ -11,8 +11,8 @@ from .config import PREFIX, Options
 
 def repository_directory(options: Options) -> str:
     """The directory of the backups. Raises Refused when visitors could read it."""
-    path = options.text(PREFIX + "repository")
-    storage = options.text("ckan.storage_path")
+    path = options.repository
+    storage = options.storage_path
     if not path:
         if not storage:
             raise Refused(
@@ -32,8 +32,8 @@ def repository_directory(options: Options) -> str:
 
 def public_dir(options: Options) -> Path:
     """The directory of the published dumps. Raises Refused."""
-    path = options.text(PREFIX + "public_dir")
-    storage = options.text("ckan.storage_path")
+    path = options.public_dir
+    storage = options.storage_path
     if not path and not storage:
         raise Refused(
             "no place for the public dumps: set ckanext.dbmanage.public_dir (or "
@@ -44,7 +44,7 @@ def public_dir(options: Options) -> Path:
 
 
 def has_public_dir(options: Options) -> str:
-    return options.text(PREFIX + "public_dir") or options.text("ckan.storage_path")
+    return options.public_dir or options.storage_path
 
 
 def refuse_public(options: Options, file: Path, private: bool) -> None:
@@ -61,7 +61,7 @@ def refuse_public(options: Options, file: Path, private: bool) -> None:
 def serving(options: Options, real: Path) -> tuple[str, str] | None:
     """The option and the served directory that a place is in, if it is in any."""
     within = {str(real), *map(str, real.parents)}
-    for option, served in _served(options, options.text("ckan.storage_path")):
+    for option, served in _served(options, options.storage_path):
         # strings, for this is asked at each request of the page
         if os.path.realpath(os.path.expanduser(served)) in within:
             return option, served
@@ -108,7 +108,7 @@ def sendfile(options: Options, backups: bool = False) -> tuple[str, str]:
 
     Empty what CKAN sends itself. Raises Refused.
     """
-    words = options.text(PREFIX + "sendfile").split()
+    words = options.sendfile
     if not words:
         return "", ""
     header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
