@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
 
 from ..doctor.mend import mend
 from ..engine import errors
 from ..engine.printable import one_line
-from ..portal.uploads import named_uploads
 from .base import (
     Command,
     as_json,
@@ -134,7 +133,6 @@ def doctor(
     from ..engine.errors import DbmanageError
     from ..engine.repository.repository import Repository
     from ..portal.site import build_site
-    from ..portal.uploads import upload_bases
 
     talk = Talk(quiet=as_json or nagios)
     options = options_of(ctx)
@@ -144,8 +142,6 @@ def doctor(
         if fix:
             mend(portal, preview)
         site = build_site(options)
-        named = named_uploads(*upload_bases(options))
-        site = replace(site, named_uploads=named)
         found = examine(site, Repository(site.repository, site.secrets), more)
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"

@@ -20,7 +20,7 @@ from ..engine.site import Site
 from ..engine.uploads.folders import folders_of, paths
 from ..portal import blockers, datastore
 from ..portal.config import Options
-from ..portal.plan import CORE, installed_migrations
+from ..portal.installed import CORE, installed_migrations, owner_of
 from .finding import HINT, OK, PROBLEM, Check
 
 _SHOWN = 3
@@ -72,7 +72,7 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
         )
     behind = 0
     for table, each in installed_migrations([*plugins, *others]).items():
-        owner = table.removesuffix(CORE).rstrip("_") or "CKAN"
+        owner = owner_of(table)
         revisions = set(there.get(table, ()))
         if revisions == each.heads:
             continue

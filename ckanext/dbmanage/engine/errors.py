@@ -68,6 +68,12 @@ def words(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def brief(error: BaseException) -> str:
+    """The kind of an error and what it says, on one line of some 300 characters."""
+    text = f"{type(error).__name__}: {words(error)}"
+    return text if len(text) < 300 else text[:300] + " …"
+
+
 def hide_values(error: BaseException | None) -> None:
     """Takes the parameters out of what an error, and all behind it, will ever say."""
     seen: set[int] = set()

@@ -21,7 +21,6 @@ from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal.config import Options
-from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
 
 from . import forked
@@ -295,10 +294,7 @@ class Portal:
         return Options(self.options)
 
     def site(self) -> Site:
-        return build_site(
-            self.settings,
-            installed_migrations(self.options["ckan.plugins"].split()),
-        )
+        return build_site(self.settings, migrations=True)
 
     def engine(self) -> tuple[Site, Repository]:
         site = self.site()
