@@ -34,10 +34,10 @@ def checks(options: Options, app: Any) -> dict[str, Check]:
         yield from _migrations(site, plugins)
 
     def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        from ..records.search_index import differing
+        from ..records.search_index import Index
 
         with app.test_request_context():
-            yield from _index(differing())
+            yield from _index(Index(options).differing())
 
     found: dict[str, Check] = {"migrations": migrations, "users": _users}
     if app is not None:
