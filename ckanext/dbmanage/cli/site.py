@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 import click
 
-from ..doctor.mend import mend
 from ..engine import errors
 from ..engine.printable import one_line
 from .base import (
@@ -127,9 +126,9 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from ..doctor import portal_checks
-    from ..doctor.checks import examine
+    from ..doctor.examine import examine
     from ..doctor.finding import HINT, PROBLEM, Finding
+    from ..doctor.mend import mend
     from ..engine.errors import DbmanageError
     from ..engine.repository.repository import Repository
     from ..portal.site import build_site
@@ -137,12 +136,11 @@ def doctor(
     talk = Talk(quiet=as_json or nagios)
     options = options_of(ctx)
     portal = portal_of(ctx, talk)
-    more = portal_checks.checks(options, portal.app)
     try:
         if fix:
             mend(portal, preview)
         site = build_site(options)
-        found = examine(site, Repository(site.repository, site.secrets), more)
+        found = examine(portal, site, Repository(site.repository, site.secrets))
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
         said = errors.told(error)

@@ -100,7 +100,7 @@ class Readers:
     def listed(
         self, statement: str, order: str, size: int, **values: Any
     ) -> tuple[int, Iterator[list[tuple[str, ...]]]]:
-        """The number of a statement's rows in the snapshot, and these in batches, streamed.
+        """The number of a statement's rows in the snapshot, and these, in batches.
 
         The last column is a time, or empty; it comes as ISO text.
         """

@@ -43,7 +43,7 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
         "'storage/uploads/user/..': nothing is looked for by them"
     ]
     # of the doctor's sentences none holds a name that CKAN did not give
-    said = list(portal_checks._uploads(site, repository))
+    said = list(portal_checks.upload_files(asked, site, repository))
     assert [state for state, _ in said] == ["problem"]
     assert "1 uploads that the database names" in said[0][1]
     assert "gone.png" in said[0][1] and "\n" not in said[0][1] + taken.id
