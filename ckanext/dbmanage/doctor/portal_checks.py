@@ -29,21 +29,18 @@ def migrations(portal: Portal, site: Site, _: Repository) -> Found:
         yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
         return
     known = installed_migrations(plugins)
-    others = [
-        entry.name
-        for entry in entry_points(group="ckan.plugins")
-        if f"{entry.name}_{CORE}" in set(there) - set(known)
-    ]
-    installed = {f"{entry.name}_{CORE}" for entry in entry_points(group="ckan.plugins")}
-    for table in sorted(set(there) - {CORE} - installed):
+    installed = {f"{e.name}_{CORE}": e.name for e in entry_points(group="ckan.plugins")}
+    others = there.keys() - known.keys()
+    for table in sorted(others - installed.keys()):
         yield (
             HINT,
             f"the database holds migrations of a plugin that is not installed ({table})"
             f": install it, or DROP TABLE {quoted('public', table)}; when it is gone "
             "for good",
         )
+    disabled = [installed[table] for table in sorted(others & installed.keys())]
     behind = 0
-    for table, each in installed_migrations([*plugins, *others]).items():
+    for table, each in installed_migrations([*plugins, *disabled]).items():
         owner = owner_of(table)
         revisions = set(there.get(table, ()))
         if revisions == each.heads:
@@ -69,9 +66,9 @@ def migrations(portal: Portal, site: Site, _: Repository) -> Found:
 
 def users(_: Portal, site: Site, __: Repository) -> Found:
     with closing(site.databases["database"].connect()) as connection:
-        said = list(blockers.emails(connection))
-    yield from ((HINT, " ".join(sentence.split())) for sentence in said)
-    if not said:
+        shared = list(blockers.emails(connection))
+    yield from ((HINT, " ".join(sentence.split())) for sentence in shared)
+    if not shared:
         yield OK, "no two active users have the same e-mail address"
 
 
@@ -155,12 +152,10 @@ def upload_files(_: Portal, site: Site, repository: Repository) -> Found:
     if not site.uploads:
         return
     named: set[str] = set()
+    own: set[str] = set()
     with closing(site.databases["database"].connect()) as connection:
-        own: set[str] = set()
         for path, is_own in rows_of(connection, site.named_uploads):
-            named.add(path)
-            if is_own:
-                own.add(path)
+            (own if is_own else named).add(path)
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(texts(connection, {"resource": ids}))

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ..engine.errors import Damaged, DbmanageError, ToolFailed
@@ -146,19 +147,19 @@ _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
 
 def _timed(known: Plan, heard: Heard) -> Iterator[tuple[str, str, str, float | None]]:
     """The migrations that were begun, None seconds for one that did not end."""
-    moments: list[tuple[float, str]] = []
-    for moment, line in heard:
-        if begins := _BEGINS.search(line):
-            moments.append((moment, begins[1]))
-        elif not line:
-            moments.append((moment, ""))
-    said = {revision: number for number, (_, revision) in enumerate(moments)}
+    marks = [
+        (moment, begins[1] if begins else "")
+        for moment, line in heard
+        for begins in [_BEGINS.search(line)]
+        if begins or not line  # an empty one ends a program
+    ]
+    seconds = {
+        revision: after - before for (before, revision), (after, _) in pairwise(marks)
+    }
+    begun = {revision for _, revision in marks}
     for step in known.steps:
-        if step.revision in said:
-            number = said[step.revision]
-            after = moments[number + 1 : number + 2]
-            seconds = after[0][0] - moments[number][0] if after else None
-            yield step.owner, step.revision, step.about, seconds
+        if step.revision in begun:
+            yield step.owner, step.revision, step.about, seconds.get(step.revision)
 
 
 def _lost(known: Plan, changes: Changes) -> Iterator[str]:
@@ -167,9 +168,9 @@ def _lost(known: Plan, changes: Changes) -> Iterator[str]:
             f"the migrations took {before - after} of {before} rows out of {table}; if "
             "that is meant, `ckan db upgrade --in-place` does not look"
         )
-    said = {f"public.{table}" for table in known.drops.tables}
+    announced = {f"public.{table}" for table in known.drops.tables}
     for table, rows in sorted(changes.dropped.items()):
-        if rows and table not in said:
+        if rows and table not in announced:
             yield f"the table {table} with {rows} rows is gone, and no script says so"
 
 
@@ -184,8 +185,8 @@ def _unlike_models(
 ) -> Iterator[str]:
     """What core's own `ckan db check` finds, where there is one.
 
-    What only the database has (a plugin's tables, an operator's index) is told; what
-    the code needs and the database lacks is a problem.
+    Warns of what only the database has: a plugin's tables, an operator's index. Yields
+    what the code needs and the database lacks.
     """
     from ckan.cli import db
 

@@ -19,21 +19,6 @@ from .search_index import Index
 from .users import Users
 
 
-def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
-    """What makes `organization_show` and `group_show` count without asking one by one.
-
-    From the search index, as core does; from the database when that does not answer,
-    and then why not.
-    """
-    failed = ""
-    if not fresh:
-        try:
-            return {"dataset_counts": _counts_of_index(user)}, ""
-        except Exception as error:  # as many as there are ways not to reach Solr
-            failed = brief(error)
-    return {"dataset_counts": _counts_of_database(user)}, failed
-
-
 def _counts_of_index(user: str) -> Record:
     counts = {}
     for field, private in (("owner_org", bool(user)), ("groups", False)):
@@ -88,9 +73,19 @@ class Shows:
         elif kind == "users":
             self._bulk = Users(self._plain, sysadmin)
 
-    def counts(self, _: None) -> tuple[dict[str, Any], str]:
-        """How many datasets each group has, and why the index could not be asked."""
-        return dataset_counts(self._user, self._wanted.fresh)
+    def counts(self, _: None) -> tuple[Record, str]:
+        """How many datasets each group has, so that groups do not ask one by one.
+
+        From the search index, as core does; from the database when that does not
+        answer, and then why not.
+        """
+        failed = ""
+        if not self._wanted.fresh:
+            try:
+                return {"dataset_counts": _counts_of_index(self._user)}, ""
+            except Exception as error:  # as many as there are ways not to reach Solr
+                failed = brief(error)
+        return {"dataset_counts": _counts_of_database(self._user)}, failed
 
     def know(self, counts: dict[str, Any]) -> None:
         """From now on groups are shown with these counts."""
