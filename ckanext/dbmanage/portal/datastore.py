@@ -1,7 +1,7 @@
 """The DataStore's rights: those that core's `ckan datastore set-permissions` gives.
 
-Looked at, and set where they are missing, on what is the DataStore's. A site may have
-tables of its own beside it: their rights and triggers are its own affair. Knows CKAN.
+They are compared, and set where they are missing, on the DataStore's own tables. A site
+may have others beside them: whose rights and triggers are the site's affair.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class Step:
 class Plan:
     """The migrations that are pending, and what stands in their way.
 
-    `site` is the site with the revisions aimed at as its heads; `empty`: there is
-    nothing yet to be upgraded.
+    The heads of `site` are the revisions aimed at. The database may be `empty`: there
+    is nothing to upgrade yet.
     """
 
     site: Site
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def drops(self) -> Drops:
-        """What its scripts take away."""
+        """What the scripts take away."""
         return blockers.drops(step.script for step in self.steps)
 
 
@@ -137,7 +137,7 @@ def _is_named(table: str, wanted: Wanted) -> bool:
 def _odd_heads(
     there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory], site: Site
 ) -> Iterator[str]:
-    """Revisions in the database, or in the code, that no migration can start at."""
+    """Revisions, in the database or in the code, where no migration can start."""
     for table, script in scripts.items():
         owner, revisions = owner_of(table), there.get(table, [])
         if unknown := set(revisions) - site.revisions[table]:
@@ -167,13 +167,13 @@ def _odd_heads(
 def _not_enabled(
     there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory]
 ) -> Iterator[str]:
-    """Migrations that nobody looks after."""
+    """Migrations of plugins that are not enabled."""
     for table, revisions in there.items():
         if table not in scripts and revisions:
             owner = owner_of(table)
             yield (
                 f"the database holds migrations of the plugin {owner!r}, which "
-                "is not enabled: enable it, that they are looked after; or, when it is "
+                "is not enabled: enable it, so that they go on; or, when it is "
                 f"gone for good:\n    DROP TABLE {quoted('public', table)};"
             )
 
