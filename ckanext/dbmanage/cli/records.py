@@ -90,7 +90,7 @@ def export(
     begun = time.monotonic()
     app = ctx.meta["flask_app"]
     with (
-        Export(app, wanted, jobs or options.jobs) as moment,
+        Export(app, options, wanted, jobs or options.jobs) as moment,
         _opened(path, private) as write,
     ):
         done = moment.write(kind, write, check, talk.rows)
@@ -239,10 +239,10 @@ def reindex(
     app, begun = ctx.meta["flask_app"], time.monotonic()
     with app.test_request_context():
         if changed:
-            done = reindex_changed(talk.rows)
+            done = reindex_changed(options, talk.rows)
         else:
             number = jobs or options.jobs
-            done = reindex_all(app, number, talk.rows, deep)
+            done = reindex_all(app, options, number, talk.rows, deep)
     talk.end()
     same = f", {done.same} as they should be" if deep else ""
     talk.say(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
 
-from ..doctor.mend import mend
-from ..engine.errors import explanation_of
 from ..engine.printable import one_line
-from ..portal.uploads import named_uploads
 from .base import (
     Command,
     as_json,
@@ -128,25 +125,21 @@ def doctor(
     """
     from psycopg2 import Error as DatabaseError
 
-    from ..doctor import portal_checks
-    from ..doctor.checks import examine
+    from ..doctor.examine import examine
     from ..doctor.finding import HINT, PROBLEM, Finding
-    from ..engine.errors import DbmanageError
+    from ..doctor.mend import mend
+    from ..engine.errors import DbmanageError, explanation_of
     from ..engine.repository.repository import Repository
     from ..portal.site import build_site
-    from ..portal.uploads import upload_bases
 
     talk = Talk(quiet=as_json or nagios)
     options = options_of(ctx)
     portal = portal_of(ctx, talk)
-    more = portal_checks.checks(options, portal.app)
     try:
         if fix:
             mend(portal, preview)
         site = build_site(options)
-        named = named_uploads(*upload_bases(options))
-        site = replace(site, named_uploads=named)
-        found = examine(site, Repository(site.repository, site.secrets), more)
+        found = examine(portal, site, Repository(site.repository, site.secrets))
     except (DbmanageError, DatabaseError, OSError) as error:
         what = "repair" if fix else "configuration"
         said = explanation_of(error)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..engine import owner
 from ..engine.archive import extensions
 from ..engine.clock import now, parse_id
-from ..engine.errors import message_of
 from ..engine.postgres.database import closing, server_major
 from ..engine.postgres.programs import dump_tools
 from ..engine.postgres.tables import unreadable
@@ -23,25 +21,12 @@ from ..engine.restore.preflight import may_create
 from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
-from ..records import published
-from . import finding
-from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Check, Finding, told
+from ..operations.context import Portal
+from ..records import published as dumps
+from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Found, age_since, in_words
 
 
-def examine(
-    site: Site, repository: Repository, more: Mapping[str, Check]
-) -> list[Finding]:
-    """All checks' findings, and those of `more`."""
-    found = []
-    for name, check in (CHECKS | dict(more)).items():
-        try:
-            found += [Finding(name, *finding) for finding in check(site, repository)]
-        except Exception as error:  # a check that fails is itself a problem
-            found.append(Finding(name, PROBLEM, message_of(error)))
-    return found
-
-
-def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def databases(_: Portal, site: Site, __: Repository) -> Found:
     for part, database in site.databases.items():
         with closing(database.connect()) as connection:
             major = server_major(connection)
@@ -55,7 +40,7 @@ def _databases(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
             )
 
 
-def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def rights(_: Portal, site: Site, __: Repository) -> Found:
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             may_create(site, connection, database)
@@ -67,7 +52,7 @@ def _rights(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
             yield PROBLEM if hinders else HINT, sentence
 
 
-def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def programs(_: Portal, site: Site, __: Repository) -> Found:
     majors = set()
     for database in site.databases.values():
         with closing(database.connect()) as connection:
@@ -77,7 +62,7 @@ def _programs(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         yield OK, f"pg_dump {tools.major} serves PostgreSQL {major}"
 
 
-def _repository(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def repository_directory(_: Portal, site: Site, repository: Repository) -> Found:
     path = repository.path
     if not path.is_dir():
         yield HINT, f"{path} is made by the first `ckan db backup`"
@@ -105,7 +90,7 @@ def _repository(site: Site, repository: Repository) -> Iterator[tuple[str, str]]
         yield OK, f"{path} can be written to, {free // 1_000_000} MB are free"
 
 
-def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def backups(_: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
     good = [d for d in described if d["state"] in ("verified", "proven")]
     for each in described:
@@ -119,9 +104,9 @@ def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
     if not good:
         yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
         return
-    age = finding.age(good[0]["created"])
+    age = age_since(good[0]["created"])
     state = OK if age < FRESH else HINT if age < STALE else PROBLEM
-    text = f"the newest verified backup is {told(age)} old"
+    text = f"the newest verified backup is {in_words(age)} old"
     yield (
         state,
         text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
@@ -133,18 +118,18 @@ def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         )
 
 
-def _proof(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def proof(_: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
     proven = [d for d in described if d["state"] == "proven"]
     if not proven:
         yield HINT, "no backup was proven yet: `ckan db verify --prove`"
         return
-    age = finding.age(proven[0]["proved"])
-    text = f"backup {proven[0]['id']} was proven {told(age)} ago"
+    age = age_since(proven[0]["proved"])
+    text = f"backup {proven[0]['id']} was proven {in_words(age)} ago"
     yield (OK, text) if age < PROVEN else (HINT, f"{text}: `ckan db verify --prove`")
 
 
-def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def switch(_: Portal, site: Site, repository: Repository) -> Found:
     half = half_way(site, repository)
     if half:
         yield (
@@ -162,7 +147,7 @@ def _switch(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         )
 
 
-def _maintenance(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def maintenance(_: Portal, site: Site, __: Repository) -> Found:
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     status = keeper.status()
     if status is None:
@@ -176,7 +161,7 @@ def _maintenance(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     )
 
 
-def _plugin(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def plugin(_: Portal, site: Site, __: Repository) -> Found:
     plugins = site.versions.get("plugins")
     if isinstance(plugins, list) and "dbmanage" in plugins:
         yield OK, "the plugin is enabled"
@@ -187,7 +172,7 @@ def _plugin(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         )
 
 
-def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def uploads(_: Portal, site: Site, repository: Repository) -> Found:
     for sentence in site.uploads_elsewhere:
         yield HINT, f"{sentence}: it is in no backup"
     for folder in folders_of(site.uploads, repository.path):
@@ -217,20 +202,20 @@ def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         yield HINT, f"{about['refused']} links or special files are in no backup"
 
 
-def _published(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def public_dumps(_: Portal, site: Site, __: Repository) -> Found:
     if not site.public_dir:
         return
     directory = Path(site.public_dir)
-    for name in published.foreign(directory):
+    for name in dumps.foreign(directory):
         yield (
             PROBLEM,
             f"{directory / name} was not published and is answered 404: remove it",
         )
-    found = published.read(directory)
+    found = dumps.read(directory)
     if found is None:
         yield OK, "no public dumps: `ckan db publish` writes them"
         return
-    for name in published.damaged(directory, found):
+    for name in dumps.damaged(directory, found):
         yield (
             PROBLEM,
             f"the public dump {name} is not what was published: `ckan db publish`",
@@ -238,24 +223,9 @@ def _published(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
     missing = {file.kind: file.failed for file in found.files.values() if file.failed}
     for kind, failed in missing.items():
         yield PROBLEM, f"{failed} {kind} are missing in the public dumps, unreadable"
-    age = published.age(found)
-    text = f"the public dumps are {told(age)} old"
+    age = dumps.age(found)
+    text = f"the public dumps are {in_words(age)} old"
     if age < FRESH:
         yield OK, text
     else:
         yield HINT, f"{text}: `ckan db publish`, nightly by a timer"
-
-
-CHECKS: dict[str, Check] = {
-    "databases": _databases,
-    "rights": _rights,
-    "programs": _programs,
-    "plugin": _plugin,
-    "repository": _repository,
-    "backups": _backups,
-    "proof": _proof,
-    "uploads": _uploads,
-    "public dumps": _published,
-    "switch": _switch,
-    "maintenance": _maintenance,
-}

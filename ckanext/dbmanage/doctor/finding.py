@@ -1,4 +1,4 @@
-"""What a check finds: well, a hint, a problem; and how old things are."""
+"""What a check is and what it finds; how old things may be, and how old they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import timedelta
 from ..engine.clock import now, parse_stamp
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
+from ..operations.context import Portal
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
 #: a backup a night, and one that failed is seen the next morning
@@ -25,15 +26,19 @@ class Finding:
     text: str
 
 
-Check = Callable[[Site, Repository], Iterator[tuple[str, str]]]
+#: states, each with a sentence
+Found = Iterator[tuple[str, str]]
+Check = Callable[[Portal, Site, Repository], Found]
 
 
-def age(time: str | None) -> timedelta:
+def age_since(time: str | None) -> timedelta:
+    """How long ago a time of a manifest was; endless when there is none."""
     if not time:
         return timedelta.max
     return now() - parse_stamp(time)
 
 
-def told(age: timedelta) -> str:
+def in_words(age: timedelta) -> str:
+    """An age in hours, or in days."""
     hours = age.total_seconds() / 3600
     return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

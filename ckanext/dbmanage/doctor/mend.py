@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..engine.restore.history import half_way
 from ..operations.context import Portal, tidy
 from ..operations.index import is_behind, open_to_change, reindex
+from ..portal import datastore
 
 
 def mend(portal: Portal, preview: bool) -> None:
@@ -13,9 +15,6 @@ def mend(portal: Portal, preview: bool) -> None:
 
     With `preview` it only says.
     """
-    from ..engine.restore.history import half_way
-    from ..portal import datastore
-
     talk = portal.talk
     # opening brings an index up to date that is owed
     site, repository = open_to_change(replace(portal, app=None) if preview else portal)

@@ -1,14 +1,9 @@
-"""The doctor's checks that know CKAN: schema, index, uploads, DataStore.
-
-They are handed to `engine.doctor.examine` and follow its rules: a name, and a function
-of the site and its repository that gives `ok`, `hint` or `problem` with a sentence.
-"""
+"""Checks that know CKAN: schema, index, uploads, DataStore."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -18,61 +13,35 @@ from ..engine.postgres.tables import migration_heads, rows_of, tables_of, texts
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of, paths
+from ..operations.context import Portal, application
 from ..portal import blockers, datastore
-from ..portal.config import Options
-from ..portal.plan import CORE, installed_migrations
-from .finding import HINT, OK, PROBLEM, Check
+from ..portal.installed import CORE, installed_migrations, owner_of
+from .finding import HINT, OK, PROBLEM, Found
 
 _SHOWN = 3
 
 
-def checks(options: Options, app: Any) -> dict[str, Check]:
-    """The checks by name; without CKAN's application the index is not looked at."""
-    plugins = options.plugins
-
-    def migrations(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        yield from _migrations(site, plugins)
-
-    def index(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
-        from ..records.search_index import differing
-
-        with app.test_request_context():
-            yield from _index(differing())
-
-    found: dict[str, Check] = {"migrations": migrations, "users": _users}
-    if app is not None:
-        found["search index"] = index
-    return found | {
-        "datastore": _datastore,
-        "datastore tables": _tables,
-        "upload files": _uploads,
-        "secrets": lambda *_: _secrets(options),
-    }
-
-
-def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
+def migrations(portal: Portal, site: Site, _: Repository) -> Found:
+    plugins = portal.options.plugins
     with closing(site.databases["database"].connect()) as connection:
         there = migration_heads(connection)
     if CORE not in there:
         yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
         return
     known = installed_migrations(plugins)
-    others = [
-        entry.name
-        for entry in entry_points(group="ckan.plugins")
-        if f"{entry.name}_{CORE}" in set(there) - set(known)
-    ]
-    installed = {f"{entry.name}_{CORE}" for entry in entry_points(group="ckan.plugins")}
-    for table in sorted(set(there) - {CORE} - installed):
+    installed = {f"{e.name}_{CORE}": e.name for e in entry_points(group="ckan.plugins")}
+    others = there.keys() - known.keys()
+    for table in sorted(others - installed.keys()):
         yield (
             HINT,
             f"the database holds migrations of a plugin that is not installed ({table})"
             f": install it, or DROP TABLE {quoted('public', table)}; when it is gone "
             "for good",
         )
+    disabled = [installed[table] for table in sorted(others & installed.keys())]
     behind = 0
-    for table, each in installed_migrations([*plugins, *others]).items():
-        owner = table.removesuffix(CORE).rstrip("_") or "CKAN"
+    for table, each in installed_migrations([*plugins, *disabled]).items():
+        owner = owner_of(table)
         revisions = set(there.get(table, ()))
         if revisions == each.heads:
             continue
@@ -95,16 +64,21 @@ def _migrations(site: Site, plugins: list[str]) -> Iterator[tuple[str, str]]:
         yield OK, f"the database is at the head of {len(known)} sets of migrations"
 
 
-def _users(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def users(_: Portal, site: Site, __: Repository) -> Found:
     with closing(site.databases["database"].connect()) as connection:
-        said = list(blockers.emails(connection))
-    yield from ((HINT, " ".join(sentence.split())) for sentence in said)
-    if not said:
+        shared = list(blockers.emails(connection))
+    yield from ((HINT, " ".join(sentence.split())) for sentence in shared)
+    if not shared:
         yield OK, "no two active users have the same e-mail address"
 
 
-def _index(differing: tuple[list[str], list[str]]) -> Iterator[tuple[str, str]]:
-    changed, orphans = differing
+def search_index(portal: Portal, _: Site, __: Repository) -> Found:
+    if portal.app is None:  # CKAN was not started
+        return
+    from ..records.search_index import Index
+
+    with application(portal):
+        changed, orphans = Index(portal.options).differing()
     if changed or orphans:
         yield (
             PROBLEM,
@@ -122,7 +96,7 @@ WHERE nspname = 'public' AND NOT pg_has_role(nspowner, 'USAGE')
 """
 
 
-def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def permissions(_: Portal, site: Site, __: Repository) -> Found:
     store = site.databases.get("datastore")
     if store is None or store.read_url is None:
         return
@@ -143,7 +117,7 @@ def _datastore(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         yield OK, "the DataStore's permissions are those that core sets"
 
 
-def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
+def datastore_tables(_: Portal, site: Site, __: Repository) -> Found:
     if "datastore" not in site.databases:
         return
     with closing(site.databases["datastore"].connect()) as connection:
@@ -174,16 +148,14 @@ def _tables(site: Site, _: Repository) -> Iterator[tuple[str, str]]:
         yield OK, "every table of the DataStore belongs to a resource"
 
 
-def _uploads(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
+def upload_files(_: Portal, site: Site, repository: Repository) -> Found:
     if not site.uploads:
         return
     named: set[str] = set()
+    own: set[str] = set()
     with closing(site.databases["database"].connect()) as connection:
-        own: set[str] = set()
         for path, is_own in rows_of(connection, site.named_uploads):
-            named.add(path)
-            if is_own:
-                own.add(path)
+            (own if is_own else named).add(path)
         # an upload of a deleted resource stays until the resource is purged
         ids = "SELECT id FROM public.resource WHERE url_type = 'upload'"
         known = set(texts(connection, {"resource": ids}))
@@ -220,10 +192,10 @@ def _resource(path: str) -> str:
     return "".join(Path(path).parts[-3:])
 
 
-def _secrets(options: Options) -> Iterator[tuple[str, str]]:
+def secrets(portal: Portal, _: Site, __: Repository) -> Found:
     odd = False
     for option in ("SECRET_KEY", "beaker.session.secret"):
-        value = options.text(option)
+        value = portal.options.text(option)
         if value and (len(value) < 16 or "CHANGE" in value.upper()):
             odd = True
             yield HINT, f"{option} is short or was never changed: set a random one"

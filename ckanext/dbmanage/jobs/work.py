@@ -74,7 +74,7 @@ def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:
         path = directory / export_name(kind, everything)
         wanted = Wanted(everything, False, False)
         with (
-            Export(portal.app, wanted, portal.options.jobs) as moment,
+            Export(portal.app, portal.options, wanted, portal.options.jobs) as moment,
             new_file(path, 0o600) as write,
         ):
             done = moment.write(kind, write, 0, portal.talk.rows)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +50,9 @@ def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
 def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
     """The site and its repository; nothing is told and nothing is written."""
     from ..engine.repository.repository import Repository
-    from ..portal.plan import installed_migrations
     from ..portal.site import build_site
-    from ..portal.uploads import named_uploads, upload_bases
 
-    options = portal.options
-    known = installed_migrations(options.plugins) if heads else None
-    named = named_uploads(*upload_bases(options))
-    site = replace(build_site(options, known), named_uploads=named)
+    site = build_site(portal.options, migrations=heads)
     return site, Repository(site.repository, site.secrets, portal.actor)
 
 

@@ -48,11 +48,11 @@ def owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[N
 def is_behind(portal: Portal) -> bool:
     if portal.app is None:
         return False
-    from ..records.search_index import differing
+    from ..records.search_index import Index
 
     try:
         with application(portal):
-            return any(differing())
+            return any(Index(portal.options).differing())
     except Exception:  # the check itself tells
         return False
 
@@ -65,7 +65,7 @@ def reindex(portal: Portal, repository: Repository) -> None:
     talk = portal.talk
     try:
         with application(portal):
-            done = reindex_changed(talk.progress)
+            done = reindex_changed(portal.options, talk.progress)
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "

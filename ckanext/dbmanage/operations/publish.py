@@ -71,7 +71,7 @@ def publish(
     done, files = {}, []
     with (
         published.writing(directory) as upcoming,
-        Export(app, Wanted(fresh=fresh), jobs) as moment,
+        Export(app, options, Wanted(fresh=fresh), jobs) as moment,
     ):
         for kind in published.KINDS:
             with contextlib.ExitStack() as stack:

@@ -145,7 +145,6 @@ def unfit(options: Options, found: Backup) -> str:
     """Why a backup cannot be restored here, empty when nothing is known against it."""
     from ..engine.errors import Refused
     from ..engine.restore.preflight import outdated
-    from ..portal.plan import installed_migrations
     from ..portal.site import build_site
 
     if not found.readable:
@@ -158,9 +157,8 @@ def unfit(options: Options, found: Backup) -> str:
     problems = (found.state().get("verified") or {}).get("problems")
     if problems:
         return f"it is damaged: {problems[0]}"
-    known = installed_migrations(options.plugins)
     try:
-        site = build_site(options, known)
+        site = build_site(options, migrations=True)
         for part, about in found.manifest["databases"].items():
             if part not in site.databases:
                 raise Refused("it holds the DataStore, this site has none")

@@ -50,13 +50,12 @@ def upgrade(
     from ..engine.postgres.locks import live_lock
     from ..engine.redis.maintenance import READ_ONLY, Maintenance
     from ..portal import blockers, migrate
-    from ..portal.plan import installed_migrations, plan
+    from ..portal.plan import plan
     from ..portal.site import build_site
 
     talk, options = portal.talk, portal.options
-    installed = installed_migrations(options.plugins)
     # a portal that is at its head needs no place for backups
-    site = build_site(options, installed, stored=False)
+    site = build_site(options, migrations=True, stored=False)
     known = plan(options, site, wanted)
     if not known.steps and not known.blockers:
         planned(known)

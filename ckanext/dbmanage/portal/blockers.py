@@ -1,8 +1,9 @@
 """What would make CKAN's migrations fail or lose something, seen before they run.
 
-Each with the command that mends it. The cases are measured ones: addresses that differ
-by case only, extras without a value, views on tables that go, indexes that somebody
-dropped; in silence go repeated and inactive extras and the history of revisions.
+Each problem comes with the command that mends it. The cases were measured: addresses
+that differ by case only, extras without a value, views on tables that go, indexes that
+somebody dropped. Lost without a word are repeated and inactive extras and the history
+of revisions.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def drops(scripts: Iterable[Path]) -> Drops:
 
 
 def _call(node: ast.AST | None) -> tuple[str, list[str], dict[str, str]]:
-    """Of `op.…("word", …)` the function, its first two words and its named words.
+    """The function, the first two words and the named words of `op.…("word", …)`.
 
-    Empty for anything else, and for a word that is not written out.
+    They are empty for anything else, and for a word that is not written out.
     """
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return "", ["", ""], {}
@@ -100,7 +101,7 @@ def blockers(
 
 
 def _missing(connection: Connection, dropped: Drops) -> Iterator[str]:
-    """What is to be dropped and is not there: anything of its name will do."""
+    """What the scripts drop and is not there, with what makes something of its name."""
     made = [(i, t) for i, t in dropped.indexes if not _is_there(connection, i)]
     for table in sorted({t for _, t in made}):
         there = not table or _is_there(connection, table)
@@ -140,8 +141,8 @@ def room(
 ) -> Iterator[str]:
     """Too little room for a backup of these databases, and for a copy of them.
 
-    The server's disk is looked at where it is this machine's and the connection's role
-    may know the directory.
+    The disk of the server counts if it is this machine's and the connection's role may
+    know the directory.
     """
     ((needed,),) = query(
         connection,
@@ -194,7 +195,7 @@ def emails(connection: Connection) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """What somebody wrote, on one line: the next one is a command."""
+    """A text of a user's on one line, so that it cannot look like a command."""
     return text if text.isprintable() else ascii(text)
 
 

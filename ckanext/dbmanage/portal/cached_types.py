@@ -1,4 +1,4 @@
-"""What a process cached of a database, dropped when that database was replaced.
+"""A process forgets what it cached of a database that was replaced.
 
 After a switch the live name stands for another database, with other OIDs; CKAN's
 DataStore keeps type OIDs for the life of the process, and `datastore_search` would

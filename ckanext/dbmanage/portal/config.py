@@ -1,15 +1,23 @@
-"""Configuration: CKAN's settings, read once; one property an option."""
+"""Configuration: CKAN's settings, frozen; one property an option.
+
+The defaults of this extension's own options stand in config_declaration.yaml, and
+nowhere else; what each option is for is said there too.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.util import asbool
 
 from ..engine.errors import Refused
 from ..engine.layout import PARTS
@@ -18,6 +26,7 @@ from ..engine.report import NAMES
 
 Config = Mapping[str, Any]
 PREFIX = "ckanext.dbmanage."
+_DECLARATION = Path(__file__).parent.parent / "config_declaration.yaml"
 
 NAMES |= {
     "command": "ckan db",
@@ -41,20 +50,65 @@ def current() -> Options:
     return Options(config)
 
 
+@cache
+def _defaults() -> Config:
+    """The defaults of this extension's options; CKAN itself may not have started."""
+    # libyaml, where PyYAML has it, is ten times as quick
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    declared = yaml.load(_DECLARATION.read_text("utf-8"), loader)  # noqa: S506
+    options = [option for group in declared["groups"] for option in group["options"]]
+    return {option["key"]: option.get("default", "") for option in options}
+
+
+def _text(option: str, default: str = "") -> cached_property[str]:
+    """A property: a text. `default` is CKAN's, for an option of its own."""
+    return cached_property(lambda options: options.text(option) or default)
+
+
+def _words(option: str) -> cached_property[list[str]]:
+    """A property: words, which spaces part."""
+    return cached_property(lambda options: options.words(option))
+
+
+def _number(option: str, least: int = 0) -> cached_property[int]:
+    """A property: a whole number, and not below the least."""
+    return cached_property(lambda options: options.number(option, least))
+
+
+def _choice(option: str, *choices: str) -> cached_property[str]:
+    """A property: one of some words."""
+
+    def chosen(options: Options) -> str:
+        value = options.text(option)
+        if value not in choices:
+            raise Refused(f"{option} is {value!r}: choose from {', '.join(choices)}")
+        return value
+
+    return cached_property(chosen)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Options:
     """The options of a site, each looked at once, when it is asked for.
 
-    `settings` is CKAN's configuration as it was then. Each property raises Refused
-    where its option is not what it has to be.
+    `settings` is CKAN's configuration as it was then; only what walks other plugins'
+    options looks into it. Each property raises Refused where its option is not what it
+    has to be.
     """
 
-    def __init__(self, settings: Config) -> None:
-        self.settings = MappingProxyType(dict(settings))
+    settings: Config
 
-    @cached_property
-    def site_title(self) -> str:
-        """What the site calls itself."""
-        return self.text("ckan.site_title") or "CKAN"
+    def __post_init__(self) -> None:
+        frozen = MappingProxyType(dict(self.settings))
+        object.__setattr__(self, "settings", frozen)
+
+    # -- CKAN's own
+
+    site_id = _text("ckan.site_id", "default")
+    site_title = _text("ckan.site_title", "CKAN")
+    storage_path = _text("ckan.storage_path")
+    redis_url = _text("ckan.redis.url", "redis://localhost:6379/0")
+    plugins = _words("ckan.plugins")
 
     @cached_property
     def site_url(self) -> str:
@@ -62,60 +116,24 @@ class Options:
         return self.text("ckan.site_url").rstrip("/")
 
     @cached_property
-    def site_id(self) -> str:
-        """The site's id."""
-        return self.text("ckan.site_id") or "default"
+    def locales(self) -> list[str]:
+        """The languages that the site offers, none when it offers all there are."""
+        offered = self.words("ckan.locales_offered")
+        default = self.words("ckan.locale_default") if offered else []
+        return list(dict.fromkeys([*offered, *default]))
 
     @cached_property
-    def public_path(self) -> str:
-        """The address of the public dumps on the site: `/dump`, no slash at its end."""
-        path = self.text(PREFIX + "public_path") or "/dump"
-        if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", path):
-            raise Refused(
-                f"ckanext.dbmanage.public_path is {path!r}, not a path such as /dump"
-            )
-        return path.rstrip("/")
+    def hides_deleted(self) -> bool:
+        """Whether deleted datasets are taken out of the search index."""
+        return asbool(self.settings.get("ckan.search.remove_deleted_packages", True))
 
     @cached_property
-    def public_root(self) -> str:
-        """The path of the public dumps on the host, `ckan.root_path` before it."""
-        root = self.text("ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
-        return root + self.public_path
-
-    @cached_property
-    def public_licence(self) -> str:
-        """The id of the licence of the public dumps themselves, or empty."""
-        return self.text(PREFIX + "public_licence")
-
-    @cached_property
-    def public_contact(self) -> str:
-        """Whom to ask about the public dumps: an e-mail address or a URL, or empty."""
-        return self.text(PREFIX + "public_contact")
-
-    @cached_property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of a backup when the command names none; all when empty."""
-        value = self.settings.get(PREFIX + "parts") or ""
-        return tuple(value.split() if isinstance(value, str) else value)
-
-    @cached_property
-    def jobs(self) -> int:
-        """How many tables a restore loads at the same time."""
-        return self._number(PREFIX + "jobs", 2, least=1)
-
-    @cached_property
-    def pg_bin(self) -> str:
-        """The directory of the client programs, empty to search for them."""
-        return self.text(PREFIX + "pg_bin")
-
-    @cached_property
-    def scratch_templates(self) -> dict[str, str]:
-        """The databases that scratch databases are made from, by part."""
-        return {
-            "database": self.text(PREFIX + "scratch_template") or "template0",
-            "datastore": self.text(PREFIX + "datastore_scratch_template")
-            or "template0",
-        }
+    def secrets(self) -> tuple[str, ...]:
+        """What the site signs with, then what it signed with before."""
+        first = self.text("SECRET_KEY") or self.text("beaker.session.secret")
+        if not first:
+            raise Refused("neither SECRET_KEY nor beaker.session.secret is set")
+        return first, *self.words("SECRET_KEY_FALLBACKS")
 
     @cached_property
     def databases(self) -> dict[str, Database]:
@@ -137,83 +155,89 @@ class Options:
         assert set(found) <= set(PARTS)
         return found
 
-    @cached_property
-    def plugins(self) -> list[str]:
-        """The enabled plugins."""
-        value = self.settings.get("ckan.plugins") or []
-        return value.split() if isinstance(value, str) else list(value)
+    # -- backups
+
+    repository = _text(PREFIX + "repository")
+    jobs = _number(PREFIX + "jobs", least=1)
+    pg_bin = _text(PREFIX + "pg_bin")
+    undo_days = _number(PREFIX + "undo_days")
+    web_restore = _choice(PREFIX + "web_restore", "armed", "always", "never")
 
     @cached_property
-    def locales(self) -> list[str]:
-        """The languages that the site offers, none when it offers all there are."""
-        value = self.settings.get("ckan.locales_offered") or []
-        offered = value.split() if isinstance(value, str) else list(value)
-        default = self.text("ckan.locale_default")
-        return list(
-            dict.fromkeys(
-                [*offered, *([default] if default else [])] if offered else []
-            )
-        )
+    def parts(self) -> tuple[str, ...]:
+        """The parts of a backup when the command names none; all when empty."""
+        return tuple(self.words(PREFIX + "parts"))
 
     @cached_property
-    def redis_url(self) -> str:
-        """Redis, as CKAN itself finds it."""
-        return self.text("ckan.redis.url") or "redis://localhost:6379/0"
-
-    @cached_property
-    def undo_days(self) -> int:
-        """For how many days what a switch replaced is kept."""
-        return self._number(PREFIX + "undo_days", 7)
+    def scratch_templates(self) -> dict[str, str]:
+        """The databases that scratch databases are made from, by part."""
+        return {
+            "database": self.text(PREFIX + "scratch_template"),
+            "datastore": self.text(PREFIX + "datastore_scratch_template"),
+        }
 
     @cached_property
     def retention(self) -> dict[str, int]:
         """How many backups are kept: `last`, `days`, `weeks`, `months`, `min`."""
         return {
-            "last": self._number(PREFIX + "keep_last", 3),
-            "days": self._number(PREFIX + "keep_days", 7),
-            "weeks": self._number(PREFIX + "keep_weeks", 4),
-            "months": self._number(PREFIX + "keep_months", 6),
-            "min": self._number(PREFIX + "keep_min", 1, least=1),
+            "last": self.number(PREFIX + "keep_last"),
+            "days": self.number(PREFIX + "keep_days"),
+            "weeks": self.number(PREFIX + "keep_weeks"),
+            "months": self.number(PREFIX + "keep_months"),
+            "min": self.number(PREFIX + "keep_min", least=1),
         }
-
-    @cached_property
-    def web_restore(self) -> str:
-        """`armed`, `always` or `never`: what the web page may do."""
-        value = self.text(PREFIX + "web_restore") or "armed"
-        if value not in ("armed", "always", "never"):
-            raise Refused(
-                f"ckanext.dbmanage.web_restore is {value!r}: choose from armed, "
-                "always, never"
-            )
-        return value
 
     @cached_property
     def health_paths(self) -> frozenset[str]:
         """The addresses that are answered with 200 while the site is away."""
-        value = self.settings.get(PREFIX + "health_paths")
-        if value is None:
-            return frozenset({"/api/action/status_show", "/api/3/action/status_show"})
-        return frozenset(value.split() if isinstance(value, str) else value)
+        return frozenset(self.words(PREFIX + "health_paths"))
+
+    # -- public dumps
+
+    public_dir = _text(PREFIX + "public_dir")
+    public_licence = _text(PREFIX + "public_licence")
+    public_contact = _text(PREFIX + "public_contact")
+    sendfile = _words(PREFIX + "sendfile")
 
     @cached_property
-    def secrets(self) -> tuple[str, ...]:
-        """What the site signs with, then what it signed with before. Raises Refused."""
-        first = self.text("SECRET_KEY") or self.text("beaker.session.secret")
-        older = self.settings.get("SECRET_KEY_FALLBACKS") or []
-        older = older.split() if isinstance(older, str) else older
-        if not first:
-            raise Refused("neither SECRET_KEY nor beaker.session.secret is set")
-        return first, *map(str, older)
+    def public_path(self) -> str:
+        """The address of the public dumps on the site: `/dump`, no slash at its end."""
+        path = self.text(PREFIX + "public_path")
+        if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?", path):
+            raise Refused(
+                f"ckanext.dbmanage.public_path is {path!r}, not a path such as /dump"
+            )
+        return path.rstrip("/")
+
+    @cached_property
+    def public_root(self) -> str:
+        """The path of the public dumps on the host, `ckan.root_path` before it."""
+        root = self.text("ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
+        return root + self.public_path
+
+    # -- any option, by its name
 
     def text(self, option: str) -> str:
-        return str(self.settings.get(option) or "").strip()
+        """An option as a text; its default where it is empty."""
+        given = str(self.settings.get(option) or "").strip()
+        return given or str(self._default(option))
 
-    def _number(self, option: str, default: int, least: int = 0) -> int:
+    def words(self, option: str) -> list[str]:
+        """An option as words, which spaces part; its default where it is not set."""
         value = self.settings.get(option)
-        text = str(default if value in (None, "") else value).strip()
+        value = self._default(option) if value is None else value
+        return value.split() if isinstance(value, str) else list(map(str, value))
+
+    def number(self, option: str, least: int = 0) -> int:
+        """An option as a whole number. Raises Refused where it is none, or less."""
+        value = self.settings.get(option)
+        text = str(self._default(option) if value in (None, "") else value).strip()
         if not text.isdecimal() or int(text) < least:
             raise Refused(f"{option} is {text!r}, not a number from {least} on")
         return int(text)
+
+    def _default(self, option: str) -> Any:
+        return _defaults()[option] if option.startswith(PREFIX) else ""
 
     def _url(self, option: str) -> URL | None:
         value = self.text(option)
@@ -221,10 +245,7 @@ class Options:
             return None
         try:
             return make_url(value)
-        except (
-            ArgumentError,
-            ValueError,
-        ):  # its message holds the URL, so the password
+        except (ArgumentError, ValueError):  # whose message holds the password
             raise Refused(
                 f"{option} is not a URL that SQLAlchemy understands"
             ) from None

@@ -1,21 +1,20 @@
 """The DataStore's rights: those that core's `ckan datastore set-permissions` gives.
 
-Looked at, and set where they are missing, on what is the DataStore's. A site may have
-tables of its own beside it: their rights and triggers are its own affair. Knows CKAN.
+They are compared, and set where they are missing, on the DataStore's own tables. A site
+may have others beside them: whose rights and triggers are the site's affair.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from psycopg2 import sql
 
 from ..engine.errors import DbmanageError, message_of
 from ..engine.postgres.database import Connection, Database, closing, query, quoted
-from .config import Options
-from .isolated import Heard, run_ckan
+from .isolated import Isolated
 
 #: core makes this type at the first search, and fails when two come at once
 _NESTED = """DO $$ BEGIN IF to_regtype('public.nested') IS NULL THEN
@@ -203,21 +202,17 @@ _OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoi
     AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
 
 
-def set_up_datastore(
-    options: Options,
-    databases: Mapping[str, Database],
-    heard: Heard | None = None,
-) -> None:
-    """Makes of a DataStore what the installed CKAN wants: permissions, data dictionary.
+def set_up_datastore(ckan: Isolated) -> None:
+    """Makes of a copy of the DataStore what the installed CKAN wants.
 
-    What is missing of core's `ckan datastore set-permissions`, and as `datastore
-    upgrade`. Raises ToolFailed, DbmanageError.
+    Its permissions are set, where they are missing, and its data dictionary is brought
+    up to date, as by `ckan datastore upgrade`. Raises ToolFailed, DbmanageError.
     """
     from ckanext.datastore.cli import datastore
 
-    store = databases["datastore"]
-    bring_permissions(store, options.databases["database"])
+    store = ckan.copies["datastore"]
+    bring_permissions(store, ckan.options.databases["database"])
     with closing(store.connect()) as connection:
         old = query(connection, _OLD_FIELDS.replace("%", "%%"))
-    if old and "upgrade" in datastore.commands and "database" in databases:
-        run_ckan(options, databases, ["datastore"], "datastore", "upgrade", heard=heard)
+    if old and "upgrade" in datastore.commands and "database" in ckan.copies:
+        ckan.command(["datastore"], "datastore", "upgrade")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..engine.errors import Refused
@@ -11,15 +12,9 @@ from .config import PREFIX, Options
 
 def repository_directory(options: Options) -> str:
     """The directory of the backups. Raises Refused when visitors could read it."""
-    path = options.text(PREFIX + "repository")
-    storage = options.text("ckan.storage_path")
-    if not path:
-        if not storage:
-            raise Refused(
-                "no place for backups: set ckanext.dbmanage.repository (or "
-                "ckan.storage_path, then they go to dbmanage/backups below it)"
-            )
-        path = os.path.join(storage, "dbmanage", "backups")
+    path = options.repository or _below_storage(
+        options, "backups", "repository", "backups"
+    )
     real = Path(path).expanduser().resolve()
     if found := serving(options, real):
         option, served = found
@@ -32,19 +27,25 @@ def repository_directory(options: Options) -> str:
 
 def public_dir(options: Options) -> Path:
     """The directory of the published dumps. Raises Refused."""
-    path = options.text(PREFIX + "public_dir")
-    storage = options.text("ckan.storage_path")
-    if not path and not storage:
-        raise Refused(
-            "no place for the public dumps: set ckanext.dbmanage.public_dir (or "
-            "ckan.storage_path, then they go to dbmanage/public below it)"
-        )
-    path = path or os.path.join(storage, "dbmanage", "public")
+    path = options.public_dir or _below_storage(
+        options, "the public dumps", "public_dir", "public"
+    )
     return Path(path).expanduser().resolve()
 
 
-def has_public_dir(options: Options) -> str:
-    return options.text(PREFIX + "public_dir") or options.text("ckan.storage_path")
+def _below_storage(options: Options, what: str, option: str, name: str) -> str:
+    """Where something of ours stands when its option is not set. Raises Refused."""
+    if not options.storage_path:
+        raise Refused(
+            f"no place for {what}: set {PREFIX}{option} (or ckan.storage_path, then "
+            f"they go to dbmanage/{name} below it)"
+        )
+    return os.path.join(options.storage_path, "dbmanage", name)
+
+
+def has_public_dir(options: Options) -> bool:
+    """Whether the site has a place for public dumps."""
+    return bool(options.public_dir or options.storage_path)
 
 
 def refuse_public(options: Options, file: Path, private: bool) -> None:
@@ -61,17 +62,17 @@ def refuse_public(options: Options, file: Path, private: bool) -> None:
 def serving(options: Options, real: Path) -> tuple[str, str] | None:
     """The option and the served directory that a place is in, if it is in any."""
     within = {str(real), *map(str, real.parents)}
-    for option, served in _served(options, options.text("ckan.storage_path")):
-        # strings, for this is asked at each request of the page
+    for option, served in _served(options):
+        # strings: the page asks this at each request
         if os.path.realpath(os.path.expanduser(served)) in within:
             return option, served
     return None
 
 
-def _served(options: Options, storage: str) -> list[tuple[str, str]]:
+def _served(options: Options) -> list[tuple[str, str]]:
     """Options and directories whose files CKAN hands to visitors."""
     served = []
-    if storage:
+    if storage := options.storage_path:
         served += [
             ("ckan.storage_path", os.path.join(storage, name))
             for name in ("storage", "resources", "webassets")
@@ -89,17 +90,11 @@ def _served(options: Options, storage: str) -> list[tuple[str, str]]:
     ]
     if has_public_dir(options):
         served.append((PREFIX + "public_dir", str(public_dir(options))))
-    public = options.text("ckan.base_public_folder") or "public"
-    served.append((public, str(_package_directory() / public)))
-    return served
-
-
-def _package_directory() -> Path:
-    from importlib.util import find_spec
-
     spec = find_spec("ckan")
     assert spec is not None and spec.submodule_search_locations
-    return Path(list(spec.submodule_search_locations)[0])
+    public = options.text("ckan.base_public_folder") or "public"
+    served.append((public, str(Path(spec.submodule_search_locations[0]) / public)))
+    return served
 
 
 def sendfile(options: Options, backups: bool = False) -> tuple[str, str]:
@@ -108,20 +103,20 @@ def sendfile(options: Options, backups: bool = False) -> tuple[str, str]:
 
     Empty what CKAN sends itself. Raises Refused.
     """
-    words = options.text(PREFIX + "sendfile").split()
-    if not words:
+    if not options.sendfile:
         return "", ""
-    header, inside = words[0].lower(), [f"{word.rstrip('/')}/" for word in words[1:]]
-    internal = 1 <= len(inside) <= 2 and all(word.startswith("/") for word in inside)
-    if header == "x-accel-redirect" and internal:
-        if not backups:
-            return "X-Accel-Redirect", inside[0]
-        return ("X-Accel-Redirect", inside[1]) if len(inside) == 2 else ("", "")
-    if header == "x-sendfile" and not inside:
-        return (
-            "X-Sendfile",
-            f"{repository_directory(options) if backups else public_dir(options)}/",
-        )
+    header, *places = options.sendfile
+    header, internal = header.lower(), [f"{place.rstrip('/')}/" for place in places]
+    if header == "x-sendfile" and not internal:
+        directory = repository_directory(options) if backups else public_dir(options)
+        return "X-Sendfile", f"{directory}/"
+    if (
+        header == "x-accel-redirect"
+        and len(internal) in (1, 2)
+        and all(place.startswith("/") for place in internal)
+    ):
+        found = internal[1:] if backups else internal
+        return ("X-Accel-Redirect", found[0]) if found else ("", "")
     raise Refused(
         "ckanext.dbmanage.sendfile is neither `X-Sendfile` nor `X-Accel-Redirect "
         "/internal-dumps [/internal-backups]`"

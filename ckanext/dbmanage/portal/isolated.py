@@ -1,7 +1,7 @@
 """CKAN on copies of the databases: a process of its own, no live service in its reach.
 
-With the site's configuration, but only the plugins that are asked for. Needs neither an
-application nor a database to run.
+It has the site's configuration, but only the plugins that are asked for. The caller
+needs neither CKAN's application nor its database.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..engine.errors import ToolFailed, summary_of
 from ..engine.postgres.database import Database, closing, unlimited
 from ..engine.postgres.programs import running
 from .config import Options
-from .plan import is_core
+from .installed import core_plugins
 
 #: when a line was said on stderr, and the line; an empty one at a program's good end
 Heard = list[tuple[float, str]]
@@ -58,69 +59,100 @@ _NEED_DATASTORE = {"datastore", "datapusher", "datatables_view", "recline_view"}
 
 #: nothing listens there: a copy's CKAN must not touch a live service
 _CLOSED = "127.0.0.1:9"
+#: how the address of a service begins, and how options of one without a scheme end
+_SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
+_HOST = (".host", ".hostname", ".server")
 
 
-def isolated(
-    options: Options,
-    copies: Mapping[str, Database],
-    plugins: list[str],
-    code: str,
-    *arguments: str,
-    heard: Heard | None = None,
-) -> str:
-    """Runs Python code with CKAN on copies, every live service out of its reach.
+@dataclass(frozen=True)
+class Isolated:
+    """CKAN on copies of a site's databases, every live service out of its reach.
 
-    With the site's configuration, but only these plugins; `-c` and the configuration
-    file are put before the arguments. Returns what it printed; what it said on stderr
-    is added to `heard`. Raises ToolFailed.
-    The environment wins over every configuration file (facts: measured), so each
-    address that it may hold is set there; those of plugins' own options are closed in
-    the file.
+    What it says on stderr is added to `heard`.
     """
-    if "datastore" not in copies:  # CKAN refuses to start with one database for both
-        plugins = [name for name in plugins if name not in _NEED_DATASTORE]
-    main = copies["database"]
-    store = copies.get("datastore", main)
-    is_live = main == options.databases["database"]
-    with closing(main.connect()) as connection:
-        flags = unlimited(connection)
-    if is_live:  # a migration that waits for a lock has all others wait behind it
-        flags += " -c lock_timeout=10s"
-    environment = dict(os.environ)
-    own = environment.pop("PGOPTIONS", "")
-    if own or flags:
-        environment["PGOPTIONS"] = f"{own} {flags}"
-    environment |= {
-        "CKAN_SQLALCHEMY_URL": _rendered(main.url, flags),
-        "CKAN_DATASTORE_WRITE_URL": _rendered(store.url, flags),
-        "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url, flags),
-        "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
-        "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
-        "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
-        "CKAN_SMTP_SERVER": _CLOSED,
-    }
-    with tempfile.TemporaryDirectory(prefix="dbmanage") as directory:
-        ini = Path(directory) / "ckan.ini"
-        environment["CKAN_STORAGE_PATH"] = directory
-        base = os.path.abspath(options.settings["__file__"])
-        other = "".join(f"{k} = {v}\n" for k, v in _addresses(options, copies))
-        ini.write_text(
-            f"[app:main]\nuse = config:{base}\n"
-            f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
-            f"{other}{_LOGGING}"
-        )
-        begin = "from ckanext.dbmanage.portal import isolated; isolated.allow_percent()"
-        said, lines, ended = _run(
-            [f"{begin}\n{code}", "-c", str(ini), *arguments], environment, heard
-        )
-    if ended:
-        where = "the live database" if is_live else "the copy"
-        calm = "" if is_live else "; all that is live is as it was"
-        raise ToolFailed(
-            f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
-            f"{calm}:\n  " + "\n  ".join(_gist(lines))
-        )
-    return said
+
+    options: Options
+    copies: Mapping[str, Database]
+    heard: Heard = field(default_factory=list)
+
+    def command(self, plugins: list[str], *arguments: str) -> str:
+        """What a command of CKAN printed, run with these plugins. Raises ToolFailed."""
+        return self.code("from ckan.cli.cli import ckan; ckan()", plugins, *arguments)
+
+    def code(self, code: str, plugins: list[str], *arguments: str) -> str:
+        """What Python code printed, run with the site's configuration, but only these
+        plugins; `-c` and the configuration file stand before its arguments.
+
+        Raises ToolFailed.
+        """
+        if "datastore" not in self.copies:  # one database for both: CKAN refuses that
+            plugins = [name for name in plugins if name not in _NEED_DATASTORE]
+        is_live = self.copies["database"] == self.options.databases["database"]
+        with tempfile.TemporaryDirectory(prefix="dbmanage") as directory:
+            ini = Path(directory) / "ckan.ini"
+            base = os.path.abspath(self.options.settings["__file__"])
+            closed = "".join(f"{k} = {v}\n" for k, v in self._addresses())
+            ini.write_text(
+                f"[app:main]\nuse = config:{base}\n"
+                f"ckan.plugins = {' '.join(plugins)}\nckan.storage_path = {directory}\n"
+                f"{closed}{_LOGGING}"
+            )
+            module = f"from {__name__} import allow_percent; allow_percent()"
+            printed, lines, failed = _run(
+                [f"{module}\n{code}", "-c", str(ini), *arguments],
+                self._environment(directory, is_live),
+                self.heard,
+            )
+        if failed:
+            where = "the live database" if is_live else "the copy"
+            calm = "" if is_live else "; all that is live is as it was"
+            raise ToolFailed(
+                f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
+                f"{calm}:\n  " + "\n  ".join(_gist(lines))
+            )
+        return printed
+
+    def _environment(self, directory: str, is_live: bool) -> dict[str, str]:
+        """The addresses of CKAN's services: it wins over every configuration file."""
+        main = self.copies["database"]
+        store = self.copies.get("datastore", main)
+        with closing(main.connect()) as connection:
+            flags = unlimited(connection)
+        if is_live:  # a migration that waits for a lock has all others wait behind it
+            flags += " -c lock_timeout=10s"
+        environment = dict(os.environ)
+        own = environment.pop("PGOPTIONS", "")
+        if own or flags:
+            environment["PGOPTIONS"] = f"{own} {flags}"
+        return environment | {
+            "CKAN_SQLALCHEMY_URL": _rendered(main.url, flags),
+            "CKAN_DATASTORE_WRITE_URL": _rendered(store.url, flags),
+            "CKAN_DATASTORE_READ_URL": _rendered(store.read_url or store.url, flags),
+            "CKAN_REDIS_URL": f"redis://{_CLOSED}/0",
+            "CKAN_SOLR_URL": f"http://{_CLOSED}/solr/none",
+            "CKAN_DATAPUSHER_URL": f"http://{_CLOSED}",
+            "CKAN_SMTP_SERVER": _CLOSED,
+            "CKAN_STORAGE_PATH": directory,
+        }
+
+    def _addresses(self) -> Iterator[tuple[str, str]]:
+        """Options of plugins that name a live service: a copy's or a closed address."""
+        copies = {
+            (live.url.host, live.url.database): self.copies.get(part)
+            for part, live in self.options.databases.items()
+        }
+        for option, value in self.options.settings.items():
+            value = str(value or "")
+            if _SERVICE.match(value):
+                scheme = value.partition(":")[0]
+                with suppress(ArgumentError, ValueError):
+                    url = make_url(value)
+                    copy = copies.get((url.host, url.database))
+                    closed = f"{scheme}://{_CLOSED}/none"
+                    new = _rendered(url.set(database=copy.name)) if copy else closed
+                    yield option, new.replace("%", "%%")
+            elif value and option.endswith(_HOST):
+                yield option, "closed.invalid"
 
 
 def _rendered(url: URL, flags: str = "") -> str:
@@ -129,31 +161,6 @@ def _rendered(url: URL, flags: str = "") -> str:
     if own and flags:
         url = url.update_query_dict({"options": f"{own} {flags}"})
     return url.render_as_string(hide_password=False)
-
-
-#: how the address of a service begins, and how options of one without a scheme end
-_SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
-_HOST = (".host", ".hostname", ".server")
-
-
-def _addresses(
-    options: Options, copies: Mapping[str, Database]
-) -> Iterator[tuple[str, str]]:
-    """Options of plugins that name a live service: a copy's, or a closed address."""
-    live = options.databases
-    names = {(d.url.host, d.url.database): copies.get(p) for p, d in live.items()}
-    for option, value in options.settings.items():
-        value = str(value or "")
-        if _SERVICE.match(value):
-            scheme = value.partition(":")[0]
-            with suppress(ArgumentError, ValueError):
-                url = make_url(value)
-                copy = names.get((url.host, url.database))
-                closed = f"{scheme}://{_CLOSED}/none"
-                new = _rendered(url.set(database=copy.name)) if copy else closed
-                yield option, new.replace("%", "%%")
-        elif value and option.endswith(_HOST):
-            yield option, "closed.invalid"
 
 
 def allow_percent() -> None:
@@ -186,29 +193,28 @@ def allow_percent() -> None:
 
 
 def _run(
-    arguments: list[str], environment: dict[str, str], heard: Heard | None
+    arguments: list[str], environment: dict[str, str], heard: Heard
 ) -> tuple[str, list[str], int]:
     """What a Python program printed, its lines on stderr, and its exit code."""
-    lines: Heard = [] if heard is None else heard
 
     def listen(file: Any) -> None:
         for line in without_values(file):
             if line.strip():
-                lines.append((time.monotonic(), line.rstrip()))
+                heard.append((time.monotonic(), line.rstrip()))
 
-    before = len(lines)
+    before = len(heard)
     with running(
         [sys.executable, "-c", *arguments], environment, listen=False, text=True,
         stdin=-3, stdout=-1,
     ) as process:  # fmt: skip
         thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
         thread.start()
-        said = str(process.stdout.read()) if process.stdout else ""
+        printed = str(process.stdout.read()) if process.stdout else ""
         code = process.wait()
         thread.join()
     if not code:
-        lines.append((time.monotonic(), ""))
-    return said, [line for _, line in lines[before:]], code
+        heard.append((time.monotonic(), ""))
+    return printed, [line for _, line in heard[before:]], code
 
 
 _ROW = re.compile(r"DETAIL: +Failing row contains|LINE \d+: |\s*\^\s*$")
@@ -237,26 +243,15 @@ def _gist(lines: list[str]) -> list[str]:
     return lines[begins[-1] :][:4] if begins else lines[-6:]
 
 
-def run_ckan(
-    options: Options,
-    copies: Mapping[str, Database],
-    plugins: list[str],
-    *arguments: str,
-    heard: Heard | None = None,
-) -> str:
-    command = "from ckan.cli.cli import ckan; ckan()"
-    return isolated(options, copies, plugins, command, *arguments, heard=heard)
-
-
 def sample(
     options: Options,
 ) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
-    """What reads a sample of a copy through CKAN (`records.print_sample`)."""
-    code = "from ckanext.dbmanage.portal.isolated import print_sample; print_sample()"
+    """What reads a sample of copies through CKAN, as `print_sample` says it."""
+    code = f"from {__name__} import print_sample; print_sample()"
 
     def read(copies: Mapping[str, Database]) -> dict[str, Any]:
-        core = [name for name in options.plugins if is_core(name)]
-        return json.loads(isolated(options, copies, core, code).splitlines()[-1])
+        printed = Isolated(options, copies).code(code, core_plugins(options.plugins))
+        return json.loads(printed.splitlines()[-1])
 
     return read
 

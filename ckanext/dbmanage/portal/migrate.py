@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ..engine.errors import Damaged, DbmanageError, ToolFailed
@@ -17,8 +18,9 @@ from ..engine.report import Warn
 from . import blockers
 from .config import Options
 from .datastore import set_up_datastore
-from .isolated import Heard, isolated, run_ckan, sample
-from .plan import CORE, Plan, is_core, scripts_of
+from .installed import CORE, core_plugins, installed_migrations, is_core
+from .isolated import Heard, Isolated, sample
+from .plan import Plan
 
 
 def prepare(
@@ -31,40 +33,28 @@ def prepare(
     """
 
     def run(copies: Mapping[str, Database], older: list[str]) -> None:
+        ckan = Isolated(options, copies)
         if older:
-            migrate(options, copies, older)
+            _migrate(ckan, dict.fromkeys(older, "head"))
         if "datastore" in copies:
-            set_up_datastore(options, copies)
+            set_up_datastore(ckan)
 
     return run
 
 
-def migrate(
-    options: Options,
-    copies: Mapping[str, Database],
-    tables: Iterable[str],
-    targets: Mapping[str, str] | None = None,
-    heard: Heard | None = None,
-) -> None:
+def _migrate(ckan: Isolated, targets: Mapping[str, str]) -> None:
     """Runs the migrations of the installed code on copies of the site's databases.
 
-    `tables` are the version tables to bring to their heads, or to the revisions that
-    `targets` names; what CKAN says is added to `heard`. Raises ToolFailed.
+    `targets` are the revisions to come to, by version table. Raises ToolFailed.
     """
+    plugins = [t.removesuffix(f"_{CORE}") for t in targets if t != CORE]
+    if CORE in targets:
+        core = core_plugins(ckan.options.plugins)
+        ckan.command(core, "db", "upgrade", "-v", targets[CORE], *_only_core())
     # core's own plugins read core's tables; others' migrations come after these
-    plugins = sorted(
-        (t.removesuffix(f"_{CORE}") for t in tables if t != CORE),
-        key=lambda name: (not is_core(name), name),
-    )
-    if CORE in tables:
-        target = (targets or {}).get(CORE, "head")
-        core = [name for name in options.plugins if is_core(name)]
-        arguments = ["-v", target, *_only_core()]
-        run_ckan(options, copies, core, "db", "upgrade", *arguments, heard=heard)
-    for plugin in plugins:
-        target = (targets or {}).get(f"{plugin}_{CORE}", "head")
-        arguments = ["-v", target, "-p", plugin]
-        run_ckan(options, copies, [plugin], "db", "upgrade", *arguments, heard=heard)
+    for plugin in sorted(plugins, key=lambda name: (not is_core(name), name)):
+        target = targets[f"{plugin}_{CORE}"]
+        ckan.command([plugin], "db", "upgrade", "-v", target, "-p", plugin)
 
 
 def _only_core() -> list[str]:
@@ -108,7 +98,7 @@ def migrated(
         with closing(main.connect()) as connection:
             extras = blockers.extras(connection)
         with writes.watched(main) as report.changes:
-            _migrate(options, copies, known, report)
+            _run_plan(options, copies, known, report)
         talk.progress("check", 0, 0)
         with closing(main.connect()) as connection:
             problems = list(_lost(known, report.changes))
@@ -125,7 +115,7 @@ def migrated(
 def migrate_live(options: Options, known: Plan, report: Report) -> None:
     """Migrates the live databases themselves. Raises ToolFailed, DbmanageError."""
     try:
-        _migrate(options, known.site.databases, known, report)
+        _run_plan(options, known.site.databases, known, report)
     except DbmanageError as error:
         raise ToolFailed(
             f"{error}\nThe migrations above it in the report are done, this one and "
@@ -139,21 +129,17 @@ def migrate_live(options: Options, known: Plan, report: Report) -> None:
         raise ToolFailed(f"{', '.join(wrong)} did not come to what was aimed at")
 
 
-def _migrate(
-    options: Options,
-    databases: Mapping[str, Database],
-    known: Plan,
-    report: Report,
+def _run_plan(
+    options: Options, databases: Mapping[str, Database], known: Plan, report: Report
 ) -> None:
-    heard: Heard = []
-    targets = {table: min(known.site.heads[table]) for table in known.tables}
+    ckan = Isolated(options, databases)
     try:
-        migrate(options, databases, known.tables, targets, heard)
+        _migrate(ckan, {table: min(known.site.heads[table]) for table in known.tables})
     finally:
         report.lap("migrate")
-        report.steps = list(_timed(known, heard))
+        report.steps = list(_timed(known, ckan.heard))
     if "datastore" in databases:
-        set_up_datastore(options, databases, heard)
+        set_up_datastore(ckan)
 
 
 _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
@@ -161,19 +147,19 @@ _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")
 
 def _timed(known: Plan, heard: Heard) -> Iterator[tuple[str, str, str, float | None]]:
     """The migrations that were begun, None seconds for one that did not end."""
-    moments: list[tuple[float, str]] = []
-    for moment, line in heard:
-        if begins := _BEGINS.search(line):
-            moments.append((moment, begins[1]))
-        elif not line:
-            moments.append((moment, ""))
-    said = {revision: number for number, (_, revision) in enumerate(moments)}
+    marks = [
+        (moment, begins[1] if begins else "")
+        for moment, line in heard
+        for begins in [_BEGINS.search(line)]
+        if begins or not line  # an empty one ends a program
+    ]
+    seconds = {
+        revision: after - before for (before, revision), (after, _) in pairwise(marks)
+    }
+    begun = {revision for _, revision in marks}
     for step in known.steps:
-        if step.revision in said:
-            number = said[step.revision]
-            after = moments[number + 1 : number + 2]
-            seconds = after[0][0] - moments[number][0] if after else None
-            yield step.owner, step.revision, step.about, seconds
+        if step.revision in begun:
+            yield step.owner, step.revision, step.about, seconds.get(step.revision)
 
 
 def _lost(known: Plan, changes: Changes) -> Iterator[str]:
@@ -182,9 +168,9 @@ def _lost(known: Plan, changes: Changes) -> Iterator[str]:
             f"the migrations took {before - after} of {before} rows out of {table}; if "
             "that is meant, `ckan db upgrade --in-place` does not look"
         )
-    said = {f"public.{table}" for table in known.drops.tables}
+    announced = {f"public.{table}" for table in known.drops.tables}
     for table, rows in sorted(changes.dropped.items()):
-        if rows and table not in said:
+        if rows and table not in announced:
             yield f"the table {table} with {rows} rows is gone, and no script says so"
 
 
@@ -199,25 +185,25 @@ def _unlike_models(
 ) -> Iterator[str]:
     """What core's own `ckan db check` finds, where there is one.
 
-    What only the database has (a plugin's tables, an operator's index) is told; what
-    the code needs and the database lacks is a problem.
+    Warns of what only the database has: a plugin's tables, an operator's index. Yields
+    what the code needs and the database lacks.
     """
     from ckan.cli import db
 
-    core = known.site.heads[CORE] == frozenset(scripts_of(())[CORE].get_heads())
-    if "check" not in db.db.commands or not core:
+    at_head = known.site.heads[CORE] == installed_migrations(())[CORE].heads
+    if "check" not in db.db.commands or not at_head:
         return
-    plugins = [name for name in options.plugins if is_core(name)]
-    heard: Heard = []
-    said = isolated(options, copies, plugins, _CHECK, "db", "check", heard=heard)
-    lines = said.splitlines()
+    ckan = Isolated(options, copies)
+    printed = ckan.code(_CHECK, core_plugins(options.plugins), "db", "check")
+    lines = printed.splitlines()
     for what, about in zip(lines, lines[1:], strict=False):
         if about.startswith("\t") and what.startswith("remove_"):
             warn(f"only the database has this ({what}): {about.strip()}")
         elif about.startswith("\t"):
             yield f"CKAN's models and the migrated copy differ: {what} {about.strip()}"
     if not lines:
-        yield f"`ckan db check` did not end: {' '.join(line for _, line in heard[-3:])}"
+        last = " ".join(line for _, line in ckan.heard[-3:])
+        yield f"`ckan db check` did not end: {last}"
 
 
 #: its result is read, whatever its exit code

@@ -1,14 +1,10 @@
-"""The migrations that are installed, and those that are pending."""
+"""The migrations that are pending, and what stands in their way."""
 
 from __future__ import annotations
 
-import inspect
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,80 +20,7 @@ from ..engine.site import Site
 from . import blockers
 from .blockers import Drops
 from .config import Options
-from .site import Migrations
-
-#: the version table of core's migrations; a plugin's has the plugin's name before it
-CORE = "alembic_version"
-
-
-def installed_migrations(plugins: list[str]) -> dict[str, Migrations]:
-    """The alembic revisions of the installed code by version table.
-
-    Core's, and those of each enabled plugin that has migrations of its own; where
-    they are looked for is what `ckan.cli.db._resolve_alembic_config` does.
-    """
-    return _installed(tuple(plugins))
-
-
-@cache
-def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
-    found = {}
-    for table, script in scripts_of(plugins).items():
-        try:  # which runs each script, and one may be for another CKAN
-            known = frozenset(each.revision for each in script.walk_revisions())
-        except Exception as error:
-            raise Refused(
-                f"the migrations of {_owner(table)} cannot be read: "
-                f"{summary_of(error)}. "
-                "Install a version of it for this CKAN, or take it out of ckan.plugins"
-            ) from error
-        found[table] = Migrations(frozenset(script.get_heads()), known)
-    return found
-
-
-def _owner(table: str) -> str:
-    """The plugin that a version table is of, or `CKAN`."""
-    return table.removesuffix(CORE).rstrip("_") or "CKAN"
-
-
-@cache
-def scripts_of(plugins: tuple[str, ...]) -> dict[str, ScriptDirectory]:
-    import ckan.migration
-
-    directories = {CORE: Path(ckan.migration.__file__).parent}
-    classes = {e.name: e for e in entry_points(group="ckan.plugins")}
-    for plugin in plugins:
-        if plugin in classes:
-            directory = _migrations(plugin, _source(classes[plugin]))
-            if (directory / "env.py").exists():
-                directories[f"{plugin}_{CORE}"] = directory
-    return {table: ScriptDirectory(str(d)) for table, d in directories.items()}
-
-
-def _source(plugin: EntryPoint) -> str | None:
-    try:
-        return inspect.getsourcefile(plugin.load())
-    except Exception:  # it may have been written for another CKAN
-        try:  # which imports its package
-            found = find_spec(plugin.module)
-        except Exception as error:
-            raise Refused(
-                f"the plugin {plugin.name!r} cannot be imported: {summary_of(error)}. "
-                "Install a version of it for this CKAN, or take it out of ckan.plugins"
-            ) from error
-        return found and found.origin
-
-
-def _migrations(plugin: str, source: str | None) -> Path:
-    directory = os.path.dirname(source or "")
-    start = directory.rfind("/ckanext/") + len("/ckanext/")
-    end = directory.find("/", start)
-    return Path(directory if end < 0 else directory[:end]) / "migration" / plugin
-
-
-def is_core(plugin: str) -> bool:
-    found = [e for e in entry_points(group="ckan.plugins") if e.name == plugin]
-    return any(e.dist is not None and e.dist.name == "ckan" for e in found)
+from .installed import CORE, owner_of, script_directories
 
 
 @dataclass(frozen=True)
@@ -122,15 +45,15 @@ class Step:
     @property
     def owner(self) -> str:
         """The plugin that it is of, or `CKAN`."""
-        return _owner(self.table)
+        return owner_of(self.table)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The migrations that are pending, and what stands in their way.
 
-    `site` is the site with the revisions aimed at as its heads; `empty`: there is
-    nothing yet to be upgraded.
+    The heads of `site` are the revisions aimed at. The database may be `empty`: there
+    is nothing to upgrade yet.
     """
 
     site: Site
@@ -146,7 +69,7 @@ class Plan:
 
     @property
     def drops(self) -> Drops:
-        """What its scripts take away."""
+        """What the scripts take away."""
         return blockers.drops(step.script for step in self.steps)
 
 
@@ -157,7 +80,7 @@ def plan(options: Options, site: Site, wanted: Wanted) -> Plan:
         if CORE not in there:
             empty = not is_taken(connection, _tables_of_core())
             return Plan(site, [], [] if empty else [_NO_VERSION], [], empty)
-        scripts = scripts_of(tuple(options.plugins))
+        scripts = script_directories(tuple(options.plugins))
         tables = [table for table in scripts if _is_wanted(table, wanted)]
         if wanted.plugin and not tables:
             raise Refused(
@@ -214,9 +137,9 @@ def _is_named(table: str, wanted: Wanted) -> bool:
 def _odd_heads(
     there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory], site: Site
 ) -> Iterator[str]:
-    """Revisions in the database, or in the code, that no migration can start at."""
+    """Revisions, in the database or in the code, where no migration can start."""
     for table, script in scripts.items():
-        owner, revisions = _owner(table), there.get(table, [])
+        owner, revisions = owner_of(table), there.get(table, [])
         if unknown := set(revisions) - site.revisions[table]:
             yield (
                 f"{owner}'s schema is at {', '.join(sorted(unknown))}, which the "
@@ -244,12 +167,13 @@ def _odd_heads(
 def _not_enabled(
     there: Mapping[str, list[str]], scripts: Mapping[str, ScriptDirectory]
 ) -> Iterator[str]:
-    """Migrations that nobody looks after."""
+    """Migrations of plugins that are not enabled."""
     for table, revisions in there.items():
         if table not in scripts and revisions:
+            owner = owner_of(table)
             yield (
-                f"the database holds migrations of the plugin {_owner(table)!r}, which "
-                "is not enabled: enable it, that they are looked after; or, when it is "
+                f"the database holds migrations of the plugin {owner!r}, which "
+                "is not enabled: enable it, so that they go on; or, when it is "
                 f"gone for good:\n    DROP TABLE {quoted('public', table)};"
             )
 

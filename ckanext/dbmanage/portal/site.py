@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 from ..engine.site import Site
 from .advice import ADVICE, MAIN_TABLES
@@ -14,34 +12,28 @@ from .directories import has_public_dir, public_dir, repository_directory
 from .uploads import uploads
 
 
-class Migrations(NamedTuple):
-    """What the installed code of CKAN or a plugin knows of its schema's revisions."""
-
-    heads: frozenset[str]
-    revisions: frozenset[str]
-
-
 def build_site(
-    options: Options,
-    migrations: Mapping[str, Migrations] | None = None,
-    *,
-    stored: bool = True,
+    options: Options, *, migrations: bool = False, stored: bool = True
 ) -> Site:
-    """The site, as the engine wants to know it; unless `stored` without a repository.
+    """The site, as the engine wants to know it. Raises Refused.
 
-    Raises Refused.
+    With `migrations` it knows the installed ones, which takes a moment; unless `stored`
+    it has no repository.
     """
-    known = options.secrets
-    token = options.text("api_token.jwt.decode.secret") or f"string:{known[0]}"
-    directories, elsewhere = uploads(options)
-    installed = migrations or {}
+    installed = {}
+    if migrations:  # alembic is slow to import
+        from .installed import installed_migrations
+
+        installed = installed_migrations(options.plugins)
+    token = options.text("api_token.jwt.decode.secret")
+    directories, elsewhere, named = uploads(options)
     return Site(
         id=options.site_id,
         url=options.text("ckan.site_url"),
         repository=repository_directory(options) if stored else "",
         databases=options.databases,
-        secrets=known,
-        token_secret=token,
+        secrets=options.secrets,
+        token_secret=token or f"string:{options.secrets[0]}",
         versions={
             "ckan": _version("ckan"),
             "dbmanage": _version("ckanext-dbmanage"),
@@ -51,7 +43,8 @@ def build_site(
         revisions={table: each.revisions for table, each in installed.items()},
         uploads=directories,
         uploads_elsewhere=elsewhere,
-        public_dir=has_public_dir(options) and str(public_dir(options)),
+        named_uploads=named,
+        public_dir=str(public_dir(options)) if has_public_dir(options) else "",
         redis_url=options.redis_url,
         pg_bin=options.pg_bin,
         jobs=options.jobs,
@@ -61,7 +54,7 @@ def build_site(
     )
 
 
-@lru_cache(maxsize=10)
+@cache
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -7,34 +7,50 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .config import Options
 
 
-def uploads(options: Options) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The directories of the uploads by prefix, and the storages that are no directory.
+class Uploads(NamedTuple):
+    """Where a site keeps uploads.
 
-    The prefix is empty for `ckan.storage_path`, `@NAME` for a file storage of CKAN 2.12
-    on local disk beside it. The others, a sentence for each.
+    `directories` by the prefix of their files' paths: empty for `ckan.storage_path`,
+    `@NAME` for a file storage of CKAN 2.12 on local disk beside it. `elsewhere` the
+    storages that are on no local disk, a sentence for each. `named` SQL by table for
+    the paths of the uploads that the database names.
     """
-    storage = options.text("ckan.storage_path")
-    found = {"": str(Path(storage).resolve())} if storage else {}
-    elsewhere = []
-    for name, (kind, path) in _storages(options).items():
+
+    directories: dict[str, str]
+    elsewhere: tuple[str, ...]
+    named: dict[str, str]
+
+
+def uploads(options: Options) -> Uploads:
+    """Where CKAN keeps uploads, by its options."""
+    root = options.storage_path
+    directories = {"": str(Path(root).resolve())} if root else {}
+    storages, elsewhere = _storages(options), []
+    for name, (kind, path) in storages.items():
         if not path:
             elsewhere.append(f"the storage {name!r} ({kind}) is on no local disk")
-        elif _upload_path(path, found) is None:
-            found[f"@{name}"] = path
-    return found, tuple(elsewhere)
+        elif _upload_path(path, directories) is None:
+            directories[f"@{name}"] = path
+    bases = _bases(options, storages, directories)
+    found = {n: _upload_path(path, directories) for n, (_, path) in storages.items()}
+    local = {name: base for name, base in found.items() if base}
+    return Uploads(directories, tuple(elsewhere), _named(bases, local))
 
 
-def upload_bases(options: Options) -> tuple[dict[str, str], dict[str, str]]:
-    """Where an upload's path begins: by kind (`resource`, `group` …), and by storage.
+def _bases(
+    options: Options,
+    storages: Mapping[str, tuple[str, str]],
+    directories: Mapping[str, str],
+) -> dict[str, str]:
+    """Where an upload's path begins, by kind (`resource`, `group` …).
 
     What is on no local disk is left out. As `ckan.lib.files.collect_storages` does it.
     """
-    directories, _ = uploads(options)
-    storages = _storages(options)
     own = {"resource": "resources"} | {
         kind: f"storage/uploads/{kind}" for kind in ("group", "user", "admin")
     }
@@ -51,8 +67,7 @@ def upload_bases(options: Options) -> tuple[dict[str, str], dict[str, str]]:
         )
         if base:
             bases[kind] = base
-    found = {n: _upload_path(path, directories) for n, (_, path) in storages.items()}
-    return bases, {name: base for name, base in found.items() if base}
+    return bases
 
 
 def _storages(options: Options) -> dict[str, tuple[str, str]]:
@@ -83,14 +98,12 @@ _NAME = "^[A-Za-z0-9._-]{1,140}$"
 _ID = "^[0-9A-Za-z _-]{7,100}$"
 
 
-def named_uploads(
-    bases: Mapping[str, str], storages: Mapping[str, str]
-) -> dict[str, str]:
+def _named(bases: Mapping[str, str], storages: Mapping[str, str]) -> dict[str, str]:
     """SQL by table for the paths of the uploads that the database names: path, own.
 
     `own` says whether CKAN itself could have written that name. Users set others, to
     break a check or to forge its lines: those count only where there is such a file.
-    `bases` and `storages` begin the paths, as `config.upload_bases` gives them.
+    Both mappings say how the paths begin, by kind and by storage.
     """
     found = {}
     if "resource" in bases:

@@ -7,23 +7,27 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import ckan.lib.search as search
 import orjson
 from ckan import logic, model
 from ckan import plugins as p
-from ckan.common import config
 from ckan.lib import plugins as forms
 from ckan.lib.dictization import model_dictize
-from ckan.lib.search.common import make_connection
 
 from ..engine.errors import summary_of
 from . import validation
 from .kinds import Record, Shown
 from .rows import LONG_DATASETS, Rows, portions
-from .swaps import has_core_form, is_cores_own, nobody_takes_part, plugins_with, swap
+from .search_index import Index
+from .swaps import (
+    has_core_form,
+    is_core_action,
+    is_shown_by_core,
+    plugins_overriding,
+    swap,
+)
 
 #: so many digits in a row may be a number of more than 64 bits
 _LONG_NUMBER, _DIGITS = b"0" * 19, bytes.maketrans(b"123456789", b"0" * 9)
@@ -32,48 +36,40 @@ _LONG_NUMBER, _DIGITS = b"0" * 19, bytes.maketrans(b"123456789", b"0" * 9)
 class Datasets:
     """Datasets as `package_show` gives them.
 
-    `context` makes the context of a call; with `fresh` the database alone is read.
+    `context` makes the context of a call; without an index the database alone is read.
+    `index_failed` says why the search index is not asked any more.
     """
 
-    def __init__(self, context: Callable[[], Any], fresh: bool) -> None:
-        self._context = context
-        self._fresh = fresh
-        self._own_action = is_cores_own()
-        self._bare = nobody_takes_part() and not context().get("user")
-        self._of_resources = plugins_with(p.IResourceController, "before_resource_show")
+    def __init__(self, context: Callable[[], Any], index: Index | None = None) -> None:
+        self._context, self._index = context, index
+        self.index_failed = ""
+        self._core_action = is_core_action()
+        self._bare = is_shown_by_core() and not context().get("user")
+        self._of_resources = plugins_overriding(
+            p.IResourceController, "before_resource_show"
+        )
         self._rows = Rows()
-        self._schemas: dict[str, validation.Kept] = {}
-        self._solr: Any = None if fresh else _Index()
+        self._schemas: dict[str, validation.FixedSchema] = {}
         self._documents: dict[str, Any] = {}
         self._dictized: dict[str, Record] = {}
         self._entities: dict[str, model.Package] = {}
 
-    @property
-    def index_failed(self) -> str:
-        """Why the search index is not asked any more, or nothing."""
-        return "" if self._fresh else self._solr.failed
-
     def plain(self, dataset: str) -> Record:
         """One dataset by the action alone, nothing prefetched or left out."""
-        context = self._context() | ({"use_cache": False} if self._fresh else {})
-        return logic.get_action("package_show")(context, {"id": dataset})
+        return self._call({}, dataset)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Inside, the action reads from here; everything is as before afterwards."""
+        replaced = (
+            (search, "show", self._show),
+            (model_dictize, "package_dictize", self._dictize),
+            (model.Package, "get", self._get),
+        )
         with contextlib.ExitStack() as stack:
-            if all(
-                (
-                    stack.enter_context(validation.faster()),
-                    hasattr(search, "show"),
-                    hasattr(model_dictize, "package_dictize"),
-                )
-            ):
-                for owner, name, ours in (
-                    (search, "show", self._show),
-                    (model_dictize, "package_dictize", self._dictize),
-                    (model.Package, "get", self._get),
-                ):
+            faster = stack.enter_context(validation.faster())
+            if faster and all(hasattr(owner, name) for owner, name, _ in replaced):
+                for owner, name, ours in replaced:
                     stack.enter_context(swap(owner, name, ours))
             else:  # pragma: no cover - a CKAN that is not known yet
                 self._bare = False
@@ -84,13 +80,13 @@ class Datasets:
     ) -> Iterator[Shown]:
         """For each (id, time of the last change, ISO) what gives its dataset.
 
-        With `entities` the models of all are at hand too.
+        With `entities` the models of all are prefetched too.
         """
         for part in portions(batch, LONG_DATASETS):
             yield from self._show_part(dict(part), entities)
 
     def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
-        self._documents = self._solr(modified) if self._solr else {}
+        self._documents = self._indexed(modified)
         missing = [each for each in modified if each not in self._documents]
         self._dictized = self._read(missing)
         self._entities = {}
@@ -102,12 +98,12 @@ class Datasets:
             )
             self._entities = {each.id: each for each in found}
         for dataset in modified:
-            one = self._bare_show if bare[dataset] else self._action
+            one = self._bare_show if bare[dataset] else self._faster
             yield dataset in self._documents, functools.partial(one, dataset)
         model.Session.expunge_all()
 
     def _read(self, ids: Sequence[str]) -> dict[str, Record]:
-        """These datasets' rows; one whose rows are broken is left to the action."""
+        """Datasets from their rows; the action reads one whose rows are broken."""
         try:
             return self._rows(ids) if ids else {}
         except Exception:
@@ -115,24 +111,42 @@ class Datasets:
             half = len(ids) // 2
             return {**self._read(ids[:half]), **self._read(ids[half:])} if half else {}
 
-    # -- a dataset without a plugin that has a say
+    def _indexed(self, modified: Mapping[str, str]) -> dict[str, Any]:
+        """The documents of {id: time of the last change} of the same moment, by id."""
+        if self._index is None or self.index_failed:
+            return {}
+        try:
+            fields = "id,metadata_modified,validated_data_dict"
+            found = self._index.documents(list(modified), fields)
+        except Exception as error:  # pysolr lets through what requests and urllib raise
+            self.index_failed = summary_of(error)
+            return {}
+        return {
+            id: each
+            for id, each in found.items()
+            # core's own test in package_show: Solr stores less of a second
+            if modified[id][:22] == str(each.get("metadata_modified"))[:22]
+            and "validated_data_dict" in each
+        }
+
+    # -- a dataset that no plugin changes
 
     def both(self, dataset: str) -> tuple[Record, Record] | None:
-        """It by the default schema and by its own one, as core's index wants it.
+        """A dataset by the default schema and by its own one, for core's index.
 
         As `ckan.logic.package_show_default_and_custom_schemas`; both are the same one
-        unless a hook changes the second. None where plugins have more of a say than
-        by hooks, or the dataset was not read.
+        unless a hook changes the second. None where plugins change more than hooks do,
+        or the dataset was not read.
         """
         found = self._dictized.get(dataset)
-        if not self._own_action or found is None or not has_core_form(found["type"]):
+        if not self._core_action or found is None or not has_core_form(found["type"]):
             return None
         del self._dictized[dataset]
         entity = self._entities.get(dataset)
-        for plugin in plugins_with(p.IPackageController, "read"):
+        for plugin in plugins_overriding(p.IPackageController, "read"):
             plugin.read(entity)
         shown = self._validated(self._hooked(found))
-        after = plugins_with(p.IPackageController, "after_dataset_show")
+        after = plugins_overriding(p.IPackageController, "after_dataset_show")
         if not after:
             return shown, shown
         other = self._validated(found)
@@ -151,11 +165,11 @@ class Datasets:
     def _bare_show(self, dataset: str) -> Record:
         document = self._documents.pop(dataset, None)
         if document is not None:
-            return self._hooked(_understood(document["validated_data_dict"]))
+            return self._hooked(_from_json(document["validated_data_dict"]))
         return self._validated(self._hooked(self._dictized.pop(dataset)))
 
     def _hooked(self, found: Record) -> Record:
-        """It, once each plugin has had its say on each resource."""
+        """The dataset, each resource as the plugins' hooks leave it."""
         for plugin in self._of_resources:
             for resource in found["resources"]:
                 plugin.before_resource_show(resource)
@@ -165,7 +179,7 @@ class Datasets:
         kind = found["type"]
         form = forms.lookup_package_plugin(kind)
         if kind not in self._schemas:
-            self._schemas[kind] = validation.Kept(form.show_package_schema())
+            self._schemas[kind] = validation.FixedSchema(form.show_package_schema())
         schema = self._schemas[kind]
         context = self._context() | {
             "model": model,
@@ -176,9 +190,12 @@ class Datasets:
 
     # -- the action, and what it reads
 
-    def _action(self, dataset: str) -> Record:
-        context = self._context() | {validation.ONLY_VALUES: True}
-        if self._fresh:
+    def _faster(self, dataset: str) -> Record:
+        return self._call({validation.ONLY_VALUES: True}, dataset)
+
+    def _call(self, more: dict[str, Any], dataset: str) -> Record:
+        context = self._context() | more
+        if self._index is None:
             context["use_cache"] = False
         return logic.get_action("package_show")(context, {"id": dataset})
 
@@ -204,39 +221,7 @@ class Datasets:
         return before(reference, for_update=for_update) if found is None else found
 
 
-class _Index:
-    """Datasets as the search index holds them."""
-
-    def __init__(self) -> None:
-        # pysolr's own decoder is the slower half of an answer
-        self._solr = make_connection(decode_dates=False)
-        self._solr.decoder = SimpleNamespace(decode=orjson.loads)
-        self.failed = ""
-
-    def __call__(self, modified: Mapping[str, str]) -> dict[str, Any]:
-        """The documents of the same moment, by id: {id: time of the last change}."""
-        if self.failed:
-            return {}
-        try:
-            found = self._solr.search(
-                "{!terms f=id}" + ",".join(modified),
-                fq=[f'+site_id:"{config.get("ckan.site_id")}"', "+entity_type:package"],
-                fl="id,metadata_modified,validated_data_dict",
-                rows=len(modified),
-            ).docs
-        except Exception as error:  # pysolr lets through what requests and urllib raise
-            self.failed = summary_of(error)
-            return {}
-        return {
-            each["id"]: each
-            for each in found
-            # core's own test in package_show: Solr stores less of a second
-            if modified[each["id"]][:22] == str(each.get("metadata_modified"))[:22]
-            and "validated_data_dict" in each
-        }
-
-
-def _understood(text: str) -> Record:
+def _from_json(text: str) -> Record:
     """A dataset from its JSON, as core's own `json` reads it."""
     # for orjson a number of more than 64 bits is a float, and NaN none
     packed = text.encode()

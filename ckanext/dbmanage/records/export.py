@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from ..engine.report import Progress
-from .jsonl import sum_of
+from ..portal.config import Options
+from .jsonl import checksum
 from .kinds import EXPORTED, NO_USERS, Wanted
 from .processes import Readers
+from .search_index import batched
 from .show import Shows
 
 _BATCH = 200
@@ -39,9 +40,9 @@ class Exported:
 class Export(Readers):
     """Exports of one moment, shown by several processes."""
 
-    def __init__(self, app: Any, wanted: Wanted, jobs: int) -> None:
-        super().__init__(app, self._shown, jobs)
-        self._wanted = wanted
+    def __init__(self, app: Any, options: Options, wanted: Wanted, jobs: int) -> None:
+        super().__init__(app, self._prepare_shows, jobs)
+        self._options, self._wanted = options, wanted
 
     def __enter__(self) -> Export:
         from ckan.logic import get_action
@@ -52,15 +53,15 @@ class Export(Readers):
         super().__enter__()
         return self
 
-    def _shown(self) -> Callable[[Any], Any]:
-        """In a process: does what it is asked of a kind, with a method of `_Shows`."""
+    def _prepare_shows(self) -> Callable[[Any], Any]:
+        """In a process: what calls, for a kind, a method of its `Shows`."""
         shows: dict[str, Shows] = {}
 
         def work(asked: tuple[str, str, Any]) -> Any:
-            kind, what, value = asked
+            kind, method, value = asked
             if kind not in shows:
-                shows[kind] = Shows(kind, self._wanted, self._sysadmin)
-            return getattr(shows[kind], what)(value)
+                shows[kind] = Shows(kind, self._options, self._wanted, self._sysadmin)
+            return getattr(shows[kind], method)(value)
 
         return work
 
@@ -76,12 +77,17 @@ class Export(Readers):
         Shows `check` random ones again by the plain action. Raises DbmanageError when
         a process ends before its time.
         """
-        done = Exported()
-        if EXPORTED[kind].options == NO_USERS:
+        done, exported = Exported(), EXPORTED[kind]
+        if exported.options == NO_USERS:
             # by one for all: they may be others a moment later
             counts, done.index_failed = self.ask((kind, "counts", None))
             self.tell((kind, "know", counts))
-        total, rows = self._listed(kind)
+        total, batches = self.listed(
+            exported.select(self._wanted.everything),
+            "name",
+            _BATCH,
+            site=self._options.site_id,
+        )
         sample = _Sample(check)
 
         def take(asked: tuple[str, str, Any], piece: tuple[bytes, list[int]]) -> None:
@@ -93,7 +99,6 @@ class Export(Readers):
                 for (id, name, _), line in zip(found, lines.split(b"\n"), strict=False):
                     sample.add(id, name, line)
 
-        batches = iter(lambda: [_told(row) for row in rows.fetchmany(_BATCH)], [])
         asked = ((kind, "lines", batch) for batch in batches)
         for _, about in self.each(asked, take):
             done.rows += about["rows"]
@@ -108,22 +113,9 @@ class Export(Readers):
                 done.differing.append(name)
         return done
 
-    def _listed(self, kind: str) -> tuple[int, Any]:
-        """How many records of a kind there are to be shown, and their rows."""
-        from ckan.common import config
-
-        wanted = EXPORTED[kind]
-        statement = wanted.everything if self._wanted.everything else wanted.listed
-        site = {"site": config.get("ckan.site_id")} if ":site" in statement else {}
-        count = statement.rpartition(" ORDER BY ")[0]
-        total = self.rows(f"SELECT count(*) FROM ({count}) found", **site).scalar()  # noqa: S608
-        return total, self.rows(statement, **site)
-
     def refused(self, kind: str, ids: Iterable[str]) -> int:
         """How many of these ids are of no record that a visitor may read."""
-        left = iter(ids)
-        batches = iter(lambda: list(islice(left, _BATCH)), [])
-        asked = ((kind, "refused", batch) for batch in batches)
+        asked = ((kind, "refused", batch) for batch in batched(ids, _BATCH))
         return sum(found for _, found in self.each(asked))
 
 
@@ -143,9 +135,4 @@ class _Sample:
         if place == self._size:
             place = random.randrange(self._seen)  # noqa: S311
         if place < self._size:
-            self.chosen[place : place + 1] = [(id, name, sum_of(line))]
-
-
-def _told(row: Any) -> tuple[str, str, str]:
-    id, name, modified = row
-    return id, name, modified.isoformat() if modified else ""
+            self.chosen[place : place + 1] = [(id, name, checksum(line))]

@@ -47,7 +47,7 @@ def compressed(target: Any, name: str) -> Iterator[Callable[[bytes], Any]]:
 def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
     """Writes lines to a file, packed by its name, whole or not at all.
 
-    Raises as `target.whole`; what stood there before is as it was then.
+    Raises as `disk.whole`; then the file is as it was before.
     """
     with (
         whole(path, mode) as file,
@@ -60,7 +60,7 @@ def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 
 
-def line_of(record: Mapping[str, Any]) -> bytes:
+def json_line(record: Mapping[str, Any]) -> bytes:
     """A record as ckanapi writes it: compact, keys sorted, UTF-8.
 
     Raises ValueError or TypeError for what ckanapi cannot write either.
@@ -96,8 +96,10 @@ def _is_finite(record: Mapping[str, Any]) -> bool:
 
 
 def joined(lines: Sequence[bytes]) -> bytes:
+    """Lines as they stand in a file."""
     return b"\n".join([*lines, b""])
 
 
-def sum_of(line: bytes) -> bytes:
+def checksum(line: bytes) -> bytes:
+    """The SHA-256 of a line."""
     return hashlib.sha256(line).digest()

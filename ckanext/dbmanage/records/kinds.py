@@ -8,19 +8,18 @@ from typing import Any
 
 from ..engine.restore.preview import Kind
 
-#: for the preview of a restore; `is_organization` is a boolean here, its text there
+_ACTIVE = "state = 'active'"
+# the preview of a restore reads the tables as texts: a boolean's first letter is one
+_ORGANIZATION = "left(is_organization::text, 1) = 't'"
+_GROUP = "left(is_organization::text, 1) = 'f'"
+
+#: for the preview of a restore
 KINDS = (
-    Kind("datasets", "package", "state = 'active'", changed="metadata_modified"),
-    Kind("resources", "resource", "state = 'active'", changed="metadata_modified"),
-    Kind(
-        "organizations",
-        "group",
-        "state = 'active' AND left(is_organization::text, 1) = 't'",
-    ),
-    Kind(
-        "groups", "group", "state = 'active' AND left(is_organization::text, 1) = 'f'"
-    ),
-    Kind("users", "user", "state = 'active'"),
+    Kind("datasets", "package", _ACTIVE, changed="metadata_modified"),
+    Kind("resources", "resource", _ACTIVE, changed="metadata_modified"),
+    Kind("organizations", "group", f"{_ACTIVE} AND {_ORGANIZATION}"),
+    Kind("groups", "group", f"{_ACTIVE} AND {_GROUP}"),
+    Kind("users", "user", _ACTIVE),
 )
 
 Record = dict[str, Any]
@@ -30,37 +29,45 @@ Shown = tuple[bool, Callable[[], Record]]
 
 @dataclass(frozen=True)
 class Exportable:
-    """A kind of records that can be exported: its action, and which there are."""
+    """A kind of records that can be exported: its action, its table, and which rows.
+
+    `rows` tells those of the kind; `listed` those of them that an export has unless all
+    are asked for; `modified` is the column with the time of the last change.
+    """
 
     action: str
-    listed: str
-    everything: str
+    table: str
+    rows: str = "true"
+    listed: str = _ACTIVE
+    modified: str = "''"
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def select(self, everything: bool) -> str:
+        """SQL for id, name and time of the records; `:site` is the site's id."""
+        where = self.rows if everything else f"{self.rows} AND {self.listed}"
+        return f'SELECT id, name, {self.modified} FROM "{self.table}" WHERE {where}'  # noqa: S608
 
-def _groups(flag: str) -> tuple[str, str]:
-    every = f"SELECT id, name, '' FROM \"group\" WHERE is_organization IS {flag}"  # noqa: S608
-    return f"{every} AND state = 'active' ORDER BY name", f"{every} ORDER BY name"
 
-
-_PACKAGE = "SELECT id, name, metadata_modified FROM package"
-_USER = "SELECT id, name, '' FROM \"user\" WHERE name <> :site"
 #: what ckanapi asks for
 NO_USERS = {"include_datasets": False, "include_users": False}
 
 EXPORTED = {
     "datasets": Exportable(
         "package_show",
-        f"{_PACKAGE} WHERE state = 'active' AND NOT private ORDER BY name",
-        f"{_PACKAGE} ORDER BY name",
+        "package",
+        listed=f"{_ACTIVE} AND NOT private",
+        modified="metadata_modified",
     ),
-    "organizations": Exportable("organization_show", *_groups("TRUE"), NO_USERS),
-    "groups": Exportable("group_show", *_groups("FALSE"), NO_USERS),
+    "organizations": Exportable(
+        "organization_show", "group", _ORGANIZATION, options=NO_USERS
+    ),
+    "groups": Exportable("group_show", "group", _GROUP, options=NO_USERS),
     "users": Exportable(
         "user_show",
-        f"{_USER} AND state <> 'deleted' ORDER BY name",
-        f"{_USER} ORDER BY name",
-        {"include_datasets": False},
+        "user",
+        "name <> :site",
+        listed="state <> 'deleted'",
+        options={"include_datasets": False},
     ),
 }
 
@@ -73,7 +80,8 @@ class Wanted:
     """How records are shown.
 
     `everything` is what a sysadmin sees, private, draft and deleted ones too;
-    otherwise what an anonymous visitor sees (of users: what `user_list` lists).
+    otherwise an export has what an anonymous visitor sees, and the users that
+    `user_list` lists.
     """
 
     everything: bool = False

@@ -1,7 +1,7 @@
 """Processes that read the catalogue side by side, all of one snapshot of the database.
 
-Knows CKAN, not what is read. Whoever is handed the results gets them in order. Work
-that is a generator hands over its result in pieces, so that nobody holds all of it.
+Knows CKAN, not what is read. The results come in the order of the batches. Work that
+is a generator hands over its result in pieces, so that nobody holds all of it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def _ignore(_: Any, __: Any) -> None:
 class Readers:
     """Processes that work on batches, and the snapshot that all of them see.
 
-    `prepare` is called in each process, within a request, and gives what works on a
-    batch: a function, or one that yields pieces of the result and returns what is to be
-    said of it. `moment` is the snapshot's time. For a `with`; `app` is CKAN's Flask
-    application. Nothing of this process may be in a transaction.
+    They work inside a `with` block. `app` is CKAN's Flask application. `prepare` is
+    called in each process, within a request, and gives what works on a batch: a
+    function, or one that yields pieces of the result and returns what it says of the
+    whole. `moment` is the snapshot's time. Nothing of this process may be in a
+    transaction.
     """
 
     moment: datetime
@@ -96,20 +97,28 @@ class Readers:
         if self._connection is not None:
             self._connection.close()
 
-    def rows(self, statement: str, **values: Any) -> Any:
-        """The rows of a statement in the snapshot, streamed."""
+    def listed(
+        self, statement: str, order: str, size: int, **values: Any
+    ) -> tuple[int, Iterator[list[tuple[str, ...]]]]:
+        """The number of a statement's rows in the snapshot, and these, in batches.
+
+        The last column is a time, or empty; it comes as ISO text.
+        """
+        count = sa.text(f"SELECT count(*) FROM ({statement}) found")  # noqa: S608
+        total = self._connection.execute(count, values).scalar()
         streamed = self._connection.execution_options(
             stream_results=True, max_row_buffer=1000
         )
-        return streamed.execute(sa.text(statement), values)
+        rows = streamed.execute(sa.text(f"{statement} ORDER BY {order}"), values)
+        return total, iter(lambda: list(map(_in_texts, rows.fetchmany(size))), [])
 
     def each(
         self, batches: Iterator[Any], take: Callable[[Any, Any], Any] = _ignore
     ) -> Iterator[tuple[Any, Any]]:
         """Each batch with what came of it, in their order.
 
-        `take` is handed each batch and piece of it, before. Raises DbmanageError when a
-        process ends before its time.
+        Before that, `take` is handed each batch with each piece of it. Raises
+        DbmanageError when a process ends before its time.
         """
         waiting: deque[tuple[int, Any]] = deque()
         free = deque(n for _ in range(_AHEAD) for n in range(len(self._workers)))
@@ -163,6 +172,11 @@ class Readers:
         if isinstance(found, str):
             raise DbmanageError(found)
         return found
+
+
+def _in_texts(row: Any) -> tuple[str, ...]:
+    *texts, time = row
+    return *texts, time.isoformat() if time else ""
 
 
 # -- in a process of its own

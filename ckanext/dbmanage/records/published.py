@@ -201,12 +201,10 @@ def commit(
     files, new = [], []
     for file in made:
         old = before.files.get(file.name) if before else None
-        found = None
+        place = None
         with suppress(OSError):  # what nobody can open is replaced
-            found = find(directory, old) if old else None
-        if found:
-            found[1].close()
-        if old and found and old.sha256 == file.sha256:
+            place = _place(directory, old) if old else None
+        if old and place and old.sha256 == file.sha256:
             # the same bytes are the same rows, but more may have failed this time
             files.append(replace(file, modified=old.modified))
             (upcoming / file.name).unlink()
@@ -237,51 +235,49 @@ def commit(
 def _move_up(directory: Path) -> None:
     """Moves up the files of the published set; what else is in `.next` goes."""
     upcoming = directory / _NEXT
-    if upcoming.is_dir() and not upcoming.is_symlink():
-        published = read(directory)
-        for file in published.files.values() if published else ():
-            found = find(directory, file)
-            if found is None:
-                continue
-            place, content = found
-            content.close()
-            if place != file.name:
-                (directory / place).replace(directory / file.name)
-        sums = upcoming / SUMS
-        with suppress(OSError):
-            with _opened(upcoming, SUMS) as file:
-                same = published and file.read(_MAX_INDEX) == published.sums
-            if same:
-                sums.replace(directory / SUMS)
-        sync_directory(directory)
-        shutil.rmtree(upcoming)
-    else:
+    if not upcoming.is_dir() or upcoming.is_symlink():
         with suppress(FileNotFoundError):
             upcoming.unlink()
+        return
+    published = read(directory)
+    for file in published.files.values() if published else ():
+        place = _place(directory, file)
+        if place not in (None, file.name):
+            (directory / str(place)).replace(directory / file.name)
+    with suppress(OSError):
+        if published and _has_sums(upcoming, published):
+            (upcoming / SUMS).replace(directory / SUMS)
+    sync_directory(directory)
+    shutil.rmtree(upcoming)
+
+
+def _place(directory: Path, file: File) -> str | None:
+    """Where a listed file is below the directory. Raises as `find`."""
+    found = find(directory, file)
+    if found is None:
+        return None
+    found[1].close()
+    return found[0]
+
+
+def _has_sums(directory: Path, published: Published) -> bool:
+    """Whether SHA256SUMS in a directory is that of the published set."""
+    with suppress(OSError), _opened(directory, SUMS) as file:
+        return file.read(_MAX_INDEX) == published.sums
+    return False
 
 
 def foreign(directory: Path) -> list[str]:
     """What is in the directory and was not published: names, in order."""
     if not directory.is_dir():
         return []
-    published = read(directory)
-    files = published.files if published else {}
-    found = []
-    for name in sorted(os.listdir(directory)):
-        if name in (_LOCK, _NEXT) or (name == INDEX and published):
-            continue
-        if name in files:
-            place = find(directory, files[name])
-            if place:
-                place[1].close()
-                if place[0] == name:
-                    continue
-        elif name == SUMS and published:
-            with suppress(OSError), _opened(directory, name) as file:
-                if file.read(_MAX_INDEX) == published.sums:
-                    continue
-        found.append(name)
-    return found
+    ours = {_LOCK, _NEXT}
+    if published := read(directory):
+        files = published.files.values()
+        ours |= {INDEX, *(f.name for f in files if _place(directory, f) == f.name)}
+        if _has_sums(directory, published):
+            ours.add(SUMS)
+    return sorted(set(os.listdir(directory)) - ours)
 
 
 def damaged(directory: Path, published: Published) -> list[str]:

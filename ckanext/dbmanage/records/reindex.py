@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import ckan.model as model
 import sqlalchemy as sa
-from ckan.common import config
 from ckan.lib import search
-from ckan.lib.search.common import make_connection
 
 from ..engine.errors import DbmanageError, summary_of
 from ..engine.report import Progress
+from ..portal.config import Options
+from .documents import Writer
 from .processes import Readers
-from .search_index import Writer, batched, differing, escaped, hides_deleted
+from .search_index import Index, batched
 
 #: datasets that a process makes and sends at once
 _SENT = 250
@@ -45,29 +46,39 @@ class Indexed:
 
 
 def reindex_all(
-    app: Any, jobs: int, progress: Progress = lambda *_: None, deep: bool = False
+    app: Any,
+    options: Options,
+    jobs: int,
+    progress: Progress = lambda *_: None,
+    deep: bool = False,
 ) -> Indexed:
     """Indexes every dataset, and removes what the database does not have.
 
     With `deep` every document is made, and only those sent that differ from what the
     index has stored. Raises DbmanageError when Solr cannot be reached.
     """
-    return _told(lambda: _all(app, jobs, progress, deep))
+    with _explained():
+        work = _Reindex(options, progress)
+        work.everything(app, jobs, deep)
+        # of what was saved meanwhile the document may be that of before
+        return work.changed()
 
 
-def reindex_changed(progress: Progress = lambda *_: None) -> Indexed:
+def reindex_changed(options: Options, progress: Progress = lambda *_: None) -> Indexed:
     """Indexes the datasets whose time in the index is not the database's.
 
     Removes from the index what the database does not have. A dataset that Solr
     refuses is noted and never stops the others. Raises DbmanageError when Solr cannot
     be reached.
     """
-    return _told(lambda: _changed(progress, Indexed()))
+    with _explained():
+        return _Reindex(options, progress).changed()
 
 
-def _told(work: Callable[[], Indexed]) -> Indexed:
+@contextmanager
+def _explained() -> Iterator[None]:
     try:
-        return work()
+        yield
     except Exception as error:
         raise DbmanageError(
             f"the search index could not be brought up to date: {summary_of(error)}"
@@ -76,78 +87,69 @@ def _told(work: Callable[[], Indexed]) -> Indexed:
         model.Session.remove()
 
 
-def _all(app: Any, jobs: int, progress: Progress, deep: bool) -> Indexed:
-    done = Indexed()
-    make_connection().ping()
-    # found before anything is sent: a commit in between would move the pages
-    orphans = differing()[1]
-    model.Session.remove()
-    hidden = " WHERE state <> 'deleted'" if hides_deleted() else ""
-    listed = f"SELECT id, metadata_modified FROM package{hidden}"  # noqa: S608
-    with Readers(app, lambda: Writer(deep), jobs) as readers:
-        count = readers.rows(f"SELECT count(*) FROM ({listed}) found")  # noqa: S608
-        total = count.scalar()
-        rows = readers.rows(f"{listed} ORDER BY id")
-        batches = iter(lambda: [_pair(row) for row in rows.fetchmany(_SENT)], [])
-        for _, (sent, same, failed) in readers.each(batches):
-            done.indexed += sent
-            done.same += same
-            for dataset in failed:
-                _index(dataset, done)
-            progress("index", done.indexed + done.same + len(done.failed), total)
-    _remove(orphans, done)
-    if done.indexed or done.removed or done.failed:
-        make_connection().commit()
-    # of what was saved meanwhile the document may be that of before
-    return _changed(progress, done)
+class _Reindex:
+    """One run, and what was done so far."""
 
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self._options, self._progress = options, progress
+        self._index, self._done = Index(options), Indexed()
 
-def _changed(progress: Progress, done: Indexed) -> Indexed:
-    """Indexes what differs, removes orphans, and looks again; counts in the end."""
-    write = Writer(False)
-    for _ in range(_LOOKS):
-        # compared first and then written: a commit in between would move the pages
-        missing, orphans = differing()
-        missing = [each for each in missing if each not in done.failed]
-        if not missing and not orphans:
-            break
-        before = done.indexed
-        for batch in batched(missing, _SENT):
-            sent, _, failed = write([(dataset, "") for dataset in batch])
-            done.indexed += sent
-            for dataset in failed:
-                _index(dataset, done)
-            progress("index", done.indexed - before, len(missing))
-        _remove(orphans, done)
-        make_connection().commit()
-    own = [f'+site_id:"{config.get("ckan.site_id")}"', "+entity_type:package"]
-    done.documents = make_connection().search("*:*", fq=own, rows=0).hits
-    hidden = " WHERE state <> 'deleted'" if hides_deleted() else ""
-    count = f"SELECT count(*) FROM package{hidden}"  # noqa: S608
-    done.datasets = model.Session.execute(sa.text(count)).scalar()
-    return done
-
-
-def _remove(orphans: Sequence[str], done: Indexed) -> None:
-    site = config.get("ckan.site_id")
-    for batch in batched(orphans, 200):
-        ids = " OR ".join(f'"{escaped(each)}"' for each in batch)
-        make_connection().delete(
-            q=f'+site_id:"{site}" +entity_type:package +id:({ids})', commit=False
+    def everything(self, app: Any, jobs: int, deep: bool) -> None:
+        done = self._done
+        self._index.solr.ping()
+        # found before anything is sent: a commit in between would move the pages
+        orphans = self._index.differing()[1]
+        model.Session.remove()
+        listed = (
+            f"SELECT id, metadata_modified FROM package WHERE {self._index.belongs}"  # noqa: S608
         )
-        done.removed += len(batch)
+        with Readers(app, lambda: Writer(self._options, deep), jobs) as readers:
+            total, batches = readers.listed(listed, "id", _SENT)
+            for _, outcome in readers.each(batches):
+                self._note(*outcome)
+                self._progress(
+                    "index", done.indexed + done.same + len(done.failed), total
+                )
+        self._remove(orphans)
+        if done.indexed or done.removed or done.failed:
+            self._index.solr.commit()
 
+    def changed(self) -> Indexed:
+        """Indexes what differs, removes orphans, and looks again; counts in the end."""
+        done, write = self._done, Writer(self._options, False)
+        for _ in range(_LOOKS):
+            # compared first and then written: a commit in between would move the pages
+            missing, orphans = self._index.differing()
+            missing = [each for each in missing if each not in done.failed]
+            if not missing and not orphans:
+                break
+            before = done.indexed
+            for batch in batched(missing, _SENT):
+                self._note(*write([(dataset, "") for dataset in batch]))
+                self._progress("index", done.indexed - before, len(missing))
+            self._remove(orphans)
+            self._index.solr.commit()
+        done.documents = self._index.count()
+        count = f"SELECT count(*) FROM package WHERE {self._index.belongs}"  # noqa: S608
+        done.datasets = model.Session.execute(sa.text(count)).scalar()
+        return done
 
-def _index(dataset: str, done: Indexed) -> None:
-    """One dataset by core alone: what it says of it is what the operator is told."""
-    try:
-        search.rebuild(package_ids=[dataset], quiet=True)
-        done.indexed += 1
-    except Exception as error:
-        model.Session.rollback()
-        make_connection().ping()  # a Solr that is gone is no dataset's fault
-        done.failed[dataset] = summary_of(error)
+    def _note(self, sent: int, same: int, failed: Sequence[str]) -> None:
+        """Counts what came of a batch, and indexes by core alone what failed in it.
 
+        What core says of a dataset is what the operator is told.
+        """
+        self._done.indexed += sent
+        self._done.same += same
+        for dataset in failed:
+            try:
+                search.rebuild(package_ids=[dataset], quiet=True)
+                self._done.indexed += 1
+            except Exception as error:
+                model.Session.rollback()
+                self._index.solr.ping()  # a Solr that is gone is no dataset's fault
+                self._done.failed[dataset] = summary_of(error)
 
-def _pair(row: Any) -> tuple[str, str]:
-    return row[0], row[1].isoformat() if row[1] else ""
+    def _remove(self, orphans: Sequence[str]) -> None:
+        self._index.remove(orphans)
+        self._done.removed += len(orphans)

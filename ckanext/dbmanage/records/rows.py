@@ -33,12 +33,6 @@ class Rows:
         self._organizations: dict[str, Record | None] = {}
         self._licences: dict[str | None, Record] = {}
         self._tags: dict[str, Record] = {}
-        # 2.12 keeps extras in a column, 2.10 and 2.11 in a table
-        self._extras = None
-        if "extras" not in model.package_table.c:
-            self._extras = _select(
-                vars(model)["package_extra_table"], "package_id", "key"
-            )
         self._download = "{}_resource.download"
         if ckan.__version__.startswith("2.10."):
             self._download = "resource.download"
@@ -49,8 +43,8 @@ class Rows:
         for one in _read(_PACKAGES, ids):
             found[one["id"]] = one
             self._complete(one)
-        if self._extras is not None:
-            for extra in _read(self._extras, ids):
+        if _EXTRAS is not None:
+            for extra in _read(_EXTRAS, ids):
                 found[extra["package_id"]]["extras"].append(_plain(extra))
             for one in found.values():
                 one["extras"].sort(key=lambda extra: extra["key"])
@@ -181,6 +175,11 @@ def _select(table: Any, key: str, *order: str) -> Any:
     return statement.order_by(*[table.c[each] for each in order], _CTID)
 
 
+# 2.12 keeps extras in a column, 2.10 and 2.11 in a table
+_EXTRA_TABLE = vars(model).get("package_extra_table")
+_EXTRAS = None
+if "extras" not in model.package_table.c:
+    _EXTRAS = _select(_EXTRA_TABLE, "package_id", "key")
 _PACKAGES = _select(model.package_table, "id")
 _RESOURCES = _select(model.resource_table, "package_id")
 
@@ -252,11 +251,7 @@ LONG_DATASETS = _long(
         model.package_table.c.id == sa.any_(_IDS),
         model.package_table.c.owner_org == model.group_table.c.id,
     ),
-    *(
-        _lengths(vars(model)[name], "package_id")
-        for name in ("package_extra_table",)
-        if name in vars(model)
-    ),
+    *([] if _EXTRA_TABLE is None else [_lengths(_EXTRA_TABLE, "package_id")]),
 )
 
 LONG_USERS = _long(_lengths(model.user_table, "id"))

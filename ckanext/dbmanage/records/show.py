@@ -11,23 +11,12 @@ import sqlalchemy as sa
 from ckan import logic, model
 
 from ..engine.errors import summary_of
-from .jsonl import joined, line_of, sum_of
+from ..portal.config import Options
+from .datasets import Datasets
+from .jsonl import checksum, joined, json_line
 from .kinds import EXPORTED, SECRETS, Record, Wanted
-
-
-def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
-    """What makes `organization_show` and `group_show` count without asking one by one.
-
-    From the search index, as core does; from the database when that does not answer,
-    and then why not.
-    """
-    failed = ""
-    if not fresh:
-        try:
-            return {"dataset_counts": _counts_of_index(user)}, ""
-        except Exception as error:  # as many as there are ways not to reach Solr
-            failed = summary_of(error)
-    return {"dataset_counts": _counts_of_database(user)}, failed
+from .search_index import Index
+from .users import Users
 
 
 def _counts_of_index(user: str) -> Record:
@@ -71,23 +60,32 @@ _PIECE = 1 << 20
 class Shows:
     """Shows the records of one kind."""
 
-    def __init__(self, kind: str, wanted: Wanted, sysadmin: str) -> None:
-        from . import datasets
-        from .users import Users
-
+    def __init__(
+        self, kind: str, options: Options, wanted: Wanted, sysadmin: str
+    ) -> None:
         self._kind, self._wanted = EXPORTED[kind], wanted
         self._user = sysadmin if wanted.everything or kind == "users" else ""
         self._counts: dict[str, Any] = {}
         self._bulk: Any = None
         if kind == "datasets":
-            self._bulk = datasets.Datasets(lambda: {"user": self._user}, wanted.fresh)
+            index = None if wanted.fresh else Index(options)
+            self._bulk = Datasets(lambda: {"user": self._user}, index)
         elif kind == "users":
             self._bulk = Users(self._plain, sysadmin)
 
-    def counts(self, _: None) -> tuple[dict[str, Any], str]:
-        """How many datasets each group has, and why the index could not be asked."""
+    def counts(self, _: None) -> tuple[Record, str]:
+        """How many datasets each group has, so that groups do not ask one by one.
 
-        return dataset_counts(self._user, self._wanted.fresh)
+        From the search index, as core does; from the database when that does not
+        answer, and then why not.
+        """
+        failed = ""
+        if not self._wanted.fresh:
+            try:
+                return {"dataset_counts": _counts_of_index(self._user)}, ""
+            except Exception as error:  # as many as there are ways not to reach Solr
+                failed = summary_of(error)
+        return {"dataset_counts": _counts_of_database(self._user)}, failed
 
     def know(self, counts: dict[str, Any]) -> None:
         """From now on groups are shown with these counts."""
@@ -98,20 +96,18 @@ class Shows:
     ) -> Generator[tuple[bytes, list[int]], None, dict[str, Any]]:
         """Yields lines of (id, name, time) records, with the numbers of these.
 
-        Returns what is to be said of the batch.
+        Returns counts of the batch, and what failed in it.
         """
-        from ckan import model
-
         lines: list[bytes] = []
         shown: list[int] = []
         held = 0
         about: dict[str, Any] = {"rows": 0, "from_index": 0, "hidden": 0, "failed": []}
-        with self._ways(batch) as ways:
+        with self._shown(batch) as all_shown:
             for number, ((id, name, _), (from_it, show)) in enumerate(
-                zip(batch, ways, strict=True)
+                zip(batch, all_shown, strict=True)
             ):
                 try:
-                    line = line_of(show())
+                    line = json_line(show())
                 except Exception as error:
                     model.Session.rollback()
                     if not self._user and self._is_hidden(error, id):
@@ -133,7 +129,7 @@ class Shows:
         return about
 
     @contextlib.contextmanager
-    def _ways(self, batch: Sequence[tuple[str, str, str]]) -> Iterator[Any]:
+    def _shown(self, batch: Sequence[tuple[str, str, str]]) -> Iterator[Any]:
         """For each record whether the index has it, and what shows it."""
         if self._bulk is None:
             yield ((False, functools.partial(self._plain, id)) for id, *_ in batch)
@@ -142,15 +138,13 @@ class Shows:
             yield self._bulk.show([(id, modified) for id, _, modified in batch])
 
     def _is_hidden(self, error: Exception, id: str) -> bool:
-        from ckan.logic import NotAuthorized, NotFound
-
         # a hook that misses something fails in the same words
-        return isinstance(error, (NotAuthorized, NotFound)) and self._is_refused(id)
+        return isinstance(
+            error, (logic.NotAuthorized, logic.NotFound)
+        ) and self._is_refused(id)
 
     def _is_refused(self, id: str) -> bool:
         """Whether CKAN's rules of access refuse a record to a visitor."""
-        from ckan import logic, model
-
         try:
             logic.check_access(self._kind.action, {"user": ""}, {"id": id})
         except (logic.NotAuthorized, logic.NotFound):
@@ -160,8 +154,6 @@ class Shows:
 
     def refused(self, ids: Sequence[str]) -> int:
         """How many of these ids are of no record that a visitor may read."""
-        from ckan import model
-
         found = sum(map(self._is_refused, ids))
         model.Session.expunge_all()
         return found
@@ -170,18 +162,16 @@ class Shows:
         """The sum of a record's line by the action alone, or of its error's words."""
         show = getattr(self._bulk, "plain", self._plain)
         try:
-            return sum_of(line_of(show(id)))
+            return checksum(json_line(show(id)))
         except Exception as error:
-            return sum_of(summary_of(error).encode())
+            return checksum(summary_of(error).encode())
 
     def _plain(self, id: str) -> dict[str, Any]:
-        from ckan.logic import get_action
-
         context: Any = {"user": self._user, **self._counts}
         options = {"include_password_hash": self._wanted.secrets} | dict(
             self._kind.options
         )
-        shown = get_action(self._kind.action)(context, {"id": id, **options})
+        shown = logic.get_action(self._kind.action)(context, {"id": id, **options})
         if self._kind.action == "user_show" and not self._wanted.secrets:
             for name in SECRETS:
                 shown.pop(name, None)

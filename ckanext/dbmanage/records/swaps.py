@@ -14,40 +14,35 @@ from ckan.lib import signals
 
 @contextmanager
 def swap(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
-    """Puts ours in the place of a function of core's, which it is handed first."""
-    own = vars(owner)[name]
-    if isinstance(own, classmethod):
-        before = getattr(owner, name)
+    """Puts ours in the place of a function of core's, which ours gets as its first
+    argument.
+    """
+    own, before = vars(owner)[name], getattr(owner, name)
 
-        def replaced(cls: Any, *arguments: Any, **options: Any) -> Any:
-            return ours(before, *arguments, **options)
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        return ours(before, *arguments, **options)
 
-        setattr(owner, name, classmethod(replaced))
-    else:
-
-        def replaced_function(*arguments: Any, **options: Any) -> Any:
-            return ours(own, *arguments, **options)
-
-        setattr(owner, name, replaced_function)
+    is_method = isinstance(own, classmethod)
+    setattr(owner, name, staticmethod(replaced) if is_method else replaced)
     try:
         yield
     finally:
         setattr(owner, name, own)
 
 
-def is_cores_own() -> bool:
-    """Whether the action `package_show` is core's, and nobody is told of its success.
+def is_core_action() -> bool:
+    """Whether the action `package_show` is core's, and no signal tells of its success.
 
-    Who is told may change its result.
+    Who receives the signal may change the result.
     """
     import ckan.logic.action.get as actions
 
     action = getattr(logic.get_action("package_show"), "__wrapped__", None)
-    told = signals.action_succeeded.has_receivers_for("package_show")
-    return action is actions.package_show and not told
+    signalled = signals.action_succeeded.has_receivers_for("package_show")
+    return action is actions.package_show and not signalled
 
 
-def plugins_with(interface: Any, hook: str) -> list[Any]:
+def plugins_overriding(interface: Any, hook: str) -> list[Any]:
     """The plugins that have a hook of their own."""
     return [
         plugin
@@ -56,8 +51,8 @@ def plugins_with(interface: Any, hook: str) -> list[Any]:
     ]
 
 
-def nobody_takes_part() -> bool:
-    """Whether `package_show` is core's alone, but for what is said of resources."""
+def is_shown_by_core() -> bool:
+    """Whether core alone makes what `package_show` gives, but for its resources."""
     import ckan.logic.auth.get as access
 
     function: Any = authz._AuthFunctions.get("package_show")
@@ -65,12 +60,13 @@ def nobody_takes_part() -> bool:
     labels = type(forms.get_permission_labels())
     hooks = ("read", "after_dataset_show")
     return (
-        is_cores_own()
+        is_core_action()
         and function is access.package_show
         and labels is forms.DefaultPermissionLabels
-        and not any(plugins_with(p.IPackageController, hook) for hook in hooks)
+        and not any(plugins_overriding(p.IPackageController, hook) for hook in hooks)
     )
 
 
 def has_core_form(kind: str) -> bool:
+    """Whether datasets of a type have core's own form, so core's schema."""
     return type(forms.lookup_package_plugin(kind)).__module__ == forms.__name__

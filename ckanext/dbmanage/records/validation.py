@@ -27,7 +27,7 @@ _REMEMBERED = 64
 
 @contextmanager
 def faster() -> Iterator[bool]:
-    """Validates faster inside; whether it does: a core of other names is left alone."""
+    """Validates faster inside; yields whether it does: another core stays as it is."""
     before = getattr(core, "_validate", None), getattr(core, "unflatten", None)
     if None in before:
         yield False
@@ -39,8 +39,8 @@ def faster() -> Iterator[bool]:
         core._validate, core.unflatten = before  # type: ignore[assignment]
 
 
-class Kept(dict):  # type: ignore[type-arg]
-    """A schema that nobody changes, to be used again and again."""
+class FixedSchema(dict):  # type: ignore[type-arg]
+    """A schema that nobody changes, so that it is compiled once."""
 
     compiled: _Schema | None = None
 
@@ -119,7 +119,7 @@ _schemas: dict[Any, _Schema] = {}
 
 
 def _compiled(schema: dict[str, Any], only_values: bool) -> _Schema:
-    if isinstance(schema, Kept) and only_values:
+    if isinstance(schema, FixedSchema) and only_values:
         schema.compiled = schema.compiled or _Schema(schema, only_values)
         return schema.compiled
     signature = (only_values, _signature(schema))
@@ -155,8 +155,8 @@ def _signature(schema: dict[str, Any]) -> Key:
 def _identity(validator: Any) -> Any:
     """What a validator is, also when it is made anew at each call: `one_of([…])`.
 
-    Two of one identity do the same. The schema that is kept for it holds the validator,
-    so that no other one gets its `id`.
+    Two of one identity do the same. The compiled schema holds the validator, so that no
+    other one gets its `id`.
     """
     if validator.__class__ is not types.FunctionType:
         try:
@@ -166,20 +166,20 @@ def _identity(validator: Any) -> Any:
         return validator
     if not validator.__closure__ or validator.__kwdefaults__:
         return validator
-    said: list[Any] = [validator.__code__]
+    parts: list[Any] = [validator.__code__]
     try:
         for value in (
             *(validator.__defaults__ or ()),
             *(cell.cell_contents for cell in validator.__closure__),
         ):
-            said += _told(value)
+            parts += _distinct(value)
     except ValueError:  # of another kind, or a cell that is not filled yet
         return validator
-    return tuple(said)
+    return tuple(parts)
 
 
-def _told(value: Any) -> tuple[Any, Any]:
-    """A value told apart from all others: 1 is neither True nor 1.0 here."""
+def _distinct(value: Any) -> tuple[Any, Any]:
+    """What no other value has: 1 is neither True nor 1.0 here."""
     if value.__class__ is list and all(each.__class__ is str for each in value):
         return list, tuple(value)
     kind = value.__class__

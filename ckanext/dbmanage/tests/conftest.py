@@ -14,7 +14,7 @@ from ckanext.dbmanage.engine.postgres.database import quoted
 
 from .support import forked
 from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, query
-from .support.portal import DATASTORE_TABLES, ROWS, Portal
+from .support.portal import DATASTORE_TABLES, ROWS, Portal, drop_older
 from .support.waiting import wait_until
 from .support.web import Web
 
@@ -61,6 +61,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     yield portal
     forked.stop()
     portal.drop()
+    drop_older()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations.backup import backup
 from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site
-from ckanext.dbmanage.portal.uploads import named_uploads, upload_bases
 
 from ..support.cluster import superuser
 from ..support.portal import UPLOADS, Portal
@@ -44,14 +43,14 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
         "'storage/uploads/user/..': nothing is looked for by them"
     ]
     # of the doctor's sentences none holds a name that CKAN did not give
-    said = list(portal_checks._uploads(site, repository))
+    said = list(portal_checks.upload_files(asked, site, repository))
     assert [state for state, _ in said] == ["problem"]
     assert "1 uploads that the database names" in said[0][1]
     assert "gone.png" in said[0][1] and "\n" not in said[0][1] + taken.id
 
 
 def test_the_names_that_ckan_gives(portal: Portal) -> None:
-    named = named_uploads(*upload_bases(portal.settings))["group"]
+    named = portal.site().named_uploads["group"]
     with closing(superuser(portal.names["database"])) as connection:
         for name, own in (
             ("2026-11-26-114130.123456logo.png", True),

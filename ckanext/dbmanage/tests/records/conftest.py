@@ -231,7 +231,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def odd(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """Some 1,100 datasets with every oddity that is known."""
+    """Some 300 datasets with every oddity that is known: two batches of any kind."""
     portal = Portal(tmp_path_factory.mktemp("odd"), f"odd{os.getpid()}")
     name, site = portal.names["database"], portal.options["ckan.site_id"]
     query(
@@ -245,7 +245,7 @@ def odd(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     portal.sql(clean)
     for script in (ROOT / "bench/portal.sql", Path(__file__).with_name("odd.sql")):
         client(
-            PG_BIN / "psql", portal.url("database"), "-qX", "-v", "n=1130",
+            PG_BIN / "psql", portal.url("database"), "-qX", "-v", "n=300",
             "-f", script, capture_output=True,
         )  # fmt: skip
     yield portal

@@ -48,7 +48,7 @@ def test_plugins_have_their_say(odd: Portal, plugins: str, enabled: str) -> None
         }
     )
     theirs = ckanapi(odd, "datasets", PYTHONPATH=plugins)
-    assert len(theirs) > 700
+    assert len(theirs) > 200  # more than a batch
     assert export(odd, "datasets", PYTHONPATH=plugins) == theirs
     assert (b'"chained"' in theirs[0]) == ("chained" in enabled)
 
@@ -100,7 +100,7 @@ def test_a_record_that_cannot_be_shown_is_named_and_counted(
         code=1,
         env={"PYTHONPATH": plugins},
     )
-    broken = [f"dataset-{n}" for n in (1007, 1017)]
+    broken = [f"dataset-{n}" for n in (257, 267)]
     assert all(name in done.stderr for name in broken)
     total = len(target.read_bytes().splitlines())
     assert f"2 of {total + 2} datasets could not be shown" in done.stderr

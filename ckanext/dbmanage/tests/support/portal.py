@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,11 +22,19 @@ from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.portal.config import Options
-from ckanext.dbmanage.portal.plan import installed_migrations
 from ckanext.dbmanage.portal.site import build_site
 
 from . import forked
-from .cluster import _IS_DEBIAN_S, BIN, PASSWORD, PG_BIN, READER, SUPERUSER, query
+from .cluster import (
+    _IS_DEBIAN_S,
+    BIN,
+    PASSWORD,
+    PG_BIN,
+    READER,
+    SUPERUSER,
+    clone,
+    query,
+)
 
 DATASETS = 40
 DATASTORE_TABLES = 3
@@ -295,10 +304,7 @@ class Portal:
         return Options(self.options)
 
     def site(self) -> Site:
-        return build_site(
-            self.settings,
-            installed_migrations(self.options["ckan.plugins"].split()),
-        )
+        return build_site(self.settings, migrations=True)
 
     def engine(self) -> tuple[Site, Repository]:
         site = self.site()
@@ -331,15 +337,25 @@ def install_plugin(
     return {"PYTHONPATH": str(directory)}
 
 
+#: main databases that older CKANs made, by version, and the site's id in them
+_OLDER: dict[str, tuple[str, str]] = {}
+
+
+def drop_older() -> None:
+    """Drops what `made_by` keeps to be cloned again."""
+    for name, _ in _OLDER.values():
+        query(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
+    _OLDER.clear()
+
+
 def made_by(portal: Portal, version: str) -> Callable[..., None]:
     """Gives a portal the main database of an older CKAN; what runs programs of it."""
     import ckan
 
     if not ckan.__version__.startswith("2.12"):
         pytest.skip("older than what? this is the test of the newest")
-    name = portal.names["database"]
+    name, site = portal.names["database"], portal.options["ckan.site_id"]
     query(f'DROP DATABASE "{name}" WITH (FORCE)')
-    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
 
     def run(program: str, *arguments: str) -> None:
         core = f"{os.environ['CKAN_SOLR_URL']}_{version.replace('.', '')}"
@@ -355,10 +371,20 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
         )
         portal.write(solr_url=os.environ["CKAN_SOLR_URL"])
 
+    if version in _OLDER:
+        kept, other = _OLDER[version]
+        clone(kept, name)
+        # the user that CKAN makes for itself when it starts
+        portal.sql(f"UPDATE \"user\" SET name = '{site}' WHERE name = '{other}'")
+        return run
+    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
     run("ckan", "-c", str(portal.ini), "db", "init")
     run("ckan", "-c", str(portal.ini), "db", "pending-migrations", "--apply")
     with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
         owned.cursor().execute(ROWS)
+    kept = f"older_{secrets.token_hex(4)}"
+    clone(name, kept)
+    _OLDER[version] = kept, site
     return run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.doctor.checks import CHECKS
+from ckanext.dbmanage.doctor import checks
 from ckanext.dbmanage.engine.archive import extensions
 from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import told
@@ -91,7 +91,8 @@ def brought_back(portal: Portal, part: str) -> list[str]:
 
 def found(site: Site) -> list[str]:
     """What the doctor says of the rights."""
-    return [f"{state}: {text}" for state, text in CHECKS["rights"](site, None)]  # type: ignore[arg-type]
+    found = checks.rights(None, site, None)  # type: ignore[arg-type]
+    return [f"{state}: {text}" for state, text in found]
 
 
 @needs("pg_stat_statements", "postgres_fdw")

@@ -29,10 +29,13 @@ from ckanext.dbmanage.engine.postgres.database import (
 from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.postgres.locks import try_lock, unlock
 from ckanext.dbmanage.engine.postgres.tables import tables_of
+from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore.scratch import scratch_database
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.portal import blockers
+from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.plan import _not_enabled
 from ckanext.dbmanage.records import processes
 
@@ -84,7 +87,9 @@ def test_what_is_offered_to_be_run_does_only_what_it_says(site: Site) -> None:
         emails = database.query(connection, 'SELECT name, email FROM public."user"')
         assert dict(emails) == {"a": "A@x\nDROP", name: None}
         assert [t for _, t, *_ in tables_of(connection)] == ["t", "user"]
-        said = [text for _, text in portal_checks._migrations(site, [])]
+        opened = context.Portal(Options({}), Silent())
+        found = portal_checks.migrations(opened, site, None)  # type: ignore[arg-type]
+        said = [text for _, text in found]
         assert said  # it does not fail
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from ckanext.dbmanage.doctor.checks import CHECKS
+from ckanext.dbmanage.doctor import checks
 from ckanext.dbmanage.engine.backup import dump, take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.operation import Operation
@@ -31,7 +31,8 @@ def test_backup_dump_and_doctor_say_what_cannot_be_read(
         take.take(Operation(site, repository), parts=("database",))
     with pytest.raises(Refused, match="may not read all of the database"):
         dump.to_stream(site, "database", io.BytesIO(), lambda *_: None)
-    said = [t for s, t in CHECKS["databases"](site, repository) if s == "problem"]
+    found = checks.databases(None, site, repository)  # type: ignore[arg-type]
+    said = [text for state, text in found if state == "problem"]
     assert len(said) == 1 and "no backup can be taken" in said[0]
     lines = str(refused.value).splitlines()[1:]
     assert lines and all(line.strip() in said[0] for line in lines)

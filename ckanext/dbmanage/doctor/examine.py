@@ -1,0 +1,42 @@
+"""The checks by name, and all that they find."""
+
+from __future__ import annotations
+
+from ..engine.errors import message_of
+from ..engine.repository.repository import Repository
+from ..engine.site import Site
+from ..operations.context import Portal
+from . import checks, portal_checks
+from .finding import PROBLEM, Check, Finding
+
+CHECKS: dict[str, Check] = {
+    "databases": checks.databases,
+    "rights": checks.rights,
+    "programs": checks.programs,
+    "plugin": checks.plugin,
+    "repository": checks.repository_directory,
+    "backups": checks.backups,
+    "proof": checks.proof,
+    "uploads": checks.uploads,
+    "public dumps": checks.public_dumps,
+    "switch": checks.switch,
+    "maintenance": checks.maintenance,
+    "migrations": portal_checks.migrations,
+    "users": portal_checks.users,
+    "search index": portal_checks.search_index,
+    "datastore": portal_checks.permissions,
+    "datastore tables": portal_checks.datastore_tables,
+    "upload files": portal_checks.upload_files,
+    "secrets": portal_checks.secrets,
+}
+
+
+def examine(portal: Portal, site: Site, repository: Repository) -> list[Finding]:
+    """All that the checks find, in their order."""
+    found = []
+    for name, check in CHECKS.items():
+        try:
+            found += [Finding(name, *each) for each in check(portal, site, repository)]
+        except Exception as error:  # a check that fails is itself a problem
+            found.append(Finding(name, PROBLEM, message_of(error)))
+    return found
