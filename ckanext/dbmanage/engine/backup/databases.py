@@ -14,7 +14,7 @@ from typing import Any
 import zstandard
 
 from ..disk import create_file
-from ..postgres.database import Connection, Database, query, server_major, unlimited
+from ..postgres.database import Connection, Database, no_limits, query, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import count_rows, migration_heads, refuse_unreadable, tables_of
 from ..report import Progress
@@ -92,7 +92,7 @@ def _dump(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     major = server_major(source.connection)
     tools = dump_tools(major, site.pg_bin)
-    limits = unlimited(source.connection)
+    limits = no_limits(source.connection)
     connection, environment = source.database.program(limits)
     # compressed here and not by pg_dump: four times faster and smaller than its gzip
     arguments = [tools.path("pg_dump"), "-Fc", "-Z0", "--no-password"]

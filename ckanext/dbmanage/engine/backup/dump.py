@@ -7,7 +7,7 @@ from typing import IO
 from ..archive.unpack import read_to_end
 from ..disk import whole
 from ..errors import Refused
-from ..postgres.database import Database, closing, quoted, server_major, unlimited
+from ..postgres.database import Database, closing, no_limits, quoted, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress
@@ -24,7 +24,7 @@ def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None
     total = _expected(database)
     with closing(database.connect()) as connection:
         tools = dump_tools(server_major(connection), site.pg_bin)
-        limits = unlimited(connection)
+        limits = no_limits(connection)
     target, environment = database.program(limits)
     # half the time of pg_dump's own choice for a file of nearly the same size
     arguments = [tools.path("pg_dump"), "-Fc", "-Z1", "--no-password", *target]

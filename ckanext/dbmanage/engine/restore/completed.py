@@ -15,9 +15,9 @@ from ..postgres.database import (
     Connection,
     Database,
     closing,
+    no_limits,
     query,
     server_major,
-    unlimited,
 )
 from ..postgres.programs import dump_tools, finish, running
 from ..report import Warn
@@ -129,7 +129,7 @@ def _try(connection: Connection, statements: Iterable[str]) -> bool:
 def _contents_of(copy: Database, connection: Connection, pg_bin: str) -> Contents:
     """What pg_dump says of the copy."""
     tools = dump_tools(server_major(connection), pg_bin)
-    target, environment = copy.program(unlimited(connection))
+    target, environment = copy.program(no_limits(connection))
     arguments = [tools.path("pg_dump"), "-Fc", "-s", "-Z0", "--no-password", *target]
     with running(arguments, environment, stdin=-3, stdout=-1) as process:
         assert process.stdout is not None

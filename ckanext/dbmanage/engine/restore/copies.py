@@ -10,7 +10,7 @@ from ..archive import contents, extensions, feeding, lint
 from ..archive.contents import Contents, Entry, contents_of, limit
 from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
-from ..postgres.database import Connection, Database, closing, query, unlimited
+from ..postgres.database import Connection, Database, closing, no_limits, query
 from ..postgres.programs import finish, running
 from ..postgres.tables import count_rows, migration_heads, tables_of
 from ..report import Progress, Warn
@@ -130,7 +130,7 @@ def _load(
             left = left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, warn)
             chosen = choose(found, connection, left)
-            settings = f"{_settings(connection)} {unlimited(connection)}"
+            settings = f"{_settings(connection)} {no_limits(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         # owners follow: one that cannot be given to its owner must not end it all
