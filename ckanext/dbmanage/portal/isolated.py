@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from ..engine.errors import ToolFailed, summary_of
-from ..engine.postgres.database import Database, closing, unlimited
+from ..engine.postgres.database import Database, closing, no_limits
 from ..engine.postgres.programs import running
 from .config import Options
 from .installed import core_plugins
@@ -117,7 +117,7 @@ class Isolated:
         main = self.copies["database"]
         store = self.copies.get("datastore", main)
         with closing(main.connect()) as connection:
-            flags = unlimited(connection)
+            flags = no_limits(connection)
         if is_live:  # a migration that waits for a lock has all others wait behind it
             flags += " -c lock_timeout=10s"
         environment = dict(os.environ)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from ..errors import Refused
 from .contents import Contents, Entry
-from .statements import Odd, Statement, Statements, Token, makes, words_of
+from .statements import Odd, Statement, Statements, Token, makes, word_set
 
 #: every kind that pg_dump 14 to 18 writes (ArchiveEntry in its pg_dump.c), and BLOB
 #: COMMENTS of older ones
@@ -59,7 +59,7 @@ _STARTS = re.compile(
 )
 
 #: the settings that pg_restore makes, and what an archive's own may be
-_SETTINGS = words_of(
+_SETTINGS = word_set(
     """
     check_function_bodies client_encoding client_min_messages
     default_table_access_method default_tablespace default_with_oids
@@ -69,14 +69,14 @@ _SETTINGS = words_of(
     """
 )
 
-_CALLS = words_of(
+_CALLS = word_set(
     """
     setval lo_create lo_open lowrite lo_close pg_restore_relation_stats
     pg_restore_attribute_stats
     """
 )
 
-_HAVE_RIGHTS = words_of(
+_HAVE_RIGHTS = word_set(
     """
     table sequence schema function procedure type domain language large foreign tables
     sequences functions types schemas
@@ -87,7 +87,7 @@ _HAVE_RIGHTS = words_of(
 _NESTED = 4
 
 #: what a rule and a function with BEGIN ATOMIC are made of
-_IN_BODY = words_of(
+_IN_BODY = word_set(
     "select insert update delete merge values with return notify table end"
 )
 
@@ -121,7 +121,7 @@ COPY = re.compile(
 )
 
 #: in all others a byte of a sign may be part of a letter, or nobody knows them
-_ENCODINGS = words_of(
+_ENCODINGS = word_set(
     """
     EUC_CN EUC_JIS_2004 EUC_JP EUC_KR EUC_TW ISO_8859_5 ISO_8859_6 ISO_8859_7
     ISO_8859_8 KOI8R KOI8U LATIN1 LATIN10 LATIN2 LATIN3 LATIN4 LATIN5 LATIN6 LATIN7

@@ -203,5 +203,5 @@ def columns(copy: str) -> list[str]:
     return [value for kind, value in named if kind in ("word", "name")]
 
 
-def words_of(words: str) -> frozenset[str]:
+def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())

@@ -9,7 +9,7 @@ from typing import IO, Any
 from ..archive.unpack import read_to_end
 from ..disk import whole
 from ..errors import Refused
-from ..postgres.database import Database, closing, quoted, server_major, unlimited
+from ..postgres.database import Database, closing, no_limits, quoted, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress
@@ -23,7 +23,7 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
     """A `pg_dump -Fc` at work, to be read from its stdout and `finish`ed."""
     with closing(database.connect()) as connection:
         tools = dump_tools(server_major(connection), pg_bin)
-        limits = unlimited(connection)
+        limits = no_limits(connection)
     target, environment = database.program(limits)
     arguments = [tools.path("pg_dump"), "-Fc", "--no-password", *options, *target]
     with running(arguments, environment, stdin=-3, stdout=-1) as process:

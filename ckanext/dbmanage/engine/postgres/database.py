@@ -205,7 +205,7 @@ def _set_up(connection: Connection, option: str) -> None:
     connection.autocommit = False
 
 
-def unlimited(connection: Connection) -> str:
+def no_limits(connection: Connection) -> str:
     """Options that set off the limits which a program beside this session would have.
 
     None is named that is off: some poolers take no options.

@@ -47,11 +47,11 @@ def answering() -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise DbmanageError(
-            f"Redis does not answer ({kind_of(error)}): is it up, and is "
+            f"Redis does not answer ({class_name(error)}): is it up, and is "
             f"{name_of('redis_url')} right?"
         ) from error
 
 
-def kind_of(error: Exception) -> str:
+def class_name(error: Exception) -> str:
     # a server's words on a wrong password may hold a part of the address
     return type(error).__name__

@@ -23,7 +23,7 @@ from ..clock import is_stamp, now, stamp, who
 from ..errors import Busy
 from ..printable import one_line
 from ..report import name_of
-from .client import FIELDS, LIMIT, answering, connect, key_of, kind_of
+from .client import FIELDS, LIMIT, answering, class_name, connect, key_of
 from .sealed import loaded
 
 READ_ONLY, AWAY = "read-only", "away"
@@ -162,7 +162,7 @@ class Maintenance:
                 if not told:
                     warn(
                         "Redis does not answer, so that visitors cannot be told of the "
-                        f"switch and may see errors for a moment: {kind_of(error)}"
+                        f"switch and may see errors for a moment: {class_name(error)}"
                     )
                 told = True
 

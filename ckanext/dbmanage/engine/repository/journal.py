@@ -210,15 +210,16 @@ class Journal:
             size = os.fstat(file.fileno()).st_size
             if size <= _LARGE:
                 return None
-            read, own, foreign, bytes_ = _Read(), [], deque[tuple[int, bytes]](), 0
+            read, own = _Read(), []
+            foreign, others = deque[tuple[int, bytes]](), 0
             for line in _lines(file, _MAX_LINE):
                 if self._believe(line, read):
                     own.append((read.line, line))
                 elif _DEED.search(line) and _SIGNED.fullmatch(line):
                     foreign.append((read.line, line))
-                    bytes_ += len(line)
-                    while bytes_ > _OTHERS:
-                        bytes_ -= len(foreign.popleft()[1])
+                    others += len(line)
+                    while others > _OTHERS:
+                        others -= len(foreign.popleft()[1])
                 if file.tell() >= size - _SHOWN:
                     break
             kept = b"".join(line for _, line in sorted([*own, *foreign]))

@@ -11,7 +11,7 @@ from ..archive.contents import Contents, Entry, contents_of, limit
 from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
 from ..operation import Operation
-from ..postgres.database import Connection, Database, closing, query, unlimited
+from ..postgres.database import Connection, Database, closing, no_limits, query
 from ..postgres.programs import finish, running
 from ..postgres.tables import count_rows, migration_heads, tables_of
 from ..site import Site
@@ -114,7 +114,7 @@ def _load(op: Operation, source: Source, scratch: Scratch) -> None:
             left = left_out(plan, found, connection)
             left |= extensions.left_out(part, found, connection, op.warn)
             chosen = choose(found, connection, left)
-            settings = f"{_settings(connection)} {unlimited(connection)}"
+            settings = f"{_settings(connection)} {no_limits(connection)}"
         listed = directory / "list"
         listed.write_text("\n".join(chosen) + "\n", "utf-8")
         # owners follow: one that cannot be given to its owner must not end it all

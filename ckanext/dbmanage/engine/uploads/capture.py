@@ -20,7 +20,15 @@ from ..report import Progress
 from ..signature import Hashed
 from . import left_out, objects
 from .folders import Folder, Found, folder_of, walk
-from .listing import HASH, Changed, Listing, facts_of, facts_of_file, line_of, safe
+from .listing import (
+    HASH,
+    Changed,
+    Listing,
+    facts_of_file,
+    format_line,
+    parse_line,
+    safe,
+)
 from .objects import digest_of, object_path
 
 _CHUNK = 1 << 20
@@ -104,7 +112,7 @@ def take(
             if mode is None:
                 taken.missing += 1
                 taken.odd(path, "is named by the database, but the disk lacks it")
-                out.write(line_of({"path": path, "missing": True}))
+                out.write(format_line({"path": path, "missing": True}))
         file.flush()
         os.fsync(file.fileno())
     _reread(staged)
@@ -138,7 +146,7 @@ def _write(
                 facts = _read(found, objects, staged)
             except FileNotFoundError:
                 continue  # deleted meanwhile; missing if the database names it
-            line = line_of(facts)
+            line = format_line(facts)
             if "refused" in facts:
                 taken.refused += 1
                 taken.odd(found.path, f"is {facts['refused']}: not included")
@@ -206,7 +214,7 @@ class _Previous:
         if self._path is not None:
             return self._path
         try:
-            facts = facts_of(self._line)
+            facts = parse_line(self._line)
             parts = [] if "missing" in facts else facts["path"].split("/")
         except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
             raise Changed(LIST, [f"{LIST}: a line is not JSON"]) from None
@@ -221,7 +229,7 @@ class _Previous:
             now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
         except OSError:
             return None
-        head = line_of(facts_of_file(found.path, now))[:-2] + b', "sha256": "'
+        head = format_line(facts_of_file(found.path, now))[:-2] + b', "sha256": "'
         if not self._line.startswith(head):
             wanted = found.path.split("/")
             while self._line and self._parts() < wanted:

@@ -77,7 +77,7 @@ def checked(raw: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(raw, 1):
         facts: dict[str, Any] = {}
         try:
-            facts = facts_of(line) if line.endswith(b"\n") else {}
+            facts = parse_line(line) if line.endswith(b"\n") else {}
             problem = _problem(facts)
         except (ValueError, RecursionError):
             problem = "is not JSON"
@@ -91,14 +91,14 @@ def checked(raw: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         yield facts
 
 
-def line_of(facts: Mapping[str, Any]) -> bytes:
+def format_line(facts: Mapping[str, Any]) -> bytes:
     """The line that tells these facts."""
     # names byte by byte as on the disk, so that `sed` and `cp` can do with them
     text = json.dumps(facts, ensure_ascii=False)
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
-def facts_of(line: bytes) -> Any:
+def parse_line(line: bytes) -> Any:
     """What a line tells, not looked at. Raises ValueError, RecursionError."""
     return json.loads(line.decode("utf-8", "surrogateescape"))
 

@@ -23,8 +23,8 @@ from ckanext.dbmanage.engine.postgres.database import (
     Database,
     execute,
     literal,
+    no_limits,
     quoted,
-    unlimited,
 )
 from ckanext.dbmanage.engine.postgres.database import query as query_
 from ckanext.dbmanage.engine.postgres.locks import try_lock, unlock
@@ -140,7 +140,7 @@ def test_limits_do_not_end_a_session_of_ours(
         time.sleep(0.3)  # idle in a transaction, the other outside
         unlock(keeper, "ours", "x")
         query_(connection, "SELECT 1")
-        options = unlimited(connection)
+        options = no_limits(connection)
     # a program gets what the URL asks for, too
     target, environment = database.program(options)
     shown = subprocess.run(
@@ -152,7 +152,7 @@ def test_limits_do_not_end_a_session_of_ours(
     assert "options" not in "".join(target)
     # a role without limits needs no options, which some poolers refuse
     with closing(main(site).connect()) as connection:
-        assert unlimited(connection) == ""
+        assert no_limits(connection) == ""
     assert "PGOPTIONS" not in main(site).program()[1]
 
 
