@@ -25,7 +25,7 @@ ADVICE = {
     "undo": "`ckan db undo` brings it back",
     "plain role": "Let CKAN connect as a plain role, as its manual says",
     "admin": "or set ckanext.dbmanage.admin_url to a connection of a role that may",
-    "admin superuser": "or set ckanext.dbmanage.admin_url to a superuser's connection",
+    "superuser": "or set ckanext.dbmanage.admin_url to a superuser's connection",
     "writers": "Stop CKAN's workers, harvesters and cron jobs, then try again",
 }
 
