@@ -125,7 +125,8 @@ class Options:
     @cached_property
     def hides_deleted(self) -> bool:
         """Whether deleted datasets are taken out of the search index."""
-        return asbool(self.settings.get("ckan.search.remove_deleted_packages", True))
+        value = self.settings.get("ckan.search.remove_deleted_packages")
+        return asbool(True if value in (None, "") else value)
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
