@@ -9,7 +9,7 @@ import ckantoolkit as tk
 from ckan.lib.plugins import DefaultTranslation
 
 from . import cli, web
-from .logic import action, auth
+from .logic import action
 from .portal import cached_types
 from .portal.config import Options
 from .web import dump_files, helpers, maintenance
@@ -17,7 +17,7 @@ from .web import dump_files, helpers, maintenance
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 @tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
-@tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
+@tk.blanket.auth_functions(action.auth_functions)  # type: ignore[attr-defined]
 @tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
 @tk.blanket.blueprints(web.blueprints)  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):

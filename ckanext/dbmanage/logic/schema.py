@@ -107,7 +107,7 @@ def backup_list() -> dict[str, Any]:
 
 
 def backup_show() -> dict[str, Any]:
-    return {"id": _needed(), "compare": _flag()}
+    return {"id": _needed(), "compare": _flag(), "parts": _parts()}
 
 
 def backup_verify() -> dict[str, Any]:
@@ -122,12 +122,11 @@ def backup_delete() -> dict[str, Any]:
     return {"id": _needed(), "password": _secret()}
 
 
-def one() -> dict[str, Any]:
-    """An id."""
+def job_cancel() -> dict[str, Any]:
     return {"id": _needed()}
 
 
-def download() -> dict[str, Any]:
+def backup_download() -> dict[str, Any]:
     return {
         "id": [_v("ignore_empty"), _v("unicode_safe")],
         "file": _needed(),

@@ -12,4 +12,4 @@ PAGES = (admin, transfer)
 
 def blueprints() -> list[Blueprint]:
     """What CKAN serves; each page's module has put its routes there."""
-    return [dump_page.blueprint(), guard.admin]
+    return [dump_page.blueprint(), guard.pages]
