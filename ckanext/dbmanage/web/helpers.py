@@ -173,7 +173,7 @@ def moment(time: str | None, form: str = "medium") -> str:
 
 @lru_cache(maxsize=10_000)
 def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
-    there = known(time).astimezone(zone)
+    there = parsed(time).astimezone(zone)
     # English without a country is the world's, not America's
     where = Locale("en", "GB") if str(where) == "en" else where
     return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
@@ -183,7 +183,7 @@ def ago(time: str | None) -> str:
     """How long ago, or in how long."""
     if not time:
         return ""
-    delta = known(time) - datetime.now(timezone.utc)
+    delta = parsed(time) - datetime.now(timezone.utc)
     return format_timedelta(delta, add_direction=True, locale=locale())
 
 
@@ -204,7 +204,7 @@ def zone() -> str:
     return str(_visitor()[1])
 
 
-def known(time: str) -> datetime:
+def parsed(time: str) -> datetime:
     """The point in time that a text says."""
     return datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
 

@@ -227,7 +227,7 @@ def test_the_configuration_allows_it_always_or_never(
     finally:
         site.portal.write(**{"ckanext.dbmanage.web_restore": "armed"})
     assert job["state"] == "queued"
-    begun, until = (helpers.known(job[key]) for key in ("asked", "until"))
+    begun, until = (helpers.parsed(job[key]) for key in ("asked", "until"))
     assert timedelta(minutes=29) < until - begun < timedelta(minutes=31)
     # what an operator has armed is not used up by what needs no arming
     assert site.act("dbmanage_status")["armed"]["backup"] == backup
