@@ -1,10 +1,10 @@
 """How an action is called: access, parameters, site, errors.
 
-    @action(schema.backup_keep)
+    @action(id=schema.needed, release=schema.flag)
     def dbmanage_backup_keep(call: Call, data: Data) -> Data: ...
 
-is an action of CKAN's that says only what it does. Core's `tk.side_effect_free` above
-that line marks one that changes nothing: it is answered by GET too.
+is an action of CKAN's that says only what it takes and what it does. Core's
+`tk.side_effect_free` above that marks one that changes nothing: GET gets it too.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
 from ..portal.config import current
 from ..portal.site import build_site
+from .schema import Parameter
 
 Context = Any
 Data = dict[str, Any]
 
 
 def action(
-    parameters: Callable[[], Data],
+    **parameters: Parameter,
 ) -> Callable[[Callable[[Call, Data], Any]], Callable[[Context, Data], Any]]:
     """Makes a CKAN action of a function of the call and its validated parameters.
 
-    `parameters` makes the schema; any other parameter is refused. The action raises
-    NotAuthorized, ValidationError, and what the engine refuses as a ValidationError.
+    Any other parameter is refused. The action raises NotAuthorized, ValidationError,
+    and what the engine refuses as a ValidationError.
     """
 
     def decorate(does: Callable[[Call, Data], Any]) -> Callable[[Context, Data], Any]:
@@ -51,7 +52,8 @@ def action(
             reads = getattr(called, "side_effect_free", False)
             if not reads:
                 _refuse_forged(context)
-            data = _validated(parameters(), context, data_dict)
+            schema = {name: make() for name, make in parameters.items()}
+            data = _validated(schema, context, data_dict)
             with refused_at("message"):
                 call = Call(context)
                 if not reads:

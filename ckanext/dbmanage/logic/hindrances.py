@@ -16,7 +16,6 @@ from ..engine.errors import DbmanageError
 from ..engine.postgres.database import closing
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
-from ..engine.restore.preflight import may_create
 from ..engine.site import Site
 from ..operations import retain
 from ..operations.restore import unfit
@@ -52,6 +51,9 @@ def of_a_restore(
 
     Asks the databases' server, by one statement or two each.
     """
+    # of each `ckan` command's start it would take a thirtieth
+    from ..engine.restore.preflight import may_create
+
     found = []
     try:
         for database in site.databases.values():

@@ -14,7 +14,7 @@ from ..status import read_status
 
 
 @tk.side_effect_free
-@action(schema.status)
+@action(tables=schema.flag, journal=schema.number(0, 0, 1000))
 def dbmanage_status(call: Call, data: Data) -> Data:
     """Whether the portal's data is safe.
 
@@ -49,7 +49,7 @@ def dbmanage_status(call: Call, data: Data) -> Data:
 
 
 @tk.side_effect_free
-@action(schema.backup_list)
+@action(limit=schema.number(1000, 1, 100_000), before=schema.optional)
 def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
     """The backups, the newest first.
 
@@ -68,7 +68,7 @@ def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
 
 
 @tk.side_effect_free
-@action(schema.backup_show)
+@action(id=schema.needed, compare=schema.flag, parts=schema.parts)
 def dbmanage_backup_show(call: Call, data: Data) -> Data:
     """One backup.
 
@@ -134,7 +134,7 @@ def _with_stays(call: Call, every: list[Data], some: list[Data]) -> list[Data]:
 
 
 @tk.side_effect_free
-@action(schema.job_show)
+@action(id=schema.needed, log=schema.number(100, 0, 1000))
 def dbmanage_job_show(call: Call, data: Data) -> Data:
     """One job: what it does, how far it is, and the end of its log.
 
@@ -155,7 +155,7 @@ def dbmanage_job_show(call: Call, data: Data) -> Data:
 
 
 @tk.side_effect_free
-@action(schema.job_list)
+@action(limit=schema.number(20, 1, 200))
 def dbmanage_job_list(call: Call, data: Data) -> list[Data]:
     """The jobs, the newest first, without their logs; they are known for 30 days.
 
@@ -165,7 +165,7 @@ def dbmanage_job_list(call: Call, data: Data) -> list[Data]:
 
 
 @tk.side_effect_free
-@action(schema.nothing)
+@action()
 def dbmanage_maintenance_show(call: Call, data: Data) -> Data:
     """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``,
     ``seconds_left`` and ``held``: whether an operation renews and ends it. ``level`` is

@@ -23,7 +23,10 @@ from ..confirm import confirm
 _WAITS = timedelta(minutes=30)
 
 
-@action(schema.restore)
+@action(
+    id=schema.needed, parts=schema.parts, preview=schema.flag, note=schema.line,
+    confirm=schema.optional, password=schema.optional,
+)  # fmt: skip
 def dbmanage_restore(call: Call, data: Data) -> Data:
     """Restore a backup, as a job, when an operator has armed that (``ckan db arm ID``).
 
@@ -54,7 +57,10 @@ def dbmanage_restore(call: Call, data: Data) -> Data:
     return _enqueue_armed(call, "restore", chosen | {"note": data["note"]}, found)
 
 
-@action(schema.undo)
+@action(
+    operation=schema.optional, note=schema.line, confirm=schema.optional,
+    password=schema.optional,
+)  # fmt: skip
 def dbmanage_undo(call: Call, data: Data) -> Data:
     """Take the last restore back, as a job, when armed (``ckan db arm undo``).
 

@@ -11,6 +11,7 @@ from ...engine.backup.downloads import names
 from ...engine.errors import Refused
 from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
+from ...engine.redis.maintenance import AWAY, READ_ONLY
 from ...operations.retain import delete, keep
 from .. import schema
 from ..call import Call, Data, action, refused_at
@@ -18,8 +19,10 @@ from ..confirm import confirm
 from .read import described
 from .restore import armed_once
 
+KINDS = ("datasets", "organizations", "groups", "users")
 
-@action(schema.backup_create)
+
+@action(parts=schema.parts, note=schema.line, keep=schema.flag)
 def dbmanage_backup_create(call: Call, data: Data) -> Data:
     """Take a backup, as a job.
 
@@ -32,7 +35,7 @@ def dbmanage_backup_create(call: Call, data: Data) -> Data:
     return call.enqueue("backup", data)
 
 
-@action(schema.backup_verify)
+@action(id=schema.needed, prove=schema.flag)
 def dbmanage_backup_verify(call: Call, data: Data) -> Data:
     """Read every byte of a backup again, as a job.
 
@@ -45,7 +48,7 @@ def dbmanage_backup_verify(call: Call, data: Data) -> Data:
     return call.enqueue("verify", data)
 
 
-@action(schema.backup_keep)
+@action(id=schema.needed, release=schema.flag, password=schema.optional)
 def dbmanage_backup_keep(call: Call, data: Data) -> Data:
     """Hold a backup whatever retention says: ``{id, keep}``.
 
@@ -66,7 +69,7 @@ def dbmanage_backup_keep(call: Call, data: Data) -> Data:
     return {"id": id, "keep": not data["release"]}
 
 
-@action(schema.backup_delete)
+@action(id=schema.needed, password=schema.optional)
 def dbmanage_backup_delete(call: Call, data: Data) -> Data:
     """Delete a backup and what only it named, when an operator has armed that (``ckan
     db arm ID --to delete``): ``{id}``.
@@ -89,7 +92,7 @@ def dbmanage_backup_delete(call: Call, data: Data) -> Data:
         return {"id": delete(call.portal, found.id).id}
 
 
-@action(schema.backup_download)
+@action(id=schema.optional, file=schema.needed, password=schema.optional)
 def dbmanage_backup_download(call: Call, data: Data) -> Data:
     """A link to one file, for this user, once: of a backup, when an operator has armed
     that (``ckan db arm ID --to download``), or to an export.
@@ -129,7 +132,7 @@ def dbmanage_backup_download(call: Call, data: Data) -> Data:
     return {"url": url, "until": link["until"]}
 
 
-@action(schema.export)
+@action(kind=schema.choice(*KINDS), all=schema.flag)
 def dbmanage_export(call: Call, data: Data) -> Data:
     """Export all records of a kind as JSON Lines, as a job.
 
@@ -143,13 +146,13 @@ def dbmanage_export(call: Call, data: Data) -> Data:
     return call.enqueue("export", chosen)
 
 
-@action(schema.nothing)
+@action()
 def dbmanage_publish(call: Call, data: Data) -> Data:
     """Write the public dumps, as a job."""
     return call.enqueue("publish", {})
 
 
-@action(schema.job_cancel)
+@action(id=schema.needed)
 def dbmanage_job_cancel(call: Call, data: Data) -> Data:
     """Take a job out of the queue, or end the one that runs; nothing of it stays.
 
@@ -167,7 +170,9 @@ def dbmanage_job_cancel(call: Call, data: Data) -> Data:
         return call.jobs.cancel(id)
 
 
-@action(schema.maintenance_update)
+@action(
+    level=schema.choice("off", READ_ONLY, AWAY), seconds=schema.number(1800, 10, 86_400)
+)
 def dbmanage_maintenance_update(call: Call, data: Data) -> Data:
     """Set or end the maintenance; it ends by itself. As ``dbmanage_maintenance_show``.
 
