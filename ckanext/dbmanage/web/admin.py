@@ -6,7 +6,6 @@ JavaScript; htmx, where core has it, keeps the running job on the screen up to d
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from ckan.plugins import toolkit as tk
@@ -16,14 +15,13 @@ from ..engine.layout import PARTS
 from ..engine.redis.arming import DELETE, RELEASE, UNDO
 from . import dump_page, helpers
 from .guard import (
-    act,
     armed_for,
     attempt,
     backup_url,
     index_url,
+    joined,
     pages,
     read,
-    sentence_of,
     submit,
 )
 
@@ -38,8 +36,8 @@ def index() -> Any:
     status = read("status", journal=8)
     listed = read("backup_list", before=before, limit=_PAGE + 1)
     job = next(iter(status["jobs"]), None)
-    with suppress(tk.ValidationError):  # gone since, or Redis is
-        job = job and act("job_show", id=job["id"], log=30)
+    if job:  # it, or Redis, may have gone since
+        job = attempt("job_show", id=job["id"], log=30)[0] or job
     extra = {
         "status": status,
         "backups": listed[:_PAGE],
@@ -107,11 +105,7 @@ def show(id: str) -> Any:
 @pages.route("/job/<id>")
 def job(id: str) -> Any:
     """One job, with its log."""
-    try:
-        found = act("job_show", id=id, log=1000)
-    except tk.ValidationError as error:
-        return tk.abort(404, sentence_of(error))
-    return tk.render("dbmanage/admin/job.html", {"job": found})
+    return tk.render("dbmanage/admin/job.html", {"job": _known_job(id, 1000)})
 
 
 @pages.route("/job/<id>/live")
@@ -119,12 +113,9 @@ def job_live(id: str) -> Any:
     """What of a job changes, for htmx; 286 ends its asking."""
     seen = request.args.get("lines", "")
     had = int(seen) if seen.isdecimal() and len(seen) < 10 else 0
-    try:
-        found = act("job_show", id=id, log=30)
-        if found["lines"] > had + 30:  # much was told since the last look
-            found = act("job_show", id=id, log=1000)
-    except tk.ValidationError as error:
-        return tk.abort(404, sentence_of(error))
+    found = _known_job(id, 30)
+    if found["lines"] > had + 30:  # much was told since the last look
+        found = _known_job(id, 1000)
     # a screen reader is told of a new phase, not of every tick
     said = f"{found['state']} {found['phase']}"
     extra = {"job": found, "live": True, "new": request.args.get("said") != said}
@@ -136,6 +127,11 @@ def job_live(id: str) -> Any:
     return made
 
 
+def _known_job(id: str, log: int) -> Any:
+    found, errors = attempt("job_show", id=id, log=log)
+    return found or tk.abort(404, joined(errors))
+
+
 @pages.route("/job/<id>/cancel", methods=["POST"])
 def job_cancel(id: str) -> Any:
     """Ends a job."""
@@ -145,10 +141,9 @@ def job_cancel(id: str) -> Any:
 
 def _job(name: str, **data: Any) -> Any:
     """An action that makes a job, then the job's page."""
-    try:
-        made = act(name, **data)
-    except tk.ValidationError as error:
-        tk.h.flash_error(sentence_of(error))
+    made, errors = attempt(name, **data)
+    if errors:
+        tk.h.flash_error(joined(errors))
         return redirect(backup_url(data["id"]) if "id" in data else index_url())
     return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
 
@@ -285,11 +280,6 @@ def _confirmed(name: str, wanted: str, extra: dict[str, Any], **data: Any) -> An
 
 def _previewed(id: str) -> dict[str, Any] | None:
     """The last preview of a backup, of the jobs that are known."""
-    try:
-        jobs = act("job_list", limit=50)
-    except tk.ValidationError:  # Redis is away, as the page says
-        return None
-    for each in jobs:
-        if each["kind"] == "preview" and each["arguments"]["id"] == id:
-            return each
-    return None
+    jobs, _ = attempt("job_list", limit=50)  # none when Redis is away
+    previews = (each for each in jobs or () if each["kind"] == "preview")
+    return next((each for each in previews if each["arguments"]["id"] == id), None)

@@ -1,7 +1,7 @@
 """Conditions and ranges of a request for a file (RFC 9110).
 
 Werkzeug parses ETags and dates, compares ETags and cuts the range. What to answer is
-said here, for `Response.make_conditional` (Werkzeug 2.0 to 3.1), left alone,
+decided here: `Response.make_conditional` of Werkzeug 2.0 to 3.1 would do that too, but
 
 - answers `If-Match: *` with 412, and does not look at `If-Unmodified-Since`;
 - answers a range with 206 where `If-None-Match` asks for 304;

@@ -73,28 +73,20 @@ def add_headers(response: Response) -> Response:
 # ------------------------------------------------------------------- calling actions
 
 
-def act(name: str, **data: Any) -> Any:
-    """What an action returns; what is not there is 404, what is not allowed 403."""
-    try:
-        return tk.get_action(f"dbmanage_{name}")(_context(), data)  # type: ignore[arg-type]
-    except tk.ObjectNotFound as error:
-        return tk.abort(404, str(error))
-
-
 def read(name: str, **data: Any) -> Any:
     """What an action that reads returns; why it cannot is the page then."""
     try:
-        return act(name, **data)
+        return _act(name, data)
     except tk.ValidationError as error:
-        return tk.abort(503, sentence_of(error))
+        return tk.abort(503, joined(_by_field(error)))
 
 
 def attempt(name: str, **data: Any) -> tuple[Any, dict[str, list[str]]]:
     """What the action of a form returns, or why it is refused, by field."""
     try:
-        return act(name, **data), {}
+        return _act(name, data), {}
     except tk.ValidationError as error:
-        return None, errors_of(error)
+        return None, _by_field(error)
     except tk.NotAuthorized as error:
         return None, {"armed": [str(error)]}
 
@@ -103,7 +95,7 @@ def submit(name: str, success: str, back: str, **data: Any) -> Any:
     """The action of a form; the page `back` says what came of it."""
     _, errors = attempt(name, **data)
     if errors:
-        tk.h.flash_error(_joined(errors))
+        tk.h.flash_error(joined(errors))
     elif success:
         tk.h.flash_success(success)
     return redirect(back)
@@ -118,21 +110,24 @@ def armed_for(name: str, to: str = RESTORE) -> dict[str, Any]:
     return {"status": status, "open": allowed.get(status["web_restore"], False)}
 
 
-def errors_of(error: Any) -> dict[str, list[str]]:
-    """The sentences of a ValidationError, by field."""
+def joined(errors: dict[str, list[str]]) -> str:
+    """Why an action is refused, in one sentence."""
+    return "; ".join(each for found in errors.values() for each in found)
+
+
+def _act(name: str, data: dict[str, Any]) -> Any:
+    """What an action returns; what is not there is 404."""
+    try:
+        return tk.get_action(f"dbmanage_{name}")(_context(), data)  # type: ignore[arg-type]
+    except tk.ObjectNotFound as error:
+        return tk.abort(404, str(error))
+
+
+def _by_field(error: Any) -> dict[str, list[str]]:
     return {
         field: [str(each) for each in (found if isinstance(found, list) else [found])]
         for field, found in error.error_dict.items()
     }
-
-
-def sentence_of(error: Any) -> str:
-    """A ValidationError in one sentence."""
-    return _joined(errors_of(error))
-
-
-def _joined(errors: dict[str, list[str]]) -> str:
-    return "; ".join(each for found in errors.values() for each in found)
 
 
 def _context() -> dict[str, Any]:
