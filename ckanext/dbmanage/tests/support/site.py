@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,9 @@ class Site:
             f" SELECT '{id}', 'test {id}', id, now() FROM \"user\" WHERE name = '{name}'"
         )
         secret = build_site(self.portal.settings).token_secret.partition(":")[2]
-        return jwt.encode({"jti": id, "iat": int(time.time())}, secret, "HS256")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the secret of a test is a short one
+            return jwt.encode({"jti": id, "iat": int(time.time())}, secret, "HS256")
 
     def act(self, name: str, token: str = "", **data: Any) -> Any:
         """An action's answer: its result, or the whole when it failed."""
