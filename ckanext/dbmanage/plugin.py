@@ -9,15 +9,14 @@ import ckantoolkit as tk
 from ckan.lib.plugins import DefaultTranslation
 
 from . import cli, web
-from .logic import action, auth
+from .logic import action
 from .portal import cached_types
-from .portal.config import Options
-from .web import dump_files, helpers, maintenance
+from .web import helpers
 
 
 @tk.blanket.config_declarations  # type: ignore[attr-defined]
 @tk.blanket.actions(action.functions)  # type: ignore[attr-defined]
-@tk.blanket.auth_functions(auth.functions)  # type: ignore[attr-defined]
+@tk.blanket.auth_functions(action.auth_functions)  # type: ignore[attr-defined]
 @tk.blanket.helpers(helpers.functions)  # type: ignore[attr-defined]
 @tk.blanket.blueprints(web.blueprints)  # type: ignore[attr-defined]
 class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
@@ -37,8 +36,4 @@ class DbmanagePlugin(p.SingletonPlugin, DefaultTranslation):
         return cli.extend_core()
 
     def make_middleware(self, app: Any, config: Any) -> Any:
-        options = Options(config)
-        # core wants the Flask application itself back
-        inner = maintenance.MaintenanceMiddleware(app.wsgi_app, options)
-        app.wsgi_app = dump_files.DownloadsMiddleware(inner, options)
-        return app
+        return web.stand_before(app, config)

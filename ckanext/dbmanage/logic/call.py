@@ -1,9 +1,17 @@
-"""How an action is called: access, parameters, site, errors."""
+"""How an action is called: access, parameters, site, errors.
+
+    @action(id=schema.needed, release=schema.flag)
+    def dbmanage_backup_keep(call: Call, data: Data) -> Data: ...
+
+is an action of CKAN's that says only what it takes and what it does. Core's
+`tk.side_effect_free` above that marks one that changes nothing: GET gets it too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property, wraps
 from typing import Any
 
 import psycopg2
@@ -11,8 +19,9 @@ from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
-from ..engine import report
-from ..engine.errors import DbmanageError, explanation_of
+from ..engine import errors, report
+from ..engine.errors import DbmanageError
+from ..engine.redis.arming import Arming
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
@@ -21,31 +30,39 @@ from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
 from ..portal.config import current
 from ..portal.site import build_site
-from . import status
+from .schema import Parameter
 
 Context = Any
 Data = dict[str, Any]
 
 
-def called(
-    context: Context, data_dict: Data, name: str, made: Callable[[], Any]
-) -> tuple[Data, Site, Repository]:
-    tk.check_access(f"dbmanage_{name}", context, data_dict)
-    reads = getattr(tk.get_action(f"dbmanage_{name}"), "side_effect_free", False)
-    if not reads:
-        _refuse_forged(context)
-    taken = made()
-    unknown: Any = {k: [tk._("Unknown parameter")] for k in data_dict if k not in taken}
-    if unknown:
-        raise tk.ValidationError(unknown)
-    data, errors = tk.navl_validate(data_dict, taken, context)
-    if errors:
-        raise tk.ValidationError(errors)
-    site, repository = _site_of(context)
-    if not reads:
-        with told():
-            refuse_root(site)
-    return data, site, repository
+def action(
+    **parameters: Parameter,
+) -> Callable[[Callable[[Call, Data], Any]], Callable[[Context, Data], Any]]:
+    """Makes a CKAN action of a function of the call and its validated parameters.
+
+    Any other parameter is refused. The action raises NotAuthorized, ValidationError,
+    and what the engine refuses as a ValidationError.
+    """
+
+    def decorate(does: Callable[[Call, Data], Any]) -> Callable[[Context, Data], Any]:
+        @wraps(does)
+        def called(context: Context, data_dict: Data) -> Any:
+            tk.check_access(does.__name__, context, data_dict)
+            reads = getattr(called, "side_effect_free", False)
+            if not reads:
+                _refuse_forged(context)
+            schema = {name: make() for name, make in parameters.items()}
+            data = _validated(schema, context, data_dict)
+            with refused_at("message"):
+                call = Call(context)
+                if not reads:
+                    refuse_root(call.site)
+                return does(call, data)
+
+        return called
+
+    return decorate
 
 
 def _refuse_forged(context: Context) -> None:
@@ -71,106 +88,118 @@ def _refuse_forged(context: Context) -> None:
         raise tk.NotAuthorized(str(error.description)) from error
 
 
+def _validated(schema: Data, context: Context, data_dict: Data) -> Data:
+    unknown: Any = {
+        k: [tk._("Unknown parameter")] for k in data_dict if k not in schema
+    }
+    if unknown:
+        raise tk.ValidationError(unknown)
+    data, wrong = tk.navl_validate(data_dict, schema, context)
+    if wrong:
+        raise tk.ValidationError(wrong)
+    return data
+
+
 @contextmanager
-def told(field: str = "message") -> Iterator[None]:
-    """What the engine refuses, as CKAN's API says it."""
+def refused_at(field: str) -> Iterator[None]:
+    """Makes what the engine raises in the block a ValidationError of a field."""
     try:
         yield
     except DbmanageError as error:
         raise tk.ValidationError({field: [str(error)]}) from error
     except (psycopg2.Error, OSError) as error:
-        raise tk.ValidationError({field: [explanation_of(error)]}) from error
+        raise tk.ValidationError({field: [errors.explanation_of(error)]}) from error
 
 
-def find_backup(repository: Repository, name: str) -> Backup:
-    try:
-        return repository.find(name)
-    except DbmanageError as error:
-        raise tk.ObjectNotFound(str(error)) from error
+class Call:
+    """One call of an action: who asks, and the site that it is about.
 
+    `actor` is what the journal notes of who asks: `{user, address, forwarded}`, the
+    last two in a request only. Raises Refused where the site is not set up.
+    """
 
-def actor(context: Context) -> dict[str, str]:
-    """Who asks, and from where, for the journal."""
-    known = {"user": user_of(context)}
-    if tk.request:
-        known["address"] = str(tk.request.remote_addr or "")
-        # what a proxy says, which anybody could: beside the one above, never instead
-        if forwarded := tk.request.headers.get("X-Forwarded-For", ""):
-            words = "".join(c for c in forwarded[:200] if c.isprintable())
-            known["forwarded"] = words
-    return known
-
-
-def among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
-    for each in described:
-        if each["id"] == id:
-            return each
-    raise tk.ObjectNotFound(tk._("Backup {} was deleted meanwhile").format(id))
-
-
-def stays(site: Site, about: Data, described: list[Data]) -> str:
-    whole = status.having(described, status.wanted(site, current()))
-    return status.must_stay(about, described, whole)
-
-
-def named(repository: Repository, id: str) -> Backup:
-    """The backup of an id; `latest` is another one after each call."""
-    found = find_backup(repository, id)
-    if found.id != id:
-        raise tk.ValidationError(
-            {"id": [tk._("Name it by its id, {}").format(found.id)]}
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.user = _user(context)
+        self.actor = {"user": self.user, **_origin()}
+        self.options = current()
+        if not has_request_context():
+            self.site = build_site(self.options)
+        else:  # a page calls several actions
+            if "dbmanage_site" not in g:
+                g.dbmanage_site = build_site(self.options)
+            self.site: Site = g.dbmanage_site
+        self.repository = Repository(
+            self.site.repository, self.site.secrets, self.actor
         )
-    return found
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        return Jobs(self.options)
+
+    @cached_property
+    def arming(self) -> Arming:
+        return Arming(self.site)
+
+    @cached_property
+    def maintenance(self) -> Maintenance:
+        return Maintenance(self.site.redis_url, self.site.databases["database"].url)
+
+    @cached_property
+    def portal(self) -> Portal:
+        """The site for an operation that is done at once, not as a job."""
+        return Portal(self.options, report.Silent(), None, self.actor)
+
+    @property
+    def in_browser(self) -> bool:
+        """Whether a browser asks: no command line, and no API token."""
+        if not has_request_context():
+            return False
+        return "_user_id" in session or not _by_token(self._context)
+
+    def find(self, name: str) -> Backup:
+        """The backup of an id, `latest` or `oldest`. Raises ObjectNotFound."""
+        try:
+            return self.repository.find(name)
+        except DbmanageError as error:
+            raise tk.ObjectNotFound(str(error)) from error
+
+    def named(self, id: str) -> Backup:
+        """The backup of an id; `latest` is another one after each call.
+
+        Raises ObjectNotFound, ValidationError.
+        """
+        found = self.find(id)
+        if found.id != id:
+            by_id = tk._("Name it by its id, {}").format(found.id)
+            raise tk.ValidationError({"id": [by_id]})
+        return found
+
+    def note(self, what: str, of: str = "", event: str = "asked", **facts: str) -> None:
+        """Adds a line to the journal. Raises OSError."""
+        self.repository.record(of or what, event, what=what, **facts)
+
+    def enqueue(self, kind: str, arguments: Mapping[str, Any]) -> Data:
+        """Asks for a job, and notes who does; as `Jobs.show` tells it."""
+        what = "proof" if kind == "verify" and arguments.get("prove") else kind
+        # first: a job that no line of the journal tells of must not run
+        self.note(what, of=str(arguments.get("id") or kind))
+        return self.jobs.enqueue(kind, arguments, self.actor)
 
 
-def user_of(context: Context) -> str:
+def _user(context: Context) -> str:
     return str(context.get("user") or "")
 
 
-def portal_of(context: Context) -> Portal:
-    return Portal(current(), report.Silent(), None, actor(context))
-
-
-def maintenance_of(site: Site) -> Maintenance:
-    return Maintenance(site.redis_url, site.databases["database"].url)
-
-
-def note_of(
-    repository: Repository, what: str, of: str = "", event: str = "asked", **facts: str
-) -> None:
-    with told():
-        repository.record(of or what, event, what=what, **facts)
-
-
-def enqueue(context: Context, kind: str, arguments: Mapping[str, Any]) -> Data:
-    _, repository = _site_of(context)
-    what = "proof" if kind == "verify" and arguments.get("prove") else kind
-    # first: a job that no line of the journal tells of must not run
-    note_of(repository, what, of=str(arguments.get("id") or kind))
-    with told():
-        return Jobs(current()).enqueue(kind, arguments, actor(context))
-
-
-def _site_of(context: Context) -> tuple[Site, Repository]:
-    with told():
-        known = this_site()
-    return known, Repository(known.repository, known.secrets, actor(context))
-
-
-def this_site() -> Site:
-    """The site as it is configured, made once for a request. Raises Refused."""
-    if not has_request_context():
-        return build_site(current())
-    if "dbmanage_site" not in g:
-        g.dbmanage_site = build_site(current())
-    return g.dbmanage_site
-
-
-def needs_password(context: Context) -> bool:
-    """Whether the caller is a browser: no command line, and no API token."""
-    if not has_request_context():
-        return False
-    return "_user_id" in session or not _by_token(context)
+def _origin() -> dict[str, str]:
+    """From where somebody asks, for the journal; nothing on the command line."""
+    if not tk.request:
+        return {}
+    found = {"address": str(tk.request.remote_addr or "")}
+    # what a proxy says, which anybody could: beside the one above, never instead
+    if forwarded := tk.request.headers.get("X-Forwarded-For", ""):
+        found["forwarded"] = "".join(c for c in forwarded[:200] if c.isprintable())
+    return found
 
 
 def _by_token(context: Context) -> bool:
@@ -180,6 +209,6 @@ def _by_token(context: Context) -> bool:
     for header in filter(None, [*headers, "Authorization"]):
         if token := tk.request.headers.get(header):
             user = api_token.get_user_from_token(token, update_access_time=False)
-            if user is not None and user.name == user_of(context):
+            if user is not None and user.name == _user(context):
                 return True
     return False

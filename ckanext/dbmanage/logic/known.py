@@ -1,4 +1,7 @@
-"""Backups and journal as the page shows them, read again when they changed."""
+"""What is read of a repository for the page: backups and journal, as little as can be.
+
+Everything is kept and read again only when it has changed.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,77 @@ from typing import Any
 from ..engine.clock import is_stamp
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
+from ..engine.repository.backup import why_partial
 from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
+from ..engine.site import Site
+from ..portal.config import Options
 
+#: the states of a backup that can be relied on
+GOOD = ("verified", "proven")
 #: by repository and part of it: what it looked like, and what was read of it then
-_known: dict[tuple[Path, str], tuple[Any, Any]] = {}
+_kept: dict[tuple[Path, str], tuple[Any, Any]] = {}
 
 
 def backups(repository: Repository) -> list[dict[str, Any]]:
     """The backups as `Backup.describe` tells, the newest first.
 
-    As `Repository.backups`, but reads only what has changed since the last time. They
-    are what is kept for the next one who asks: who changes one copies it.
+    They are what is kept for the next one who asks: who changes one copies it.
     """
     # a backup comes and goes by a rename here, what is learned of it by one in `state`
-    seen = [_changed(repository.path), _changed(repository.path / "state")]
-    return kept_lately(
+    seen = _stamp(repository.path), _stamp(repository.path / "state")
+    return _reread(
         (repository.path, "backups"),
         seen,
         lambda: [_described(repository, name) for name in repository.names()],
     )
 
 
-def entries(repository: Repository) -> list[Entry]:
-    """The journal's end, read anew only when it has grown."""
-    return kept_lately((repository.path, "end"), grown(repository), repository.journal)
+def whole(
+    described: list[dict[str, Any]], site: Site, options: Options
+) -> list[dict[str, Any]]:
+    """Those of the backups that have all parts of the site, and all uploads."""
+    parts = parts_of_whole(site, options)
+    return [
+        each
+        for each in described
+        if parts.issubset(each["parts"]) and not why_partial(each["files"])
+    ]
 
 
-def kept_lately(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
-    if what not in _known or _known[what][0] != seen:
-        _known[what] = seen, read()
-    return _known[what][1]
+def parts_of_whole(site: Site, options: Options) -> set[str]:
+    """The parts that a whole backup of the site has."""
+    there = {*site.databases, *(["files"] if site.uploads else [])}
+    return set(options.parts) or there
 
 
-def _changed(path: Path) -> tuple[int, int] | None:
+def of_journal(
+    repository: Repository, name: str, read: Callable[[], Any], *more: Any
+) -> Any:
+    """What `read` finds in the journal, under a name of its own.
+
+    It is read anew when the journal has grown: it may have megabytes. `more` is what
+    else the result depends on.
+    """
+    seen = _stamp(repository.path / "journal.jsonl"), *more
+    return _reread((repository.path, name), seen, read)
+
+
+def journal_end(repository: Repository) -> list[Entry]:
+    """The journal's end, as `Repository.journal` tells."""
+    return of_journal(repository, "end", repository.journal)
+
+
+def _reread(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
+    if what not in _kept or _kept[what][0] != seen:
+        _kept[what] = seen, read()
+    return _kept[what][1]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     with suppress(OSError):
         about = path.stat()
-        return about.st_ino, about.st_mtime_ns
+        return about.st_ino, about.st_size, about.st_mtime_ns
     return None
 
 
@@ -82,13 +119,13 @@ _NOTHING: dict[str, Any] = {
 _TOLD = ("done", "failed", "asked", "refused", "cancelled")
 
 
-def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
+def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     """The journal's last lines that people want to read, the newest first.
 
     `{time, what, event, of, user, address, forwarded, by, error}`; `forwarded` is what
     a proxy, or anybody, said of where it came from.
     """
-    journal = entries(repository)
+    journal = journal_end(repository)
     # a restore's last line does not say of what
     sources = {e.operation: source for e in journal if (source := e.text("source"))}
     lines = []
@@ -108,11 +145,4 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
 
 def history(repository: Repository, name: str) -> list[dict[str, Any]]:
     """The journal's lines of one backup, the newest first."""
-    return [e for e in lately(repository, 10_000) if e["of"] == name]
-
-
-def grown(repository: Repository) -> tuple[int, int, int] | None:
-    with suppress(OSError):
-        about = (repository.path / "journal.jsonl").lstat()
-        return about.st_ino, about.st_size, about.st_mtime_ns
-    return None
+    return [e for e in journal_lines(repository, 10_000) if e["of"] == name]

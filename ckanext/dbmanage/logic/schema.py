@@ -1,15 +1,76 @@
-"""What the actions take; any other parameter is refused."""
+"""What a parameter of an action may be: each makes the validators for one.
+
+They are made at a call: while the actions are imported, CKAN's are not there yet.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ckan.plugins import toolkit as tk
 
 from ..engine.layout import PARTS
-from ..engine.redis.maintenance import AWAY, READ_ONLY
 
-KINDS = ("datasets", "organizations", "groups", "users")
+Parameter = Callable[[], list[Any]]
+
+
+def needed() -> list[Any]:
+    """A text that has to be there."""
+    return [*_core("not_empty", "unicode_safe"), _text_to_send]
+
+
+def optional() -> list[Any]:
+    """A text; one that is empty is none."""
+    return _core("ignore_empty", "unicode_safe")
+
+
+def line() -> list[Any]:
+    """One line for lists and journals, by default an empty one."""
+    return [*_default(""), *_core("unicode_safe"), _one_line]
+
+
+def flag() -> list[Any]:
+    """Yes or no, by default no."""
+    return [*_default(False), *_core("boolean_validator")]
+
+
+def parts() -> list[Any]:
+    """Parts of a backup, by default an empty list, which stands for all."""
+    return [*_default(""), _list_of_parts]
+
+
+def number(default: int, least: int, most: int) -> Parameter:
+    """A whole number within limits."""
+
+    def check(value: Any) -> int:
+        # one validator: CKAN goes on to the next after one that was not content
+        text = str(value)
+        if len(text) < 10 and text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        raise tk.Invalid(tk._("A number from {} to {}").format(least, most))
+
+    return lambda: [*_default(default), check]
+
+
+def choice(*among: str) -> Parameter:
+    """One of some words, which has to be there."""
+
+    def check(value: Any) -> str:
+        if value not in among:
+            raise tk.Invalid(tk._("Choose from {}").format(", ".join(among)))
+        return value
+
+    return lambda: [*_core("not_empty"), check]
+
+
+def _core(*names: str) -> list[Any]:
+    return [tk.get_validator(name) for name in names]
+
+
+def _default(value: Any) -> list[Any]:
+    default: Any = tk.get_validator("default")
+    return [default(value)]
 
 
 def _list_of_parts(value: Any) -> list[str]:
@@ -25,7 +86,7 @@ def _list_of_parts(value: Any) -> list[str]:
     return [part for part in PARTS if part in chosen]
 
 
-def _sent(value: Any) -> str:
+def _text_to_send(value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -33,143 +94,5 @@ def _sent(value: Any) -> str:
     return value
 
 
-def _line(value: Any) -> str:
-    # it stands in lists and journals: one line of it
+def _one_line(value: Any) -> str:
     return " ".join(str(value or "").split())[:500]
-
-
-def _choice(among: tuple[str, ...]) -> Any:
-    def check(value: Any) -> str:
-        if value not in among:
-            raise tk.Invalid(tk._("Choose from {}").format(", ".join(among)))
-        return value
-
-    return check
-
-
-def _v(name: str, *arguments: Any) -> Any:
-    found = tk.get_validator(name)
-    return found(*arguments) if arguments else found
-
-
-def _needed() -> list[Any]:
-    return [_v("not_empty"), _v("unicode_safe"), _sent]
-
-
-def _text() -> list[Any]:
-    return [_v("default", ""), _v("unicode_safe"), _line]
-
-
-def _secret() -> list[Any]:
-    return [_v("ignore_empty"), _v("unicode_safe")]
-
-
-def _flag() -> list[Any]:
-    return [_v("default", False), _v("boolean_validator")]
-
-
-def _number(default: int, least: int, most: int) -> list[Any]:
-    def check(value: Any) -> int:
-        # one validator: CKAN goes on to the next after one that was not content
-        if (
-            len(str(value)) < 10
-            and str(value).isdecimal()
-            and least <= int(value) <= most
-        ):
-            return int(value)
-        raise tk.Invalid(tk._("A number from {} to {}").format(least, most))
-
-    return [_v("default", default), check]
-
-
-def _parts() -> list[Any]:
-    return [_v("default", ""), _list_of_parts]
-
-
-def nothing() -> dict[str, Any]:
-    """No parameter."""
-    return {}
-
-
-def status() -> dict[str, Any]:
-    return {"tables": _flag(), "journal": _number(0, 0, 1000)}
-
-
-def backup_create() -> dict[str, Any]:
-    return {"parts": _parts(), "note": _text(), "keep": _flag()}
-
-
-def backup_list() -> dict[str, Any]:
-    return {
-        "limit": _number(1000, 1, 100_000),
-        "before": [_v("ignore_empty"), _v("unicode_safe")],
-    }
-
-
-def backup_show() -> dict[str, Any]:
-    return {"id": _needed(), "compare": _flag()}
-
-
-def backup_verify() -> dict[str, Any]:
-    return {"id": _needed(), "prove": _flag()}
-
-
-def backup_keep() -> dict[str, Any]:
-    return {"id": _needed(), "release": _flag(), "password": _secret()}
-
-
-def backup_delete() -> dict[str, Any]:
-    return {"id": _needed(), "password": _secret()}
-
-
-def one() -> dict[str, Any]:
-    """An id."""
-    return {"id": _needed()}
-
-
-def download() -> dict[str, Any]:
-    return {
-        "id": [_v("ignore_empty"), _v("unicode_safe")],
-        "file": _needed(),
-        "password": _secret(),
-    }
-
-
-def restore() -> dict[str, Any]:
-    return {
-        "id": _needed(),
-        "parts": _parts(),
-        "preview": _flag(),
-        "note": _text(),
-        "confirm": [_v("ignore_empty"), _v("unicode_safe")],
-        "password": _secret(),
-    }
-
-
-def undo() -> dict[str, Any]:
-    return {
-        "operation": [_v("ignore_empty"), _v("unicode_safe")],
-        "note": _text(),
-        "confirm": [_v("ignore_empty"), _v("unicode_safe")],
-        "password": _secret(),
-    }
-
-
-def export() -> dict[str, Any]:
-    return {"kind": [_v("not_empty"), _choice(KINDS)], "all": _flag()}
-
-
-def job_show() -> dict[str, Any]:
-    return {"id": _needed(), "log": _number(100, 0, 1000)}
-
-
-def job_list() -> dict[str, Any]:
-    return {"limit": _number(20, 1, 200)}
-
-
-def maintenance_update() -> dict[str, Any]:
-    levels = ("off", READ_ONLY, AWAY)
-    return {
-        "level": [_v("not_empty"), _choice(levels)],
-        "seconds": _number(1800, 10, 86_400),
-    }

@@ -89,6 +89,23 @@ def test_modules_import_only_what_is_below_them() -> None:
     assert not wrong
 
 
+def test_pages_ask_actions_and_nothing_below_them() -> None:
+    closed = (
+        "operations", "doctor", "jobs", "logic",
+        "engine/backup", "engine/restore", "engine/repository",
+    )  # fmt: skip
+    # the bytes of a download, which an action has allowed
+    allowed = {("web/transfer", "engine/backup/downloads")}
+    wrong = {
+        (module, other)
+        for module, others in graph().items()
+        if module.partition("/")[0] == "web"
+        for other in others
+        if other.startswith(closed)
+    }
+    assert wrong == allowed
+
+
 def test_no_module_is_in_a_circle() -> None:
     tuple(TopologicalSorter(graph()).static_order())
 

@@ -1,10 +1,15 @@
-"""Pages: the sysadmin's, and the one of the public dumps."""
+"""The pages, and what stands before Flask: the public dumps and the maintenance."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint
 
+from ..portal.config import Options
 from . import admin, dump_page, guard, transfer
+from .dump_files import DumpFiles
+from .maintenance import MaintenanceMiddleware
 
 #: whose routes stand on the sysadmin's blueprint
 PAGES = (admin, transfer)
@@ -12,4 +17,12 @@ PAGES = (admin, transfer)
 
 def blueprints() -> list[Blueprint]:
     """What CKAN serves; each page's module has put its routes there."""
-    return [dump_page.blueprint(), guard.admin]
+    return [dump_page.blueprint(), guard.pages]
+
+
+def stand_before(app: Any, config: Any) -> Any:
+    """Puts the public files, then the maintenance, before CKAN's Flask application."""
+    options = Options(config)
+    app.wsgi_app = MaintenanceMiddleware(app.wsgi_app, options)
+    app.wsgi_app = DumpFiles(app.wsgi_app, options)
+    return app

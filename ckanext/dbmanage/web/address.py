@@ -12,8 +12,8 @@ from typing import Any
 from ..portal.config import Options
 
 
-class Place:
-    """Takes `ckan.root_path` and the language off an address."""
+class Prefixes:
+    """`ckan.root_path` and the language, which stand before the path of a page."""
 
     def __init__(self, options: Options) -> None:
         offered = sorted(map(re.escape, options.locales), key=len, reverse=True)
@@ -26,14 +26,10 @@ class Place:
             self._patterns.insert(0, rooted)
 
     def split(self, environ: Mapping[str, Any]) -> tuple[str | None, str]:
-        """The language in the address, if there is one, and the rest of it."""
+        """The language in a request's address, if there is one, and the page's path."""
         # what CKAN itself routes on; a proxy may have taken ckan.root_path off already
         path = environ.get("PATH_INFO", "")
         for pattern in self._patterns:
             if match := pattern.match(path):
                 return match[1], path[match.end() :] or "/"
         return None, path
-
-    def path(self, environ: Mapping[str, Any]) -> str:
-        """The address without its prefixes."""
-        return self.split(environ)[1]

@@ -1,66 +1,54 @@
 """The sysadmin page: ckan-admin → Backups. What it does, it asks of the actions.
 
-One guard stands before every route. All that changes something is a form sent by POST,
-so that the pages work without JavaScript; htmx, where core has it, keeps the running
-job on the screen up to date.
+All that changes something is a form sent by POST, so that the pages work without
+JavaScript; htmx, where core has it, keeps the running job on the screen up to date.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from ckan.plugins import toolkit as tk
 from flask import make_response, redirect, request
 
 from ..engine.layout import PARTS
-from ..engine.redis.arming import DELETE, RELEASE, RESTORE, UNDO
-from ..engine.repository.repository import Repository
-from ..jobs.record import ACTIVE
-from ..logic.call import this_site
-from ..logic.known import backups
-from ..logic.status import blockers, having, must_stay, wanted
-from ..operations.restore import unfit
-from ..portal.config import current
-from . import dump_page, guard, helpers
-from .guard import admin, call_action, do, errors_of, look, page_of, said, to_index
+from ..engine.redis.arming import DELETE, RELEASE, UNDO
+from . import dump_page, helpers
+from .guard import (
+    armed_for,
+    attempt,
+    backup_url,
+    index_url,
+    joined,
+    pages,
+    read,
+    submit,
+)
 
-#: backups on one page of the list, nights in the chart
-_PAGE, _NIGHTS = 10, 30
+#: backups on one page of the list
+_PAGE = 10
 
 
-@admin.route("/")
+@pages.route("/")
 def index() -> Any:
     """The list, and whether all is well."""
     before = request.args.get("before", "")
-    status = look("status", journal=8)
-    every = backups(repository_of_site())
-    listed = [each for each in every if not before or each["id"] < before]
-    shown = listed[:_PAGE]
+    status = read("status", journal=8)
+    listed = read("backup_list", before=before, limit=_PAGE + 1)
     job = next(iter(status["jobs"]), None)
-    with suppress(tk.ValidationError):  # gone since, or Redis is
-        job = job and call_action("job_show", id=job["id"], log=30)
-    parts = wanted(this_site(), current())
-    whole = having(every, parts)
-    said = {
+    if job:  # it, or Redis, may have gone since
+        job = attempt("job_show", id=job["id"], log=30)[0] or job
+    extra = {
         "status": status,
-        "backups": shown,
+        "backups": listed[:_PAGE],
         "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
         "before": before,
-        "stays": {e["id"] for e in shown if must_stay(e, every, whole)},
-        "nights": _chart([e for e in every if e["sizes"]][:_NIGHTS][::-1]),
+        "nights": _chart(status["nights"]),
         "job": job,
-        "retention": current().retention | {"undo_days": current().undo_days},
         "parts": PARTS,
-        "wanted": parts,
         "dumps": dump_page.published_set(),
     }
-    return tk.render("dbmanage/admin/index.html", said)
-
-
-def repository_of_site() -> Repository:
-    known = this_site()
-    return Repository(known.repository, known.secrets)
+    return tk.render("dbmanage/admin/index.html", extra)
 
 
 def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -91,80 +79,76 @@ def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {"bars": bars, "width": width, "largest": largest, "longest": longest}
 
 
-@admin.route("/tables")
+@pages.route("/tables")
 def tables() -> Any:
     """What fills the databases, a fragment for htmx or a page of its own."""
-    said = {"tables": look("status", tables=True)["tables"]}
+    extra = {"tables": read("status", tables=True)["tables"]}
     part = "tables_live" if request.headers.get("HX-Request") else "tables"
-    return tk.render(f"dbmanage/admin/{part}.html", said)
+    return tk.render(f"dbmanage/admin/{part}.html", extra)
 
 
-@admin.route("/journal")
+@pages.route("/journal")
 def journal() -> Any:
     """Who did what, and from where."""
-    said = {"journal": look("status", journal=1000)["journal"]}
-    return tk.render("dbmanage/admin/journal.html", said)
+    extra = {"journal": read("status", journal=1000)["journal"]}
+    return tk.render("dbmanage/admin/journal.html", extra)
 
 
-@admin.route("/<id>")
+@pages.route("/<id>")
 def show(id: str) -> Any:
     """One backup."""
-    backup = look("backup_show", id=id, compare="compare" in request.args)
-    status = look("status")
-    said = {"backup": backup, "status": status, "compared": "differing" in backup}
-    return tk.render("dbmanage/admin/show.html", said)
+    backup = read("backup_show", id=id, compare="compare" in request.args)
+    extra = {"backup": backup, "compared": "differing" in backup}
+    return tk.render("dbmanage/admin/show.html", extra)
 
 
-@admin.route("/job/<id>")
+@pages.route("/job/<id>")
 def job(id: str) -> Any:
     """One job, with its log."""
-    try:
-        found = call_action("job_show", id=id, log=1000)
-    except tk.ValidationError as error:
-        return tk.abort(404, said(error))
-    return tk.render("dbmanage/admin/job.html", {"job": found})
+    return tk.render("dbmanage/admin/job.html", {"job": _known_job(id, 1000)})
 
 
-@admin.route("/job/<id>/live")
+@pages.route("/job/<id>/live")
 def job_live(id: str) -> Any:
     """What of a job changes, for htmx; 286 ends its asking."""
     seen = request.args.get("lines", "")
     had = int(seen) if seen.isdecimal() and len(seen) < 10 else 0
-    try:
-        found = call_action("job_show", id=id, log=30)
-        if found["lines"] > had + 30:  # much was told since the last look
-            found = call_action("job_show", id=id, log=1000)
-    except tk.ValidationError as error:
-        return tk.abort(404, guard.said(error))
+    found = _known_job(id, 30)
+    if found["lines"] > had + 30:  # much was told since the last look
+        found = _known_job(id, 1000)
     # a screen reader is told of a new phase, not of every tick
     said = f"{found['state']} {found['phase']}"
     extra = {"job": found, "live": True, "new": request.args.get("said") != said}
     more = found["lines"] - had
     extra["more"] = found["log"][-more:] if more > 0 else []
     made = make_response(tk.render("dbmanage/admin/job_live.html", extra))
-    if found["state"] not in ACTIVE:
+    if found["state"] not in ("queued", "running"):
         made.status_code = 286
     return made
 
 
-@admin.route("/job/<id>/cancel", methods=["POST"])
+def _known_job(id: str, log: int) -> Any:
+    found, errors = attempt("job_show", id=id, log=log)
+    return found or tk.abort(404, joined(errors))
+
+
+@pages.route("/job/<id>/cancel", methods=["POST"])
 def job_cancel(id: str) -> Any:
     """Ends a job."""
     back = tk.url_for("dbmanage_admin.job", id=id)
-    return do("job_cancel", tk._("The job is being ended"), back, id=id)
+    return submit("job_cancel", tk._("The job is being ended"), back, id=id)
 
 
 def _job(name: str, **data: Any) -> Any:
     """An action that makes a job, then the job's page."""
-    try:
-        made = call_action(name, **data)
-    except tk.ValidationError as error:
-        tk.h.flash_error(said(error))
-        return redirect(page_of(data["id"]) if "id" in data else to_index())
+    made, errors = attempt(name, **data)
+    if errors:
+        tk.h.flash_error(joined(errors))
+        return redirect(backup_url(data["id"]) if "id" in data else index_url())
     return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
 
 
-@admin.route("/new", methods=["POST"])
+@pages.route("/new", methods=["POST"])
 def create() -> Any:
     """Asks for a backup."""
     note, keep = request.form.get("note", ""), "keep" in request.form
@@ -177,31 +161,31 @@ def _ticked() -> dict[str, list[str]]:
     return {"parts": asked.getlist("parts")} if "boxes" in asked else {}
 
 
-@admin.route("/<id>/verify", methods=["POST"])
+@pages.route("/<id>/verify", methods=["POST"])
 def verify(id: str) -> Any:
     """Asks for a verification, or for a proof."""
     return _job("backup_verify", id=id, prove="prove" in request.form)
 
 
-@admin.route("/<id>/keep", methods=["POST"])
+@pages.route("/<id>/keep", methods=["POST"])
 def keep(id: str) -> Any:
     """Holds a backup."""
-    return do("backup_keep", tk._("It is held"), page_of(id), id=id)
+    return submit("backup_keep", tk._("It is held"), backup_url(id), id=id)
 
 
-@admin.route("/<id>/preview", methods=["POST"])
+@pages.route("/<id>/preview", methods=["POST"])
 def preview(id: str) -> Any:
     """Asks what a restore would change."""
     return _job("restore", id=id, preview=True, **_ticked())
 
 
-@admin.route("/<id>/delete", methods=["GET", "POST"])
+@pages.route("/<id>/delete", methods=["GET", "POST"])
 def delete(id: str) -> Any:
     """Says what would be lost, and deletes once it is confirmed."""
     return _for_good(id, DELETE, "backup_delete", tk._("The backup is deleted"))
 
 
-@admin.route("/<id>/release", methods=["GET", "POST"])
+@pages.route("/<id>/release", methods=["GET", "POST"])
 def release(id: str) -> Any:
     """The same, for giving a backup back to retention."""
     done = tk._("It is given back to retention")
@@ -210,121 +194,92 @@ def release(id: str) -> Any:
 
 def _for_good(id: str, to: str, name: str, success: str, **data: Any) -> Any:
     """What cannot be taken back: armed by an operator, confirmed by the password."""
-    backup, errors = look("backup_show", id=id), {}
+    backup, errors = read("backup_show", id=id), {}
     if request.method == "POST":
         password = request.form.get("password", "")
-        errors = tried(name, id=id, password=password, **data)[1]
+        errors = attempt(name, id=id, password=password, **data)[1]
         if not errors:
             tk.h.flash_success(success)
-            return redirect(to_index() if to == DELETE else page_of(id))
-    said = {
+            return redirect(index_url() if to == DELETE else backup_url(id))
+    armed = armed_for(backup["id"], to)
+    extra = {
         "backup": backup,
         "to": to,
         "stays": backup["stays"] if to == DELETE else "",
-        "others": len(look("backup_list")) - 1,
+        "others": armed["status"]["count"] - 1,
         "errors": errors,
-        **opened(backup["id"], to),
+        **armed,
     }
-    return make_response(
-        tk.render("dbmanage/admin/delete.html", said), 400 if errors else 200
-    )
+    page = tk.render("dbmanage/admin/delete.html", extra)
+    return make_response(page, 400 if errors else 200)
 
 
-def tried(name: str, **data: Any) -> tuple[Any, dict[str, list[str]]]:
-    """What an action of a form returns, or what it refused, by field."""
-    try:
-        return call_action(name, **data), {}
-    except tk.ValidationError as error:
-        return None, errors_of(error)
-    except tk.NotAuthorized as error:
-        return None, {"armed": [str(error)]}
-
-
-def opened(name: str, to: str = RESTORE) -> dict[str, Any]:
-    """The status, and whether the page may do that now."""
-    status = look("status")
-    known = status["armed"] or {}
-    armed = (known.get("backup"), known.get("to")) == (name, to)
-    allowed = {"armed": armed, "always": True}
-    return {"status": status, "open": allowed.get(status["web_restore"], False)}
-
-
-@admin.route("/export", methods=["POST"])
+@pages.route("/export", methods=["POST"])
 def export() -> Any:
     """Asks for an export."""
     kind = request.form.get("kind", "")
     return _job("export", kind=kind, all="all" in request.form)
 
 
-@admin.route("/publish", methods=["POST"])
+@pages.route("/publish", methods=["POST"])
 def publish() -> Any:
     """Asks for the public dumps."""
     return _job("publish")
 
 
-@admin.route("/maintenance", methods=["POST"])
+@pages.route("/maintenance", methods=["POST"])
 def maintenance() -> Any:
     """Sets or ends the maintenance."""
     level = request.form.get("level", "")
-    return do("maintenance_update", "", to_index(), level=level)
+    return submit("maintenance_update", "", index_url(), level=level)
 
 
-@admin.route("/<id>/restore", methods=["GET", "POST"])
+@pages.route("/<id>/restore", methods=["GET", "POST"])
 def restore(id: str) -> Any:
     """Says what a restore would do, and does it once it is confirmed."""
-    backup = look("backup_show", id=id)
-    return _confirmed("restore", backup, id=backup["id"], **_ticked())
+    ticked = _ticked()
+    known = [part for part in ticked.get("parts", ()) if part in PARTS]
+    backup = read("backup_show", id=id, parts=known or "")
+    extra = {
+        "backup": backup,
+        "blockers": backup["blockers"],
+        # what somebody has left out stays left out
+        "chosen": ticked.get("parts", backup["parts"]),
+        "preview": _previewed(backup["id"]),
+    }
+    return _confirmed("restore", backup["id"], extra, id=backup["id"], **ticked)
 
 
-@admin.route("/undo", methods=["GET", "POST"])
+@pages.route("/undo", methods=["GET", "POST"])
 def undo() -> Any:
     """The same, for taking the last restore back."""
-    return _confirmed("undo", None, operation=request.form.get("operation", ""))
+    return _confirmed("undo", UNDO, {}, operation=request.form.get("operation", ""))
 
 
-def _confirmed(name: str, backup: dict[str, Any] | None, **data: Any) -> Any:
+def _confirmed(name: str, wanted: str, extra: dict[str, Any], **data: Any) -> Any:
     errors: dict[str, list[str]] = {}
     if request.method == "POST":
         words = {k: request.form.get(k, "") for k in ("note", "confirm", "password")}
-        made, errors = tried(name, **data, **words)
+        made, errors = attempt(name, **data, **words)
         if not errors:
             return redirect(tk.url_for("dbmanage_admin.job", id=made["id"]))
-    wanted = backup["id"] if backup else UNDO
-    status, armed = opened(wanted).values()
-    # what somebody has left out stays left out
-    chosen = data.get("parts", backup["parts"] if backup else [])
-    said = {
-        "backup": backup,
-        "status": status,
+    armed = armed_for(wanted)
+    extra = {
+        "backup": None,
+        "status": armed["status"],
         "wanted": wanted,
-        "armed": armed,
+        "armed": armed["open"],
         "errors": errors,
         "form": {k: request.form.get(k, "") for k in ("note", "confirm")},
-        "undo_days": current().undo_days,
-        "preview": backup and _previewed(backup["id"]),
-        "chosen": chosen,
-        "blockers": _blockers(status, wanted, chosen),
+        "blockers": armed["status"]["blockers"],
+        **extra,
     }
-    page = tk.render("dbmanage/admin/restore.html", said)
+    page = tk.render("dbmanage/admin/restore.html", extra)
     return make_response(page, 400 if errors else 200)
-
-
-def _blockers(status: dict[str, Any], wanted: str, parts: list[str]) -> list[str]:
-    """What stands in the way, said before anything is typed."""
-    repository = repository_of_site()
-    found = None if wanted == UNDO else repository.find(wanted)
-    if found and unfit(current(), found):  # the page says why, and no more
-        return []
-    return blockers(this_site(), repository, status, found, parts)
 
 
 def _previewed(id: str) -> dict[str, Any] | None:
     """The last preview of a backup, of the jobs that are known."""
-    try:
-        jobs = call_action("job_list", limit=50)
-    except tk.ValidationError:  # Redis is away, as the page says
-        return None
-    for each in jobs:
-        if each["kind"] == "preview" and each["arguments"]["id"] == id:
-            return each
-    return None
+    jobs, _ = attempt("job_list", limit=50)  # none when Redis is away
+    previews = (each for each in jobs or () if each["kind"] == "preview")
+    return next((each for each in previews if each["arguments"]["id"] == id), None)

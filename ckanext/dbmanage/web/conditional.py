@@ -1,4 +1,16 @@
-"""Conditions and ranges of a request for a file (RFC 9110)."""
+"""Conditions and ranges of a request for a file (RFC 9110).
+
+Werkzeug parses ETags and dates, compares ETags and cuts the range. What to answer is
+decided here: `Response.make_conditional` of Werkzeug 2.0 to 3.1 would do that too, but
+
+- answers `If-Match: *` with 412, and does not look at `If-Unmodified-Since`;
+- answers a range with 206 where `If-None-Match` asks for 304;
+- takes a weak ETag, or any later date, in `If-Range` for the same bytes;
+- answers HEAD with a range; and with 416 what is no range, several ranges, and the
+  last N bytes of a file that has fewer, where all of it is to be sent;
+- answers `bytes=-0` with all of the file, where 416 is right;
+- raises OverflowError or ValueError for numbers that no date and no file has.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +27,7 @@ from ..engine.clock import parse_stamp
 
 #: for how long a cache may hand out a file without asking for a newer one
 FRESH = "public, max-age=300, must-revalidate"
-_RANGE = re.compile(r"bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-([0-9]{1,18}))")
 
 
 def finished(
@@ -41,17 +53,21 @@ def finished(
         response.status_code = status
         return response
     asked = _asked_range(environ, etag, moment)
-    if not asked:
+    if asked is None:
         return response
-    if asked == "bytes=-0":
-        return _unsatisfiable(response, size)
-    if asked.startswith("bytes=-") and int(asked[7:]) > size:
-        asked = "bytes=0-"  # its last N bytes are all of it
-    ranged = {"REQUEST_METHOD": "GET", "HTTP_RANGE": asked}
+    range, last = asked[0], asked[1]
+    if last:  # the last N bytes of fewer are all of them
+        range = f"bytes=-{min(int(last), size)}"
     try:
+        if range == "bytes=-0":
+            raise RequestedRangeNotSatisfiable(size)
+        ranged = {"REQUEST_METHOD": "GET", "HTTP_RANGE": range}
         response.make_conditional(ranged, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:
-        return _unsatisfiable(response, size)
+        response.close()
+        refused = plain("416 Range Not Satisfiable", f"there are {size} bytes")
+        refused.headers["Content-Range"] = f"bytes */{size}"
+        return refused
     response.headers.pop("Date", None)  # servers give one of their own
     return response
 
@@ -71,18 +87,20 @@ def _condition(environ: Mapping[str, Any], etag: str, moment: datetime) -> int:
     return 304 if since and moment <= since else 200
 
 
-def _asked_range(environ: Mapping[str, Any], etag: str, moment: datetime) -> str:
+def _asked_range(
+    environ: Mapping[str, Any], etag: str, moment: datetime
+) -> re.Match[str] | None:
     """The range that is to be answered as one; nothing when the whole file is."""
-    asked = environ.get("HTTP_RANGE", "").strip()
     # a range that is none, or more than one, is not answered as a range (RFC 9110)
-    if environ["REQUEST_METHOD"] != "GET" or not _RANGE.fullmatch(asked):
-        return ""
+    asked = _RANGE.fullmatch(environ.get("HTTP_RANGE", "").strip())
+    if environ["REQUEST_METHOD"] != "GET":
+        return None
     condition = environ.get("HTTP_IF_RANGE", "").strip()
     if condition.startswith(('"', "W/")):
         same = condition == f'"{etag}"'  # a weak one is never the same bytes
     else:
         same = not condition or _date(condition) == moment
-    return asked if same else ""
+    return asked if same else None
 
 
 def _date(text: str | None) -> datetime | None:
@@ -91,13 +109,6 @@ def _date(text: str | None) -> datetime | None:
         return parse_date(text)
     except OverflowError:  # of numbers that no date has
         return None
-
-
-def _unsatisfiable(response: Response, size: int) -> Response:
-    response.close()
-    refused = plain("416 Range Not Satisfiable", f"there are {size} bytes")
-    refused.headers["Content-Range"] = f"bytes */{size}"
-    return refused
 
 
 def plain(status: str, text: str) -> Response:

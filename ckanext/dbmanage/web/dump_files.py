@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
-from xml.sax.saxutils import escape
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
@@ -24,7 +24,7 @@ from ..portal.config import Options
 from ..portal.directories import public_dir, sendfile
 from ..records import published
 from ..records.published import Published
-from .address import Place
+from .address import Prefixes
 from .conditional import FRESH, finished, plain
 
 Start = Callable[..., Any]
@@ -35,7 +35,7 @@ _BLOCK = 1 << 18
 _LOOKS = 3
 
 
-class DownloadsMiddleware:
+class DumpFiles:
     """A WSGI application that answers for the public dumps before another one."""
 
     def __init__(self, app: Callable[..., Any], options: Options) -> None:
@@ -47,7 +47,7 @@ class DownloadsMiddleware:
         except Refused as error:  # the site is served all the same
             self._directory = None
             _log.info("no public dumps: %s", error)
-        self._place = Place(options)
+        self._prefixes = Prefixes(options)
         self._known: tuple[Any, Published | None, bytes] | None = None
 
     def __call__(
@@ -55,16 +55,14 @@ class DownloadsMiddleware:
     ) -> Iterable[bytes]:
         if self._directory is None:
             return self._app(environ, start_response)
-        path = self._place.path(environ)
-        if path in (self._path, f"{self._path}/") or not path.startswith(
-            f"{self._path}/"
-        ):
+        _, path = self._prefixes.split(environ)
+        name = path.removeprefix(f"{self._path}/")
+        if name in (path, ""):
             return self._app(environ, start_response)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             response = plain("405 Method Not Allowed", "only GET and HEAD")
             response.headers["Allow"] = "GET, HEAD"
         else:
-            name = path[len(self._path) + 1 :]
             response = self._answer(self._directory, name, environ) or plain(
                 "404 Not Found", "no such file is published here"
             )
@@ -176,27 +174,26 @@ def _feed(found: Published) -> bytes:
     """An Atom feed: an entry for each file, a new one when its content changes."""
     address = str(found.document.get("url") or "")
     title = str(found.document.get("title") or "")
-    parts = [
-        '<?xml version="1.0" encoding="utf-8"?>\n'
-        '<feed xmlns="http://www.w3.org/2005/Atom">'
-        f"<title>{escape(title)}</title><id>{escape(address)}</id>"
-        f"<author><name>{escape(title)}</name></author>"
-        f'<link href="{_attribute(address)}"/>'
-        f'<link rel="self" href="{_attribute(address)}{FEED}"/>'
-        f"<updated>{escape(str(found.document['published']))}</updated>"
-    ]
+    feed = Element("feed", xmlns="http://www.w3.org/2005/Atom")
+    _add(feed, "title", title)
+    _add(feed, "id", address)
+    _add(SubElement(feed, "author"), "name", title)
+    _add(feed, "link", href=address)
+    _add(feed, "link", rel="self", href=f"{address}{FEED}")
+    _add(feed, "updated", found.document["published"])
     for file in found.files.values():
-        link = f"{address}{file.name}"
-        parts.append(
-            f"<entry><title>{file.name}</title><id>urn:sha256:{file.sha256}</id>"
-            f"<updated>{file.modified}</updated>"
-            f"<summary>{file.rows} {file.kind}, {file.bytes} bytes</summary>"
-            f'<link rel="alternate" href="{_attribute(link)}"/>'
-            f'<link rel="enclosure" type="{file.type}" length="{file.bytes}"'
-            f' href="{_attribute(link)}"/></entry>'
-        )
-    return "".join([*parts, "</feed>\n"]).encode()
+        entry, link = SubElement(feed, "entry"), f"{address}{file.name}"
+        _add(entry, "title", file.name)
+        _add(entry, "id", f"urn:sha256:{file.sha256}")
+        _add(entry, "updated", file.modified)
+        _add(entry, "summary", f"{file.rows} {file.kind}, {file.bytes} bytes")
+        _add(entry, "link", rel="alternate", href=link)
+        _add(
+            entry, "link", rel="enclosure", type=file.type, length=str(file.bytes),
+            href=link,
+        )  # fmt: skip
+    return tostring(feed, "utf-8", xml_declaration=True) + b"\n"
 
 
-def _attribute(text: str) -> str:
-    return escape(text, {'"': "&quot;"})
+def _add(parent: Element, tag: str, text: str | None = None, **more: str) -> None:
+    SubElement(parent, tag, more).text = text

@@ -1,7 +1,7 @@
 """The page of the public dumps, for people.
 
 From the published list on the disk alone: no query, no action. The files beside it are
-answered before Flask, by `downloads`.
+answered before Flask, by `dump_files`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def blueprint() -> Blueprint:
     made = Blueprint("dbmanage", __name__)
     try:
         path = current().public_path
-    except Refused:  # `downloads` says so in the log, and `doctor`
+    except Refused:  # `dump_files` says so in the log, and `doctor`
         return made
     # Flask's own redirect would lose the language; 2.10 takes the first rule that fits
     made.add_url_rule(
@@ -45,26 +45,26 @@ def dumps() -> str:
     root = current().public_root
     site = current().site_url
     contact = current().public_contact
-    said = {
+    extra = {
         "root": root,
         "url": site + root,
         "contact": contact,
         "contact_url": _contact_url(contact),
         "dumps": published_set(),
     }
-    return tk.render("dbmanage/dump.html", said)
+    return tk.render("dbmanage/dump.html", extra)
 
 
 def published_set() -> dict[str, Any] | None:
-    """The published set as the page says it; None when nothing (valid) is."""
+    """The published set as the page shows it; None when nothing valid is published."""
     try:
         found = published.read(public_dir(current()))
     except (OSError, Refused):
         return None
-    return _said(found) if found else None
+    return _for_people(found) if found else None
 
 
-def _said(found: published.Published) -> dict[str, Any]:
+def _for_people(found: published.Published) -> dict[str, Any]:
     locale = helpers.locale()
     kinds: dict[str, list[published.File]] = {}
     for file in found.files.values():

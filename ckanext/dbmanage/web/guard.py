@@ -1,4 +1,7 @@
-"""The blueprint: for sysadmins alone, and how a page calls an action."""
+"""The sysadmin's blueprint: for sysadmins alone, and how a page calls an action.
+
+One guard stands before every route.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,24 @@ from ckan.plugins import toolkit as tk
 from flask import Blueprint, Response, redirect, request
 from flask_wtf.csrf import CSRFError
 
-admin = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
+from ..engine.redis.arming import RESTORE
+
+pages = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
 _POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 
 
-@admin.before_request
-def guard() -> Any:
+@pages.before_request
+def only_sysadmins() -> Any:
     """Sysadmins only, and no form that another site has sent."""
     from ckan.config.middleware.flask_app import csrf
 
     user = tk.current_user
     if not user.is_authenticated:
         if request.method not in ("GET", "HEAD"):
-            return _again(), 403
+            return _nothing_was_done(), 403
         if not request.path.endswith("/live"):
             return tk.redirect_to("user.login", came_from=request.full_path)
         return tk.abort(403, tk._("Sign in, then try again"))
@@ -37,24 +42,24 @@ def guard() -> Any:
     return None
 
 
-@admin.errorhandler(CSRFError)
-def expired(_: Exception) -> Any:
+@pages.errorhandler(CSRFError)
+def form_too_old(_: Exception) -> Any:
     """A form that stood open for too long; 2.12 looks before the guard does."""
-    return _again(), 400
+    return _nothing_was_done(), 400
 
 
-def _again() -> str:
+def _nothing_was_done() -> str:
     """The page that says what to do instead of sending the form once more."""
     # a path of a form only is not the page that has it
     came = urlsplit(request.referrer or "")
-    own = came.netloc == request.host and came.path.startswith(to_index())
-    page = came.path if own else to_index()
+    own = came.netloc == request.host and came.path.startswith(index_url())
+    page = came.path if own else index_url()
     extra = {"page": page, "signed_in": tk.current_user.is_authenticated}
     return tk.render("dbmanage/admin/again.html", extra)
 
 
-@admin.after_request
-def headers(response: Response) -> Response:
+@pages.after_request
+def add_headers(response: Response) -> Response:
     """What keeps these pages out of frames and caches."""
     response.headers["X-Frame-Options"] = "DENY"
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -65,57 +70,73 @@ def headers(response: Response) -> Response:
     return response
 
 
-def _context() -> dict[str, Any]:
-    return {"user": tk.current_user.name, "auth_user_obj": tk.current_user}
+# ------------------------------------------------------------------- calling actions
 
 
-def call_action(name: str, **data: Any) -> Any:
-    """An action; what is not there is 404, what is not allowed 403."""
+def read(name: str, **data: Any) -> Any:
+    """What an action that reads returns; why it cannot is the page then."""
+    try:
+        return _act(name, data)
+    except tk.ValidationError as error:
+        return tk.abort(503, joined(_by_field(error)))
+
+
+def attempt(name: str, **data: Any) -> tuple[Any, dict[str, list[str]]]:
+    """What the action of a form returns, or why it is refused, by field."""
+    try:
+        return _act(name, data), {}
+    except tk.ValidationError as error:
+        return None, _by_field(error)
+    except tk.NotAuthorized as error:
+        return None, {"armed": [str(error)]}
+
+
+def submit(name: str, success: str, back: str, **data: Any) -> Any:
+    """The action of a form; the page `back` says what came of it."""
+    _, errors = attempt(name, **data)
+    if errors:
+        tk.h.flash_error(joined(errors))
+    elif success:
+        tk.h.flash_success(success)
+    return redirect(back)
+
+
+def armed_for(name: str, to: str = RESTORE) -> dict[str, Any]:
+    """The status, and whether the page may do that to a backup now."""
+    status = read("status")
+    known = status["armed"] or {}
+    armed = (known.get("backup"), known.get("to")) == (name, to)
+    allowed = {"armed": armed, "always": True}
+    return {"status": status, "open": allowed.get(status["web_restore"], False)}
+
+
+def joined(errors: dict[str, list[str]]) -> str:
+    """Why an action is refused, in one sentence."""
+    return "; ".join(each for found in errors.values() for each in found)
+
+
+def _act(name: str, data: dict[str, Any]) -> Any:
+    """What an action returns; what is not there is 404."""
     try:
         return tk.get_action(f"dbmanage_{name}")(_context(), data)  # type: ignore[arg-type]
     except tk.ObjectNotFound as error:
         return tk.abort(404, str(error))
 
 
-def look(name: str, **data: Any) -> Any:
-    """An action that reads; why it cannot is the page then."""
-    try:
-        return call_action(name, **data)
-    except tk.ValidationError as error:
-        return tk.abort(503, said(error))
+def _by_field(error: Any) -> dict[str, list[str]]:
+    return {
+        field: [str(each) for each in (found if isinstance(found, list) else [found])]
+        for field, found in error.error_dict.items()
+    }
 
 
-def said(error: Any) -> str:
-    """A ValidationError in one sentence."""
-    return "; ".join(
-        str(each) for told in error.error_dict.values() for each in _listed(told)
-    )
+def _context() -> dict[str, Any]:
+    return {"user": tk.current_user.name, "auth_user_obj": tk.current_user}
 
 
-def errors_of(error: Any) -> dict[str, list[str]]:
-    return {k: [str(each) for each in _listed(v)] for k, v in error.error_dict.items()}
-
-
-def _listed(told: Any) -> list[Any]:
-    return told if isinstance(told, list) else [told]
-
-
-def do(name: str, success: str, back: str, **data: Any) -> Any:
-    """An action of a form, what came of it said on the next page."""
-    try:
-        call_action(name, **data)
-        if success:
-            tk.h.flash_success(success)
-    except tk.ValidationError as error:
-        tk.h.flash_error(said(error))
-    except tk.NotAuthorized as error:
-        tk.h.flash_error(str(error))
-    return redirect(back)
-
-
-def to_index() -> str:
+def index_url() -> str:
     return tk.url_for("dbmanage_admin.index")
 
 
-def page_of(id: str) -> str:
+def backup_url(id: str) -> str:
     return tk.url_for("dbmanage_admin.show", id=id)

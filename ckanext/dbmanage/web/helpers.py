@@ -168,9 +168,9 @@ def moment(time: str | None, form: str = "medium") -> str:
     if not time:
         return ""
     where, zone, from_the_right = _visitor()
-    told = _moment(time, form, zone, where)
+    shown = _moment(time, form, zone, where)
     # within a sentence from the right, a moment is read as one piece
-    return f"\u2068{told}\u2069" if from_the_right else told
+    return f"\u2068{shown}\u2069" if from_the_right else shown
 
 
 @lru_cache(maxsize=10_000)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, Template
+from werkzeug.wrappers import Response
 
 from ..engine.redis.client import LIMIT, key_of
 from ..engine.redis.maintenance import AWAY, READ_ONLY, understood
 from ..portal.config import Options
-from .address import Place
+from .address import Prefixes
 
 Start = Callable[..., Any]
 
@@ -46,7 +47,7 @@ class MaintenanceMiddleware:
         self._options = options
         self._key = key_of(options.databases["database"].url)
         self._health = options.health_paths
-        self._where = Place(options)
+        self._prefixes = Prefixes(options)
         self._client: Any = None
         self._process = 0
         self._asleep = 0.0
@@ -54,13 +55,11 @@ class MaintenanceMiddleware:
     def __call__(
         self, environ: dict[str, Any], start_response: Start
     ) -> Iterable[bytes]:
-        found = self._look()
-        known = understood(found)
-        if known is None:
-            return self._app(environ, start_response)
-        return self._answer(known, environ, start_response)
+        known = understood(self._value())
+        answer = None if known is None else self._answer(known, environ)
+        return (answer or self._app)(environ, start_response)
 
-    def _look(self) -> bytes | None:
+    def _value(self) -> bytes | None:
         if self._asleep and time.monotonic() < self._asleep:
             return None
         try:
@@ -80,39 +79,32 @@ class MaintenanceMiddleware:
         return found
 
     def _answer(
-        self, known: Mapping[str, Any], environ: dict[str, Any], start_response: Start
-    ) -> Iterable[bytes]:
+        self, known: Mapping[str, Any], environ: Mapping[str, Any]
+    ) -> Response | None:
+        """The answer in place of the site's own; None where that one may be given."""
         level, method = known["level"], environ["REQUEST_METHOD"]
-        language, path = self._place(environ)
+        language, path = self._language_and_path(environ)
         if level == AWAY and path in self._health:
-            body = b'{"success": true, "result": {"maintenance": "away"}}'
-            return _sent(start_response, "200 OK", "application/json", body, method)
+            return _json(200, {"success": True, "result": {"maintenance": "away"}})
         if level != AWAY and _reads(method, path):
-            return self._app(environ, start_response)
-        headers = [("Retry-After", _RETRY[level])]
-        status = "503 Service Unavailable"
+            return None
         if path.startswith("/api/"):
-            message = "The site is away for a moment" if level == AWAY else (
-                "Saving waits for a moment, nothing was changed"
-            )  # fmt: skip
-            error = {
-                "__type": "Service Unavailable",
-                "message": f"{message}: try again",
-            }
-            body = json.dumps({"success": False, "error": error}).encode()
-            return _sent(
-                start_response, status, "application/json", body, method, headers
+            message = (
+                "The site is away for a moment: try again"
+                if level == AWAY
+                else "Saving waits for a moment, nothing was changed: try again"
             )
-        page, policy = _page(
-            self._options, known, language, method not in ("GET", "HEAD")
-        )
-        headers.append(("Content-Security-Policy", policy))
-        kind = "text/html; charset=utf-8"
-        return _sent(start_response, status, kind, page, method, headers)
+            error = {"__type": "Service Unavailable", "message": message}
+            response = _json(503, {"success": False, "error": error})
+        else:
+            posted = method not in ("GET", "HEAD")
+            response = _page(self._options, known, language, posted)
+        response.headers["Retry-After"] = _RETRY[level]
+        return response
 
-    def _place(self, environ: Mapping[str, Any]) -> tuple[str, str]:
+    def _language_and_path(self, environ: Mapping[str, Any]) -> tuple[str, str]:
         """The language that the visitor wants, and the path without its prefixes."""
-        language, path = self._where.split(environ)
+        language, path = self._prefixes.split(environ)
         # CKAN 2.10 and 2.11 take the language off the path before us
         given = environ.get("CKAN_LANG_IS_DEFAULT") is False
         wanted = [str(environ.get("CKAN_LANG"))] if given else []
@@ -146,40 +138,32 @@ def _reads(method: str, path: str) -> bool:
         return True  # core answers that there is none
 
 
-def _sent(
-    start_response: Start,
-    status: str,
-    kind: str,
-    body: bytes,
-    method: str,
-    headers: Iterable[tuple[str, str]] = (),
-) -> Iterable[bytes]:
-    start_response(
-        status,
-        [
-            ("Content-Type", kind),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            *headers,
-        ],
-    )
-    return [b"" if method == "HEAD" else body]
+def _json(status: int, document: Mapping[str, Any]) -> Response:
+    return _response(status, "application/json", json.dumps(document))
+
+
+def _response(status: int, kind: str, body: str) -> Response:
+    response = Response(body, status, content_type=kind)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 # ------------------------------------------------------------------------- the page
 
 
+_DIRECTORY = Path(__file__).parent.parent / "templates" / "dbmanage"
+
+
 @cache
-def _templates() -> Environment:
-    directory = Path(__file__).parent.parent / "templates" / "dbmanage"
-    return Environment(loader=FileSystemLoader(directory), autoescape=True)
+def _template() -> Template:
+    environment = Environment(loader=FileSystemLoader(_DIRECTORY), autoescape=True)
+    return environment.get_template("maintenance.html")
 
 
 @cache
 def _all_texts() -> dict[str, dict[str, str]]:
-    directory = Path(__file__).parent.parent / "templates" / "dbmanage"
-    return json.loads((directory / "maintenance.json").read_text("utf-8"))
+    return json.loads((_DIRECTORY / "maintenance.json").read_text("utf-8"))
 
 
 def _texts(options: Options) -> dict[str, dict[str, str]]:
@@ -193,11 +177,10 @@ def _texts(options: Options) -> dict[str, dict[str, str]]:
 
 def _page(
     options: Options, known: Mapping[str, Any], language: str, posted: bool
-) -> tuple[bytes, str]:
-    """The page and its Content-Security-Policy."""
-    template = _templates().get_template("maintenance.html")
+) -> Response:
+    """The page, which allows nothing but its own style and script to be used."""
     texts = _texts(options)
-    page = template.render(
+    page = _template().render(
         site=options.site_title,
         texts=texts,
         t=texts[language],
@@ -211,13 +194,12 @@ def _page(
         reference=known.get("reference") or "",
         posted=posted,
     )
-    sources = []
+    policy = ["default-src 'none'", "img-src data:", "connect-src 'self'"]
     for tag in ("style", "script"):
         blocks = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digests = [hashlib.sha256(block.encode()).digest() for block in blocks]
         hashes = [f"'sha256-{base64.b64encode(d).decode()}'" for d in digests]
-        sources.append(f"{tag}-src {' '.join(hashes)}")
-    policy = (
-        f"default-src 'none'; img-src data:; connect-src 'self'; {'; '.join(sources)}"
-    )
-    return page.encode(), policy
+        policy.append(f"{tag}-src {' '.join(hashes)}")
+    response = _response(503, "text/html; charset=utf-8", page)
+    response.headers["Content-Security-Policy"] = "; ".join(policy)
+    return response

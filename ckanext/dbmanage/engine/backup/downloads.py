@@ -21,6 +21,7 @@ from ..opened import open_directory, open_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import Hashed, dumped
+from ..site import Site
 from ..uploads import objects
 from ..uploads.listing import of
 from .manifest import sums_of
@@ -80,6 +81,11 @@ def open_download(
     words = f"{about.st_ino} {about.st_mtime_ns} {about.st_size}"
     place = f"{directory.name}/{file}"
     return content, place, hashlib.sha256(f"{place} {words}".encode()).hexdigest()
+
+
+def opened_of(site: Site, backup: str, file: str) -> tuple[Any, str, str]:
+    """As `open_download`, of the repository of a site."""
+    return open_download(Repository(site.repository, site.secrets), backup, file)
 
 
 @dataclass(frozen=True)

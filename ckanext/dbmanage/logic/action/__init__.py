@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .. import auth
 from . import read, restore, write
 
 
@@ -16,3 +17,8 @@ def functions() -> dict[str, Callable[..., Any]]:
         for name, function in vars(module).items()
         if name.startswith("dbmanage_")
     }
+
+
+def auth_functions() -> dict[str, Callable[..., Any]]:
+    """For each action who may call it."""
+    return dict.fromkeys(functions(), auth.sysadmins_only)

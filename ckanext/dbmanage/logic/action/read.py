@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ckan.plugins import toolkit as tk
 
-from ...jobs.queue import Jobs
-from ...operations import restore
-from ...portal.config import current
-from .. import schema, status
-from ..call import (
-    Context,
-    Data,
-    among,
-    called,
-    find_backup,
-    maintenance_of,
-    stays,
-    told,
-)
-from ..known import backups, history, lately
+from ...engine.backup.downloads import names
+from ...engine.repository.backup import Backup
+from ...operations.restore import unfit
+from .. import hindrances, live, schema
+from ..call import Call, Data, action, refused_at
+from ..known import backups, history, journal_lines, whole
+from ..status import read_status
 
 
 @tk.side_effect_free
-def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(tables=schema.flag, journal=schema.number(0, 0, 1000))
+def dbmanage_status(call: Call, data: Data) -> Data:
     """Whether the portal's data is safe.
 
     :param tables: also what fills the databases (queries them), default false
@@ -34,95 +25,117 @@ def dbmanage_status(context: Context, data_dict: Data) -> dict[str, Any]:
         error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
         source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
         ended, maintenance, armed: {backup, to, until, by}, web_restore, redis,
-        half_way, exports}`` and, when asked for, ``tables`` and ``journal``. ``state``
-        is the worst of ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``,
-        ``running``, ``ok``. ``newest`` and ``proven`` have all parts that a backup of
-        this site has; ``jobs`` wait or run, ``ended`` is the last one of all when it
-        failed or was lost; ``redis`` says why Redis does not answer, then ``worker``,
-        ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports`` are names for
-        ``dbmanage_backup_download``.
+        half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
+        asked for, ``tables`` and ``journal``. ``state`` is the worst of ``failed``,
+        ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``, ``ok``.
+        ``newest`` and ``proven`` have all parts that a backup of this site has, which
+        are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
+        sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
+        all when it failed or was lost; ``redis`` says why Redis does not answer, then
+        ``worker``, ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports``
+        are names for ``dbmanage_backup_download``; ``blockers`` is what would make any
+        restore or undo fail now.
 
     Raises ValidationError for ``tables`` that PostgreSQL does not tell of.
     """
-    data, site, repository = called(context, data_dict, "status", schema.status)
-    with told():
-        found = status.status_of(site, repository, current())
-        armed = found["armed"]
-        if armed:
-            found["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
-        if data["tables"]:
-            found["tables"] = status.table_sizes(site)
-        if data["journal"]:
-            found["journal"] = lately(repository, data["journal"])
-    return found
+    status = read_status(call.site, call.repository, call.options)
+    if armed := status["armed"]:
+        status["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
+    if data["tables"]:
+        status["tables"] = live.table_sizes(call.site)
+    if data["journal"]:
+        status["journal"] = journal_lines(call.repository, data["journal"])
+    return status
 
 
 @tk.side_effect_free
-def dbmanage_backup_list(context: Context, data_dict: Data) -> list[dict[str, Any]]:
+@action(limit=schema.number(1000, 1, 100_000), before=schema.optional)
+def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
     """The backups, the newest first.
 
     :param limit: at most so many, default 1000
     :param before: only those older than this id
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
-        proved, reason, note, keep, versions, problems, files, path}``
+        proved, reason, note, keep, versions, problems, files, path, stays}``; ``stays``
+        is why it may not be deleted, or empty
 
     Raises ValidationError for a repository that cannot be read.
     """
-    data, _, repository = called(context, data_dict, "backup_list", schema.backup_list)
-    with told():
-        found = backups(repository)
-    before = data.get("before")
-    listed = [e for e in found if not before or e["id"] < before]
-    return [dict(each) for each in listed[: data["limit"]]]
+    every, before = backups(call.repository), data.get("before")
+    listed = [each for each in every if not before or each["id"] < before]
+    return _with_stays(call, every, listed[: data["limit"]])
 
 
 @tk.side_effect_free
-def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed, compare=schema.flag, parts=schema.parts)
+def dbmanage_backup_show(call: Call, data: Data) -> Data:
     """One backup.
 
     :param id: the backup's id, ``latest`` or ``oldest``
     :param compare: also count the live rows, in 20 seconds at most, default false
+    :param parts: a list of ``database``, ``datastore``, ``files``, of whose restore
+        ``blockers`` tells; all by default
 
     :returns: as ``dbmanage_backup_list``, and ``databases`` (rows by table),
-        ``contents`` (bytes and sha256 by file), ``made`` (what made it), ``proof``,
-        ``history`` (lines of the journal), ``stays`` (why it may not be deleted, or
-        empty), ``fits`` (why it may not be restored, or empty), ``instead`` (the newest
-        that may, where it may not); with ``compare`` ``differing``: ``[{part, table,
+        ``contents`` (bytes and sha256 by file), ``downloads`` (names for
+        ``dbmanage_backup_download``), ``made`` (what made it), ``proof``, ``history``
+        (lines of the journal), ``fits`` (why it may not be restored, or empty),
+        ``instead`` (the newest that may, where it may not), ``blockers`` (what would
+        make its restore fail now); with ``compare`` ``differing``: ``[{part, table,
         then, now}]``, or None where counting took too long: a preview of the restore
         (``dbmanage_restore``) takes its time
 
     Raises ObjectNotFound.
     """
-    data, site, repository = called(
-        context, data_dict, "backup_show", schema.backup_show
-    )
-    found = find_backup(repository, data["id"])
-    with told():
-        described = backups(repository)
-        shown = dict(among(described, found.id))
-        manifest = found.manifest if found.signed else {}
-        shown |= {
-            "databases": {
-                part: {"rows": about.get("rows") or {}, "bytes": about.get("bytes")}
-                for part, about in manifest.get("databases", {}).items()
-            },
-            "contents": manifest.get("contents", {}),
-            "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
-            "proof": found.state().get("proved"),
-            "history": history(repository, found.id),
-            "stays": stays(site, shown, described),
-            "fits": restore.unfit(current(), found),
-        }
-        unfit = shown["fits"]
-        shown["instead"] = status.restorable(repository, current()) if unfit else ""
-        if data["compare"]:
-            shown["differing"] = status.rows_now(site, found)
+    found = call.find(data["id"])
+    manifest = found.manifest if found.signed else {}
+    shown = described(call, found) | {
+        "databases": {
+            part: {"rows": known.get("rows") or {}, "bytes": known.get("bytes")}
+            for part, known in manifest.get("databases", {}).items()
+        },
+        "contents": manifest.get("contents", {}),
+        "downloads": names(call.repository, found),
+        "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
+        "proof": found.state().get("proved"),
+        "history": history(call.repository, found.id),
+        "fits": unfit(call.options, found),
+        "instead": "",
+        "blockers": [],
+    }
+    if shown["fits"]:
+        shown["instead"] = hindrances.newest_that_fits(call.repository, call.options)
+    else:
+        status = read_status(call.site, call.repository, call.options)
+        shown["blockers"] = status["blockers"] + hindrances.of_a_restore(
+            call.site, call.repository, found, data["parts"]
+        )
+    if data["compare"]:
+        shown["differing"] = live.rows_now(call.site, found)
     return shown
 
 
+def described(call: Call, found: Backup) -> Data:
+    """One backup, as `dbmanage_backup_list` tells of it. Raises ObjectNotFound."""
+    every = backups(call.repository)
+    own = [each for each in every if each["id"] == found.id]
+    if not own:
+        gone = tk._("Backup {} was deleted meanwhile").format(found.id)
+        raise tk.ObjectNotFound(gone)
+    return _with_stays(call, every, own)[0]
+
+
+def _with_stays(call: Call, every: list[Data], some: list[Data]) -> list[Data]:
+    complete = whole(every, call.site, call.options)
+    return [
+        each | {"stays": hindrances.of_deleting(each, every, complete)} for each in some
+    ]
+
+
 @tk.side_effect_free
-def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed, log=schema.number(100, 0, 1000))
+def dbmanage_job_show(call: Call, data: Data) -> Data:
     """One job: what it does, how far it is, and the end of its log.
 
     :param id: the job's id
@@ -137,28 +150,25 @@ def dbmanage_job_show(context: Context, data_dict: Data) -> dict[str, Any]:
 
     Raises ValidationError for an ``id`` that is not known (any more).
     """
-    data, *_ = called(context, data_dict, "job_show", schema.job_show)
-    with told("id"):
-        return Jobs(current()).show(data["id"], data["log"])
+    with refused_at("id"):
+        return call.jobs.show(data["id"], data["log"])
 
 
 @tk.side_effect_free
-def dbmanage_job_list(context: Context, data_dict: Data) -> list[dict[str, Any]]:
+@action(limit=schema.number(20, 1, 200))
+def dbmanage_job_list(call: Call, data: Data) -> list[Data]:
     """The jobs, the newest first, without their logs; they are known for 30 days.
 
     :param limit: at most so many, default 20
     """
-    data, *_ = called(context, data_dict, "job_list", schema.job_list)
-    with told():
-        return Jobs(current()).list(data["limit"])
+    return call.jobs.list(data["limit"])
 
 
 @tk.side_effect_free
-def dbmanage_maintenance_show(context: Context, data_dict: Data) -> dict[str, Any]:
+@action()
+def dbmanage_maintenance_show(call: Call, data: Data) -> Data:
     """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``,
     ``seconds_left`` and ``held``: whether an operation renews and ends it. ``level`` is
     ``off``, ``read-only`` or ``away``.
     """
-    _, site, _ = called(context, data_dict, "maintenance_show", schema.nothing)
-    with told():
-        return maintenance_of(site).status() or {"level": "off"}
+    return call.maintenance.status() or {"level": "off"}

@@ -11,23 +11,22 @@ from ckan.plugins import toolkit as tk
 
 from ...engine.clock import now, stamp
 from ...engine.errors import Refused
-from ...engine.redis.arming import DEEDS, RESTORE, UNDO, Arming
+from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
-from ...engine.repository.repository import Repository
-from ...engine.site import Site
-from ...jobs.queue import Jobs
 from ...operations.restore import unfit
-from ...portal.config import current
-from .. import call, schema, status
-from ..call import Context, Data, actor, called, enqueue, find_backup, note_of, told
+from .. import hindrances, schema, status
+from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
-from ..status import blockers, status_of
 
 #: how long a restore waits for a worker where no arming says until when
 _WAITS = timedelta(minutes=30)
 
 
-def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(
+    id=schema.needed, parts=schema.parts, preview=schema.flag, note=schema.line,
+    confirm=schema.optional, password=schema.optional,
+)  # fmt: skip
+def dbmanage_restore(call: Call, data: Data) -> Data:
     """Restore a backup, as a job, when an operator has armed that (``ckan db arm ID``).
 
     A worker must begin it while it is armed, or the job fails. Armed is one restore: a
@@ -46,20 +45,22 @@ def dbmanage_restore(context: Context, data_dict: Data) -> dict[str, Any]:
     wrong ``confirm`` or ``password``, and with what stands in the way: of this backup
     at ``id``, else (no worker, another job, no room, no right) at ``message``.
     """
-    data, site, repository = called(context, data_dict, "restore", schema.restore)
-    found = find_backup(repository, data["id"])
+    found = call.find(data["id"])
     chosen = {"id": found.id, "parts": data["parts"]}
     if data["preview"]:
-        return enqueue(context, "preview", chosen)
-    with told("id"):
-        if why := unfit(current(), found):
+        return call.enqueue("preview", chosen)
+    with refused_at("id"):
+        if why := unfit(call.options, found):
             raise Refused(why)
-    confirm(context, data, site, repository, RESTORE, found.id)
-    job = chosen | {"note": data["note"]}
-    return _armed(context, site, repository, "restore", job, found)
+    confirm(call, data, RESTORE, found.id)
+    return _enqueue_armed(call, "restore", chosen | {"note": data["note"]}, found)
 
 
-def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(
+    operation=schema.optional, note=schema.line, confirm=schema.optional,
+    password=schema.optional,
+)  # fmt: skip
+def dbmanage_undo(call: Call, data: Data) -> Data:
     """Take the last restore back, as a job, when armed (``ckan db arm undo``).
 
     As with ``dbmanage_restore`` a worker must begin it while it is armed.
@@ -74,82 +75,72 @@ def dbmanage_undo(context: Context, data_dict: Data) -> dict[str, Any]:
     undo, for a wrong ``operation``, ``confirm`` or ``password``, and with what stands
     in the way.
     """
-    data, site, repository = called(context, data_dict, "undo", schema.undo)
-    with told():
-        days = current().undo_days
-        last = status.undo(site, repository, days)
-        if last is None:
-            raise Refused(tk._("There is nothing to undo"))
+    last = status.undo(call.site, call.repository, call.options.undo_days)
+    if last is None:
+        raise Refused(tk._("There is nothing to undo"))
     if data.get("operation", last["operation"]) != last["operation"]:
         other = tk._("Another switch was made since: look at what an undo takes back")
         raise tk.ValidationError({"operation": [other]})
-    confirm(context, data, site, repository, "undo", UNDO)
+    confirm(call, data, UNDO, UNDO)
     job = {"note": data["note"], "operation": last["operation"]}
-    return _armed(context, site, repository, "undo", job, None)
+    return _enqueue_armed(call, "undo", job, None)
 
 
-def _armed(
-    context: Context,
-    site: Site,
-    repository: Repository,
-    kind: str,
-    arguments: Mapping[str, Any],
-    found: Backup | None,
+def _enqueue_armed(
+    call: Call, kind: str, arguments: Mapping[str, Any], found: Backup | None
 ) -> Data:
     """The job of a restore or an undo, once nothing that is known speaks against it.
 
-    What an operator has armed is used up last. Raises NotAuthorized, ValidationError.
+    What an operator has armed is used up last. Raises NotAuthorized, DbmanageError.
     """
-    name = found.id if found else UNDO
-    with call.told():
-        jobs, allowed = Jobs(current()), current().web_restore
-        if again := jobs.active(kind, arguments):  # a second click
-            return again
-        known = Arming(site).armed() or {}
-        wanted = (known.get("backup"), known.get("to")) == (name, RESTORE)
-        armed = allowed == "armed" and wanted
-        if not armed and allowed != "always":
-            _not_armed(repository, kind, name, allowed)
-        status = status_of(site, repository, current())
-        parts = arguments.get("parts", ())
-        if told := blockers(site, repository, status, found, parts):
-            raise Refused("; ".join(told))
-        note_of(repository, kind, of=name)
-        until, used = stamp(now() + _WAITS), None
-        if armed:
-            used = Arming(site).use(name)
-            if used is None:  # somebody else was faster
-                _not_armed(repository, kind, name, allowed)
-            until = used["until"]
-        return jobs.enqueue(kind, arguments, actor(context), until, used)
+    name, allowed = found.id if found else UNDO, call.options.web_restore
+    if again := call.jobs.active(kind, arguments):  # a second click
+        return again
+    known = call.arming.armed() or {}
+    wanted = (known.get("backup"), known.get("to")) == (name, RESTORE)
+    armed = allowed == "armed" and wanted
+    if not armed and allowed != "always":
+        _refuse_unarmed(call, kind, name)
+    blockers = status.read_status(call.site, call.repository, call.options)["blockers"]
+    if found:
+        blockers += hindrances.of_a_restore(
+            call.site, call.repository, found, arguments["parts"]
+        )
+    if blockers:
+        raise Refused("; ".join(blockers))
+    call.note(kind, of=name)
+    until, used = stamp(now() + _WAITS), None
+    if armed:
+        used = call.arming.use(name)
+        if used is None:  # somebody else was faster
+            _refuse_unarmed(call, kind, name)
+        until = used["until"]
+    return call.jobs.enqueue(kind, arguments, call.actor, until, used)
 
 
 @contextmanager
-def armed_once(
-    site: Site, repository: Repository, to: str, name: str
-) -> Iterator[None]:
+def armed_once(call: Call, to: str, name: str) -> Iterator[None]:
     """What an operator has allowed once, done in the block; given back when it fails.
 
     Raises NotAuthorized when nobody has.
     """
-    with told():
-        allowed = current().web_restore
-        used = Arming(site).use(name, to) if allowed == "armed" else None
+    allowed = call.options.web_restore
+    used = call.arming.use(name, to) if allowed == "armed" else None
     if used is None and allowed != "always":
-        _not_armed(repository, to, name, allowed)
+        _refuse_unarmed(call, to, name)
     try:
         yield
     except BaseException:
         if used is not None:
             with suppress(Exception):  # what it failed with is what is told
-                Arming(site).again(used)
+                call.arming.again(used)
         raise
 
 
-def _not_armed(repository: Repository, what: str, name: str, allowed: str) -> NoReturn:
-    note_of(repository, what, of=name, event="refused", error="not armed")
+def _refuse_unarmed(call: Call, what: str, name: str) -> NoReturn:
+    call.note(what, of=name, event="refused", error="not armed")
     to = f" --to {what}" if what in DEEDS[1:] else ""
     how = f"an operator runs `ckan db arm {name}{to}` on the server first"
-    if allowed == "never":
+    if call.options.web_restore == "never":
         how = "ckanext.dbmanage.web_restore is `never`: do it on the server"
     raise tk.NotAuthorized(tk._("This is off on the web: {}").format(how))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 from ckan.plugins import toolkit as tk
 from flask import has_request_context
@@ -12,31 +11,19 @@ from ...engine.backup.downloads import names, saved_as
 from ...engine.errors import Refused
 from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
-from ...jobs.queue import Jobs
+from ...engine.redis.maintenance import AWAY, READ_ONLY
 from ...operations.retain import delete, keep
-from ...portal.config import current
 from .. import schema
-from ..call import (
-    Context,
-    Data,
-    among,
-    called,
-    enqueue,
-    find_backup,
-    maintenance_of,
-    named,
-    note_of,
-    portal_of,
-    stays,
-    told,
-    user_of,
-)
+from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
-from ..known import backups
+from .read import described
 from .restore import armed_once
 
+KINDS = ("datasets", "organizations", "groups", "users")
 
-def dbmanage_backup_create(context: Context, data_dict: Data) -> dict[str, Any]:
+
+@action(parts=schema.parts, note=schema.line, keep=schema.flag)
+def dbmanage_backup_create(call: Call, data: Data) -> Data:
     """Take a backup, as a job.
 
     :param parts: a list of ``database``, ``datastore``, ``files``; all by default
@@ -45,11 +32,11 @@ def dbmanage_backup_create(context: Context, data_dict: Data) -> dict[str, Any]:
 
     What fails later, the job tells; so do the other jobs.
     """
-    data, *_ = called(context, data_dict, "backup_create", schema.backup_create)
-    return enqueue(context, "backup", data)
+    return call.enqueue("backup", data)
 
 
-def dbmanage_backup_verify(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed, prove=schema.flag)
+def dbmanage_backup_verify(call: Call, data: Data) -> Data:
     """Read every byte of a backup again, as a job.
 
     :param id: the backup's id
@@ -57,14 +44,12 @@ def dbmanage_backup_verify(context: Context, data_dict: Data) -> dict[str, Any]:
 
     Raises ObjectNotFound.
     """
-    data, _, repository = called(
-        context, data_dict, "backup_verify", schema.backup_verify
-    )
-    data["id"] = find_backup(repository, data["id"]).id
-    return enqueue(context, "verify", data)
+    data["id"] = call.find(data["id"]).id
+    return call.enqueue("verify", data)
 
 
-def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed, release=schema.flag, password=schema.optional)
+def dbmanage_backup_keep(call: Call, data: Data) -> Data:
     """Hold a backup whatever retention says: ``{id, keep}``.
 
     :param id: the backup's id, neither ``latest`` nor ``oldest``
@@ -75,19 +60,17 @@ def dbmanage_backup_keep(context: Context, data_dict: Data) -> dict[str, Any]:
     Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError for a
     wrong ``password``, and while somebody else is at work.
     """
-    data, site, repository = called(
-        context, data_dict, "backup_keep", schema.backup_keep
-    )
-    found, release = named(repository, data["id"]), data["release"]
-    if release:
-        confirm(context, data, site, repository, RELEASE, found.id)
-    once = armed_once(site, repository, RELEASE, found.id) if release else nullcontext()
-    with once, told():
-        keep(portal_of(context), found.id, not release)
-    return {"id": found.id, "keep": not release}
+    id, once = call.named(data["id"]).id, nullcontext()
+    if data["release"]:
+        confirm(call, data, RELEASE, id)
+        once = armed_once(call, RELEASE, id)
+    with once:
+        keep(call.portal, id, not data["release"])
+    return {"id": id, "keep": not data["release"]}
 
 
-def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed, password=schema.optional)
+def dbmanage_backup_delete(call: Call, data: Data) -> Data:
     """Delete a backup and what only it named, when an operator has armed that (``ckan
     db arm ID --to delete``): ``{id}``.
 
@@ -100,20 +83,17 @@ def dbmanage_backup_delete(context: Context, data_dict: Data) -> dict[str, Any]:
     Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError with why
     it stays, for a wrong ``password``, and while somebody else is at work.
     """
-    data, site, repository = called(
-        context, data_dict, "backup_delete", schema.backup_delete
-    )
-    found = named(repository, data["id"])
-    with told("id"):
-        described = backups(repository)
-        if why := stays(site, among(described, found.id), described):
+    found = call.named(data["id"])
+    with refused_at("id"):
+        if why := described(call, found)["stays"]:
             raise Refused(f"backup {found.id} stays: {why}")
-    confirm(context, data, site, repository, DELETE, found.id)
-    with armed_once(site, repository, DELETE, found.id), told("id"):
-        return {"id": delete(portal_of(context), found.id).id}
+    confirm(call, data, DELETE, found.id)
+    with armed_once(call, DELETE, found.id), refused_at("id"):
+        return {"id": delete(call.portal, found.id).id}
 
 
-def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.optional, file=schema.needed, password=schema.optional)
+def dbmanage_backup_download(call: Call, data: Data) -> Data:
     """A link to one file, for this user, once: of a backup, when an operator has armed
     that (``ckan db arm ID --to download``), or to an export.
 
@@ -131,23 +111,19 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError for a
     ``file`` that is not there and a wrong ``password``.
     """
-    data, site, repository = called(
-        context, data_dict, "backup_download", schema.download
-    )
-    name = data.get("id")
-    found = find_backup(repository, name) if name else None
-    if data["file"] not in names(repository, found):
+    found = call.find(data["id"]) if data.get("id") else None
+    if data["file"] not in names(call.repository, found):
         raise tk.ValidationError({"file": [tk._("There is no such file")]})
-    if user_of(context) == tk.config.get("ckan.site_id"):
+    if call.user == call.options.site_id:
         who = tk._("A link is for a user: name one, or copy the file where it lies")
         raise tk.ValidationError({"message": [who]})
-    id = found.id if found else ""
+    id, once = "", nullcontext()
     if found:
-        confirm(context, data, site, repository, DOWNLOAD, id)
-    note_of(repository, DOWNLOAD, of=id or data["file"])
-    once = armed_once(site, repository, DOWNLOAD, id) if found else nullcontext()
-    with once, told():
-        link = Links(site).make(user_of(context), id, data["file"])
+        id, once = found.id, armed_once(call, DOWNLOAD, found.id)
+        confirm(call, data, DOWNLOAD, id)
+    call.note(DOWNLOAD, of=id or data["file"])
+    with once:
+        link = Links(call.site).make(call.user, id, data["file"])
     # a page stays on the address that its reader came by
     far = not (has_request_context() and tk.request.blueprint == "dbmanage_admin")
     name = saved_as(id, data["file"])
@@ -157,7 +133,8 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
     return {"url": url, "until": link["until"]}
 
 
-def dbmanage_export(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(kind=schema.choice(*KINDS), all=schema.flag)
+def dbmanage_export(call: Call, data: Data) -> Data:
     """Export all records of a kind as JSON Lines, as a job.
 
     Its ``result`` has ``file``, for ``dbmanage_backup_download``; the next export of
@@ -166,18 +143,18 @@ def dbmanage_export(context: Context, data_dict: Data) -> dict[str, Any]:
     :param kind: ``datasets``, ``organizations``, ``groups`` or ``users``
     :param all: private, draft and deleted ones too, default false
     """
-    data, *_ = called(context, data_dict, "export", schema.export)
     chosen = {"kind": data["kind"], "everything": data["all"]}
-    return enqueue(context, "export", chosen)
+    return call.enqueue("export", chosen)
 
 
-def dbmanage_publish(context: Context, data_dict: Data) -> dict[str, Any]:
+@action()
+def dbmanage_publish(call: Call, data: Data) -> Data:
     """Write the public dumps, as a job."""
-    called(context, data_dict, "publish", schema.nothing)
-    return enqueue(context, "publish", {})
+    return call.enqueue("publish", {})
 
 
-def dbmanage_job_cancel(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(id=schema.needed)
+def dbmanage_job_cancel(call: Call, data: Data) -> Data:
     """Take a job out of the queue, or end the one that runs; nothing of it stays.
 
     :param id: the job's id
@@ -187,16 +164,17 @@ def dbmanage_job_cancel(context: Context, data_dict: Data) -> dict[str, Any]:
     Raises ValidationError for an ``id`` that is not known, has ended, or has come to
     its switch.
     """
-    data, _, repository = called(context, data_dict, "job_cancel", schema.one)
-    jobs = Jobs(current())
-    with told("id"):
-        known = jobs.show(data["id"], log=0)
-    note_of(repository, "cancel", of=known["id"])
-    with told("id"):
-        return jobs.cancel(known["id"])
+    with refused_at("id"):
+        id = call.jobs.show(data["id"], log=0)["id"]
+    call.note("cancel", of=id)
+    with refused_at("id"):
+        return call.jobs.cancel(id)
 
 
-def dbmanage_maintenance_update(context: Context, data_dict: Data) -> dict[str, Any]:
+@action(
+    level=schema.choice("off", READ_ONLY, AWAY), seconds=schema.number(1800, 10, 86_400)
+)
+def dbmanage_maintenance_update(call: Call, data: Data) -> Data:
     """Set or end the maintenance; it ends by itself. As ``dbmanage_maintenance_show``.
 
     :param level: ``off``, ``read-only`` or ``away``; from *away* only its end, or the
@@ -205,11 +183,6 @@ def dbmanage_maintenance_update(context: Context, data_dict: Data) -> dict[str, 
 
     Raises ValidationError while an operation holds the maintenance: it ends it.
     """
-    data, site, repository = called(
-        context, data_dict, "maintenance_update", schema.maintenance_update
-    )
-    keeper = maintenance_of(site)
-    note_of(repository, f"maintenance {data['level']}")
-    with told():
-        keeper.by_hand(data["level"], data["seconds"])
-        return keeper.status() or {"level": "off"}
+    call.note(f"maintenance {data['level']}")
+    call.maintenance.by_hand(data["level"], data["seconds"])
+    return call.maintenance.status() or {"level": "off"}

@@ -31,6 +31,7 @@ from ..support.site import (
     USER,
     Session,
     Site,
+    hosted,
     slowed,
 )
 from ..support.waiting import wait_until
@@ -49,6 +50,26 @@ def site(portal: Portal, serve: Callable[[Portal], Web]) -> Iterator[Site]:
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def shared(
+    template: Portal, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A site without a worker, for what neither switches nor counts backups."""
+    with hosted(template, tmp_path_factory.mktemp("actions")) as made:
+        made.token = made.api_token()
+        yield made
+
+
+@pytest.fixture
+def quiet(shared: Site) -> Site:
+    """The same, with nothing in Redis: no job and no wrong password."""
+    client = redis.Redis.from_url(shared.portal.options["ckan.redis.url"])
+    queue = client.scan_iter(f"rq:queue:*{shared.queue}")
+    for key in (*keys(shared.portal), *queue):
+        client.delete(key)
+    return shared
+
+
 @pytest.fixture
 def worked(site: Site) -> Site:
     """A site whose worker runs."""
@@ -56,7 +77,7 @@ def worked(site: Site) -> Site:
     command = site.act("dbmanage_status", token)["worker"]["command"]
     site.start_worker(command.split()[-1])
     wait_until(lambda: site.act("dbmanage_status", token)["worker"]["count"], 60)
-    site.token = token  # type: ignore[attr-defined]
+    site.token = token
     return site
 
 
@@ -74,7 +95,7 @@ def keys(portal: Portal) -> list[bytes]:
 
 @pytest.mark.smoke
 def test_a_backup_by_the_api(worked: Site) -> None:
-    token, before = worked.token, worked.portal.copies()  # type: ignore[attr-defined]
+    token, before = worked.token, worked.portal.copies()
     job = worked.act("dbmanage_backup_create", token, note="before import", keep=True)
     assert job["state"] in ("queued", "running") and job["user"] == SYSADMIN
     done = worked.ended(token, job["id"])
@@ -144,8 +165,8 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     assert worked.portal.sql("SELECT count(*) FROM resource") == [(0,)]
 
 
-def test_who_may_call_the_actions_and_with_what(site: Site) -> None:
-    sysadmin = site.api_token()
+def test_who_may_call_the_actions_and_with_what(quiet: Site) -> None:
+    site, sysadmin = quiet, quiet.token
     others = ["", site.api_token(USER), site.api_token(ORG_ADMIN)]
     names = sorted(action.functions())
     assert len(names) == 17
@@ -167,7 +188,6 @@ def test_who_may_call_the_actions_and_with_what(site: Site) -> None:
                     Authorization=sysadmin,
                 )  # fmt: skip
                 assert answer.status < 500, (name, field, odd, answer.body)
-    site.portal.db("maintenance", "off")
 
 
 def test_a_fresh_site_is_not_restored_from_the_web(site: Site) -> None:
@@ -182,8 +202,8 @@ def test_a_fresh_site_is_not_restored_from_the_web(site: Site) -> None:
     assert site.act("dbmanage_job_list", token) == []
 
 
-def test_wrong_passwords_take_the_arming_back(site: Site) -> None:
-    id = site.portal.backup().name
+def test_wrong_passwords_take_the_arming_back(quiet: Site) -> None:
+    site, id = quiet, quiet.portal.backup().name
     site.portal.db("arm", id)
     browser = site.session(SYSADMIN)
     path = f"/ckan-admin/backups/{id}/restore"
@@ -223,8 +243,8 @@ def values(portal: Portal) -> list[Any]:
     return found
 
 
-def test_two_clicks_make_one_job(site: Site) -> None:
-    token = site.api_token()
+def test_two_clicks_make_one_job(quiet: Site) -> None:
+    site, token = quiet, quiet.token
     found: list[str] = []
 
     def click() -> None:
@@ -429,8 +449,8 @@ def test_downloads_are_for_one_user_once_and_can_be_resumed(
     assert wrong.status_code == 400 and "not your password" in wrong.text
 
 
-def test_a_hostile_backup_is_shown_and_harms_nobody(site: Site) -> None:
-    backup = site.portal.backup()
+def test_a_hostile_backup_is_shown_and_harms_nobody(quiet: Site) -> None:
+    site, backup = quiet, quiet.portal.backup()
     foreign = backup.parent / "20200101T000000Z"
     subprocess.run(["cp", "-a", backup, foreign], check=True)
     manifest = json.loads((foreign / "manifest.json").read_text())
@@ -470,7 +490,8 @@ PUBLIC = {"dbmanage.dumps": 200, "dbmanage.dumps_slash": 308}
 
 
 @pytest.mark.smoke
-def test_every_route_is_guarded(site: Site) -> None:
+def test_every_route_is_guarded(quiet: Site) -> None:
+    site = quiet
     done = subprocess.run(
         [sys.executable, "-c", ROUTES, site.portal.ini], check=True,
         capture_output=True, text=True, env=site.portal.environment,
@@ -481,7 +502,7 @@ def test_every_route_is_guarded(site: Site) -> None:
     assert len(endpoints) >= 21, endpoints
     id = site.portal.backup().name
     people = {name: site.session(name) for name in ("", USER, ORG_ADMIN, SYSADMIN)}
-    asked = site.act("dbmanage_publish", site.api_token())
+    asked = site.act("dbmanage_publish")
     for rule, methods, arguments, endpoint in routes:
         if endpoint in PUBLIC:
             answer = people[""].ask("GET", rule)

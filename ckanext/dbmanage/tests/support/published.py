@@ -13,7 +13,7 @@ from typing import Any
 
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.records import published
-from ckanext.dbmanage.web.dump_files import DownloadsMiddleware
+from ckanext.dbmanage.web.dump_files import DumpFiles
 
 from .portal import Portal
 
@@ -69,7 +69,7 @@ class Client:
         settings = {"ckanext.dbmanage.public_dir": str(directory)} | {
             f"ckanext.dbmanage.{k}": v for k, v in options.items()
         }
-        self.app = DownloadsMiddleware(other, Options(settings))
+        self.app = DumpFiles(other, Options(settings))
 
     def ask(
         self, path: str, method: str = "GET", **headers: str

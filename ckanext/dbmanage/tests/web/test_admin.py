@@ -339,7 +339,7 @@ def test_cancel_two_tabs_and_an_expired_session(
     )
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(5000)
+    page.wait_for_timeout(2500)  # it asks every two seconds
     assert asked == []
     assert "403" not in page.inner_text("body")
     accessible(page)
@@ -571,9 +571,9 @@ def test_without_javascript(browser: Browser, site: Site, queue: str) -> None:
     assert "The site is read-only" not in page.content()
 
 
-def test_in_a_language_from_right_to_left(browser: Browser, site: Site) -> None:
-    site.portal.backup()
-    page = opened(browser, site)
+def test_in_a_language_from_right_to_left(browser: Browser, shared: Site) -> None:
+    shared.portal.backup()
+    page = opened(browser, shared)
     page.goto(f"/ar{BACKUPS}")
     assert page.evaluate(
         "getComputedStyle(document.querySelector('.dbm')).direction"

@@ -208,6 +208,8 @@ def test_what_hinders_a_restore_is_said_before_anything_is_typed(
     answer = me.post(path, **words)
     assert answer.status_code == 400 and "no worker runs" in answer.text
     assert site.queue in answer.text
+    shown = site.act("dbmanage_backup_show", token, id=backup, parts=["files"])
+    assert [site.queue in each for each in shown["blockers"]] == [True]
     # an armed restore is not used up by what was refused
     assert site.act("dbmanage_status", token)["armed"]["backup"] == backup
     assert "asked" not in [
@@ -288,7 +290,17 @@ def test_only_whole_backups_count(site: Site, me: Session, token: str) -> None:
     known = site.act("dbmanage_status", token)
     half = site.portal.backup("--only", "database").name
     after = site.act("dbmanage_status", token)
-    assert after["newest"]["id"] == known["newest"]["id"] and after["count"] == 2
+    assert after["newest"]["id"] == known["newest"]["id"]
+    assert after["count"] == known["count"] + 1
+    # what the page shows, in order, and what it needs to say
+    assert [night["id"] for night in after["nights"]][-1] == half
+    assert len(after["nights"]) == after["count"]
+    assert after["wanted"] == ["database", "datastore", "files"]
+    assert after["retention"]["min"] == 1 and after["undo_days"] == 7
+    listed = site.act("dbmanage_backup_list", token)
+    stays = {each["id"]: each["stays"] for each in listed}
+    assert "newest verified" in stays[half]
+    assert "newest verified" in stays[known["newest"]["id"]]
     # the newest whole one stays, though a newer one is there
     refused = site.act("dbmanage_backup_delete", token, id=known["newest"]["id"])
     assert "newest verified" in str(refused["error"])
@@ -320,9 +332,9 @@ def test_only_whole_backups_count(site: Site, me: Session, token: str) -> None:
 # --------------------------------------------------------------------------- journal
 
 
-def test_who_did_what_from_where_is_in_the_journal(
-    site: Site, me: Session, backup: str
-) -> None:
+def test_who_did_what_from_where_is_in_the_journal(site: Site, me: Session) -> None:
+    # the newest good one could not be deleted
+    backup, _ = site.portal.backup().name, site.portal.backup()
     proxied = {"X-Forwarded-For": "203.0.113.7, <b>10.0.0.1</b>"}
     me.headers.update(proxied)
     try:

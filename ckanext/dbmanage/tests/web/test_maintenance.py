@@ -241,7 +241,7 @@ def test_where_a_request_goes(
 ) -> None:
     middleware = MaintenanceMiddleware(application, Options(portal.options | options))
     environ = {"PATH_INFO": path, "SCRIPT_NAME": "/mounted"}
-    assert middleware._place(environ) == (language, inner)
+    assert middleware._language_and_path(environ) == (language, inner)
 
 
 def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:

@@ -16,7 +16,7 @@ from ckanext.dbmanage.engine.restore.preflight import links_lost
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import capture
 from ckanext.dbmanage.engine.uploads.folders import folders_of
-from ckanext.dbmanage.logic.status import status_of
+from ckanext.dbmanage.logic.status import read_status
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.context import open_site
 from ckanext.dbmanage.portal.site import build_site
@@ -57,7 +57,7 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
     assert len(record["problems"]) == UPLOADS
     assert "left out" in linked.module("backups", name).stdout
     # and the page does not call the portal protected by it
-    status = status_of(site, repository, linked.settings)
+    status = read_status(site, repository, linked.settings)
     assert status["count"] == 1 and status["newest"] is None
     assert status["state"] == "empty"
 
