@@ -18,10 +18,10 @@ from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
+from ..operations.allowed import having, must_stay, wanted
 from ..operations.context import Portal, refuse_root
 from ..portal.config import current
 from ..portal.site import build_site
-from . import status
 
 Context = Any
 Data = dict[str, Any]
@@ -109,8 +109,8 @@ def among(described: list[dict[str, Any]], id: str) -> dict[str, Any]:
 
 
 def stays(site: Site, about: Data, described: list[Data]) -> str:
-    whole = status.having(described, status.wanted(site, current()))
-    return status.must_stay(about, described, whole)
+    whole = having(described, wanted(site, current()))
+    return must_stay(about, described, whole)
 
 
 def named(repository: Repository, id: str) -> Backup:

@@ -14,15 +14,13 @@ from ..engine.clock import now
 from ..engine.errors import DbmanageError
 from ..engine.redis.arming import Arming
 from ..engine.redis.maintenance import Maintenance
-from ..engine.repository import backup
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
-from ..operations import retain
-from ..operations.restore import unfit
+from ..operations.allowed import having, unfit, wanted
 from ..portal.config import Options
 from .known import backups, entries, grown, kept_lately
 
@@ -82,36 +80,6 @@ def status_of(site: Site, repository: Repository, options: Options) -> dict[str,
         known["redis"] = str(error)
     known["failed"] = _failed(journal, listed, wanted(site, options))
     return known | {"state": _state(known)}
-
-
-def wanted(site: Site, options: Options) -> set[str]:
-    """The parts that a whole backup of the site has."""
-    there = {*site.databases, *(["files"] if site.uploads else [])}
-    return set(options.parts) or there
-
-
-def having(described: list[dict[str, Any]], parts: set[str]) -> list[dict[str, Any]]:
-    """Those of the backups that have all of the parts, and all of the uploads."""
-    return [
-        each
-        for each in described
-        if parts.issubset(each["parts"]) and not backup.why_partial(each["files"])
-    ]
-
-
-def must_stay(
-    about: dict[str, Any],
-    described: list[dict[str, Any]],
-    whole: list[dict[str, Any]],
-) -> str:
-    """Why a backup may not be deleted by hand, empty when it may.
-
-    As `operations.must_stay`, and the newest good one of the `whole` stays too.
-    """
-    why = retain.must_stay(about, described)
-    if why or not any(each["id"] == about["id"] for each in whole):
-        return why
-    return retain.must_stay(about, whole)
 
 
 def _state(known: dict[str, Any]) -> str:

@@ -9,14 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..engine import owner
+from ..engine.errors import DbmanageError, words
 from ..engine.report import Listener
+from ..engine.repository.repository import Repository
+from ..engine.site import Site
+from ..engine.uploads.folders import folders_of
 from ..portal.config import Options
-
-if TYPE_CHECKING:
-    from ..engine.repository.repository import Repository
-    from ..engine.site import Site
+from ..portal.site import build_site
+from ..portal.uploads import named_uploads, upload_bases
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Portal:
     actor: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+def open_site(portal: Portal) -> tuple[Site, Repository]:
     """The site and its repository, to be read; tells that the index is owed.
 
-    `heads`: the site knows the installed migrations too. Raises Refused.
+    Raises Refused.
     """
-    site, repository = opened(portal, heads)
+    site, repository = find_site(portal)
     if portal.app is not None and repository.marked("reindex"):
         portal.talk.say(
             "searches still show an old state: `ckan db reindex --changed` brings "
@@ -47,15 +50,16 @@ def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
     return site, repository
 
 
-def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
-    """The site and its repository; nothing is told and nothing is written."""
-    from ..engine.repository.repository import Repository
-    from ..portal.plan import installed_migrations
-    from ..portal.site import build_site
-    from ..portal.uploads import named_uploads, upload_bases
+def find_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+    """The site and its repository; nothing is told and nothing is written.
 
-    options = portal.options
-    known = installed_migrations(options.plugins) if heads else None
+    `heads`: the site knows the installed migrations too. Raises Refused.
+    """
+    options, known = portal.options, None
+    if heads:
+        from ..portal.plan import installed_migrations  # alembic is slow to import
+
+        known = installed_migrations(options.plugins)
     named = named_uploads(*upload_bases(options))
     site = replace(build_site(options, known), named_uploads=named)
     return site, Repository(site.repository, site.secrets, portal.actor)
@@ -63,9 +67,6 @@ def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
 
 def refuse_root(site: Site) -> None:
     """Refuses to write as root where a directory is another user's. Raises Refused."""
-    from ..engine import owner
-    from ..engine.uploads.folders import folders_of
-
     among = folders_of(site.uploads, Path(site.repository))
     places = [site.repository, site.public_dir, *site.uploads.values()]
     words = [sys.executable, *sys.orig_argv[1:]]
@@ -75,24 +76,9 @@ def refuse_root(site: Site) -> None:
     owner.refuse_root(filter(None, places), shlex.join(words))
 
 
-def tidy(site: Site, repository: Repository, talk: Listener) -> None:
-    """Finishes or turns back what a killed command left behind."""
-    from ..engine.errors import Busy
-    from ..engine.postgres.locks import live_lock
-    from ..engine.restore.recover import recover
-
-    try:
-        with live_lock(site):
-            recover(site, repository, talk.warn)
-    except Busy:
-        pass  # its owner is alive and does it
-
-
 @contextmanager
 def application(portal: Portal) -> Iterator[None]:
-    """CKAN's application context, its application made where that was not done yet."""
-    from ..engine.errors import DbmanageError, words
-
+    """CKAN's application context; the application is made where there is none yet."""
     app = portal.app
     if app is None:
         from ckan.config.middleware import make_app

@@ -19,8 +19,8 @@ from ..engine.repository.repository import Repository
 from ..jobs.record import ACTIVE
 from ..logic.call import this_site
 from ..logic.known import backups
-from ..logic.status import blockers, having, must_stay, wanted
-from ..operations.restore import unfit
+from ..logic.status import blockers
+from ..operations.allowed import having, must_stay, unfit, wanted
 from ..portal.config import current
 from . import dump_page, guard, helpers
 from .guard import admin, call_action, do, errors_of, look, page_of, said, to_index

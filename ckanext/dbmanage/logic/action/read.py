@@ -7,7 +7,7 @@ from typing import Any
 from ckan.plugins import toolkit as tk
 
 from ...jobs.queue import Jobs
-from ...operations import restore
+from ...operations.allowed import unfit
 from ...portal.config import current
 from .. import schema, status
 from ..call import (
@@ -112,10 +112,10 @@ def dbmanage_backup_show(context: Context, data_dict: Data) -> dict[str, Any]:
             "proof": found.state().get("proved"),
             "history": history(repository, found.id),
             "stays": stays(site, shown, described),
-            "fits": restore.unfit(current(), found),
+            "fits": unfit(current(), found),
         }
-        unfit = shown["fits"]
-        shown["instead"] = status.restorable(repository, current()) if unfit else ""
+        why = shown["fits"]
+        shown["instead"] = status.restorable(repository, current()) if why else ""
         if data["compare"]:
             shown["differing"] = status.rows_now(site, found)
     return shown

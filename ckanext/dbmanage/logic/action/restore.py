@@ -17,7 +17,7 @@ from ...engine.repository.backup import Backup
 from ...engine.repository.repository import Repository
 from ...engine.site import Site
 from ...jobs.queue import Jobs
-from ...operations.restore import unfit
+from ...operations.allowed import unfit
 from ...portal.config import current
 from .. import call, schema, status
 from ..call import Context, Data, actor, called, enqueue, find_backup, note_of, told

@@ -14,9 +14,9 @@ import redis
 from click.testing import CliRunner
 
 import ckanext.dbmanage
-from ckanext.dbmanage.cli.backups import backups
 from ckanext.dbmanage.cli.base import Command
 from ckanext.dbmanage.cli.output import Talk, echo
+from ckanext.dbmanage.cli.repository import backups
 from ckanext.dbmanage.cli.site import doctor
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence
@@ -44,7 +44,7 @@ def test_what_is_shown_is_printable(shown: object) -> None:
 
 def test_nothing_is_printed_but_by_the_one_who_prints() -> None:
     """By a name of click's, or of Python's; JSON for a parent process is none of it."""
-    allowed = {("talk.py", "echo"), ("talk.py", "secho"), ("records.py", "print")}
+    allowed = {("output.py", "echo"), ("output.py", "secho"), ("isolated.py", "print")}
     found = set()
     for file in PACKAGE.rglob("*.py"):
         if "tests" in file.relative_to(PACKAGE).parts:

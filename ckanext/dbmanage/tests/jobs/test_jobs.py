@@ -29,8 +29,8 @@ from ..support.waiting import wait_until
 #: a worker that waits for a job that hangs not as long as one of a portal
 HASTY = """
 import sys
-from ckanext.dbmanage import jobs
-jobs._PATIENCE = 3.0
+from ckanext.dbmanage.jobs import worker
+worker._PATIENCE = 3.0
 from ckan.cli.cli import ckan
 sys.argv[0] = "ckan"
 ckan()

@@ -1,0 +1,67 @@
+"""The journal's line of an operation that needs no repository."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg2 import Error as DatabaseError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ..engine import errors, owner
+from ..engine.errors import DbmanageError, Refused
+from ..engine.repository.repository import Repository
+from .context import Portal, find_site
+
+#: errors whose text is for people; others may say anything
+TOLD = (DbmanageError, DatabaseError, SQLAlchemyError, OSError)
+
+
+def reason(failure: BaseException) -> str:
+    """Why something failed, for people; of an error that nobody foresaw its name."""
+    if isinstance(failure, TOLD):
+        return errors.told(failure)
+    return type(failure).__name__
+
+
+@contextmanager
+def journalled(
+    portal: Portal, what: str, of: str, **facts: Any
+) -> Iterator[tuple[Repository | None, dict[str, Any]]]:
+    """Notes how an operation ends, who asked, and the `facts` that the block adds.
+
+    An export or a publication needs no repository, so it works without one: then the
+    block gets None. That the line cannot be written is a warning.
+    """
+    repository, event = _repository(portal), "done"
+    try:
+        yield repository, facts
+    except BaseException as failure:
+        event = "failed" if isinstance(failure, Exception) else "cancelled"
+        if event == "failed":
+            facts["error"] = reason(failure)
+        raise
+    finally:
+        if repository:
+            try:
+                repository.record(of, event, what=what, **facts)
+            except OSError as error:
+                portal.talk.warn(f"not noted in the journal: {errors.told(error)}")
+
+
+def _repository(portal: Portal) -> Repository | None:
+    try:
+        site, repository = find_site(portal)
+    except Refused:  # there is no place for one
+        return None
+    # a journal that is root's would lock CKAN's user out
+    if os.geteuid() == 0 and (found := owner.foreign([site.repository])):
+        directory, user = found
+        portal.talk.warn(
+            f"not noted in the journal: this runs as root, and {directory} belongs to "
+            f"the user {user}"
+        )
+        return None
+    return repository
