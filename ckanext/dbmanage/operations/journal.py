@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg2 import Error as DatabaseError
@@ -56,8 +56,10 @@ def _repository(portal: Portal) -> Repository | None:
         site, repository = find_site(portal)
     except Refused:  # there is no place for one
         return None
-    # a journal that is root's would lock CKAN's user out
-    if os.geteuid() == 0 and (found := owner.foreign([site.repository])):
+    found = None
+    with suppress(OSError):  # then no line can be written, which is told
+        found = owner.foreign([site.repository]) if os.geteuid() == 0 else None
+    if found:  # a journal that is root's would lock CKAN's user out
         directory, user = found
         portal.talk.warn(
             f"not noted in the journal: this runs as root, and {directory} belongs to "
