@@ -198,6 +198,18 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
     assert {e["user"] for e in asked[-3:]} == {SYSADMIN}
 
 
+def test_an_export_and_a_publication_are_journalled_with_who_asked(site: Site) -> None:
+    asked = {}
+    for name, data in (("export", {"kind": "groups"}), ("publish", {})):
+        asked[name] = site.act(f"dbmanage_{name}", **data)["id"]
+        assert site.ended(site.token, asked[name])["state"] == "done"
+    done = {e.get("what"): e for e in site.journal if e["event"] == "done"}
+    for name, job in asked.items():
+        assert (done[name]["job"], done[name]["user"]) == (job, SYSADMIN)
+    assert done["export"]["operation"] == "groups.jsonl.gz"
+    assert done["publish"]["rows"]["organizations"] == 1
+
+
 def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:
     site.portal.db("arm", backup, "--for", "1s")
     time.sleep(1.1)
