@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -11,15 +12,17 @@ import click
 class Lazy(click.Command):
     """A command whose module is imported when it is called, or asked for its help.
 
-    `help` is the first sentence of the command's own. `needs_ckan`: it shows records,
-    or is core's own, and so there is no `python -m` for it.
+    `help` is the first sentence of the command's own.
     """
 
-    def __init__(
-        self, module: str, name: str, help: str, needs_ckan: bool = False
-    ) -> None:
+    def __init__(self, module: str, name: str, help: str) -> None:
         super().__init__(name, help=help)
-        self._module, self._name, self.needs_ckan = module, name, needs_ckan
+        self._module, self._name = module, name
+
+    @property
+    def needs_ckan(self) -> bool:
+        """Whether it runs CKAN's own code, so that there is no `python -m` for it."""
+        return self._module == "records" or self._name in ("init", "clean")
 
     def load(self) -> click.Command:
         """The command itself."""
@@ -33,80 +36,39 @@ class Lazy(click.Command):
         return ctx.command.invoke(ctx)
 
 
-_MIGRATE = "Migrate the database: a copy of it first, then switch that in."
-
-#: in the order of the manual: module, name, the first sentence of the help
-COMMANDS = (
-    Lazy("backup", "backup", "Take a backup, check it, and print its id."),
-    Lazy(
-        "repository", "backups",
-        "List the backups, or show one: an ID, latest or oldest.",
-    ),
-    Lazy(
-        "backup", "verify",
-        "Read every byte of a backup (the latest without ID) and name what was "
-        "changed.",
-    ),
-    Lazy(
-        "restore", "restore",
-        "Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump "
-        "-Fc.",
-    ),
-    Lazy(
-        "restore", "undo",
-        "Switch back what the last restore replaced; a second undo takes that back.",
-    ),
-    Lazy(
-        "restore", "dump",
-        "Write one database to FILE (- is stdout) as pg_restore reads it.",
-    ),
-    Lazy(
-        "restore", "load",
-        "Load one database from FILE, as `restore` does: copy, checks, switch.",
-    ),
-    Lazy("repository", "keep", "Hold a backup, whatever retention says."),
-    Lazy(
-        "repository", "prune",
-        "Forget backups by the rules of retention, with the reason for each.",
-    ),
-    Lazy(
-        "site", "maintenance",
-        "Take the site away for visitors (503 and a calm page), or end it, or ask.",
-    ),
-    Lazy(
-        "site", "arm",
-        "Let the sysadmin page do one thing with this backup, once, for some "
-        "minutes.",
-    ),
-    Lazy(
-        "site", "doctor",
-        "Check everything that the portal's data needs; each problem with what "
-        "mends it.",
-    ),
-    Lazy("upgrade", "init", _MIGRATE, needs_ckan=True),
-    Lazy("upgrade", "upgrade", _MIGRATE),
-    Lazy(
-        "upgrade", "clean",
-        "Remove everything from the database and the search index.",
-        needs_ckan=True,
-    ),
-    Lazy(
-        "records", "export",
-        "Write all records of a KIND as JSON Lines, as of one moment, in order of "
-        "name.",
-        needs_ckan=True,
-    ),
-    Lazy(
-        "records", "publish",
-        "Write the public dumps: what everyone may read, as files at /dump/.",
-        needs_ckan=True,
-    ),
-    Lazy(
-        "records", "reindex",
-        "Rebuild the search index in bulk; search serves the old one until the end.",
-        needs_ckan=True,
-    ),
-)  # fmt: skip
+#: module and name, and the first sentence of the help; in the order of the manual
+_LIST = """
+backup backup: Take a backup, check it, and print its id.
+repository backups: List the backups, or show one: an ID, latest or oldest.
+backup verify: Read every byte of a backup (the latest without ID) and name what was
+  changed.
+restore restore: Restore a backup (ID, latest, oldest, its directory) or a file of
+  pg_dump -Fc.
+restore undo: Switch back what the last restore replaced; a second undo takes that back.
+restore dump: Write one database to FILE (- is stdout) as pg_restore reads it.
+restore load: Load one database from FILE, as `restore` does: copy, checks, switch.
+repository keep: Hold a backup, whatever retention says.
+repository prune: Forget backups by the rules of retention, with the reason for each.
+site maintenance: Take the site away for visitors (503 and a calm page), or end it, or
+  ask.
+site arm: Let the sysadmin page do one thing with this backup, once, for some minutes.
+site doctor: Check everything that the portal's data needs; each problem with what
+  mends it.
+upgrade init: Migrate the database: a copy of it first, then switch that in.
+upgrade upgrade: Migrate the database: a copy of it first, then switch that in.
+upgrade clean: Remove everything from the database and the search index.
+records export: Write all records of a KIND as JSON Lines, as of one moment, in order
+  of name.
+records publish: Write the public dumps: what everyone may read, as files at /dump/.
+records reindex: Rebuild the search index in bulk; search serves the old one until the
+  end.
+"""
+COMMANDS = tuple(
+    Lazy(module, name, " ".join(help.split()))
+    for module, name, help in re.findall(
+        r"^(\w+) (\w+): (.+(?:\n  .+)*)$", _LIST, re.MULTILINE
+    )
+)
 
 
 def extend_core() -> list[click.Command]:

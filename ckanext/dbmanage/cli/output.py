@@ -117,16 +117,9 @@ def backup_table(described: list[dict[str, Any]]) -> str:
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(
-            [
-                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
-                row[4],
-            ]
-        ).rstrip()
-        for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])
+    return "\n".join(form.format(*row).rstrip() for row in rows)
 
 
 def backup_facts(one: Backup, about: dict[str, Any]) -> str:

@@ -120,11 +120,10 @@ def _name_failed(exported: Mapping[str, Exported], talk: Talk) -> None:
 def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
     """Names what could not be shown or differs. Raises ClickException if any does."""
     problems = []
-    for done in exported.values():
-        if done.index_failed:
-            talk.warn(f"the search index did not answer: {done.index_failed}")
     _name_failed(exported, talk)
     for kind, done in exported.items():
+        if done.index_failed:
+            talk.warn(f"the search index did not answer: {done.index_failed}")
         if done.failed:
             problems.append(
                 f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "
