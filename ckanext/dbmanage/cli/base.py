@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ..engine import errors, signals
+from ..engine import signals
+from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
 from ..engine.printable import one_line, sentence
 from ..operations.context import Portal
@@ -27,7 +28,7 @@ class Command(click.Command):
             error.message = sentence(error.message)  # type: ignore[misc]
             raise
         except TOLD as error:
-            raise click.ClickException(sentence(errors.told(error))) from error
+            raise click.ClickException(sentence(explanation_of(error))) from error
 
 
 json_option = click.option(

@@ -12,9 +12,8 @@ from ..doctor import portal_checks
 from ..doctor.checks import examine
 from ..doctor.finding import HINT, PROBLEM, Finding
 from ..doctor.mend import mend
-from ..engine import errors
 from ..engine.clock import who
-from ..engine.errors import Refused
+from ..engine.errors import Refused, explanation_of
 from ..engine.printable import one_line
 from ..engine.redis.arming import UNDO, Arming
 from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
@@ -117,7 +116,7 @@ def doctor(
         found = examine(*find_site(portal), more)
     except TOLD as error:
         what = "repair" if fix else "configuration"
-        found = [Finding(what, PROBLEM, errors.told(error))]
+        found = [Finding(what, PROBLEM, explanation_of(error))]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]
     if nagios:

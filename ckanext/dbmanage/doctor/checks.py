@@ -6,13 +6,12 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 
 from ..engine import owner
 from ..engine.archive import extensions
-from ..engine.clock import now
-from ..engine.errors import words
+from ..engine.clock import now, parse_id
+from ..engine.errors import message_of
 from ..engine.postgres.database import closing, server_major
 from ..engine.postgres.programs import dump_tools
 from ..engine.postgres.tables import unreadable
@@ -38,7 +37,7 @@ def examine(
         try:
             found += [Finding(name, *finding) for finding in check(site, repository)]
         except Exception as error:  # a check that fails is itself a problem
-            found.append(Finding(name, PROBLEM, words(error)))
+            found.append(Finding(name, PROBLEM, message_of(error)))
     return found
 
 
@@ -127,7 +126,7 @@ def _backups(site: Site, repository: Repository) -> Iterator[tuple[str, str]]:
         state,
         text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
     )
-    if datetime.strptime(good[0]["id"], "%Y%m%dT%H%M%SZ") > now().replace(tzinfo=None):
+    if parse_id(good[0]["id"]) > now():
         yield (
             PROBLEM,
             f"the newest backup {good[0]['id']} is of the future: set the clock",

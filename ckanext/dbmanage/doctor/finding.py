@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
-from ..engine.clock import now
+from ..engine.clock import now, parse_stamp
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 
@@ -31,8 +31,7 @@ Check = Callable[[Site, Repository], Iterator[tuple[str, str]]]
 def age(time: str | None) -> timedelta:
     if not time:
         return timedelta.max
-    known = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
-    return now() - known
+    return now() - parse_stamp(time)
 
 
 def told(age: timedelta) -> str:

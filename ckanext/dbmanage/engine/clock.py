@@ -1,16 +1,56 @@
-"""The time in UTC, and who is at work."""
+"""Moments, all in UTC, as they are written everywhere; and who is at work."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from datetime import datetime, timezone
 
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
+_STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", re.ASCII)
+_ID = "%Y%m%dT%H%M%SZ"
+
 
 def now() -> datetime:
-    """The time in UTC."""
+    """The present moment."""
     return datetime.now(timezone.utc)
+
+
+def stamp(moment: datetime | None = None) -> str:
+    """A moment, or the present one, as `2026-11-23T04:55:00Z`; stamps sort by time."""
+    return f"{(moment or now()).astimezone(timezone.utc):{_STAMP}}"
+
+
+def precise_stamp(moment: datetime) -> str:
+    """A moment with its microseconds, as `2026-11-23T04:55:00.000000Z`."""
+    return f"{moment.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+def parse_stamp(text: str) -> datetime:
+    """The moment of a stamp of either form. Raises ValueError, TypeError."""
+    if not _STAMPED.fullmatch(text):
+        raise ValueError(f"{text!r} is not a moment")
+    return datetime.fromisoformat(f"{text[:-1]}+00:00")
+
+
+def is_stamp(text: str) -> bool:
+    """Whether a text is a stamp."""
+    try:
+        return bool(parse_stamp(text))
+    except ValueError:
+        return False
+
+
+def id_stamp(moment: datetime | None = None) -> str:
+    """A moment, or the present one, as ids begin with it: `20261123T045500Z`."""
+    return f"{moment or now():{_ID}}"
+
+
+def parse_id(text: str) -> datetime:
+    """The moment that is the id of a backup. Raises ValueError."""
+    return datetime.strptime(text, _ID).replace(tzinfo=timezone.utc)
 
 
 def who() -> str:

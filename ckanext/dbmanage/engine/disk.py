@@ -1,4 +1,4 @@
-"""The file that a user named for a result: written whole, or not at all.
+"""Files and directories of ours: private, on the disk, whole or not at all.
 
 Must not know what is written.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import DbmanageError, Refused
-from .opened import open_directory
+from .opened import open_directory, open_plain
 
 #: bytes of a name that its partial name keeps: all that file systems allow are 255
 _KEPT = 200
@@ -41,61 +41,85 @@ def whole(
     path = Path(os.path.realpath(name))
     if not path.parent.is_dir():
         raise Refused(f"{path}: there is no directory {path.parent}")
-    partial, file = _partial(path, mode)
+    with (
+        open_directory(path.parent) as directory,
+        _new_or_none(directory, path.name, mode, check) as file,
+    ):
+        yield file
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, 0600, on the disk when this returns.
+
+    The directory that it is in is no link. Raises OSError.
+    """
+    with (
+        open_directory(path.parent) as directory,
+        _new_or_none(directory, path.name, 0o600) as file,
+    ):
+        file.write(content)
+
+
+@contextmanager
+def _new_or_none(
+    directory: int,
+    name: str,
+    mode: int,
+    check: Callable[[IO[bytes]], Any] = lambda _: None,
+) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name in a directory when the block ends well."""
+    partial, file = _partial(directory, name, mode)
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            with open(partial, "rb") as written:
+            with open_plain(partial, inside=directory) as written:
                 check(written)
-            partial.replace(path)
-        sync_directory(path.parent)
+            os.replace(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(partial, dir_fd=directory)
         raise
 
 
-def _partial(path: Path, mode: int) -> tuple[Path, IO[bytes]]:
-    """A new file beside this one, locked as long as it is open."""
-    kept = os.fsdecode(os.fsencode(path.name)[:_KEPT])
-    for left in path.parent.iterdir():
+def _partial(directory: int, name: str, mode: int) -> tuple[str, IO[bytes]]:
+    """A new file beside the one of this name, locked as long as it is open."""
+    kept = os.fsdecode(os.fsencode(name)[:_KEPT])
+    for left in os.listdir(directory):
         # of our own form to the last letter: a `X.partial` is somebody's
-        if re.fullmatch(rf"\.{re.escape(kept)}\.[0-9a-f]{{8}}\.partial", left.name):
-            _sweep(left)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        if re.fullmatch(rf"\.{re.escape(kept)}\.[0-9a-f]{{8}}\.partial", left):
+            _sweep(directory, left)
     while True:
-        partial = path.with_name(f".{kept}.{secrets.token_hex(4)}.partial")
-        handle = os.open(partial, flags, mode)
-        file = os.fdopen(handle, "wb")
-        os.fchmod(handle, mode)  # a umask may only have taken rights away
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        partial = f".{kept}.{secrets.token_hex(4)}.partial"
+        file = create_file(partial, directory, mode)
+        fcntl.flock(file, fcntl.LOCK_EX)
         # another command may have swept it away before it was locked
-        if os.fstat(handle).st_nlink:
+        if os.fstat(file.fileno()).st_nlink:
             return partial, file
         file.close()
 
 
-def _sweep(partial: Path) -> None:
+def _sweep(directory: int, partial: str) -> None:
     """Removes a partial file that nobody writes any more."""
-    try:
-        handle = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # somebody else's: it is theirs to remove
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        partial.unlink(missing_ok=True)
-    except OSError:
-        return
-    finally:
-        os.close(handle)
+    # what is somebody else's is theirs to remove
+    with suppress(OSError), open_plain(partial, inside=directory) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(partial, dir_fd=directory)
 
 
-def create_file(path: str | Path, inside: int | None = None) -> IO[bytes]:
-    """A new file, 0600 from its first byte whatever the umask."""
+def create_file(
+    path: str | Path, inside: int | None = None, mode: int = 0o600
+) -> IO[bytes]:
+    """A new file, with these rights from its first byte whatever the umask.
+
+    `inside` is the handle of the directory that a relative path begins at. Raises
+    OSError.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    handle = os.open(path, flags, 0o600, dir_fd=inside)
-    os.fchmod(handle, 0o600)  # a umask may only have taken rights away
+    handle = os.open(path, flags, mode, dir_fd=inside)
+    os.fchmod(handle, mode)  # a umask may only have taken rights away
     return os.fdopen(handle, "wb")
 
 
@@ -134,28 +158,6 @@ def own_directory(path: Path) -> Path:
             "repository itself, no link to another; see what it is, and move it away"
         ) from error
     return path
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all, 0600, on the disk when this returns.
-
-    The directory that it is in is no link. Raises OSError.
-    """
-    partial = f".{path.name}.{os.getpid()}.partial"
-    with open_directory(path.parent) as directory:
-        with suppress(FileNotFoundError):
-            os.unlink(partial, dir_fd=directory)
-        try:
-            with create_file(partial, directory) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(partial, dir_fd=directory)
-            raise
 
 
 def sync_directory(path: Path) -> None:

@@ -14,7 +14,8 @@ Messages never hold a password: they are built from names, never from URLs.
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError, StatementError
+from psycopg2 import Error as DatabaseError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 
 class DbmanageError(Exception):
@@ -54,8 +55,8 @@ class ToolFailed(DbmanageError):
     """A program of PostgreSQL, or the server itself, ended with an error."""
 
 
-def words(error: BaseException) -> str:
-    """What an error says, on one line, without the values of a statement.
+def message_of(error: BaseException) -> str:
+    """The message of an error, on one line, without the values of a statement.
 
     SQLAlchemy quotes the statement with its parameters, PostgreSQL a row of it: hashes
     of passwords and keys are among them.
@@ -68,26 +69,29 @@ def words(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def summary_of(error: BaseException) -> str:
+    """The class of an error and its message, at most some 300 letters."""
+    text = f"{type(error).__name__}: {message_of(error)}"
+    return text if len(text) < 300 else text[:300] + " …"
+
+
+def explanation_of(failure: Exception) -> str:
+    """What an operation failed with, for people: no traceback, no password."""
+    if isinstance(failure, DatabaseError):
+        return f"PostgreSQL: {message_of(failure)}"
+    if isinstance(failure, SQLAlchemyError):
+        return f"the database: {message_of(failure)}"
+    if isinstance(failure, OSError):
+        where = f"{failure.filename}: " if failure.filename else ""
+        return f"{where}{failure.strerror or failure}"
+    return str(failure)
+
+
 def hide_values(error: BaseException | None) -> None:
-    """Takes the parameters out of what an error, and all behind it, will ever say."""
+    """Takes the parameters of statements out of an error and of all behind it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, StatementError):
             error.hide_parameters = True
         error = error.__cause__ or error.__context__
-
-
-def told(failure: Exception) -> str:
-    """What an operation failed with, for people: no traceback, no password."""
-    from psycopg2 import Error as DatabaseError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    if isinstance(failure, DatabaseError):
-        return f"PostgreSQL: {' '.join(str(failure).split())}"
-    if isinstance(failure, SQLAlchemyError):
-        return f"CKAN's database: {words(failure)}"
-    if isinstance(failure, OSError):
-        where = f"{failure.filename}: " if failure.filename else ""
-        return f"{where}{failure.strerror or failure}"
-    return str(failure)

@@ -19,4 +19,4 @@ UNSIGNED = "is not signed"
 ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
 PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
 PARTIAL_EXPORT = re.compile(r"\..+\.partial")
-PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.\d+\.partial", re.ASCII)
+PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.[0-9a-f]+\.partial", re.ASCII)

@@ -1,4 +1,4 @@
-"""Whom the engine tells what goes on: progress, warnings, rows."""
+"""What an operation tells while it is at work: progress, sentences, warnings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Warn = Callable[[str], None]
 
 
 class Listener(Protocol):
-    """Who is told what goes on: a terminal, or the log of a job.
+    """A terminal, or the log of a job.
 
-    `progress` counts bytes, `rows` counts rows or records.
+    `progress` counts bytes and `rows` rows; `end` ends the last phase.
     """
 
     def say(self, sentence: str) -> None: ...

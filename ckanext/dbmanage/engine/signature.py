@@ -7,47 +7,56 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .opened import read_plain
 
+_CHUNK = 1 << 20
 
-class Tally:
-    """A file that is read once by somebody else, and what went through."""
 
-    def __init__(self, file: IO[bytes], read: Callable[[int], None]) -> None:
-        self._file, self._told = file, read
-        self.digest, self.size = hashlib.sha256(), 0
+class Hashed:
+    """A file that is read, or written, through a digest.
+
+    `bytes` went through, and `sha256` is the sum of them; `told` is called with the
+    number of each step's bytes.
+    """
+
+    def __init__(self, file: Any, told: Callable[[int], None] = lambda _: None) -> None:
+        self._file, self._told = file, told
+        self._digest, self.bytes = hashlib.sha256(), 0
 
     def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self.digest.update(chunk)
-        self.size += len(chunk)
-        self._told(len(chunk))
-        return chunk
+        """Up to `size` bytes, none at the end."""
+        return self._counted(self._file.read(size))
 
+    def readline(self, size: int = -1) -> bytes:
+        """A line, or the first `size` bytes of it."""
+        return self._counted(self._file.readline(size))
 
-class Written:
-    """What was written through it: `bytes`, and `sha256` in hexadecimal."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._digest = file, hashlib.sha256()
-        self.bytes = 0
+    def read_rest(self) -> Hashed:
+        """Reads to the end; returns itself."""
+        while self.read(_CHUNK):
+            pass
+        return self
 
     def write(self, content: Any) -> int:
-        """Writes, and counts."""
-        self._digest.update(content)
-        self.bytes += len(content)
-        self._file.write(content)
+        """Writes all of it; returns its length."""
+        self._file.write(self._counted(content))
         return len(content)
 
     def flush(self) -> None:
         """What compressors call."""
         self._file.flush()
 
+    def _counted(self, chunk: Any) -> Any:
+        self._digest.update(chunk)
+        self.bytes += len(chunk)
+        self._told(len(chunk))
+        return chunk
+
     @property
     def sha256(self) -> str:
-        """The sum of all that was written."""
+        """The sum of what went through, in hexadecimal."""
         return self._digest.hexdigest()
 
 

@@ -40,3 +40,8 @@ class Site:
     pg_bin: str = ""
     jobs: int = 2
     scratch_templates: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Database:
+        """The database that the site cannot be without."""
+        return self.databases["database"]

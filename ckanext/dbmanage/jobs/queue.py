@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ..engine.clock import now
+from ..engine.clock import id_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.redis.client import answering
-from ..engine.redis.sealed import FORM, seal
+from ..engine.redis.sealed import seal
 from .record import (
     ACTIVE,
     CANCELLED,
@@ -67,12 +67,12 @@ class Jobs(Records):
         """
         from ckan.plugins import toolkit as tk
 
-        id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        id = f"{id_stamp()}-{secrets.token_hex(4)}"
         once, key = self.once(kind, arguments), self.job_key(id)
         wanted = {
             "kind": kind,
             "arguments": dict(arguments),
-            "asked": f"{now():{FORM}}",
+            "asked": stamp(),
             "until": until,
             "armed": armed,
             **dict.fromkeys(ACTOR, ""),

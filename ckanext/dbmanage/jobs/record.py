@@ -6,11 +6,11 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from ..engine.clock import now
+from ..engine.clock import is_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.printable import one_line
-from ..engine.redis.client import answering, connect, is_moment, key_of
-from ..engine.redis.sealed import FORM, loaded, unseal
+from ..engine.redis.client import answering, connect, key_of
+from ..engine.redis.sealed import loaded, unseal
 from ..portal.config import Options
 
 QUEUED, RUNNING, DONE = "queued", "running", "done"
@@ -137,7 +137,7 @@ class Records:
 
     def move(self, id: str, before: str, after: str, moment: str) -> bool:
         """Changes a job's state and notes the `moment`; once, whoever comes first."""
-        words = (before, after, moment, f"{now():{FORM}}")
+        words = (before, after, moment, stamp())
         return bool(self.redis.eval(_MOVE, 1, self.job_key(id), *words))
 
 
@@ -173,7 +173,7 @@ def _number(text: Any) -> float:
 
 
 def _moment(text: str | None) -> str | None:
-    if text and not is_moment(text):
+    if text and not is_stamp(text):
         raise ValueError("no moment")
     return text or None
 
@@ -192,7 +192,7 @@ def log_lines(lines: Any) -> list[dict[str, str]]:
     return [
         {"time": time, "text": one_line(text)}
         for time, _, text in split
-        if is_moment(time)
+        if is_stamp(time)
     ]
 
 
@@ -207,14 +207,14 @@ def is_lost(state: str, asked: str, alive: int, queue: list[bytes | None]) -> bo
         return False
     said, taken = ((each or b"").decode("utf-8", "replace") for each in queue)
     if not said:  # the record is there a moment before the queue has it
-        return asked < f"{now() - _GRACE:{FORM}}"
+        return asked < stamp(now() - _GRACE)
     if said == "started":
-        return (taken or asked) < f"{now() - _START:%Y-%m-%dT%H:%M:%S}"
+        return (taken or asked) < stamp(now() - _START)
     return said not in ("queued", "deferred", "scheduled")
 
 
 def expired(until: str) -> bool:
-    return bool(until) and until < f"{now():{FORM}}"
+    return bool(until) and until < stamp()
 
 
 def too_late(until: str) -> str:

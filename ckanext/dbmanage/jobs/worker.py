@@ -19,11 +19,11 @@ from typing import Any
 import click
 from redis import RedisError
 
-from ..engine.clock import now
+from ..engine.clock import stamp
 from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
-from ..engine.redis.sealed import FORM, seal, use
+from ..engine.redis.sealed import seal, use
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
@@ -72,7 +72,7 @@ class Log:
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{now():{FORM}}\t{one_line(sentence)}"
+        line = f"{stamp()}\t{one_line(sentence)}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())

@@ -11,8 +11,8 @@ from ckan.lib import api_token
 from ckan.plugins import toolkit as tk
 from flask import g, has_request_context, session
 
-from ..engine import errors, report
-from ..engine.errors import DbmanageError
+from ..engine import report
+from ..engine.errors import DbmanageError, explanation_of
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
@@ -79,7 +79,7 @@ def told(field: str = "message") -> Iterator[None]:
     except DbmanageError as error:
         raise tk.ValidationError({field: [str(error)]}) from error
     except (psycopg2.Error, OSError) as error:
-        raise tk.ValidationError({field: [errors.told(error)]}) from error
+        raise tk.ValidationError({field: [explanation_of(error)]}) from error
 
 
 def find_backup(repository: Repository, name: str) -> Backup:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..engine.clock import is_stamp
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
+from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
 
 #: by repository and part of it: what it looked like, and what was read of it then
@@ -31,7 +33,7 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
     )
 
 
-def entries(repository: Repository) -> list[dict[str, Any]]:
+def entries(repository: Repository) -> list[Entry]:
     """The journal's end, read anew only when it has grown."""
     return kept_lately((repository.path, "end"), grown(repository), repository.journal)
 
@@ -88,23 +90,17 @@ def lately(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     """
     journal = entries(repository)
     # a restore's last line does not say of what
-    sources = {e.get("operation"): e["source"] for e in journal if e.get("source")}
+    sources = {e.operation: source for e in journal if (source := e.text("source"))}
     lines = []
-    for line in reversed(journal):
-        time = str(line.get("time"))
-        if line.get("event") not in _TOLD or not line.get("what"):
+    for entry in reversed(journal):
+        what = entry.text("what")
+        if entry.event not in _TOLD or not what or not is_stamp(entry.moment):
             continue
-        if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time):
-            continue
-        told = {
-            key: one_line(line.get(key) or "")
-            for key in (
-                "time", "what", "event", "user", "address", "forwarded", "by", "error"
-            )
-        }  # fmt: skip
-        operation = line.get("operation")
-        of = line.get("backup") or sources.get(operation) or operation or ""
-        lines.append(told | {"of": one_line(of).removeprefix("backup ")})
+        told = asdict(entry.actor) | {"time": entry.moment, "what": what}
+        told |= {"event": entry.event, "error": entry.text("error")}
+        of = entry.text("backup") or sources.get(entry.operation) or entry.operation
+        told["of"] = one_line(of).removeprefix("backup ")
+        lines.append({key: one_line(text) for key, text in told.items()})
         if len(lines) >= limit:
             break
     return lines

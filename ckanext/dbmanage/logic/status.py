@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from ..engine.backup import downloads
-from ..engine.clock import now
+from ..engine.clock import parse_stamp, stamp
 from ..engine.errors import DbmanageError
 from ..engine.redis.arming import Arming
 from ..engine.redis.maintenance import Maintenance
 from ..engine.repository.backup import Backup
+from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import last_switch
 from ..engine.site import Site
@@ -27,7 +28,6 @@ from .known import backups, entries, grown, kept_lately
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
 _PROVEN = timedelta(days=31)
-_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def status_of(site: Site, repository: Repository, options: Options) -> dict[str, Any]:
@@ -94,15 +94,15 @@ def _state(known: dict[str, Any]) -> str:
         return "running"
     if known["newest"] is None:
         return "empty"
-    if known["expected_by"] < f"{now():{_FORM}}":
+    if known["expected_by"] < stamp():
         return "overdue"
-    if proven is None or _after(proven["proved"], _PROVEN) < f"{now():{_FORM}}":
+    if proven is None or _after(proven["proved"], _PROVEN) < stamp():
         return "unproven"
     return "ok"
 
 
 def _failed(
-    journal: list[dict[str, Any]], jobs: list[dict[str, Any]], parts: Collection[str]
+    journal: list[Entry], jobs: list[dict[str, Any]], parts: Collection[str]
 ) -> dict[str, Any] | None:
     """The last backup that failed since a whole one was taken: `{time, error}`.
 
@@ -110,15 +110,15 @@ def _failed(
     was killed could write no line: the job tells of it.
     """
     done = [
-        str(line.get("time"))
-        for line in journal
-        if (line.get("what"), line.get("event")) == ("backup", "done")
-        and set(parts) <= set(line.get("parts") or parts)
+        entry.moment
+        for entry in journal
+        if (entry.text("what"), entry.event) == ("backup", "done")
+        and set(parts) <= set(entry.fields.get("parts") or parts)
     ]
     found = [
-        {"time": str(line.get("time")), "error": str(line.get("error") or "")}
-        for line in journal
-        if (line.get("what"), line.get("event")) == ("backup", "failed")
+        {"time": entry.moment, "error": entry.text("error")}
+        for entry in journal
+        if (entry.text("what"), entry.event) == ("backup", "failed")
     ] + [
         {"time": job["ended"] or job["begun"] or job["asked"], "error": job["error"]}
         for job in jobs
@@ -194,7 +194,7 @@ def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None
     if last is None:
         return None
     until = _after(last["time"], timedelta(days=days))
-    return None if until < f"{now():{_FORM}}" else last | {"until": until}
+    return None if until < stamp() else last | {"until": until}
 
 
 def _disk(path: Path) -> dict[str, int] | None:
@@ -207,8 +207,7 @@ def _disk(path: Path) -> dict[str, int] | None:
 
 
 def _after(time: str, delta: timedelta) -> str:
-    known = datetime.strptime(time, _FORM).replace(tzinfo=timezone.utc)
-    return f"{known + delta:{_FORM}}"
+    return stamp(parse_stamp(time) + delta)
 
 
 def rows_now(site: Site, found: Backup) -> list[dict[str, Any]] | None:

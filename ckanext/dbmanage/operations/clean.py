@@ -51,7 +51,7 @@ def run_clean(
             talk.say(f"what was there is backup {taken.id}")
         with (
             closing(site.databases["database"].connect()) as connection,
-            live_lock(site),
+            live_lock(site.main),
         ):
             drop_tables(connection, planned.tables)
         repository.record("clean", "done", what="clean", tables=len(planned.tables))

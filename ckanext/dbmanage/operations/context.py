@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import owner
-from ..engine.errors import DbmanageError, words
+from ..engine.errors import DbmanageError, message_of
 from ..engine.report import Listener
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
@@ -87,6 +87,8 @@ def application(portal: Portal) -> Iterator[None]:
             made: Any = make_app(dict(portal.options.settings))  # type: ignore[arg-type]
             app = made._wsgi_app
         except Exception as error:
-            raise DbmanageError(f"CKAN could not be started: {words(error)}") from error
+            raise DbmanageError(
+                f"CKAN could not be started: {message_of(error)}"
+            ) from error
     with app.test_request_context():
         yield

@@ -10,8 +10,8 @@ from typing import Any
 from psycopg2 import Error as DatabaseError
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..engine import errors, owner
-from ..engine.errors import DbmanageError, Refused
+from ..engine import owner
+from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.repository.repository import Repository
 from .context import Portal, find_site
 
@@ -22,7 +22,7 @@ TOLD = (DbmanageError, DatabaseError, SQLAlchemyError, OSError)
 def reason(failure: BaseException) -> str:
     """Why something failed, for people; of an error that nobody foresaw its name."""
     if isinstance(failure, TOLD):
-        return errors.told(failure)
+        return explanation_of(failure)
     return type(failure).__name__
 
 
@@ -48,7 +48,7 @@ def journalled(
             try:
                 repository.record(of, event, what=what, **facts)
             except OSError as error:
-                portal.talk.warn(f"not noted in the journal: {errors.told(error)}")
+                portal.talk.warn(f"not noted in the journal: {explanation_of(error)}")
 
 
 def _repository(portal: Portal) -> Repository | None:

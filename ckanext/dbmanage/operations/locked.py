@@ -38,7 +38,7 @@ def settle(site: Site, repository: Repository, talk: Listener) -> None:
     The caller holds the repository's lock.
     """
     try:
-        with live_lock(site):
+        with live_lock(site.main):
             recover(site, repository, talk.warn)
     except Busy:
         pass  # its owner is alive and does it

@@ -41,7 +41,7 @@ def run_prune(portal: Portal, dry_run: bool) -> Pruned:
             objects = unnamed_objects(repository, set(forgotten))
         else:
             objects = prune_backups(repository, decisions, talk.progress).objects
-        with live_lock(site):
+        with live_lock(site.main):
             if not dry_run:
                 recover(site, repository, talk.warn)
             aside = outlived(site, repository, days)

@@ -10,14 +10,14 @@ import functools
 import gzip
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from ..engine.clock import precise_stamp, stamp
 from ..engine.errors import DbmanageError, Refused
-from ..engine.signature import Written
+from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
 from ..portal.site import build_site
@@ -111,20 +111,19 @@ def _publish(
                     bytes=target.bytes,
                     uncompressed=done[kind].bytes,
                     sha256=target.sha256,
-                    modified=_now(),
+                    modified=stamp(),
                 )
                 for path, target in targets
             ]
         before = published.read(directory)
         if before and _is_worse(before, done) and _may_stay(directory, before, moment):
             raise Incomplete(done, before)
-        snapshot = moment.moment.astimezone(timezone.utc).replace(tzinfo=None)
         about = {
             "version": FORMAT,
             "title": options.site_title,
             "url": f"{options.site_url}{options.public_root}/",
-            "snapshot": f"{snapshot.isoformat(timespec='microseconds')}Z",
-            "published": _now(),
+            "snapshot": precise_stamp(moment.moment),
+            "published": stamp(),
             "licence": _licence(options.public_licence),
         }
         _, changed = published.commit(directory, files, about)
@@ -139,11 +138,7 @@ def _each(writes: list[Callable[[bytes], Any]], lines: bytes) -> None:
 @contextlib.contextmanager
 def _new(path: Path) -> Any:
     with open(path, "xb") as file:
-        yield path, Written(file)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield path, Hashed(file)
 
 
 def _licence(id: str) -> dict[str, str] | None:

@@ -90,7 +90,7 @@ def run_upgrade(
                 to(READ_ONLY)
                 with (
                     _backed_up(portal, known, repository, report, no_backup),
-                    live_lock(site),
+                    live_lock(site.main),
                 ):
                     migrate.migrate_live(portal.options, known, report)
                 repository.mark("reindex", True)
@@ -180,7 +180,7 @@ def _upgraded(
 ) -> Restored:
     site, talk = known.site, portal.talk
     to(READ_ONLY)
-    sessions.settle(site)
+    sessions.settle(site.databases)
     since = written.since(site, _TOUCHED)
     with _backed_up(portal, known, repository, report, forget) as source:
         preflight(site, repository, source)

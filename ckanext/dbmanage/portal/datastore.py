@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from psycopg2 import sql
 
-from ..engine.errors import DbmanageError
+from ..engine.errors import DbmanageError, message_of
 from ..engine.postgres.database import Connection, Database, closing, query, quoted
 from .config import Options
 from .isolated import Heard, run_ckan
@@ -144,8 +144,7 @@ def _run(
             cursor.execute(_NESTED)
     except Exception as error:
         raise DbmanageError(
-            "the permissions of the DataStore could not be set: "
-            f"{' '.join(str(error).split())}"
+            f"the permissions of the DataStore could not be set: {message_of(error)}"
         ) from error
 
 

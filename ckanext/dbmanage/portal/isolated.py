@@ -22,7 +22,7 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from ..engine.errors import ToolFailed, words
+from ..engine.errors import ToolFailed, summary_of
 from ..engine.postgres.database import Database, closing, unlimited
 from ..engine.postgres.programs import running
 from .config import Options
@@ -302,10 +302,8 @@ def print_sample() -> None:
                     get_action(action)(context, data)
                 except Exception as error:
                     model.Session.rollback()
-                    problems.append(f"CKAN cannot read {kind} {id}: {_brief(error)}")
+                    problems.append(
+                        f"CKAN cannot read {kind} {id}: {summary_of(error)}"
+                    )
             read[kind] = len(ids)
     print(json.dumps({"read": read, "problems": problems}))  # noqa: T201
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {words(error)}"

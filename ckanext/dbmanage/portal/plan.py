@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
-from ..engine.errors import Refused, words
+from ..engine.errors import Refused, summary_of
 from ..engine.postgres.database import closing, literal, quoted
 from ..engine.postgres.emptying import is_taken
 from ..engine.postgres.tables import migration_heads
@@ -47,7 +47,8 @@ def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
             known = frozenset(each.revision for each in script.walk_revisions())
         except Exception as error:
             raise Refused(
-                f"the migrations of {_owner(table)} cannot be read: {_brief(error)}. "
+                f"the migrations of {_owner(table)} cannot be read: "
+                f"{summary_of(error)}. "
                 "Install a version of it for this CKAN, or take it out of ckan.plugins"
             ) from error
         found[table] = Migrations(frozenset(script.get_heads()), known)
@@ -57,10 +58,6 @@ def _installed(plugins: tuple[str, ...]) -> dict[str, Migrations]:
 def _owner(table: str) -> str:
     """The plugin that a version table is of, or `CKAN`."""
     return table.removesuffix(CORE).rstrip("_") or "CKAN"
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {words(error)}"
 
 
 @cache
@@ -85,7 +82,7 @@ def _source(plugin: EntryPoint) -> str | None:
             found = find_spec(plugin.module)
         except Exception as error:
             raise Refused(
-                f"the plugin {plugin.name!r} cannot be imported: {_brief(error)}. "
+                f"the plugin {plugin.name!r} cannot be imported: {summary_of(error)}. "
                 "Install a version of it for this CKAN, or take it out of ckan.plugins"
             ) from error
         return found and found.origin
@@ -276,6 +273,6 @@ def _unloadable(known: Plan) -> Iterator[str]:
         except Exception as error:
             yield (
                 f"the plugin {owner!r} has migrations to run and cannot be imported: "
-                f"{_brief(error)}. Install a version of it for CKAN "
+                f"{summary_of(error)}. Install a version of it for CKAN "
                 f"{known.site.versions.get('ckan')}, or take it out of ckan.plugins"
             )

@@ -19,9 +19,9 @@ from ckan.lib import plugins as forms
 from ckan.lib.dictization import model_dictize
 from ckan.lib.search.common import make_connection
 
+from ..engine.errors import summary_of
 from . import validation
 from .kinds import Record, Shown
-from .processes import brief
 from .rows import LONG_DATASETS, Rows, portions
 from .swaps import has_core_form, is_cores_own, nobody_takes_part, plugins_with, swap
 
@@ -225,7 +225,7 @@ class _Index:
                 rows=len(modified),
             ).docs
         except Exception as error:  # pysolr lets through what requests and urllib raise
-            self.failed = brief(error)
+            self.failed = summary_of(error)
             return {}
         return {
             each["id"]: each

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from ..engine.errors import DbmanageError, words
+from ..engine.errors import DbmanageError, summary_of
 from ..engine.postgres.database import LIMITS
 
 _AHEAD = 2
@@ -199,7 +199,7 @@ def _work(
     except (EOFError, ConnectionError):
         pass  # nobody wants more
     except Exception as error:
-        pipe.send(f"the catalogue could not be read: {brief(error)}")
+        pipe.send(f"the catalogue could not be read: {summary_of(error)}")
 
 
 def _send_pieces(pipe: Any, pieces: Any) -> Any:
@@ -227,9 +227,3 @@ def _look_at(connection: Any, snapshot: str) -> None:
     ):
         connection.exec_driver_sql(statement)
     _unlimited(connection)
-
-
-def brief(error: Exception) -> str:
-    """What an error says, on one line."""
-    said = f"{type(error).__name__}: {words(error)}"
-    return said if len(said) < 300 else said[:300] + " …"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -28,10 +27,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
 
+from ..engine.clock import now, parse_stamp, stamp
 from ..engine.disk import make_directories, sync_directory
 from ..engine.errors import Busy
 from ..engine.layout import SUMS
 from ..engine.opened import open_plain
+from ..engine.signature import Hashed
 
 INDEX = "index.json"
 KINDS = ("datasets", "organizations", "groups")
@@ -39,7 +40,6 @@ KINDS = ("datasets", "organizations", "groups")
 TYPES = {"gz": "application/gzip", "zst": "application/zstd"}
 NAMES = tuple(f"{kind}.jsonl.{suffix}" for kind in KINDS for suffix in TYPES)
 _NEXT, _LOCK = ".next", ".lock"
-_TIME, _MOMENT = "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ"
 _MAX_INDEX = 1 << 20
 
 
@@ -67,8 +67,7 @@ class File:
     @property
     def seconds(self) -> int:
         """The time since the epoch."""
-        known = datetime.strptime(self.modified, _TIME)
-        return int(known.replace(tzinfo=timezone.utc).timestamp())
+        return int(parse_stamp(self.modified).timestamp())
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,8 @@ def understood(content: bytes) -> Published | None:
     try:
         document = json.loads(content)
         files = [_file(entry) for entry in document["files"]]
-        datetime.strptime(document["snapshot"], _MOMENT)
-        datetime.strptime(document["published"], _TIME)
+        parse_stamp(document["snapshot"])
+        parse_stamp(document["published"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Published(document, {file.name: file for file in files})
@@ -213,7 +212,7 @@ def commit(
             (upcoming / file.name).unlink()
             continue
         seconds = max(file.seconds, old.seconds + 1 if old else 0)
-        moment = datetime.fromtimestamp(seconds, timezone.utc).strftime(_TIME)
+        moment = stamp(datetime.fromtimestamp(seconds, timezone.utc))
         files.append(replace(file, modified=moment))
         os.utime(upcoming / file.name, (seconds, seconds))
         new.append(file.name)
@@ -294,15 +293,12 @@ def damaged(directory: Path, published: Published) -> list[str]:
             bad.append(file.name)
             continue
         with found[1] as content:
-            digest = hashlib.sha256()
-            while block := content.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != file.sha256:
+            changed = Hashed(content).read_rest().sha256 != file.sha256
+        if changed:
             bad.append(file.name)
     return bad
 
 
 def age(published: Published) -> timedelta:
     """How old the moment is that the set shows."""
-    moment = datetime.strptime(published.document["snapshot"], _MOMENT)
-    return datetime.now(timezone.utc) - moment.replace(tzinfo=timezone.utc)
+    return now() - parse_stamp(published.document["snapshot"])

@@ -12,9 +12,9 @@ from ckan.common import config
 from ckan.lib import search
 from ckan.lib.search.common import make_connection
 
-from ..engine.errors import DbmanageError
+from ..engine.errors import DbmanageError, summary_of
 from ..engine.report import Progress
-from .processes import Readers, brief
+from .processes import Readers
 from .search_index import Writer, batched, differing, escaped, hides_deleted
 
 #: datasets that a process makes and sends at once
@@ -70,7 +70,7 @@ def _told(work: Callable[[], Indexed]) -> Indexed:
         return work()
     except Exception as error:
         raise DbmanageError(
-            f"the search index could not be brought up to date: {brief(error)}"
+            f"the search index could not be brought up to date: {summary_of(error)}"
         ) from error
     finally:
         model.Session.remove()
@@ -146,7 +146,7 @@ def _index(dataset: str, done: Indexed) -> None:
     except Exception as error:
         model.Session.rollback()
         make_connection().ping()  # a Solr that is gone is no dataset's fault
-        done.failed[dataset] = brief(error)
+        done.failed[dataset] = summary_of(error)
 
 
 def _pair(row: Any) -> tuple[str, str]:

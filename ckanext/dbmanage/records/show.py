@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from ckan import logic, model
 
+from ..engine.errors import summary_of
 from .jsonl import joined, line_of, sum_of
 from .kinds import EXPORTED, SECRETS, Record, Wanted
-from .processes import brief
 
 
 def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
@@ -26,7 +26,7 @@ def dataset_counts(user: str, fresh: bool) -> tuple[Record, str]:
         try:
             return {"dataset_counts": _counts_of_index(user)}, ""
         except Exception as error:  # as many as there are ways not to reach Solr
-            failed = brief(error)
+            failed = summary_of(error)
     return {"dataset_counts": _counts_of_database(user)}, failed
 
 
@@ -117,7 +117,7 @@ class Shows:
                     if not self._user and self._is_hidden(error, id):
                         about["hidden"] += 1
                     else:
-                        about["failed"].append(f"{name} ({id}): {brief(error)}")
+                        about["failed"].append(f"{name} ({id}): {summary_of(error)}")
                     continue
                 lines.append(line)
                 shown.append(number)
@@ -172,7 +172,7 @@ class Shows:
         try:
             return sum_of(line_of(show(id)))
         except Exception as error:
-            return sum_of(brief(error).encode())
+            return sum_of(summary_of(error).encode())
 
     def _plain(self, id: str) -> dict[str, Any]:
         from ckan.logic import get_action

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.http import parse_date, parse_etags
 from werkzeug.wrappers import Response
+
+from ..engine.clock import parse_stamp
 
 #: for how long a cache may hand out a file without asking for a newer one
 FRESH = "public, max-age=300, must-revalidate"
@@ -25,8 +27,7 @@ def finished(
     nobody can read, is as if it were not there.
     """
     etag = sum[:32]
-    moment = datetime.fromisoformat(modified.replace("Z", "+00:00"))
-    moment = moment.astimezone(timezone.utc)
+    moment = parse_stamp(modified)
     response.set_etag(etag)
     response.last_modified = moment
     response.headers["Cache-Control"] = FRESH

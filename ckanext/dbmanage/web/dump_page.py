@@ -7,13 +7,14 @@ answered before Flask, by `downloads`.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from babel.dates import format_datetime, format_timedelta
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
+from ..engine.clock import parse_stamp
 from ..engine.errors import Refused
 from ..portal.config import current
 from ..portal.directories import public_dir
@@ -69,7 +70,7 @@ def _said(found: published.Published) -> dict[str, Any]:
     for file in found.files.values():
         kinds.setdefault(file.kind, []).append(file)
     snapshot = found.document["snapshot"]
-    moment = datetime.strptime(snapshot, "%Y-%m-%dT%H:%M:%S.%fZ")  # UTC, as Babel wants
+    moment = parse_stamp(snapshot)
     age = published.age(found)
     return {
         "snapshot": snapshot,

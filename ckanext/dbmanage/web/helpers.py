@@ -6,7 +6,7 @@ Times come as `2026-11-23T04:55:00Z` and are shown in the site's display time zo
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import timedelta, tzinfo
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,8 @@ from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
 from flask import g
+
+from ..engine.clock import now, parse_stamp
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -173,7 +175,7 @@ def moment(time: str | None, form: str = "medium") -> str:
 
 @lru_cache(maxsize=10_000)
 def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
-    there = known(time).astimezone(zone)
+    there = parse_stamp(time).astimezone(zone)
     # English without a country is the world's, not America's
     where = Locale("en", "GB") if str(where) == "en" else where
     return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
@@ -183,7 +185,7 @@ def ago(time: str | None) -> str:
     """How long ago, or in how long."""
     if not time:
         return ""
-    delta = known(time) - datetime.now(timezone.utc)
+    delta = parse_stamp(time) - now()
     return format_timedelta(delta, add_direction=True, locale=locale())
 
 
@@ -202,11 +204,6 @@ def clock(seconds: float | None) -> str:
 def zone() -> str:
     """The name of the site's display time zone."""
     return str(_visitor()[1])
-
-
-def known(time: str) -> datetime:
-    """The point in time that a text says."""
-    return datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
 
 
 def functions() -> dict[str, Callable[..., Any]]:

@@ -29,6 +29,12 @@ _MAKEABLE = """SELECT name FROM pg_available_extension_versions v
     JOIN pg_available_extensions e USING (name) WHERE v.version = e.default_version
     AND (NOT v.superuser OR v.trusted
          OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))"""
+_MEMBERS = """SELECT nspname::text, name::text FROM
+    (SELECT c.oid, 'pg_class'::regclass AS class, relnamespace AS schema,
+            relname AS name FROM pg_class c
+     UNION ALL SELECT p.oid, 'pg_proc'::regclass, pronamespace, proname FROM pg_proc p)
+    o JOIN pg_namespace n ON n.oid = schema
+    JOIN pg_depend d ON d.classid = class AND d.objid = o.oid AND d.deptype = 'e'"""
 #: what is not of an extension and needs what is
 _NEEDED = """WITH member AS (
         SELECT refobjid AS ext, classid, objid FROM pg_depend
@@ -64,17 +70,7 @@ def makeable(connection: Connection) -> set[str]:
 
 def members(connection: Connection) -> set[tuple[str, str]]:
     """Schema and name of the tables and functions that are an extension's."""
-    return set(
-        query(  # type: ignore[arg-type]
-            connection,
-            "SELECT nspname::text, name::text FROM"
-            " (SELECT c.oid, 'pg_class'::regclass AS class, relnamespace AS schema,"
-            "         relname AS name FROM pg_class c UNION ALL"
-            "  SELECT p.oid, 'pg_proc'::regclass, pronamespace, proname FROM pg_proc p)"
-            " o JOIN pg_namespace n ON n.oid = schema JOIN pg_depend d"
-            " ON d.classid = class AND d.objid = o.oid AND d.deptype = 'e'",
-        )
-    )
+    return {(schema, name) for schema, name in query(connection, _MEMBERS)}
 
 
 def possible(site: Site, part: str) -> set[str] | None:
@@ -185,9 +181,9 @@ def told(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
     Raises ConnectionFailed, psycopg2.Error.
     """
     with closing(database.connect()) as connection:
-        there: dict[str, list[str]] = dict(query(connection, _NEEDED))  # type: ignore[arg-type]
+        there = query(connection, _NEEDED)
     able = possible(site, database.part)
-    for extension, needed in there.items():
+    for extension, needed in there:
         if able is None or extension in able:
             continue
         what = f"the extension {extension!r} of the {database.part}"

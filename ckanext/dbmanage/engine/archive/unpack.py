@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from ..errors import Damaged, Refused
 from ..opened import open_plain
 from ..postgres.programs import Tools, finish, reading_tools, running
 from ..report import Progress
+from ..signature import Hashed
 from .contents import CHUNK, MAGIC, unpacked
 
 #: room on the disk that is left to others, and how often it is looked at
@@ -98,34 +98,22 @@ def unpack(
     is one of ours even when nothing is packed; `most` as in `unpacked`. The disk is not
     filled to its end. Raises Damaged, Refused.
     """
-    size, done, written = path.stat().st_size, 0, 0
-    digest = hashlib.sha256()
-
-    class Hashed:
-        def read(self, count: int = -1) -> bytes:
-            nonlocal done
-            chunk = file.read(count)
-            digest.update(chunk)
-            done += len(chunk)
-            progress("unpack", done, size)
-            return chunk
-
+    size, written = path.stat().st_size, 0
     if not sha256 and not path.name.endswith(".zst"):
         return path
     plain = directory / path.name.removesuffix(".zst")
     with open_plain(path) as file, create_file(plain) as out:
-        hashed = Hashed()
+        hashed = Hashed(file, lambda _: progress("unpack", hashed.bytes, size))
         stream = unpacked(hashed, path.name, most)
         try:
             while chunk := stream.read(CHUNK):
                 if written % _LOOK_EVERY < CHUNK:
                     _refuse_full(directory, path.name)
                 written += out.write(chunk)
-            while hashed.read(CHUNK):
-                pass
+            hashed.read_rest()
         except zstandard.ZstdError as error:
             raise Damaged(path.name, [str(error)]) from error
-    if sha256 and digest.hexdigest() != sha256:
+    if sha256 and hashed.sha256 != sha256:
         raise Damaged(path.name, ["it was changed while it was being restored"])
     return plain
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from ..postgres.database import Connection, Database, query, server_major, unlim
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import count_rows, migration_heads, refuse_unreadable, tables_of
 from ..report import Progress
+from ..signature import Hashed
 from ..site import Site
 from .dump import refuse_unrestorable
 from .together import Together
@@ -130,16 +130,13 @@ _LOCALE_COLUMNS = {
 
 
 def _compress(read: Any, file: Any, wrote: Callable[[int], None]) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    size = 0
+    out = Hashed(file)
     frame = zstandard.ZstdCompressor(
         level=3, threads=min(2, os.cpu_count() or 1), write_checksum=True
     ).compressobj()
     while True:
         chunk = read.read(_CHUNK)
-        packed = frame.compress(chunk) if chunk else frame.flush()
-        digest.update(packed)
-        size += file.write(packed)
+        out.write(frame.compress(chunk) if chunk else frame.flush())
         wrote(len(chunk))
         if not chunk:
-            return digest.hexdigest(), size
+            return out.sha256, out.bytes

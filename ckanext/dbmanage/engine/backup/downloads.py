@@ -8,19 +8,19 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .. import layout
+from ..clock import parse_id
 from ..disk import is_regular, regular_files
 from ..errors import Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
 from ..opened import open_directory, open_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
-from ..signature import dumped
+from ..signature import Hashed, dumped
 from ..uploads import objects
 from ..uploads.listing import of
 from .manifest import sums_of
@@ -38,6 +38,13 @@ def names(repository: Repository, found: Backup | None) -> list[str]:
     own = {MANIFEST, SUMS, *(found.manifest["contents"] if found.signed else ())}
     whole = [ALL] if found.signed else []  # else nobody knows what its list names
     return whole + sorted(n for n in own if n in there and is_regular(there[n]))
+
+
+def saved_as(backup: str, file: str) -> str:
+    """The name of a download on the reader's disk; `backup` is empty for an export."""
+    if not backup:
+        return file
+    return f"{backup}.tar" if file == ALL else f"{backup}-{file}"
 
 
 def exports(repository: Repository) -> list[str]:
@@ -61,8 +68,7 @@ def opened(repository: Repository, backup: str, file: str) -> tuple[Any, str, st
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
         digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
-        made = datetime.strptime(found.id, "%Y%m%dT%H%M%SZ")
-        moment = int(made.replace(tzinfo=timezone.utc).timestamp())
+        moment = int(parse_id(found.id).timestamp())
         size = _tar_size(_Whole(str(found.path), digest, found))
         return Tar(lambda: _entries(found), moment, size), "", digest
     directory = found.path if found else repository.path / EXPORTS
@@ -185,15 +191,15 @@ class Tar(io.RawIOBase):
         if skip < _BLOCK:
             yield about.tobuf(tarfile.GNU_FORMAT)[skip:]
         begin = max(skip - _BLOCK, 0)
-        digest, at = hashlib.sha256(), min(begin, entry.size)
+        at = min(begin, entry.size)
         with open_plain(entry.path) as file:
             file.seek(at)
-            while chunk := file.read(min(1 << 18, entry.size - at)):
-                digest.update(chunk)
+            hashed = Hashed(file)
+            while chunk := hashed.read(min(1 << 18, entry.size - at)):
                 at += len(chunk)
                 yield chunk
             # of one that is resumed within only the length is known
-            changed = not begin and digest.hexdigest() != entry.sha256
+            changed = not begin and hashed.sha256 != entry.sha256
             if changed or at != entry.size or file.read(1):
                 raise OSError(f"{entry.path} is not what it was")
         yield bytes(padding)[max(begin - entry.size, 0) :]

@@ -13,9 +13,9 @@ import psycopg2
 
 from .. import layout
 from ..archive import extensions
-from ..clock import now
+from ..clock import now, stamp
 from ..disk import own_directory
-from ..errors import Damaged, DbmanageError, Refused, ToolFailed
+from ..errors import Damaged, DbmanageError, Refused, ToolFailed, message_of
 from ..layout import PARTS
 from ..postgres.database import Database, query
 from ..postgres.locks import live_lock
@@ -96,7 +96,7 @@ def take(
                 }
             moments = [source.taken for source in sources.values()] or [0.0]
             manifest = manifest_of(site, name, reason, note) | {
-                "created": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+                "created": stamp(created),
                 "databases": described,
                 "files": uploads,
                 "contents": contents,
@@ -116,7 +116,7 @@ def take(
                 backup = repository.add(partial, name)
     except BaseException as error:
         with suppress(OSError):
-            told = " ".join(str(error).split()) or type(error).__name__
+            told = message_of(error) or type(error).__name__
             ended = isinstance(error, (SystemExit, KeyboardInterrupt))
             event = {} if ended else {"error": told}
             repository.record(
@@ -124,9 +124,7 @@ def take(
             )
         as_told = _as_told(error, repository)
         raise as_told from (None if as_told is error else error)
-    backup.remember(
-        verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": []}, keep=keep
-    )
+    backup.remember(verified={"time": stamp(), "problems": []}, keep=keep)
     about = {"reason": reason, "bytes": backup.bytes, "parts": backup.parts}
     repository.record(name, "done", what="backup", **about)
     for sentence in (*uploads.get("examples", ()), *uploads.get("not_included", ())):
@@ -146,7 +144,7 @@ def _as_told(error: BaseException, repository: Repository) -> BaseException:
     if isinstance(error, psycopg2.Error):
         return ToolFailed(
             "PostgreSQL ended the backup, and nothing of it was kept: "
-            f"{' '.join(str(error).split())}"
+            f"{message_of(error)}"
         )
     return error
 
@@ -210,7 +208,7 @@ def _has_own_list(backup: Backup) -> bool:
 @contextmanager
 def _unswitched(site: Site, sources: dict[str, Source]) -> Iterator[None]:
     """The backup's end: no restore switches meanwhile, and none did since its start."""
-    with live_lock(site, wait=600, foreign=True):
+    with live_lock(site.main, wait=600, foreign=True):
         for source in sources.values():
             connection = source.database.connect()
             try:

@@ -13,14 +13,14 @@ import zstandard
 from .. import layout
 from ..archive.contents import limit, read_contents
 from ..archive.unpack import read_to_end
-from ..clock import now
+from ..clock import stamp
 from ..disk import is_regular, regular_files
 from ..errors import DbmanageError
 from ..layout import MANIFEST, SUMS, UNSIGNED
 from ..opened import open_plain
 from ..report import Progress
 from ..repository.backup import Backup
-from ..signature import Tally, dumped, read_own
+from ..signature import Hashed, dumped, read_own
 from ..site import Site
 from ..uploads import objects
 from ..uploads.listing import of
@@ -36,9 +36,7 @@ def verify_backup(
     """What is wrong with a backup, a sentence for each; the result is remembered."""
     problems = problems_of(backup, site, progress)
     with suppress(OSError):
-        backup.remember(
-            verified={"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "problems": problems}
-        )
+        backup.remember(verified={"time": stamp(), "problems": problems})
     return problems
 
 
@@ -114,22 +112,21 @@ def _check(
     problem = ""
     try:
         with open_plain(backup.path / name) as file:
-            tally = Tally(file, read)
+            hashed = Hashed(file, read)
             if structure and name != layout.LIST:
                 try:
                     most = 0 if backup.signed else limit(about["bytes"])
-                    read_to_end(tally, name, pg_bin, most)
+                    read_to_end(hashed, name, pg_bin, most)
                 except Ended:
                     raise
                 except (DbmanageError, zstandard.ZstdError) as error:
                     problem = f"{name}: the archive cannot be read to its end: {error}"
-            while tally.read(_CHUNK):
-                pass
+            hashed.read_rest()
     except OSError as error:
         return [f"{name}: {error.strerror}"]
-    if tally.size != about["bytes"]:
-        return [f"{name}: has {tally.size} bytes, not {about['bytes']}"]
-    if tally.digest.hexdigest() != about["sha256"]:
+    if hashed.bytes != about["bytes"]:
+        return [f"{name}: has {hashed.bytes} bytes, not {about['bytes']}"]
+    if hashed.sha256 != about["sha256"]:
         return [f"{name}: was changed (checksum)"]
     if problem or not structure or name == layout.LIST:
         return [problem] if problem else []

@@ -13,7 +13,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from sqlalchemy.engine import URL
 
-from ..errors import ConnectionFailed, Refused
+from ..errors import ConnectionFailed, Refused, message_of
 
 Connection = psycopg2.extensions.connection
 #: libpq options of a URL that carry no secret and may stand in an argument list
@@ -169,7 +169,7 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
         connection = psycopg2.connect(**arguments)
         _set_up(connection, option)
     except psycopg2.Error as error:
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         if arguments.get("password"):  # libpq never says it; make sure for all time
             reason = reason.replace(str(arguments["password"]), "***")
         raise ConnectionFailed(

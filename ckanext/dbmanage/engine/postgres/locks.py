@@ -11,14 +11,13 @@ from datetime import datetime
 
 import psycopg2
 
-from ..errors import Busy, ToolFailed
-from ..site import Site
+from ..errors import Busy, ToolFailed, message_of
 from .database import Connection, Database, query
 
 
 @contextmanager
 def live_lock(
-    site: Site, wait: float = 0, foreign: bool = False
+    database: Database, wait: float = 0, foreign: bool = False
 ) -> Iterator[Callable[[], None]]:
     """The right to switch the live database or to finish a backup of it.
 
@@ -27,7 +26,6 @@ def live_lock(
     with `foreign` not for roles that could not switch the database: anybody who may
     connect beside it can take the lock. Raises Busy: who holds it.
     """
-    database = site.databases["database"]
     words = ("live", database.name)
     connection = database.maintenance()
 
@@ -38,7 +36,7 @@ def live_lock(
             raise ToolFailed(
                 f"the lock of the database {database.name!r} was lost, and somebody "
                 "else may be at work in it; all that is live is as it was. The server "
-                f"says: {' '.join(str(error).split())}"
+                f"says: {message_of(error)}"
             ) from error
 
     try:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import psycopg2
 
 from ..errors import ConnectionFailed, Refused
-from ..site import Site
 from .database import Connection, Database, closing, literal, query, quoted
 
 #: seconds that reading goes on while long transactions come to their end
@@ -23,6 +22,9 @@ PATIENCE = 10.0
 #: seconds that visitors wait for requests that are still at work
 DRAIN = 5.0
 _PAUSE = 0.05
+
+#: the databases of a site by their part
+Databases = Mapping[str, Database]
 
 #: sessions of the site's roles that this connection's own role may look at, and end;
 #: `usename` is who logged in, whatever role the session took on since
@@ -38,19 +40,19 @@ _ENDED = (
 )
 
 
-def refuse_foreign(site: Site, connection: Connection, name: str) -> None:
+def refuse_foreign(databases: Databases, connection: Connection, name: str) -> None:
     """Refuses while somebody is in the database whom the site's roles cannot end.
 
     The switch would hang on it.
     """
-    if who := in_the_way(site, connection, name):
+    if who := in_the_way(databases, connection, name):
         raise Refused(
             f"the database {name!r} is in use, so that it cannot be switched: "
             f"{'; '.join(who)}. End this, then try again"
         )
 
 
-def in_the_way(site: Site, connection: Connection, name: str) -> list[str]:
+def in_the_way(databases: Databases, connection: Connection, name: str) -> list[str]:
     """What would hold up a switch of the database, a sentence for each.
 
     Sessions that no role of the site may end, and prepared transactions.
@@ -59,13 +61,13 @@ def in_the_way(site: Site, connection: Connection, name: str) -> list[str]:
     sessions = query(connection, there.format("datname"), name)
     reasons: dict[str, str] = {}
     with ExitStack() as stack:
-        mine = {"names": [name], "roles": sorted(roles(site))}
+        mine = {"names": [name], "roles": sorted(roles(databases))}
         ours = {
             pid
-            for each in other_connections(site, stack, reasons)
+            for each in other_connections(databases, stack, reasons)
             for (pid,) in query(each, f"SELECT pid {_ENDED}", mine)
         }
-    found, own = [], site.databases["database"].role
+    found, own = [], databases["database"].role
     for pid, role, application in sessions:
         # a worker of the server's own has no role; one that ended meanwhile is gone
         if role and pid not in ours and query(connection, there.format("pid"), pid):
@@ -99,24 +101,24 @@ def _fenced(role: str, own: str) -> str:
     )
 
 
-def roles(site: Site) -> set[str]:
+def roles(databases: Databases) -> set[str]:
     """The roles that the site connects as."""
-    return {database.role_of(url) for database, url in _urls(site)}
+    return {database.role_of(url) for database, url in _urls(databases)}
 
 
-def _urls(site: Site) -> list[tuple[Database, Any]]:
-    found = [(database, database.url) for database in site.databases.values()]
-    found += [(d, d.read_url) for d in site.databases.values() if d.read_url]
+def _urls(databases: Databases) -> list[tuple[Database, Any]]:
+    found = [(database, database.url) for database in databases.values()]
+    found += [(d, d.read_url) for d in databases.values() if d.read_url]
     return found
 
 
 def other_connections(
-    site: Site, stack: ExitStack, reasons: dict[str, str] | None = None
+    databases: Databases, stack: ExitStack, reasons: dict[str, str] | None = None
 ) -> list[Connection]:
     """A connection of each role, as itself; why there is none goes to `reasons`."""
     found = []
-    admins = [(d, d.admin_url) for d in site.databases.values() if d.admin_url]
-    for database, url in [*_urls(site), *admins]:
+    admins = [(d, d.admin_url) for d in databases.values() if d.admin_url]
+    for database, url in [*_urls(databases), *admins]:
         # a role that may not connect here has no way to end sessions of its own
         try:
             connection = stack.enter_context(closing(database.maintenance(url)))
@@ -130,11 +132,11 @@ def other_connections(
 
 
 @contextmanager
-def ending(site: Site, names: list[str]) -> Iterator[None]:
+def ending(databases: Databases, names: list[str]) -> Iterator[None]:
     """Ends the sessions of the site's own roles in these databases, again and again."""
     stop = threading.Event()
     statement = f"SELECT pg_terminate_backend(pid) {_ENDED}"
-    mine = {"names": names, "roles": sorted(roles(site))}
+    mine = {"names": names, "roles": sorted(roles(databases))}
 
     def work(connection: Connection) -> None:
         with suppress(psycopg2.Error):
@@ -144,7 +146,7 @@ def ending(site: Site, names: list[str]) -> Iterator[None]:
     with ExitStack() as stack:
         threads = [
             threading.Thread(target=work, args=(connection,))
-            for connection in other_connections(site, stack)
+            for connection in other_connections(databases, stack)
         ]
         for thread in threads:
             thread.start()
@@ -156,15 +158,15 @@ def ending(site: Site, names: list[str]) -> Iterator[None]:
                 thread.join()
 
 
-def settle(site: Site) -> None:
+def settle(databases: Databases) -> None:
     """Waits for long transactions, and has idle sessions tell what they wrote.
 
     PostgreSQL counts a session's writes some seconds later, or when it ends; an idle
     one waits in a pool, which looks whether it lives before it is used again.
     """
-    mine = own_backends(site)
+    mine = own_backends(databases)
     with ExitStack() as stack:
-        connections = other_connections(site, stack)
+        connections = other_connections(databases, stack)
         wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
         for connection in connections:
             query(
@@ -174,22 +176,22 @@ def settle(site: Site) -> None:
             )
 
 
-def ended(site: Site, seconds: float) -> list[str]:
+def ended(databases: Databases, seconds: float) -> list[str]:
     """Ends the sessions of the site's own roles, for only then all they wrote is told.
 
     Returns those that may have written in the last seconds: they are in a transaction
     that did, or their last word was COMMIT, where a reader's is ROLLBACK.
     """
-    mine = own_backends(site)
+    mine = own_backends(databases)
     with ExitStack() as stack:
-        connections = other_connections(site, stack)
+        connections = other_connections(databases, stack)
         writing = (
             f"{_LISTED} AND (backend_xid IS NOT NULL OR query ILIKE 'COMMIT%%'"
             " AND state_change > now() - %(seconds)s * interval '1 s')"
         )
         since = mine | {"seconds": seconds}
         found = [row for c in connections for row in query(c, writing, since)]
-        with ending(site, mine["names"]):
+        with ending(databases, mine["names"]):
             end = time.monotonic() + DRAIN
             while any(query(c, _LISTED, mine) for c in connections):
                 if time.monotonic() > end:
@@ -201,10 +203,10 @@ def ended(site: Site, seconds: float) -> list[str]:
 _LISTED = f"SELECT pid, usename, application_name, client_addr::text {_SEEN}"
 
 
-def own_backends(site: Site) -> dict[str, Any]:
+def own_backends(databases: Databases) -> dict[str, Any]:
     """The values of `_OWN` for the site's own databases."""
-    names = [database.name for database in site.databases.values()]
-    return {"names": names, "roles": sorted(roles(site))}
+    names = [database.name for database in databases.values()]
+    return {"names": names, "roles": sorted(roles(databases))}
 
 
 def _described(pid: int, role: str, application: str, address: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2.extensions
 from psycopg2 import sql
 
-from ..errors import Refused, ToolFailed
+from ..errors import Refused, ToolFailed, message_of
 from .database import Connection, query
 
 _TABLES_A_QUERY = 100
@@ -28,7 +28,8 @@ def tables_of(connection: Connection) -> list[tuple[str, str, str, int]]:
 
     Not those of an extension: a dump leaves these to the extension.
     """
-    return query(connection, _TABLES)  # type: ignore[return-value]
+    found = query(connection, _TABLES)
+    return [(schema, name, owner, size) for schema, name, owner, size in found]
 
 
 _UNREADABLE = """
@@ -80,7 +81,7 @@ def drop_tables(connection: Connection, names: Iterable[tuple[str, str]]) -> Non
     except psycopg2.Error as error:
         raise ToolFailed(
             "the tables could not be dropped, all are as they were: "
-            f"{' '.join(str(error).split())}. Stop CKAN's processes, then try again"
+            f"{message_of(error)}. Stop CKAN's processes, then try again"
         ) from error
 
 

@@ -10,15 +10,14 @@ back. Must not know CKAN.
 from __future__ import annotations
 
 import secrets
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now
+from ..clock import now, parse_stamp, stamp
 from ..site import Site
 from . import sealed
 from .client import answering, connect, key_of
-from .sealed import FORM
 
 #: what is armed for an undo, in place of a backup's id
 UNDO = "undo"
@@ -45,7 +44,7 @@ class Arming:
         `UNDO` is restored only. Takes back what was armed before. Returns `{backup, to,
         until, by}`. Raises DbmanageError when Redis does not answer, OSError.
         """
-        until = f"{now() + timedelta(seconds=seconds):{FORM}}"
+        until = stamp(now() + timedelta(seconds=seconds))
         document = {"backup": name, "to": to, "until": until, "by": by}
         self.off()
         with answering():
@@ -59,8 +58,7 @@ class Arming:
         Not in place of what an operator has armed since, nor after wrong passwords.
         """
         document = {key: used[key] for key in ("backup", "to", "until", "by")}
-        ends = datetime.strptime(used["until"], FORM).replace(tzinfo=timezone.utc)
-        seconds = int((ends - now()).total_seconds())
+        seconds = int((parse_stamp(used["until"]) - now()).total_seconds())
         if seconds <= 0 or self.tries() >= TRIES:
             return False
         with answering():
@@ -80,7 +78,7 @@ class Arming:
         with answering():
             found = self._redis.getrange(self._key, 0, 4095)
         known = sealed.unseal(self._key, found, self._secrets)
-        if known is None or known["until"] <= f"{now():{FORM}}":
+        if known is None or known["until"] <= stamp():
             return None
         used = sealed.is_used(self._repository, known["token"], known["until"])
         return None if used else known

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -14,12 +12,10 @@ import redis
 from sqlalchemy.engine import URL
 
 from ..errors import DbmanageError
-from .sealed import FORM
 
 #: bytes of a value of ours: who can write to Redis could put half a gigabyte there
 LIMIT = 4096
 FIELDS = ("level", "owner", "reason", "reference", "since", "token")
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 def key_of(database_url: URL, name: str = "maintenance") -> str:
@@ -41,13 +37,6 @@ def connect(redis_url: str) -> Any:
         )
     except ValueError:  # its message holds pieces of the URL, so of the password
         raise redis.ConnectionError("not a URL of Redis") from None
-
-
-def is_moment(text: str) -> bool:
-    """Whether a text is a moment as we write it, `2026-11-23T04:55:00Z`."""
-    with suppress(ValueError):
-        return bool(_MOMENT.fullmatch(text) and datetime.strptime(text, FORM))
-    return False
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
-from ..backup.downloads import ALL
-from ..clock import now
+from ..clock import now, parse_stamp, stamp
 from ..site import Site
 from .client import answering, connect, key_of
-from .sealed import FORM, seal, unseal, use
+from .sealed import seal, unseal, use
 
 #: seconds until a link is no good any more: before its download, and from then on
 _FRESH, RESUME = 900, 6 * 3600
@@ -30,17 +29,17 @@ class Links:
         return key_of(self._url, f"link:{_digest(token)}")
 
     def make(self, user: str, backup: str, file: str) -> dict[str, str]:
-        """A link for a user: `{token, name, until}`. Raises DbmanageError."""
+        """A link for a user: `{token, until}`. Raises DbmanageError.
+
+        `backup` is the id of a backup, empty for an export.
+        """
         token = secrets.token_urlsafe(32)
-        until = f"{now() + timedelta(seconds=_FRESH):{FORM}}"
+        until = stamp(now() + timedelta(seconds=_FRESH))
         about = {"user": user, "backup": backup, "file": file, "until": until}
         with answering():
             sealed = seal(self._key(token), about, self._secrets)
             self._redis.set(self._key(token), sealed, ex=_FRESH + RESUME)
-        name = file
-        if backup:
-            name = f"{backup}.tar" if file == ALL else f"{backup}-{file}"
-        return {"token": token, "name": name, "until": until}
+        return {"token": token, "until": until}
 
     def find(self, token: str, user: str) -> dict[str, str] | None:
         """What a link is for, `{backup, file, until}`; None when it is no good.
@@ -52,7 +51,7 @@ class Links:
         known = unseal(self._key(token), found, self._secrets)
         if known is None or not user or known.pop("user") != user:
             return None
-        ends = datetime.strptime(known["until"], FORM).replace(tzinfo=timezone.utc)
+        ends = parse_stamp(known["until"])
         return known if now() < ends + timedelta(seconds=RESUME) else None
 
     def begin(self, token: str, known: dict[str, str]) -> str:
@@ -62,7 +61,7 @@ class Links:
         OSError when it cannot be noted beside the backups.
         """
         until = known["until"]
-        if until <= f"{now():{FORM}}":
+        if until <= stamp():
             return ""
         if not use(self._repository, _digest(token)[:32], until):
             return ""

@@ -7,24 +7,22 @@ is done meanwhile, nor how visitors are told.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
 import redis
 from sqlalchemy.engine import URL
 
+from ..clock import is_stamp, now, stamp, who
 from ..errors import Busy
 from ..printable import one_line
-from .client import FIELDS, LIMIT, answering, connect, is_moment, key_of, kind_of
+from .client import FIELDS, LIMIT, answering, connect, key_of, kind_of
 from .sealed import loaded
 
 READ_ONLY, AWAY = "read-only", "away"
@@ -72,7 +70,7 @@ def understood(found: bytes | None) -> dict[str, Any] | None:
     said = {key: known.get(key, "") for key in FIELDS}
     if not all(isinstance(value, str) for value in said.values()):
         return None
-    if not is_moment(said["since"]):
+    if not is_stamp(said["since"]):
         return None
     return {key: one_line(value) for key, value in said.items()}
 
@@ -153,7 +151,7 @@ class Maintenance:
                 # only an operator's own has no token: what a killed restore left goes
                 if known is not None and not known["token"]:
                     left = max(self._redis.pttl(self.key), 1)
-                    ends = datetime.now(timezone.utc).timestamp() + left / 1000
+                    ends = now().timestamp() + left / 1000
                     earlier.update(value=before, level=known["level"], ends=ends)
                 if earlier.get("level") == AWAY:
                     level = AWAY
@@ -179,25 +177,20 @@ class Maintenance:
         finally:
             stop.set()
             thread.join()
-            left = earlier.get("ends", 0) - datetime.now(timezone.utc).timestamp()
+            left = earlier.get("ends", 0) - now().timestamp()
             with suppress(redis.RedisError):
                 self._redis.eval(
                     _END_OURS, 1, self.key, token,
                     earlier.get("value", ""), max(int(left * 1000), 0),
                 )  # fmt: skip
-                self._redis.close()
 
 
 def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
     return {
         "level": level,
-        "owner": f"{user}@{socket.gethostname()}, process {os.getpid()}",
+        "owner": f"{who()}, process {os.getpid()}",
         "reason": reason,
         "reference": reference,
-        "since": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+        "since": stamp(),
         "token": token,
     }

@@ -17,13 +17,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now
+from ..clock import now, stamp
 from ..disk import create_file, own_directory
 from ..opened import open_directory
 from ..signature import sign, signed_by
 
-#: how moments are written, here and in all that is signed
-FORM = "%Y-%m-%dT%H:%M:%SZ"
 _PURPOSE = "redis"
 _MARK = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ-[0-9A-Za-z-]+", re.ASCII)
 
@@ -73,7 +71,7 @@ def use(repository: Path, token: str, until: str) -> bool:
     own_directory(mark.parent.parent)
     with open_directory(own_directory(mark.parent)) as used:
         # what nobody could use any more needs no mark; another host's clock may be late
-        limit = f"{now() - timedelta(days=1):{FORM}}"
+        limit = stamp(now() - timedelta(days=1))
         for old in filter(_MARK.fullmatch, os.listdir(used)):
             if old < limit:
                 with suppress(FileNotFoundError):

@@ -50,8 +50,9 @@ class Backup:
         document = None
         with suppress(OSError):
             document = read_json(path / MANIFEST)
-        self.readable = isinstance(document, dict) and document.get("format") == FORMAT
-        self.manifest: dict[str, Any] = document if self.readable else {}  # type: ignore[assignment]
+        known = document if isinstance(document, dict) else {}
+        self.readable = known.get("format") == FORMAT
+        self.manifest: dict[str, Any] = known if self.readable else {}
         own = signed_by(document, secrets, "manifest")
         # in the repository under another id a copy would pass for a newer backup
         named = state is None or self.manifest.get("id") == path.name
@@ -97,30 +98,27 @@ class Backup:
 
     def state(self) -> dict[str, Any]:
         """What was learned of it after it was made; `{}` when that is not ours."""
-        document = None
-        if self._state is not None:
-            with suppress(OSError):
-                document = read_json(self._state)
-        if not signed_by(document, self._secrets, "state"):
-            return {}
-        known: dict[str, Any] = document  # type: ignore[assignment]
-        return known if known.get("id") == self.id else {}
+        document = self._read_state()
+        own = signed_by(document, self._secrets, "state")
+        return document if own and document.get("id") == self.id else {}
 
-    def _held(self) -> dict[str, Any]:
-        # signed with a secret that is not known any more: a hold must not be lost
+    def _read_state(self) -> dict[str, Any]:
+        """What stands in the file, whoever wrote it."""
         document = None
         if self._state is not None:
             with suppress(OSError):
                 document = read_json(self._state)
-        held = isinstance(document, dict) and document.get("keep") is True
-        return {"keep": True} if held else {}
+        return document if isinstance(document, dict) else {}
 
     def remember(self, **facts: Any) -> None:
         """Adds to what is known of it. Without a place for that it does nothing."""
         if self._state is None or not self._secrets:
             return
         own_directory(self._state.parent)
-        document = self.state() or self._held()
+        document = self.state()
+        # signed with a secret that is not known any more: a hold must not be lost
+        if not document and self._read_state().get("keep") is True:
+            document = {"keep": True}
         document = document | facts | {"id": self.id}
         write_file(self._state, dumped(sign(document, self._secrets[0], "state")))
 

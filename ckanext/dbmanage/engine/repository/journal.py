@@ -40,6 +40,48 @@ _DEED = re.compile(rb'"event"\s*:\s*"(?:%s)"' % "|".join(DEEDS).encode())
 _SIGNED = re.compile(rb'(\{.*), "hmac": "([0-9a-f]{64})"\}\n', re.DOTALL)
 
 
+@dataclass(frozen=True)
+class Actor:
+    """Who asked: `by` is the user of the system, the others are known of the web."""
+
+    by: str = ""
+    user: str = ""
+    address: str = ""
+    forwarded: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the journal: what happened to which operation, when, by whom.
+
+    A text is empty where the line has none. `moment` is a stamp if nobody forged it;
+    `fields` is the whole line.
+    """
+
+    operation: str = ""
+    event: str = ""
+    moment: str = ""
+    actor: Actor = Actor()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, name: str) -> str:
+        """A field that is a text, else an empty one."""
+        value = self.fields.get(name)
+        return value if isinstance(value, str) else ""
+
+
+def parse_entry(line: bytes) -> Entry | None:
+    """The entry of a line; None when it is no JSON object."""
+    with suppress(ValueError, RecursionError):
+        fields = json.loads(line)
+        if isinstance(fields, dict):
+            known = Entry(fields=fields)
+            text = known.text
+            actor = Actor(text("by"), text("user"), text("address"), text("forwarded"))
+            return Entry(text("operation"), text("event"), text("time"), actor, fields)
+    return None
+
+
 @dataclass
 class _Read:
     """How far a file was read; `numbers` are the last ones by key."""
@@ -48,7 +90,7 @@ class _Read:
     offset: int = 0
     line: int = 0
     numbers: dict[bytes, int] = field(default_factory=dict)
-    believed: list[dict[str, Any]] = field(default_factory=list)
+    believed: list[Entry] = field(default_factory=list)
     others: deque[tuple[int, bytes]] = field(
         default_factory=lambda: deque(maxlen=_TOLD)
     )
@@ -88,7 +130,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
             os.fsync(handle)
 
-    def end(self, last: int = _SHOWN) -> list[dict[str, Any]]:
+    def end(self, last: int = _SHOWN) -> list[Entry]:
         """The lines in its last bytes, the oldest first: to be shown, not believed.
 
         What is torn, long or no JSON is left out. Raises OSError.
@@ -97,23 +139,23 @@ class Journal:
             if (size := os.fstat(file.fileno()).st_size) > last:
                 file.seek(size - last)
                 _rest_of_line(file)
-            found = map(_entry, _lines(file, _MAX_SHOWN))
+            found = map(parse_entry, _lines(file, _MAX_SHOWN))
             return [entry for entry in found if entry]
         return []
 
-    def deeds(self) -> list[dict[str, Any]]:
+    def deeds(self) -> list[Entry]:
         """The deeds of this site, in their order. Raises OSError."""
         self._go_on()
         return self._read.believed
 
-    def others(self) -> list[tuple[int, dict[str, Any]]]:
+    def others(self) -> list[tuple[int, Entry]]:
         """The last deeds that are not believed, with their lines' numbers.
 
         Another site's, forged, copied from another place, or signed with a secret that
         is not known any more. Raises OSError.
         """
         self._go_on()
-        found = ((number, _entry(line)) for number, line in self._read.others)
+        found = ((number, parse_entry(line)) for number, line in self._read.others)
         return [(number, entry) for number, entry in found if entry]
 
     def _go_on(self) -> None:
@@ -137,9 +179,9 @@ class Journal:
         read.line += 1
         if not _DEED.search(line):
             return False
-        entry = _entry(line) if (key := self._signer(line)) else None
-        if key and entry and entry.get("event") in DEEDS:
-            number = entry.get("number")
+        entry = parse_entry(line) if (key := self._signer(line)) else None
+        if key and entry and entry.event in DEEDS:
+            number = entry.fields.get("number")
             if isinstance(number, int) and number > read.numbers.get(key, 0):
                 read.numbers[key] = number
                 read.believed.append(entry)
@@ -200,11 +242,3 @@ def _lines(file: IO[bytes], limit: int) -> Iterator[bytes]:
 def _rest_of_line(file: IO[bytes]) -> None:
     while (piece := file.readline(1 << 16)) and not piece.endswith(b"\n"):
         pass
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    with suppress(ValueError, RecursionError):
-        entry = json.loads(line)
-        if isinstance(entry, dict):
-            return entry
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import os
 import re
@@ -18,6 +18,7 @@ from ..errors import DbmanageError
 from ..layout import LIST, OBJECTS
 from ..opened import open_directory, open_plain
 from ..report import Progress
+from ..signature import Hashed
 from .backup import Backup
 from .repository import Repository
 from .retention import Decision
@@ -209,12 +210,11 @@ def _named(backup: Backup) -> Iterator[bytes]:
     about = contents.get(LIST) if isinstance(contents, dict) else None
     try:
         with open_plain(backup.path / LIST) as file:
-            digest = hashlib.sha256()
-            for number in range(1, 1 << 62):
-                line = file.readline(_MAX_LINE)
+            hashed = Hashed(file)
+            for number in itertools.count(1):
+                line = hashed.readline(_MAX_LINE)
                 if not line:
                     break
-                digest.update(line)
                 if found := _hash_in(line, f"{backup.id}: {LIST}: line {number}"):
                     yield found
     except FileNotFoundError:
@@ -224,7 +224,7 @@ def _named(backup: Backup) -> Iterator[bytes]:
     except OSError as error:
         raise _Unknown(f"{backup.id}: {LIST}: {error.strerror}") from None
     # another digit in a hash would still be a hash
-    if isinstance(about, dict) and about.get("sha256") != digest.hexdigest():
+    if isinstance(about, dict) and about.get("sha256") != hashed.sha256:
         raise _Unknown(f"{backup.id}: {LIST}: was changed (checksum)")
 
 

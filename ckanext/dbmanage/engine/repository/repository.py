@@ -20,12 +20,12 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..clock import now, who
+from ..clock import id_stamp, now, parse_id, stamp, who
 from ..disk import (
     create_directory,
     is_regular,
@@ -40,7 +40,7 @@ from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE
 from ..opened import open_directory, open_plain
 from ..signature import derived_key
 from .backup import Backup
-from .journal import Journal
+from .journal import Entry, Journal
 
 
 class Repository:
@@ -125,7 +125,7 @@ class Repository:
             file.truncate(0)
             file.write(
                 f"{operation}, process {os.getpid()} of {who()}, "
-                f"since {now():%Y-%m-%d %H:%M:%S} UTC\n".encode()
+                f"since {stamp()}\n".encode()
             )
             file.flush()
             self._sweep()
@@ -189,10 +189,10 @@ class Repository:
         So that the newest backup stays the last by name though the clock is set back.
         """
         time, newest = now(), next((b.id for b in self.backups()), "")
-        if f"{time:%Y%m%dT%H%M%SZ}" > newest:
-            return f"{time:%Y%m%dT%H%M%SZ}"
+        if id_stamp(time) > newest:
+            return id_stamp(time)
         try:
-            after = datetime.strptime(f"{newest}+0000", "%Y%m%dT%H%M%SZ%z")
+            after = parse_id(newest)
         except ValueError:
             raise Refused(
                 f"{self.path / newest} has the name of a backup, but of no time: move "
@@ -200,7 +200,7 @@ class Repository:
             ) from None
         if after - time > timedelta(minutes=1):
             warn(f"the clock stands before the newest backup, {newest}: is it right?")
-        return f"{after + timedelta(seconds=1):%Y%m%dT%H%M%SZ}"
+        return id_stamp(after + timedelta(seconds=1))
 
     def add(self, partial: Path, name: str) -> Backup:
         """Makes a backup out of a finished partial one, in one step."""
@@ -222,23 +222,23 @@ class Repository:
 
         Who records one of `journal.DEEDS` holds the lock. Raises OSError.
         """
-        line = {"time": f"{now():%Y-%m-%dT%H:%M:%SZ}", "by": who(), "pid": os.getpid()}
+        line = {"time": stamp(), "by": who(), "pid": os.getpid()}
         line |= {**self._actor, "operation": operation, "event": event} | facts
         self._make()
         self._journal.record(line)
 
-    def journal(self) -> list[dict[str, Any]]:
-        """The journal's last lines, for people: the oldest first, not to be believed.
+    def journal(self) -> list[Entry]:
+        """The journal's last entries, for people: the oldest first, not to be believed.
 
         Raises OSError.
         """
         return self._journal.end()
 
-    def deeds(self) -> list[dict[str, Any]]:
+    def deeds(self) -> list[Entry]:
         """The lines that may be acted upon. Raises OSError, as `Journal.deeds`."""
         return self._journal.deeds()
 
-    def others_deeds(self) -> list[tuple[int, dict[str, Any]]]:
+    def others_deeds(self) -> list[tuple[int, Entry]]:
         """Those that may not. Raises OSError, as `Journal.others`."""
         return self._journal.others()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from ..clock import now
+from ..clock import id_stamp, now, parse_id
 from ..layout import FORMAT, MANIFEST
 from ..signature import read_json
 from .backup import Backup, why_partial
@@ -50,7 +50,7 @@ def decide(
     backed up because something was to replace it.
     """
     newest_first = sorted(backups, key=lambda backup: backup.id, reverse=True)
-    limit = f"{now() - timedelta(days=undo_days):%Y%m%dT%H%M%SZ}"
+    limit = id_stamp(now() - timedelta(days=undo_days))
     aside = f"what was replaced, for {undo_days} days"
     found = [_standing(backup, limit, aside) for backup in newest_first]
     good = [each.backup.id for each in found if each.good]
@@ -83,7 +83,7 @@ def _ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, s
     for rule, form in _PERIODS.items():
         periods: set[str] = set()
         for name in names:
-            period = datetime.strptime(name, "%Y%m%dT%H%M%SZ").strftime(form)
+            period = parse_id(name).strftime(form)
             if period not in periods and len(periods) < policy[rule]:
                 periods.add(period)
                 yield name, period
@@ -116,7 +116,7 @@ def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
         if not backup.readable:
             with suppress(FileNotFoundError):
                 document = read_json(backup.path / MANIFEST)
-        datetime.strptime(backup.id, "%Y%m%dT%H%M%SZ")
+        parse_id(backup.id)
     except OSError as error:
         return _Standing(
             backup, fixed=f"cannot be read ({error.strerror}): never touched"

@@ -10,9 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now
+from ..clock import now, stamp
 from ..errors import Refused
 from ..postgres.database import Connection, closing, query
+from ..repository.journal import Entry
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
@@ -124,7 +125,7 @@ def planned_moves(site: Site, repository: Repository, moves: list[Move]) -> list
 
 def outlived(site: Site, repository: Repository, days: int) -> dict[str, list[str]]:
     """The parts by operation whose way back is older than `days`."""
-    limit = f"{now() - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+    limit = stamp(now() - timedelta(days=days))
     return {
         name: facts["switched"]
         for name, facts in operations_of(site, repository).items()
@@ -162,12 +163,12 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
     undo |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
     if facts["dropped"] & undo:
         return None
-    begun = facts["begun"]
+    begun: Entry = facts["begun"]
     return {
         "operation": name,
-        "what": str(begun.get("what", "restore")),
-        "source": str(begun.get("source", "")),
-        "user": str(begun.get("user") or begun.get("by", "")),
+        "what": begun.text("what") or "restore",
+        "source": begun.text("source"),
+        "user": begun.actor.user or begun.actor.by,
         "time": str(facts["time"]),
     }
 
@@ -187,37 +188,36 @@ def operations_of(site: Site, repository: Repository) -> dict[str, dict[str, Any
 
 
 def folded(
-    site: Site, repository: Repository, lines: Iterable[dict[str, Any]]
+    site: Site, repository: Repository, entries: Iterable[Entry]
 ) -> dict[str, dict[str, Any]]:
-    """Lines by operation: begun, created, staged, dropped, to switch, switched.
+    """Entries by operation: begun, created, staged, dropped, to switch, switched.
 
     Only of this site's own databases and folders: a repository may be shared, or a
     copy of another's. `foreign` says that something was left out.
     """
     among = {str(f.path): f for f in folders_of(site.uploads, repository.path)}
     found: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        event = line.get("event")
-        name = line.get("operation")
-        if not isinstance(name, str):
+    for entry in entries:
+        if not entry.operation:
             continue
+        event, line = entry.event, entry.fields
         facts = found.setdefault(
-            name,
+            entry.operation,
             {"created": [], "staged": [], "dropped": set(), "switched": None}
-            | {"foreign": False, "begun": {}}
+            | {"foreign": False, "begun": Entry()}
             | {"switch": [], "moves": [], "time": ""},
         )
         # a line that is none of ours, or of another version
         with suppress(KeyError, TypeError):
             if event == "begin":
-                facts["begun"] = line
+                facts["begun"] = entry
             elif event == "create":
                 facts["created"] += _own(site, _pairs([line["pair"]]))
             elif event == "stage":
                 staged = [Move(**move) for move in line["moves"]]
                 facts["staged"] = [m for m in staged if sound(m, among)]
             elif event == "drop":
-                facts["dropped"].add(line.get("database") or line.get("folder"))
+                facts["dropped"].add(entry.text("database") or entry.text("folder"))
             elif event == "switch":
                 pairs = _pairs(line["pairs"])
                 moves = [Move(**move) for move in line.get("moves", ())]
@@ -226,7 +226,7 @@ def folded(
                 left = len(facts["switch"]) + len(facts["moves"])
                 facts["foreign"] = left < len(pairs) + len(moves)
             else:
-                facts["switched"], facts["time"] = line["parts"], line.get("time", "")
+                facts["switched"], facts["time"] = line["parts"], entry.moment
     return found
 
 

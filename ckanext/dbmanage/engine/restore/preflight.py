@@ -44,7 +44,7 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
             may_create(connection, database)
-            sessions.refuse_foreign(site, connection, database.name)
+            sessions.refuse_foreign(site.databases, connection, database.name)
             tools(source.archives[part], connection, site.pg_bin)
             if not source.signed:
                 _refuse_mighty(connection, database.role, source.name)

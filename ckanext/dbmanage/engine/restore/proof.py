@@ -18,9 +18,9 @@ from typing import Any
 import psycopg2
 
 from ..backup.verify import verify_backup
-from ..clock import now
+from ..clock import stamp
 from ..disk import write_file
-from ..errors import Damaged, ToolFailed, Untrusted
+from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..postgres.database import Connection, Database, closing, query
 from ..report import Progress, Warn
 from ..repository.backup import Backup
@@ -75,11 +75,9 @@ def prove(
         except Damaged as error:
             record["problems"] += error.problems
         except psycopg2.Error as error:
-            raise ToolFailed(
-                f"the proof was ended: {' '.join(str(error).split())}"
-            ) from error
+            raise ToolFailed(f"the proof was ended: {message_of(error)}") from error
     record |= {
-        "time": f"{now():%Y-%m-%dT%H:%M:%SZ}",
+        "time": stamp(),
         "seconds": round(time.monotonic() - begun, 3),
     }
     found.remember(proved=record)

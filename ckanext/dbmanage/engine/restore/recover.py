@@ -77,7 +77,7 @@ def _tell_of_others(site: Site, repository: Repository, warn: Warn) -> None:
             made = {pair.undo for pair in facts["switch"]}
             made |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
         if is_half_way(facts) or made - facts["dropped"]:
-            left += [n for n, line in others if line.get("operation") == operation][:1]
+            left += [n for n, line in others if line.operation == operation][:1]
     if left:
         warn(
             f"{repository.path / 'journal.jsonl'} tells of {len(left)} operations that "

@@ -43,10 +43,10 @@ def away(site: Site, reason: str, reference: str, warn: Warn) -> Iterator[None]:
     the requests that are under way then. What does not end in time is named: workers
     and commands do not look at the maintenance key.
     """
-    mine = own_backends(site)
+    mine = own_backends(site.databases)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     with ExitStack() as stack:
-        connections = other_connections(site, stack)
+        connections = other_connections(site.databases, stack)
         to = stack.enter_context(keeper.held(reason, reference, warn))
         to(READ_ONLY)
         wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
@@ -155,7 +155,7 @@ def _journalled(
     Hands out its name, and what raises ToolFailed when the lock was lost.
     """
     operation = secrets.token_hex(4)
-    with live_lock(site) as held:
+    with live_lock(site.main) as held:
         recover(site, repository, warn)
         repository.record(operation, "begin", what=what, source=source)
         try:

@@ -67,7 +67,7 @@ def scratch_databases(
         repository.record(operation, "create", pair=asdict(pair))
         try:
             pair = _create(site, keeper, pair, live, of)
-            roles = frozenset(sessions.roles(site))
+            roles = frozenset(sessions.roles(site.databases))
             yield Scratch(pair, live.named(pair.scratch), live, keeper, roles)
         finally:
             # after a switch there is no database of this name any more
@@ -216,7 +216,7 @@ def drop_ours(site: Site, connection: Connection, pair: Pair, role: str) -> bool
         if comment != pair.comment:
             return False
         # not WITH (FORCE): that fails on an autovacuum worker, which a plain DROP ends
-        with sessions.ending(site, [name]):
+        with sessions.ending(site.databases, [name]):
             # as a template it cannot be dropped
             execute(connection, "ALTER DATABASE {} IS_TEMPLATE false", name)
             execute(connection, "DROP DATABASE {}", name)

@@ -139,12 +139,10 @@ def _of_file(
         raise Untrusted(f"{path.name} carries no signature of this site. {_TRUST}")
     try:
         with open_plain(path) as file:
-            tally = signature.Tally(file, lambda _: None)
+            hashed = signature.Hashed(file)
             most = limit(os.fstat(file.fileno()).st_size)
-            read_to_end(tally, path.name, site.pg_bin, most)
-            while tally.read(1 << 18):
-                pass
+            read_to_end(hashed, path.name, site.pg_bin, most)
+            hashed.read_rest()
     except (ToolFailed, ZstdError) as error:
         raise Damaged(path.name, [str(error)]) from error
-    sum = tally.digest.hexdigest()
-    return Source(path.name, {part: path}, signed=False, sum=sum)
+    return Source(path.name, {part: path}, signed=False, sum=hashed.sha256)

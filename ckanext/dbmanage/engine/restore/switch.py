@@ -10,7 +10,7 @@ from dataclasses import asdict
 import psycopg2.errors
 from psycopg2 import sql
 
-from ..errors import Refused, Written
+from ..errors import Refused, Written, message_of
 from ..postgres import sessions, writes
 from ..postgres.database import (
     Connection,
@@ -105,7 +105,7 @@ def _groups(site: Site, pairs: list[Pair]) -> list[list[Pair]]:
         for pair in pairs:
             connection = site.databases[pair.part].maintenance()
             servers[pair.part] = stack.enter_context(closing(connection))
-            sessions.refuse_foreign(site, connection, pair.live)
+            sessions.refuse_foreign(site.databases, connection, pair.live)
         first, *others = pairs
         own = servers[first.part]
         identity = server_identity(own)
@@ -139,7 +139,10 @@ def rename(
     for pair in pairs:
         _refuse_names(site, pair)
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
-    with closing(database.maintenance()) as connection, sessions.ending(site, names):
+    with (
+        closing(database.maintenance()) as connection,
+        sessions.ending(site.databases, names),
+    ):
         query(connection, "SET client_connection_check_interval = '500ms'")
         for attempt in range(1, _ATTEMPTS + 1):
             limit = _TIMEOUT if attempt < _ATTEMPTS else _LAST_TIMEOUT
@@ -167,10 +170,10 @@ def _held_up(
     site: Site, connection: Connection, names: list[str], error: psycopg2.Error
 ) -> str:
     """What to tell of a rename that others held up: the server's reason, and theirs."""
-    who = [s for n in names for s in sessions.in_the_way(site, connection, n)]
+    who = [s for n in names for s in sessions.in_the_way(site.databases, connection, n)]
     return (
         "the switch did not get the databases for itself, the live ones are as they "
-        f"were: {' '.join(str(error).split())}"
+        f"were: {message_of(error)}"
         + (f". In the way: {'; '.join(who)}" if who else "")
     )
 

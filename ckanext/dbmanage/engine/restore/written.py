@@ -52,7 +52,7 @@ def refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int
     Returns what is known of the live databases now, for the switch to compare:
     `sessions.tuples` by OID.
     """
-    writers = sessions.ended(site, time.monotonic() - since.moment)
+    writers = sessions.ended(site.databases, time.monotonic() - since.moment)
     known = {}
     for pair in pairs:
         with closing(site.databases[pair.part].maintenance()) as connection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -18,7 +17,7 @@ from ..disk import create_directory, create_file
 from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..report import Progress
-from ..signature import Written
+from ..signature import Hashed
 from . import left_out, objects
 from .folders import Folder, Found, folder_of, walk
 from .listing import HASH, Changed, Listing, facts_of, facts_of_file, line_of, safe
@@ -121,12 +120,12 @@ def _write(
     expected: int,
     file: IO[bytes],
     previous: Listing | None,
-) -> tuple[Taken, Written, set[str]]:
+) -> tuple[Taken, Hashed, set[str]]:
     """Writes the lines of what is on the disk; the paths of links to directories.
 
     Raises Changed, OSError.
     """
-    taken, out, earlier = Taken(), Written(file), _Previous(previous)
+    taken, out, earlier = Taken(), Hashed(file), _Previous(previous)
     links: set[str] = set()
     for found in walk(among, inside):
         if not safe(found.path):
@@ -277,24 +276,21 @@ def _read(found: Found, objects: Path, staged: Path) -> dict[str, Any]:
 def _store(file: IO[bytes], objects: Path, staged: Path) -> tuple[str, int]:
     partial = staged / "partial"
     partial.unlink(missing_ok=True)
-    digest, size = hashlib.sha256(), 0
-    chunk = file.read(_CHUNK)
+    read = Hashed(file)
     with create_file(partial) as out:
-        while chunk:
-            digest.update(chunk)
-            size += out.write(chunk)
-            chunk = file.read(_CHUNK)
-    name = digest.hexdigest()
+        while chunk := read.read(_CHUNK):
+            out.write(chunk)
+    name = read.sha256
     for place in (objects, staged):
         with suppress(OSError):
             # one that was changed on the disk is written anew
             if digest_of(object_path(place, name)) == name:
-                return name, size
+                return name, read.bytes
     kept = object_path(staged, name)
     if not kept.parent.is_dir():
         create_directory(kept.parent)
     partial.rename(kept)
-    return name, size
+    return name, read.bytes
 
 
 def _mode(path: str, among: list[Folder], inside: Mapping[str, str]) -> int | None:

@@ -8,7 +8,6 @@ What cannot be taken back waits for the end of the pass. Knows no contents of up
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
 from ..repository.backup import Backup
+from ..signature import Hashed
 from .folders import NOT_UPLOADS, OURS, Folder, walk
 
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -42,13 +42,11 @@ class Listing:
 
     def raw(self) -> Iterator[bytes]:
         """Its lines as they are. Raises Changed at the end; OSError."""
-        digest, size = hashlib.sha256(), 0
         with open_plain(self.path) as file:
-            while size <= self.bytes and (line := file.readline(_MAX_LINE)):
-                digest.update(line)
-                size += len(line)
+            read = Hashed(file)
+            while read.bytes <= self.bytes and (line := read.readline(_MAX_LINE)):
                 yield line
-        if (size, digest.hexdigest()) != (self.bytes, self.sha256):
+        if (read.bytes, read.sha256) != (self.bytes, self.sha256):
             raise Changed(LIST, [f"{LIST}: was changed (checksum)"])
 
     def lines(self) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from ..disk import create_directory, sync_directory
 from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
+from ..signature import Hashed
 from .listing import Listing
 
 _CHUNK = 1 << 20
@@ -24,11 +24,8 @@ def object_path(objects: Path, digest: str) -> Path:
 
 
 def digest_of(path: Path) -> str:
-    digest = hashlib.sha256()
     with open_plain(path) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return Hashed(file).read_rest().sha256
 
 
 def add_objects(staged: Path, objects: Path) -> None:
@@ -109,13 +106,11 @@ def open_content(objects: Path, facts: Mapping[str, Any]) -> IO[bytes]:
 
 def copy_content(file: IO[bytes], facts: Mapping[str, Any], *outs: Any) -> int:
     """Copies a content and returns its size. Raises Damaged when it is another."""
-    digest, size = hashlib.sha256(), 0
-    while size <= facts["size"] and (chunk := file.read(_CHUNK)):
-        digest.update(chunk)
-        size += len(chunk)
+    read = Hashed(file)
+    while read.bytes <= facts["size"] and (chunk := read.read(_CHUNK)):
         for out in outs:
             out.write(chunk)
-    if digest.hexdigest() != facts["sha256"] or size != facts["size"]:
+    if (read.bytes, read.sha256) != (facts["size"], facts["sha256"]):
         what = f"upload {facts['path']!r}: its content {facts['sha256']} was changed"
         raise Damaged("the backup", [what])
-    return size
+    return read.bytes

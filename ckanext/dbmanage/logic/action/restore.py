@@ -9,10 +9,9 @@ from typing import Any, NoReturn
 
 from ckan.plugins import toolkit as tk
 
-from ...engine.clock import now
+from ...engine.clock import now, stamp
 from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO, Arming
-from ...engine.redis.sealed import FORM
 from ...engine.repository.backup import Backup
 from ...engine.repository.repository import Repository
 from ...engine.site import Site
@@ -116,7 +115,7 @@ def _armed(
         if told := blockers(site, repository, status, found, parts):
             raise Refused("; ".join(told))
         note_of(repository, kind, of=name)
-        until, used = f"{now() + _WAITS:{FORM}}", None
+        until, used = stamp(now() + _WAITS), None
         if armed:
             used = Arming(site).use(name)
             if used is None:  # somebody else was faster

@@ -8,7 +8,7 @@ from typing import Any
 from ckan.plugins import toolkit as tk
 from flask import has_request_context
 
-from ...engine.backup.downloads import names
+from ...engine.backup.downloads import names, saved_as
 from ...engine.errors import Refused
 from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
@@ -150,8 +150,9 @@ def dbmanage_backup_download(context: Context, data_dict: Data) -> dict[str, Any
         link = Links(site).make(user_of(context), id, data["file"])
     # a page stays on the address that its reader came by
     far = not (has_request_context() and tk.request.blueprint == "dbmanage_admin")
+    name = saved_as(id, data["file"])
     url = tk.url_for(
-        "dbmanage_admin.file", token=link["token"], name=link["name"], _external=far
+        "dbmanage_admin.file", token=link["token"], name=name, _external=far
     )
     return {"url": url, "until": link["until"]}
 

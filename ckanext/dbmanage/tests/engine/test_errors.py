@@ -8,10 +8,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from ckanext.dbmanage.engine import errors
-from ckanext.dbmanage.engine.errors import DbmanageError, hide_values, words
+from ckanext.dbmanage.engine.errors import (
+    DbmanageError,
+    explanation_of,
+    hide_values,
+    message_of,
+    summary_of,
+)
 from ckanext.dbmanage.portal.isolated import without_values
-from ckanext.dbmanage.records import processes
 
 from ..support.cluster import superuser
 from ..support.portal import Portal
@@ -43,7 +47,7 @@ def failure(request: pytest.FixtureRequest) -> Iterator[Exception]:
 
 def test_an_error_is_told_without_values(failure: Exception) -> None:
     assert HASH in str(failure)
-    for said in (words(failure), errors.told(failure), processes.brief(failure)):
+    for said in (message_of(failure), explanation_of(failure), summary_of(failure)):
         assert HASH not in said and KEY not in said
         assert any(what in said for what in ("violates", "exist", "operator")), said
 

@@ -13,6 +13,7 @@ from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.jobs.worker import _run_once
 from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site, refuse_root
+from ckanext.dbmanage.operations.index import open_to_change
 from ckanext.dbmanage.portal.site import build_site
 
 from ..support.portal import Portal
@@ -47,8 +48,8 @@ def test_every_directory_on_the_way_is_looked_at(portal: Portal, place: str) -> 
     }[place]
     os.chown(chosen, 33, 33)
     with pytest.raises(Refused, match="sudo -u www-data "):
-        open_site(asked)
-    open_site(asked, writes=False)
+        open_to_change(asked)
+    open_site(asked)
 
 
 def test_the_public_dumps_count_too(portal: Portal) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.web import helpers
+from ckanext.dbmanage.engine.clock import parse_stamp
 
 from ..support.cluster import BIN, query
 from ..support.portal import Portal
@@ -239,7 +239,7 @@ def test_the_configuration_allows_it_always_or_never(
     finally:
         site.portal.write(**{"ckanext.dbmanage.web_restore": "armed"})
     assert job["state"] == "queued"
-    begun, until = (helpers.known(job[key]) for key in ("asked", "until"))
+    begun, until = (parse_stamp(job[key]) for key in ("asked", "until"))
     assert timedelta(minutes=29) < until - begun < timedelta(minutes=31)
     # what an operator has armed is not used up by what needs no arming
     assert site.act("dbmanage_status")["armed"]["backup"] == backup

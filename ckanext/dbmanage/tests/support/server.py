@@ -36,7 +36,7 @@ def copied(site: Site, warned: list[str]) -> list[tuple]:
         execute(keeper, "CREATE DATABASE {} TEMPLATE template0", copy)
         try:
             pair = Pair("database", live.name, copy, "", "", site.id)
-            roles = frozenset(sessions.roles(site))
+            roles = frozenset(sessions.roles(site.databases))
             made = Scratch(pair, live.named(copy), live, keeper, roles)
             copy_properties(made, warned.append)
             return settings(keeper, copy)

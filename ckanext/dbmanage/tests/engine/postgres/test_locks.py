@@ -24,7 +24,7 @@ from ...support.waiting import wait_until
 
 
 def test_a_lost_lock_ends_the_operation(server: Cluster, site: Site) -> None:
-    with live_lock(site) as held:
+    with live_lock(site.main) as held:
         held()
         server.sql(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
@@ -64,12 +64,12 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
     Path(site.repository).mkdir()
     with closing(server.connect("postgres", other)) as connection:
         database.query(connection, f"SELECT pg_advisory_lock({key})")
-        with pytest.raises(Busy) as failed, live_lock(site):
+        with pytest.raises(Busy) as failed, live_lock(site.main):
             pass
         pid = connection.info.backend_pid
         assert f"process {pid}, role '{other}'" in str(failed.value)
         assert f"SELECT pg_terminate_backend({pid});" in str(failed.value)
-        with live_lock(site, foreign=True):
+        with live_lock(site.main, foreign=True):
             pass
         assert take.take(site, repository, parts=("database",)).signed
     # a role that may switch the database is waited for, whoever it is
@@ -78,7 +78,7 @@ def test_a_lock_of_a_role_that_has_no_part_in_it(
         database.query(connection, f"SELECT pg_advisory_lock({key})")
         with (
             pytest.raises(Busy, match="wait for its end"),
-            live_lock(site, foreign=True),
+            live_lock(site.main, foreign=True),
         ):
             pass
 

@@ -40,8 +40,8 @@ def test_a_role_that_takes_on_another_is_ended(
         closing(server.connect(name, role)) as session,
         closing(main(site).maintenance()) as connection,
     ):
-        sessions.refuse_foreign(site, connection, name)
-        with sessions.ending(site, [name]):
+        sessions.refuse_foreign(site.databases, connection, name)
+        with sessions.ending(site.databases, [name]):
             wait_until(lambda: not there(server, name))
         with pytest.raises(psycopg2.OperationalError):
             database.query(session, "SELECT 1")
@@ -58,7 +58,7 @@ def test_a_prepared_transaction_is_named_with_the_server_s_reason(
         database.query(connection, "PREPARE TRANSACTION %s", gid)
     with closing(live.maintenance()) as connection:
         with pytest.raises(Refused) as refused:
-            sessions.refuse_foreign(site, connection, live.name)
+            sessions.refuse_foreign(site.databases, connection, live.name)
         assert repr(gid) in str(refused.value) and "'ckan_default'" in str(
             refused.value
         )
@@ -90,7 +90,7 @@ def test_a_reader_that_pg_hba_fences_is_named(
         closing(store.maintenance()) as connection,
     ):
         with pytest.raises(Refused) as refused:
-            sessions.refuse_foreign(site, connection, store.name)
+            sessions.refuse_foreign(site.databases, connection, store.name)
         said = str(refused.value)
         assert f"process {session.info.backend_pid}, role 'datastore_default'" in said
         assert (
@@ -99,8 +99,8 @@ def test_a_reader_that_pg_hba_fences_is_named(
         # what it says is enough
         server.sql("GRANT datastore_default TO ckan_default")
         try:
-            sessions.refuse_foreign(site, connection, store.name)
-            with sessions.ending(site, [store.name]):
+            sessions.refuse_foreign(site.databases, connection, store.name)
+            with sessions.ending(site.databases, [store.name]):
                 wait_until(lambda: not there(server, store.name))
         finally:
             server.sql("REVOKE datastore_default FROM ckan_default")

@@ -18,14 +18,13 @@ import pytest
 import redis
 
 from ckanext.dbmanage.engine.backup.downloads import ALL
-from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.clock import id_stamp, now, stamp
 from ckanext.dbmanage.engine.errors import DbmanageError, Refused
 from ckanext.dbmanage.engine.redis import sealed
 from ckanext.dbmanage.engine.redis.arming import DELETE, DOWNLOAD, Arming
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.links import Links
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
-from ckanext.dbmanage.engine.redis.sealed import FORM
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs.queue import Jobs
 from ckanext.dbmanage.portal.config import Options
@@ -125,7 +124,7 @@ def test_an_arming_is_good_at_its_place_and_in_its_time_alone(
 
 
 def test_marks_of_what_is_used_go_when_nobody_could_use_it(site: Site) -> None:
-    soon, late = (f"{now() + timedelta(minutes=m):{FORM}}" for m in (-1500, 9))
+    soon, late = (stamp(now() + timedelta(minutes=m)) for m in (-1500, 9))
     path = Path(site.repository)
     assert sealed.use(path, "aa", late) and not sealed.use(path, "aa", late)
     assert sealed.use(path, "bb", soon)
@@ -143,7 +142,7 @@ def test_no_link_leads_the_marks_elsewhere(site: Site, tmp_path: Path) -> None:
     kept = [others / ".profile", others / "1.txt", others / "2020-01-01T00:00:00Z-aa"]
     for file in kept:
         file.write_text("somebody's own")
-    path, late = Path(site.repository), f"{now() + timedelta(minutes=9):{FORM}}"
+    path, late = Path(site.repository), stamp(now() + timedelta(minutes=9))
     sealed.use(path, "aa", late)
     used = path / "state" / "used"
     used.rename(path / "state" / "before")
@@ -194,10 +193,10 @@ def test_a_link_is_what_was_signed_and_begins_once(site: Site, server: Any) -> N
 
 def job(site: Site, server: Any, **change: Any) -> str:
     """A job that waits, as it stands in Redis."""
-    id = f"{now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    id = f"{id_stamp()}-{secrets.token_hex(4)}"
     wanted = {
         "kind": "verify", "arguments": {"id": ID, "prove": False}, "until": "",
-        "asked": f"{now():{FORM}}", "armed": None, "user": "user-1", "address": "",
+        "asked": stamp(), "armed": None, "user": "user-1", "address": "",
         "forwarded": "",
     }  # fmt: skip
     place = key(site, f"job:{id}")
@@ -292,7 +291,7 @@ def test_an_odd_maintenance_locks_nobody_out(
         keeper.by_hand("read-only", 60)
         status = keeper.status()
         assert status is not None and not status["held"]
-    said = {"level": "away", "since": f"{now():{FORM}}", "reason": "a\n\x1b[31mb"}
+    said = {"level": "away", "since": stamp(), "reason": "a\n\x1b[31mb"}
     server.set(keeper.key, json.dumps(said))
     assert (keeper.status() or {})["reason"] == "a ?[31mb"
     assert let_in(environ, lambda *_: None) != [b"let in"]

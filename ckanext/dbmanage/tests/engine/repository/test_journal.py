@@ -44,7 +44,7 @@ def wrote(path: Path) -> list[bytes]:
 
 
 def believed(path: Path, *known: str) -> list[tuple[str, str]]:
-    return [(e["operation"], e["event"]) for e in opened(path, *known).deeds()]
+    return [(e.operation, e.event) for e in opened(path, *known).deeds()]
 
 
 ALL = [("one", "switch"), ("one", "switched"), ("two", "switch")]
@@ -55,7 +55,7 @@ ALL = [("one", "switch"), ("one", "switched"), ("two", "switch")]
 def test_only_deeds_are_deeds(path: Path) -> None:
     wrote(path)
     assert believed(path) == ALL
-    assert [e["event"] for e in opened(path).journal()][2] == "done"
+    assert [e.event for e in opened(path).journal()][2] == "done"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_line_is_believed_as_it_was_written_and_where(
     repository = opened(path)
     repository.record("new", "switch", pairs=[])
     assert believed(path) == [*left, ("new", "switch")]
-    assert repository.journal()[-1]["operation"] == "new"
+    assert repository.journal()[-1].operation == "new"
 
 
 def test_a_line_that_was_cut_off_cannot_come_back(path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_line_that_was_cut_off_cannot_come_back(path: Path) -> None:
     with (path / "journal.jsonl").open("ab") as journal:
         journal.write(last)
     assert believed(path) == [*ALL[:2], ("new", "switch")]
-    assert [e["operation"] for _, e in opened(path).others_deeds()] == ["two"]
+    assert [e.operation for _, e in opened(path).others_deeds()] == ["two"]
 
 
 def test_what_an_older_secret_signed_is_believed_and_what_a_lost_one_did_is_not(
@@ -115,7 +115,7 @@ def test_sites_that_share_a_repository_do_not_believe_each_other(path: Path) -> 
     assert other.deeds() == []
     other.record("theirs", "switch", pairs=[])
     opened(path).record("ours", "switch", pairs=[])
-    assert [e["operation"] for e in other.deeds()] == ["theirs"]
+    assert [e.operation for e in other.deeds()] == ["theirs"]
     assert believed(path) == [*ALL, ("ours", "switch")]
 
 
@@ -124,7 +124,7 @@ def test_what_another_process_adds_is_read_too(path: Path) -> None:
     reader = opened(path)
     assert len(reader.deeds()) == 3
     opened(path).record("new", "drop", database="x")
-    assert [e["event"] for e in reader.deeds()][-1] == "drop"
+    assert [e.event for e in reader.deeds()][-1] == "drop"
     (path / "journal.jsonl").unlink()
     assert reader.deeds() == []
 
@@ -151,7 +151,7 @@ def test_reading_a_large_one_takes_little_memory(grown: Path) -> None:
     try:
         repository = opened(grown)
         assert len(repository.deeds()) == 3
-        assert repository.journal()[-1]["operation"] == "last"
+        assert repository.journal()[-1].operation == "last"
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -170,10 +170,10 @@ def test_a_large_one_is_begun_anew_with_what_undo_and_recovery_need(
     assert about.st_mode & 0o777 == 0o600
     assert (grown / "journal.1.jsonl").stat().st_ino == before.st_ino
     assert believed(grown) == ALL
-    assert opened(grown).journal()[-1]["operation"] == "last"
+    assert opened(grown).journal()[-1].operation == "last"
     opened(grown).record("new", "switch", pairs=[])
     assert len(old.deeds()) == 4  # by whoever had read the old one
-    assert opened(grown, "other").deeds()[0]["operation"] == "theirs"
+    assert opened(grown, "other").deeds()[0].operation == "theirs"
 
 
 # --------------------------------------------------------------- what is acted upon

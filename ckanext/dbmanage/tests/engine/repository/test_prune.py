@@ -37,8 +37,8 @@ def test_forgetting_takes_the_backup_and_what_was_known_of_it(shelf: Shelf) -> N
     left = sorted(p.name for p in (shelf.path / "state").iterdir())
     assert left == [f"{ids[0]}.html", f"{ids[0]}.json"]
     assert not list(shelf.path.glob(".*.partial"))
-    told = [line for line in shelf.repository.journal() if line["event"] == "forget"]
-    assert [(t["backup"], t["reason"]) for t in told] == [
+    told = [line for line in shelf.repository.journal() if line.event == "forget"]
+    assert [(t.text("backup"), t.text("reason")) for t in told] == [
         (ids[2], "no rule keeps it"),
         (ids[1], "no rule keeps it"),
     ]
