@@ -10,10 +10,8 @@ import os
 from types import SimpleNamespace
 
 import click
-from ckan.cli import db as core
 
 from . import cli
-from .cli.upgrade import upgrading
 
 
 @click.group(help=__doc__)
@@ -39,8 +37,9 @@ def main(ctx: click.Context, ini: str | None) -> None:
     ctx.obj = SimpleNamespace(config=settings)
 
 
-for command in (*cli.COMMANDS, upgrading(core.upgrade, bare=True)):
-    main.add_command(command)
+for command in cli.COMMANDS:
+    if not command.needs_ckan:
+        main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="python -m ckanext.dbmanage")

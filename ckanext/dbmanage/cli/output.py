@@ -7,6 +7,7 @@ what others wrote.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine import printable
+from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what lists backups starts without these
     from ..engine.repository.backup import Backup
+    from ..engine.restore.restore import Restored
+    from ..portal.migrate import Report
+    from ..records.export import Exported
 
 
 def echo(text: object, err: bool = False) -> None:
@@ -25,8 +30,13 @@ def echo(text: object, err: bool = False) -> None:
     click.echo(printable.printable(text), err=err)
 
 
+def echo_json(document: object) -> None:
+    """Writes the one document of `--json`."""
+    echo(json.dumps(document))
+
+
 class Talk:
-    """Sentences, warnings and progress of one command."""
+    """The listener of a command: sentences, warnings and progress on stderr."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -45,31 +55,28 @@ class Talk:
         said = printable.sentence(f"Warning: {sentence}")
         click.secho(said, fg="yellow", err=True)
 
-    def rows(self, phase: str, done: int, total: int) -> None:
-        """Progress in rows."""
-        self.progress(phase, done, total, _rows)
-
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        shown: Callable[[Any], str] | None = None,
-    ) -> None:
+    def progress(self, phase: str, done: int, total: int) -> None:
         """Phase, bytes and time left on a terminal, the phases alone elsewhere."""
+        self._count(phase, done, total, size)
+
+    def rows(self, phase: str, done: int, total: int) -> None:
+        """The same, in rows."""
+        self._count(phase, done, total, lambda count: f"{count} rows")
+
+    def _count(
+        self, phase: str, done: int, total: int, said: Callable[[Any], str]
+    ) -> None:
         if self._quiet:
             return
         if phase != self._phase:
             self.end()
             self._phase = phase
-            if not sys.stderr.isatty():
-                echo(f"{one_line(phase)} …", err=True)
-            elif total:
+            if total and sys.stderr.isatty():
                 self._bar = click.progressbar(
                     length=total,
                     label=f"{one_line(phase):8}",
                     file=sys.stderr,
-                    item_show_func=shown or _shown,
+                    item_show_func=lambda count: "" if count is None else said(count),
                 )
             else:
                 echo(f"{one_line(phase)} …", err=True)
@@ -86,14 +93,6 @@ class Talk:
         self._phase = ""
 
 
-def _shown(count: Any) -> str:
-    return "" if count is None else size(count)
-
-
-def _rows(count: Any) -> str:
-    return "" if count is None else f"{count} rows"
-
-
 def size(count: float) -> str:
     """A number of bytes for people: 52.4 MB."""
     if count < 1000:
@@ -105,7 +104,8 @@ def size(count: float) -> str:
     return f"{count / 1000:.1f} TB"
 
 
-def table(described: list[dict[str, Any]]) -> str:
+def backup_table(described: list[dict[str, Any]]) -> str:
+    """The backups, as `Backup.describe` tells of them, a line each."""
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
     for one in described:
         note = one_line(one["note"])
@@ -117,19 +117,13 @@ def table(described: list[dict[str, Any]]) -> str:
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(
-            [
-                *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
-                row[4],
-            ]
-        ).rstrip()
-        for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])
+    return "\n".join(form.format(*row).rstrip() for row in rows)
 
 
-def shown(one: Backup, about: dict[str, Any]) -> str:
+def backup_facts(one: Backup, about: dict[str, Any]) -> str:
+    """All that is known of one backup; `about` is what it says in `describe`."""
     plain = about | {
         "bytes": size(about["bytes"]),
         "parts": one_line(", ".join(about["parts"])),
@@ -175,8 +169,7 @@ def _uploads(about: dict[str, Any]) -> str:
 
 
 def verdict(problems: list[str], prove: bool) -> str:
-    from ..engine.layout import UNSIGNED
-
+    """What a verification says of a backup, in a word or two."""
     if prove:
         return "not proven" if problems else "proven"
     if not problems:
@@ -185,24 +178,26 @@ def verdict(problems: list[str], prove: bool) -> str:
     return "damaged" if own else "foreign"
 
 
-def kept(restored: Any) -> str:
+def replaced_names(restored: Restored) -> str:
+    """The databases and folders that hold what was replaced."""
     names = [database.name for database in restored.replaced.databases.values()]
     return " and ".join([*names, *sorted(set(restored.replaced.inside.values()))])
 
 
-def compared(rows: list[dict[str, Any]]) -> str:
+def preview_table(rows: list[dict[str, Any]]) -> str:
+    """What a restore would lose and gain, a line for each kind of object."""
     columns = ("kind", "now", "then", "lost", "gained", "changed")
-    shown = [("", *columns[1:])]
-    shown += [tuple(one_line(row[c]) for c in columns) for row in rows]
-    width = max(len(row[0]) for row in shown)
+    lines = [("", *columns[1:])]
+    lines += [tuple(one_line(row[c]) for c in columns) for row in rows]
+    width = max(len(row[0]) for row in lines)
     return "\n".join(
         row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
-        for row in shown
+        for row in lines
     )
 
 
-def reported(report: Any) -> str:
-    """The report of an upgrade, for people."""
+def upgrade_report(report: Report) -> str:
+    """The steps of an upgrade, what they change, and how long each phase took."""
     lines = [
         f"{'not ended' if seconds is None else f'{seconds:7.2f} s'}  "
         + one_line(f"{owner} {revision}")
@@ -225,9 +220,15 @@ def reported(report: Any) -> str:
     return "\n".join(lines)
 
 
-def cost(report: Any) -> str:
+def rehearsed_cost(report: Report) -> str:
+    """What an upgrade that was rehearsed would cost visitors."""
     seconds = sum(report.phases.values())
     return (
         f"Visitors could read, but not save, for about {seconds:.0f} s, and would wait "
         "about a second at the switch"
     )
+
+
+def left_out(done: Exported) -> str:
+    """How many records of an export visitors may not read, in brackets."""
+    return f" ({done.hidden} that a visitor may not read left out)" * bool(done.hidden)

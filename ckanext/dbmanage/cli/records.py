@@ -1,4 +1,4 @@
-"""The commands of the catalogue: `ckan db export` and `ckan db publish`.
+"""`ckan db export`, `publish`, `reindex`.
 
 They show records as CKAN's actions do, and so need a CKAN that runs: there is no
 `python -m` for them.
@@ -6,39 +6,33 @@ They show records as CKAN's actions do, and so need a CKAN that runs: there is n
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import Command, options_of
-from .output import Talk
+from ..operations.export import Write, run_export, to_file
+from ..operations.index import rebuild
+from ..operations.publish import Incomplete, run_publish
+from ..portal.directories import public_dir
+from ..records.export import Exported
+from ..records.kinds import EXPORTED, Wanted
+from .base import Command, jobs_option, portal_of, quiet_option
+from .output import Talk, left_out
 
-if TYPE_CHECKING:
-    from ..records.export import Exported
-
-_jobs = click.option(
-    "--jobs",
-    type=click.IntRange(1, 64),
-    help="How many processes read; ckanext.dbmanage.jobs without it.",
-)
-_fresh = click.option(
+_fresh_option = click.option(
     "--fresh",
     is_flag=True,
     help="Read the database only, nothing from the search index.",
 )
-_quiet = click.option("--quiet", "-q", is_flag=True, help="Only results and warnings.")
 
 
 @click.command(cls=Command)
-@click.argument(
-    "kind", type=click.Choice(["datasets", "organizations", "groups", "users"])
-)
+@click.argument("kind", type=click.Choice(list(EXPORTED)))
 @click.option(
     "-O",
     "--output",
@@ -47,8 +41,8 @@ _quiet = click.option("--quiet", "-q", is_flag=True, help="Only results and warn
     help="Where to; standard output without it, or -.",
 )
 @click.option("--all", "everything", is_flag=True, help="Private, draft, deleted too.")
-@_fresh
-@click.option("--secrets", is_flag=True, help="Of users: password hashes, API keys.")
+@_fresh_option
+@click.option("--secrets", is_flag=True, help="Users with password hashes, API keys.")
 @click.option(
     "--check",
     type=click.IntRange(0),
@@ -56,8 +50,8 @@ _quiet = click.option("--quiet", "-q", is_flag=True, help="Only results and warn
     metavar="N",
     help="Show N random ones again by CKAN's own action, and compare.",
 )
-@_jobs
-@_quiet
+@jobs_option
+@quiet_option
 @click.pass_context
 def export(
     ctx: click.Context,
@@ -75,64 +69,61 @@ def export(
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
     `ckanapi dump`. FILE may end in .gz or .zst.
     """
-    from ..portal.directories import refuse_public
-    from ..records.export import Export
-    from ..records.kinds import Wanted
-
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
-    talk, options = Talk(quiet), options_of(ctx)
-    path = None if output in (None, "-") else Path(str(output))
-    private = everything or kind == "users"
-    if path is not None:
-        refuse_public(options, path, private)
-    wanted = Wanted(everything, fresh, secrets)
-    begun = time.monotonic()
-    app = ctx.meta["flask_app"]
-    with (
-        Export(app, options, wanted, jobs or options.jobs) as moment,
-        _opened(path, private) as write,
-    ):
-        done = moment.write(kind, write, check, talk.rows)
-    talk.end()
-    where = f" to {path}" if path else ""
-    talk.say(
-        f"exported {done.rows} {kind}{where} in {time.monotonic() - begun:.1f} s"
-        f"{_sources(kind, done)}, as of {moment.moment:%Y-%m-%d %H:%M:%S %Z}"
+    talk, begun = Talk(quiet), time.monotonic()
+    portal = portal_of(ctx, talk)
+    wanted, target, name = Wanted(everything, fresh, secrets), _stdout(), ""
+    if output not in (None, "-"):
+        name = str(output)
+        target = to_file(portal.options, Path(name), everything or kind == "users")
+    done, moment = run_export(
+        portal, kind, wanted, target, name=name or "stdout", check=check, jobs=jobs
     )
-    if done.index_failed:
-        talk.warn(f"the search index did not answer: {done.index_failed}")
-    complain({kind: done}, talk)
-    if done.checked and not done.differing:
-        talk.say(f"{done.checked} of them shown again by CKAN's own action: equal")
-
-
-def _sources(kind: str, done: Exported) -> str:
     told = ""
     if kind == "datasets":
         rest = done.rows - done.from_index
         told = f": {done.from_index} from the search index, {rest} from the database"
-    return told + _left_out(done)
+    talk.say(
+        f"exported {done.rows} {kind}{f' to {name}' if name else ''} in "
+        f"{time.monotonic() - begun:.1f} s{told}{left_out(done)}, "
+        f"as of {moment:%Y-%m-%d %H:%M:%S %Z}"
+    )
+    _complain({kind: done}, talk)
+    if done.checked:
+        talk.say(f"{done.checked} of them shown again by CKAN's own action: equal")
 
 
-def _left_out(done: Exported) -> str:
-    if not done.hidden:
-        return ""
-    return f" ({done.hidden} that a visitor may not read left out)"
+@contextmanager
+def _stdout() -> Iterator[Write]:
+    try:
+        yield _write_out
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # whoever read has enough; Python would complain when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
-def name_failed(exported: Mapping[str, Exported], talk: Talk) -> None:
-    """Names what could not be shown."""
+def _write_out(lines: bytes) -> None:
+    # in pieces: a reader who goes away within one is not always told of
+    for begin in range(0, len(lines), 1 << 16):
+        sys.stdout.buffer.write(lines[begin : begin + (1 << 16)])
+
+
+def _name_failed(exported: Mapping[str, Exported], talk: Talk) -> None:
     for kind, done in exported.items():
         for sentence in done.failed:
             talk.warn(f"{kind}: {sentence}")
 
 
-def complain(exported: Mapping[str, Exported], talk: Talk) -> None:
+def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
     """Names what could not be shown or differs. Raises ClickException if any does."""
     problems = []
-    name_failed(exported, talk)
+    _name_failed(exported, talk)
     for kind, done in exported.items():
+        if done.index_failed:
+            talk.warn(f"the search index did not answer: {done.index_failed}")
         if done.failed:
             problems.append(
                 f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "
@@ -147,29 +138,10 @@ def complain(exported: Mapping[str, Exported], talk: Talk) -> None:
         raise click.ClickException("; ".join(problems))
 
 
-@contextlib.contextmanager
-def _opened(path: Path | None, private: bool) -> Iterator[Callable[[bytes], Any]]:
-    from ..records.jsonl import new_file
-
-    if path is None:
-        try:
-            yield _write_out
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            # whoever read has enough; Python would complain when it flushes at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        return
-    umask = os.umask(0)
-    os.umask(umask)
-    with new_file(path, 0o600 if private else 0o666 & ~umask) as write:
-        yield write
-
-
 @click.command(cls=Command)
-@_fresh
-@_jobs
-@_quiet
+@_fresh_option
+@jobs_option
+@quiet_option
 @click.pass_context
 def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> None:
     """Write the public dumps: what everyone may read, as files at /dump/.
@@ -177,35 +149,22 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
     For a timer. Everything appears at once or not at all; a file whose content did not
     change stays as it is.
     """
-    from ..operations import publish as engine
-    from ..operations.context import refuse_root
-    from ..portal.directories import public_dir
-    from ..portal.site import build_site
-
-    talk, options = Talk(quiet), options_of(ctx)
-    refuse_root(build_site(options, stored=False))
-    begun = time.monotonic()
-    number = jobs or options.jobs
+    talk, begun = Talk(quiet), time.monotonic()
+    portal = portal_of(ctx, talk)
     try:
-        done, changed = engine.publish(
-            ctx.meta["flask_app"], options, fresh, number, talk.rows
-        )
-    except engine.Incomplete as error:
-        name_failed(error.exported, talk)
+        done, changed = run_publish(portal, fresh, jobs)
+    except Incomplete as error:
+        _name_failed(error.exported, talk)
         raise
-    talk.end()
     rows = ", ".join(
-        f"{each.rows} {kind}{_left_out(each)}" for kind, each in done.items()
+        f"{each.rows} {kind}{left_out(each)}" for kind, each in done.items()
     )
     new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
     talk.say(
-        f"published {rows} in {public_dir(options)} in "
+        f"published {rows} in {public_dir(portal.options)} in "
         f"{time.monotonic() - begun:.1f} s; {new}"
     )
-    for each in done.values():
-        if each.index_failed:
-            talk.warn(f"the search index did not answer: {each.index_failed}")
-    complain(done, talk)
+    _complain(done, talk)
 
 
 @click.command(cls=Command)
@@ -215,8 +174,8 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
 @click.option(
     "--deep", is_flag=True, help="Look at every dataset, send only what differs."
 )
-@_jobs
-@_quiet
+@jobs_option
+@quiet_option
 @click.pass_context
 def reindex(
     ctx: click.Context, changed: bool, deep: bool, jobs: int | None, quiet: bool
@@ -227,23 +186,10 @@ def reindex(
     indexed is named, the others are indexed all the same. --deep finds what a time does
     not show, like an organization's new title; not a change of who may see a dataset.
     """
-    from ..engine.errors import Refused
-    from ..engine.repository.repository import Repository
-    from ..operations.context import refuse_root
-    from ..portal.site import build_site
-    from ..records.reindex import reindex_all, reindex_changed
-
     if changed and deep:
         raise click.UsageError("--changed and --deep are two ways: give one")
-    talk, options = Talk(quiet), options_of(ctx)
-    app, begun = ctx.meta["flask_app"], time.monotonic()
-    with app.test_request_context():
-        if changed:
-            done = reindex_changed(options, talk.rows)
-        else:
-            number = jobs or options.jobs
-            done = reindex_all(app, options, number, talk.rows, deep)
-    talk.end()
+    talk, begun = Talk(quiet), time.monotonic()
+    done = rebuild(portal_of(ctx, talk), changed, deep, jobs)
     same = f", {done.same} as they should be" if deep else ""
     talk.say(
         f"search index: {done.indexed} datasets indexed, {done.removed} removed{same}, "
@@ -257,16 +203,3 @@ def reindex(
         )
     if done.failed or not done.agrees:
         sys.exit(1)
-    with contextlib.suppress(Refused):  # without a repository nothing is owed
-        site = build_site(options)
-        refuse_root(site)  # what is owed stays: CKAN's user does it again
-        Repository(site.repository, ()).mark("reindex", False)
-
-
-def _write_out(lines: bytes) -> None:
-    # in pieces: a reader who goes away within one is not always told of
-    for begin in range(0, len(lines), 1 << 16):
-        sys.stdout.buffer.write(lines[begin : begin + (1 << 16)])
-
-
-COMMANDS = (export, publish, reindex)

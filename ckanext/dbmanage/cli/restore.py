@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
+from ..engine.backup.dump import to_file, to_stream
 from ..engine.printable import one_line
-from ..operations.restore import preview as preview_
-from ..operations.restore import previewed
-from ..operations.restore import restore as restore_
-from ..operations.restore import undo as undo_
+from ..operations.context import Portal, open_site
+from ..operations.restore import (
+    last_to_undo,
+    look_at_restore,
+    preview_restore,
+    run_restore,
+    run_undo,
+)
 from .base import (
     Command,
-    may_go_on,
+    ask,
+    database_option,
     no_backup_option,
-    one_option,
-    opened,
     parts_option,
     portal_of,
     quiet_option,
+    refuse_without_terminal,
     yes_option,
 )
-from .output import Talk, compared, echo, kept
-
-if TYPE_CHECKING:
-    from ..engine.repository.repository import Repository
-    from ..engine.restore.source import Source
-    from ..engine.site import Site
+from .output import Talk, echo, preview_table, replaced_names
 
 
 @click.command(cls=Command)
@@ -61,45 +60,37 @@ def restore(
     copy beside what is live, is checked there, and is switched in at once; what was
     replaced is kept for `ckan db undo`, and backed up.
     """
-    talk = Talk(quiet)
-    _restore(ctx, talk, source, only, preview, trust, no_backup, yes)
+    portal = portal_of(ctx, Talk(quiet))
+    if preview:
+        echo(preview_table(preview_restore(portal, source, only)))
+    else:
+        _restore(portal, source, only, trust, no_backup, yes)
 
 
 def _restore(
-    ctx: click.Context,
-    talk: Talk,
-    name: str,
+    portal: Portal,
+    source: str,
     only: tuple[str, ...],
-    preview: bool,
     trust: bool,
     no_backup: bool,
     yes: bool,
 ) -> None:
-    portal = portal_of(ctx, talk)
-    if preview:
-        echo(compared(preview_(portal, name, only)))
-        return
-    if not (yes or sys.stdin.isatty()):
-        may_go_on("", yes)
-
-    def agree(site: Site, repository: Repository, source: Source | None) -> None:
-        assert source is not None
-        if not yes:
-            rows = previewed(site, repository, source)
-            talk.end()
-            echo(compared(rows), err=True)
-        may_go_on(
-            f"Replace the live {' and '.join(source.parts)} by {source.name}?", yes
-        )
-
-    restored = restore_(
-        portal, name, only, trust=trust, no_backup=no_backup, agree=agree
-    )
-    source = one_line(restored.source)
-    echo(f"restored {' and '.join(restored.parts)} from {source}")
+    confirmed = None
+    if not yes:
+        refuse_without_terminal()
+        confirmed = look_at_restore(portal, source, only, trust)
+        echo(preview_table(confirmed.rows), err=True)
+        parts = " and ".join(confirmed.parts)
+        ask(f"Replace the live {parts} by {confirmed.name}?")
+    restored = run_restore(
+        portal, source, only, trust=trust, no_backup=no_backup, attended=True,
+        confirmed=confirmed,
+    )  # fmt: skip
+    echo(f"restored {' and '.join(restored.parts)} from {one_line(restored.source)}")
     if restored.replaced.parts:
-        talk.say(
-            f"what it replaced is kept: {kept(restored)}; `ckan db undo` goes back"
+        portal.talk.say(
+            f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
+            "goes back"
         )
 
 
@@ -109,46 +100,43 @@ def _restore(
 @click.pass_context
 def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     """Switch back what the last restore replaced; a second undo takes that back."""
-    if not (yes or sys.stdin.isatty()):
-        may_go_on("", yes)
-    talk = Talk(quiet)
-
-    def agree(site: Site, repository: Repository, _: Source | None) -> None:
-        from ..engine.restore.history import last_switch
-
-        last = last_switch(site, repository) or {}
-        known = "{what} of {time} ({source})".format_map(last) if last else "restore"
-        may_go_on(f"Switch back to the state before the last {known}?", yes)
-
-    undone = undo_(portal_of(ctx, talk), agree)
+    portal, operation = portal_of(ctx, Talk(quiet)), ""
+    if not yes:
+        refuse_without_terminal()
+        last = last_to_undo(portal)
+        operation = last["operation"]
+        ask(
+            "Switch back to the state before the last "
+            "{what} of {time} ({source})?".format_map(last)
+        )
+    undone = run_undo(portal, operation)
     echo(f"undone: {' and '.join(undone.parts)} as before")
-    talk.say(f"what it replaced is kept: {kept(undone)}; a second undo goes back")
+    portal.talk.say(
+        f"what it replaced is kept: {replaced_names(undone)}; a second undo goes back"
+    )
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(allow_dash=True))
-@one_option
+@database_option
 @quiet_option
 @click.pass_context
 def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
     """Write one database to FILE (- is stdout) as pg_restore reads it."""
-    from ..engine.backup import dump as engine
-
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
     talk = Talk(quiet)
-    site, _ = opened(ctx, talk, writes=False)
+    site, _ = open_site(portal_of(ctx, talk))
     if file == "-":
-        engine.to_stream(site, only, sys.stdout.buffer, talk.progress)
+        to_stream(site, only, sys.stdout.buffer, talk.progress)
     else:
-        engine.to_file(site, only, file, talk.progress)
-        talk.end()
+        to_file(site, only, file, talk.progress)
         talk.say(f"dumped the {only} {site.databases[only].name!r} to {file}")
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path())
-@one_option
+@database_option
 @no_backup_option
 @yes_option
 @quiet_option
@@ -161,4 +149,5 @@ def load(
     This runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
     path = os.path.join(os.curdir, file)  # never an id
-    _restore(ctx, Talk(quiet), path, (only,), False, True, no_backup, yes)
+    portal = portal_of(ctx, Talk(quiet))
+    _restore(portal, path, (only,), trust=True, no_backup=no_backup, yes=yes)

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import suppress
 from dataclasses import asdict
 
 import click
 
+from ..doctor.examine import examine
+from ..doctor.finding import HINT, PROBLEM, Finding
+from ..doctor.mend import mend
+from ..engine.clock import who
+from ..engine.errors import Refused, explanation_of
 from ..engine.printable import one_line
-from .base import (
-    Command,
-    as_json,
-    opened,
-    options_of,
-    portal_of,
-    quiet_option,
-    seconds,
-)
-from .output import Talk, echo
+from ..engine.redis.arming import UNDO, Arming
+from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
+from ..operations.context import find_site, open_site
+from ..operations.index import open_to_change
+from ..operations.journal import TOLD
+from .base import Command, duration_option, json_option, portal_of, quiet_option
+from .output import Talk, echo, echo_json
 
 
 @click.command(cls=Command)
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
 @click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
-@click.option(
-    "--for",
-    "seconds",
-    default="30m",
-    callback=seconds,
-    metavar="TIME",
-    help="It ends by itself after this time, 30m when none is given.",
-)
-@as_json
+@duration_option
+@json_option
 @click.pass_context
 def maintenance(
     ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
 ) -> None:
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
-    from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
-
-    site, repository = opened(ctx, Talk(quiet=as_json), writes=what != "status")
+    portal = portal_of(ctx, Talk(quiet=as_json))
+    opened = open_site if what == "status" else open_to_change
+    site, repository = opened(portal)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     if what == "on":
         level = READ_ONLY if read_only else AWAY
@@ -54,7 +48,7 @@ def maintenance(
             repository.record("maintenance", "done", what=what)
     status = keeper.status()
     if as_json:
-        echo(json.dumps(status or {"level": "off"}))
+        echo_json(status or {"level": "off"})
     elif status is None:
         echo("off: the site is open")
     else:
@@ -72,14 +66,7 @@ def maintenance(
     default="restore",
     help="What the page may do with it; restore when nothing is said.",
 )
-@click.option(
-    "--for",
-    "seconds",
-    default="30m",
-    callback=seconds,
-    metavar="TIME",
-    help="It ends by itself after this time, 30m when none is given.",
-)
+@duration_option
 @quiet_option
 @click.pass_context
 def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
@@ -89,19 +76,16 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     one file of it, which may be all.tar. With undo in place of an ID it may take the
     last restore back. What was armed before is armed no more.
     """
-    from ..engine.clock import who
-    from ..engine.errors import Refused
-    from ..engine.redis.arming import UNDO, Arming
-
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
-    if options_of(ctx).web_restore == "never":
+    talk = Talk(quiet)
+    portal = portal_of(ctx, talk)
+    if portal.options.web_restore == "never":
         raise Refused(
             "ckanext.dbmanage.web_restore is `never`: the page restores, deletes and "
             f"downloads nothing; `ckan db restore {id}` restores it here"
         )
-    talk = Talk(quiet)
-    site, repository = opened(ctx, talk)
+    site, repository = open_to_change(portal)
     name = id if id == UNDO else repository.find(id).id
     armed = Arming(site).arm(name, seconds, who(), to)
     repository.record(name, "done", what="arm", to=to, until=armed["until"])
@@ -112,7 +96,7 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
 @click.command(cls=Command)
 @click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
 @click.option("--preview", is_flag=True, help="With --fix: only say what it would do.")
-@as_json
+@json_option
 @click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
 @click.pass_context
 def doctor(
@@ -123,27 +107,14 @@ def doctor(
     --fix ends what was left half-way, brings the search index up to date, sets the
     DataStore's permissions and closes the repository to others.
     """
-    from psycopg2 import Error as DatabaseError
-
-    from ..doctor.examine import examine
-    from ..doctor.finding import HINT, PROBLEM, Finding
-    from ..doctor.mend import mend
-    from ..engine.errors import DbmanageError, explanation_of
-    from ..engine.repository.repository import Repository
-    from ..portal.site import build_site
-
-    talk = Talk(quiet=as_json or nagios)
-    options = options_of(ctx)
-    portal = portal_of(ctx, talk)
+    portal = portal_of(ctx, Talk(quiet=as_json or nagios))
     try:
         if fix:
             mend(portal, preview)
-        site = build_site(options)
-        found = examine(portal, site, Repository(site.repository, site.secrets))
-    except (DbmanageError, DatabaseError, OSError) as error:
+        found = examine(portal, *find_site(portal))
+    except TOLD as error:
         what = "repair" if fix else "configuration"
-        said = explanation_of(error)
-        found = [Finding(what, PROBLEM, said)]
+        found = [Finding(what, PROBLEM, explanation_of(error))]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]
     if nagios:
@@ -154,7 +125,7 @@ def doctor(
         echo(f"DBMANAGE {state} - {said}")
         sys.exit({"CRITICAL": 2, "WARNING": 1, "OK": 0}[state])
     if as_json:
-        echo(json.dumps([asdict(each) for each in found]))
+        echo_json([asdict(each) for each in found])
     else:
         width = max(len(each.name) for each in found)
         for each in found:

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from ckan.cli import db as core
 
+from ..engine.errors import Refused
 from ..engine.printable import one_line
-from ..operations.clean import clean
-from ..operations.upgrade import upgrade
-from .base import Command, may_go_on, options_of, portal_of, quiet_option, yes_option
-from .output import Talk, cost, echo, kept, reported
+from ..operations.clean import look_at_clean, run_clean
+from ..operations.upgrade import run_upgrade
+from ..portal.migrate import Report
+from ..portal.plan import Plan, Wanted
+from .base import (
+    Command,
+    options_of,
+    portal_of,
+    quiet_option,
+    refuse_without_terminal,
+    yes_option,
+)
+from .output import Talk, echo, rehearsed_cost, replaced_names, upgrade_report
 
-if TYPE_CHECKING:
-    from ..engine.site import Site
-
-
-def of_core() -> list[click.Command]:
-    """Core's own `init`, `upgrade` and `clean`, made safe."""
-    from ckan.cli import db as core
-
-    there = [core.db.commands[name] for name in ("init", "upgrade", "clean")]
-    if isinstance(there[0], Command):  # that was done before
-        return there
-    return [*map(upgrading, there[:2]), _clean(there[2])]
-
-
-_UPGRADE = """Migrate the database: a copy of it first, then switch that in.
+_HELP = """Migrate the database: a copy of it first, then switch that in.
 
 What would make the migrations fail is named before; the state before is backed up, and
 `ckan db undo` goes back to it. An empty database is made ready by CKAN itself.
 """
 
+_IN_PLACE = (
+    "the live database itself is migrated: its tables are locked meanwhile, so that "
+    "visitors wait or see errors, nothing is looked at before it counts, and not "
+    "`ckan db undo` goes back, but a restore of the backup"
+)
 
-def upgrading(core: click.Command, bare: bool = False) -> click.Command:
-    """Core's `upgrade` or `init` with all its options, made safe.
 
-    `bare`: without CKAN, which an empty database needs.
-    """
+def _made_safe(of_core: click.Command) -> click.Command:
+    """Core's `upgrade` or `init` with all its options, made safe."""
 
-    @click.command(cls=Command, name=core.name, help=_UPGRADE)
+    @click.command(cls=Command, name=of_core.name, help=_HELP)
     @click.option("--rehearse", is_flag=True, help="Do all but the switch, and report.")
     @click.option(
         "--in-place",
@@ -59,13 +58,10 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
         quiet: bool,
         **options: Any,
     ) -> None:
-        from ..engine.errors import Refused
-        from ..portal.migrate import Report
-        from ..portal.plan import Plan, Wanted
-
         if rehearse and in_place:
             raise click.UsageError("--rehearse and --in-place are two ways: give one")
         talk, report, known = Talk(quiet), Report(), list[Plan]()
+        portal = portal_of(ctx, talk)
 
         def planned(plan: Plan) -> None:
             known.append(plan)
@@ -78,79 +74,68 @@ def upgrading(core: click.Command, bare: bool = False) -> click.Command:
 
         wanted = Wanted(**{k: v for k, v in options.items() if v})
         try:
-            switched = upgrade(
-                portal_of(ctx, talk), wanted, report, rehearse=rehearse,
-                in_place=in_place, no_backup=no_backup, planned=planned,
+            switched = run_upgrade(
+                portal, wanted, report, rehearse=rehearse, in_place=in_place,
+                no_backup=no_backup, planned=planned,
             )  # fmt: skip
         finally:
             talk.end()
             if report.phases:
-                echo(reported(report))
+                echo(upgrade_report(report))
         (plan,) = known
-        if plan.empty and bare:
-            raise Refused("the database is empty: `ckan db init` makes its tables")
         if plan.empty:
-            ctx.invoke(core, **options)
+            if portal.app is None:  # CKAN itself makes its tables
+                raise Refused("the database is empty: `ckan db init` makes its tables")
+            ctx.invoke(of_core, **options)
         elif not plan.steps:
             echo("Nothing is pending: the database is at the installed code")
         elif rehearse:
-            echo(f"rehearsed: the upgrade would work. {cost(report)}")
+            echo(f"rehearsed: the upgrade would work. {rehearsed_cost(report)}")
         else:
             echo(f"upgraded by {len(plan.steps)} migrations")
             talk.say("restart CKAN's web and worker processes now: they run old code")
         if switched:
             talk.say(
-                f"the old state is kept: {kept(switched)}; `ckan db undo` goes back"
+                f"the old state is kept: {replaced_names(switched)}; `ckan db undo` "
+                "goes back"
             )
 
-    run.params = [*core.params, *run.params]
+    run.params = [*of_core.params, *run.params]
     return run
 
 
-_IN_PLACE = (
-    "the live database itself is migrated: its tables are locked meanwhile, so that "
-    "visitors wait or see errors, nothing is looked at before it counts, and not "
-    "`ckan db undo` goes back, but a restore of the backup"
-)
-
-_CLEAN = """Remove everything from the database and the search index.
-
-A backup is taken first, unless there is nothing.
-"""
+init, upgrade = _made_safe(core.init), _made_safe(core.upgrade)
 
 
-def _clean(core: click.Command) -> click.Command:
-    """Core's `clean`, after a backup; it needs neither Solr nor PostGIS's owner."""
+@click.command(cls=Command)
+@click.option("--no-backup", is_flag=True, help="Do not take a backup before.")
+@yes_option
+@quiet_option
+@click.pass_context
+def clean(ctx: click.Context, no_backup: bool, yes: bool, quiet: bool) -> None:
+    """Remove everything from the database and the search index.
 
-    @click.command(cls=Command, name=core.name, help=_CLEAN)
-    @click.option("--no-backup", is_flag=True, help="Do not take a backup before.")
-    @yes_option
-    @quiet_option
-    @click.pass_context
-    def run(ctx: click.Context, no_backup: bool, yes: bool, quiet: bool) -> None:
-        talk = Talk(quiet)
-
-        def agree(site: Site, *_: Any) -> None:
-            if yes:
-                return
-            if not sys.stdin.isatty():
-                may_go_on("", yes)
-            name = options_of(ctx).text("ckan.site_title") or site.id
-            echo(one_line(f"This removes all of {name}: {site.url}"), err=True)
-            if click.prompt("Type its name to go on", err=True).strip() != name:
-                raise click.Abort
-
-        stays = clean(portal_of(ctx, talk), no_backup, agree)
-        for each in stays:
-            talk.warn(f"left where it is: {each}")
-        echo(
-            "CKAN's tables are gone; what stays is named above"
-            if stays
-            else "The database is empty"
-        )
-        talk.say(
-            "Next: `ckan db init` makes its tables, `ckan db load FILE` or `ckan db "
-            "restore ID` brings data back"
-        )
-
-    return run
+    A backup is taken first, unless there is nothing.
+    """
+    # unlike core's, it needs neither Solr nor to own what is PostGIS's
+    talk, confirmed = Talk(quiet), None
+    portal = portal_of(ctx, talk)
+    if not yes:
+        refuse_without_terminal()
+        site, confirmed = look_at_clean(portal)
+        name = options_of(ctx).text("ckan.site_title") or site.id
+        echo(one_line(f"This removes all of {name}: {site.url}"), err=True)
+        if click.prompt("Type its name to go on", err=True).strip() != name:
+            raise click.Abort
+    stays = run_clean(portal, no_backup, confirmed)
+    for each in stays:
+        talk.warn(f"left where it is: {each}")
+    echo(
+        "CKAN's tables are gone; what stays is named above"
+        if stays
+        else "The database is empty"
+    )
+    talk.say(
+        "Next: `ckan db init` makes its tables, `ckan db load FILE` or `ckan db "
+        "restore ID` brings data back"
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..engine.restore.history import half_way
-from ..operations.context import Portal, tidy
-from ..operations.index import is_behind, open_to_change, reindex
+from ..operations.context import Portal
+from ..operations.index import index_changed, is_behind, open_to_change
+from ..operations.locked import settle
 from ..portal import datastore
 
 
@@ -25,7 +26,7 @@ def mend(portal: Portal, preview: bool) -> None:
 
     with repository.lock("doctor"):
         if not preview:
-            tidy(site, repository, talk)
+            settle(site, repository, talk)
         elif half_way(site, repository):
             to_do("finish or turn back the switch that is half-way")
         mode = repository.path.stat().st_mode & 0o777
@@ -46,4 +47,4 @@ def mend(portal: Portal, preview: bool) -> None:
                 )
         owed = repository.marked("reindex") or is_behind(portal)
         if owed and to_do("bring the search index up to date"):
-            reindex(portal, repository)
+            index_changed(portal, repository)

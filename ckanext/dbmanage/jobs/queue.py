@@ -1,54 +1,34 @@
-"""Jobs: enqueued once, listed, cancelled."""
+"""Jobs: enqueued once, listed, cancelled; and who takes them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
+import os
 import secrets
-import time
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from ..engine.clock import id_stamp, now, stamp
 from ..engine.errors import Refused
-from ..engine.printable import one_line
-from ..engine.redis.client import answering, connect, key_of
-from ..engine.redis.sealed import seal, unseal
-from ..portal.config import Options
+from ..engine.redis.client import answering
+from ..engine.redis.sealed import seal
 from .record import (
     ACTIVE,
     CANCELLED,
-    DIED,
-    FAILED,
     KEPT,
-    LIFE,
-    LOST,
     MOST,
     QUEUED,
     RUNNING,
-    expired,
-    facts_of,
-    is_lost,
-    lives,
-    log_lines,
-    queued,
-    result_of,
-    too_late,
+    Records,
 )
 
-_log = logging.getLogger(__name__)
 #: what is noted of who asked
 ACTOR = ("user", "address", "forwarded")
 #: a proof of a big portal takes hours; nothing is gained by ending it
 _TIMEOUT = 7 * 86400
-
-#: a step that happens once, whoever comes first
-_MOVE = """
-if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[2], ARGV[3], ARGV[4])
-return 1"""
 
 #: two clicks at once make one job: its place is taken once, or from one that has ended
 _PLACE = """
@@ -66,20 +46,8 @@ return 1"""
 RUN: Any = "ckanext.dbmanage.jobs.worker.run"
 
 
-class Jobs:
-    """The jobs of one site."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        self._url = options.databases["database"].url
-        self.secrets = options.secrets
-        self.redis = connect(options.redis_url)
-        self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
-
-    def key(self, name: str) -> str:
-        return key_of(self._url, name)
-
-    # -- asking
+class Jobs(Records):
+    """The jobs of one site, to be asked for and ended."""
 
     def enqueue(
         self,
@@ -100,7 +68,7 @@ class Jobs:
         from ckan.plugins import toolkit as tk
 
         id = f"{id_stamp()}-{secrets.token_hex(4)}"
-        once, key = self.once(kind, arguments), self.key(f"job:{id}")
+        once, key = self.once(kind, arguments), self.job_key(id)
         wanted = {
             "kind": kind,
             "arguments": dict(arguments),
@@ -144,97 +112,10 @@ class Jobs:
         return None
 
     def once(self, kind: str, arguments: Mapping[str, Any]) -> str:
+        """The key of the place that one job with these arguments has."""
         words = json.dumps(arguments, sort_keys=True)
         digest = hashlib.sha256(words.encode()).hexdigest()[:16]
         return self.key(f"once:{kind}:{digest}")
-
-    # -- looking
-
-    def show(self, id: str, log: int = 100) -> dict[str, Any]:
-        """What is known of a job, with the last lines of its log. Raises Refused.
-
-        `{id, kind, arguments, state, asked, until, begun, ended, user, address,
-        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
-        cancellable, result, error, lines, log}`: times in UTC, `rate` a second, `seen`
-        seconds since the last sign of life, `lines` how many the log has had.
-        """
-        key = self.key(f"job:{id}")
-        with answering():
-            pipe = self.redis.pipeline()
-            pipe.hgetall(key)
-            pipe.pttl(f"{key}:alive")
-            pipe.hmget(queued(id), "status", "started_at")
-            if log:
-                pipe.lrange(f"{key}:log", -log, -1)
-            answers = pipe.execute(raise_on_error=False)
-        said = self._said(id, *answers)
-        if said is None:
-            raise Refused(f"there is no job {one_line(id)!r} of this site")
-        return said
-
-    def _said(
-        self, id: str, record: Any, alive: Any, queue: Any, lines: Any = ()
-    ) -> dict[str, Any] | None:
-        """What Redis answered, as `show` tells it; None for what is no record of ours.
-
-        Half a record, or one that nobody can read, is none.
-        """
-        key = self.key(f"job:{id}")
-        try:
-            wanted = unseal(key, record.get(b"wanted"), self.secrets)
-            if wanted is None or not isinstance(queue, list):
-                return None
-            known = {
-                k.decode(): v.decode("utf-8", "replace") for k, v in record.items()
-            }
-            facts = facts_of(known) | result_of(f"{key}:result", known, self.secrets)
-            alive, log = int(alive), log_lines(lines)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            return None
-        state, error = facts["state"], facts["error"]
-        if is_lost(state, wanted["asked"], alive, queue):
-            state, error = LOST, DIED
-        elif state == QUEUED and expired(wanted["until"]):
-            state, error = FAILED, too_late(wanted["until"])
-        done, about, begun = facts["done"], facts["about"], facts.pop("phase_begun")
-        spent = max(time.time() - begun, 0.001) if begun else 0.0
-        rate = done / spent if state == RUNNING and done and spent > 1 else None
-        left = (about - done) / rate if rate and about > done else None
-        final = facts.pop("final")
-        armed = wanted.pop("armed")
-        return {
-            "id": id,
-            **wanted,
-            "until": wanted["until"] or None,
-            **facts,
-            "state": state,
-            "error": error,
-            "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
-            "rate": rate and round(rate, 1),
-            "seconds_left": left and round(left),
-            "seen": round(LIFE - alive / 1000, 1) if state == RUNNING else None,
-            "cancellable": state == QUEUED or (state == RUNNING and not final),
-            "log": log,
-        }
-
-    def list(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The jobs, the newest first, without their logs."""
-        with answering():
-            ids = self.redis.lrange(self.key("jobs"), 0, limit - 1)
-            pipe = self.redis.pipeline()
-            for id in ids:
-                name = id.decode("utf-8", "replace")
-                key = self.key(f"job:{name}")
-                pipe.hgetall(key)
-                pipe.pttl(f"{key}:alive")
-                pipe.hmget(queued(name), "status", "started_at")
-            found = pipe.execute(raise_on_error=False)
-        facts = zip(ids, found[::3], found[1::3], found[2::3], strict=True)
-        said = (
-            self._said(id.decode("utf-8", "replace"), record, alive, queue)
-            for id, record, alive, queue in facts
-        )
-        return [each for each in said if each is not None]
 
     def workers(self) -> dict[str, Any]:
         """Who takes the jobs: `{count, seen, waiting, command}`.
@@ -249,7 +130,7 @@ class Jobs:
             queue = get_queue(self.queue)
             # what RQ cannot read is no worker
             with suppress(AttributeError, KeyError, TypeError, ValueError):
-                found = [each for each in Worker.all(queue=queue) if lives(each)]
+                found = [each for each in Worker.all(queue=queue) if _lives(each)]
             waiting = queue.count
         beats = [each.last_heartbeat for each in found if each.last_heartbeat]
         ages = [now().replace(tzinfo=None) - b.replace(tzinfo=None) for b in beats]
@@ -259,8 +140,6 @@ class Jobs:
             "waiting": waiting,
             "command": f"ckan jobs worker {self.queue}",
         }
-
-    # -- ending
 
     def cancel(self, id: str) -> dict[str, Any]:
         """Takes a job out of the queue, or asks the one that runs to end.
@@ -282,15 +161,20 @@ class Jobs:
                 if known["state"] != RUNNING:
                     why = f"has ended already: {known['state']}"
                 raise Refused(f"the job {id} {why}")
-            key = self.key(f"job:{id}")
+            key = self.job_key(id)
             if not self.redis.eval(_CANCEL, 2, key, f"{key}:cancel"):
                 raise Refused(f"the job {id} has come to the switch: let it end")
         return known
 
-    def move(self, id: str, before: str, after: str, moment: str) -> bool:
-        time = stamp()
-        return bool(
-            self.redis.eval(
-                _MOVE, 1, self.key(f"job:{id}"), before, after, moment, time
-            )
-        )
+
+def _lives(worker: Any) -> bool:
+    """Whether a worker that Redis knows is there still, as far as this host can say."""
+    if worker.hostname != socket.gethostname() or not worker.pid:
+        return True
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,28 +1,144 @@
-"""What is known of a job: its record in Redis, read as hostile."""
+"""What is known of the jobs of a site: their records in Redis, read as hostile."""
 
 from __future__ import annotations
 
-import os
-import socket
+import time
 from datetime import timedelta
 from typing import Any
 
 from ..engine.clock import is_stamp, now, stamp
+from ..engine.errors import Refused
 from ..engine.printable import one_line
+from ..engine.redis.client import answering, connect, key_of
 from ..engine.redis.sealed import loaded, unseal
+from ..portal.config import Options
 
 QUEUED, RUNNING, DONE = "queued", "running", "done"
 FAILED, CANCELLED, LOST = "failed", "cancelled", "lost"
 ACTIVE = (QUEUED, RUNNING)
 #: for how long a finished job is known, and how many at most
 KEPT, MOST = 30 * 86400, 200
-LIFE, BEAT = 12.0, 1.0
-#: seconds until a job that was asked to end, and hangs in the database, is killed
-PATIENCE = 60.0
+#: seconds after its last sign of life in which a job counts as alive
+LIFE = 12.0
 _GRACE = timedelta(seconds=10)
 #: in which a worker that took a job has started CKAN and shows a sign of life
 _START = timedelta(seconds=60)
 DIED = "its worker ended without a word: the worker's own log says why"
+
+
+#: a step that happens once, whoever comes first
+_MOVE = """
+if redis.call('HGET', KEYS[1], 'state') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[2], ARGV[3], ARGV[4])
+return 1"""
+
+
+class Records:
+    """The jobs of one site, as they are known; `queue` is where they wait."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.secrets = options.secrets
+        self.redis = connect(options.redis_url)
+        self._url = options.databases["database"].url
+        self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
+
+    def key(self, name: str) -> str:
+        """A key of this site in Redis."""
+        return key_of(self._url, name)
+
+    def job_key(self, id: str) -> str:
+        """The key of a job; others begin with it."""
+        return self.key(f"job:{id}")
+
+    def show(self, id: str, log: int = 100) -> dict[str, Any]:
+        """What is known of a job, with the last lines of its log. Raises Refused.
+
+        `{id, kind, arguments, state, asked, until, begun, ended, user, address,
+        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
+        cancellable, result, error, lines, log}`: times in UTC, `rate` a second, `seen`
+        seconds since the last sign of life, `lines` how many the log has had.
+        """
+        with answering():
+            pipe = self.redis.pipeline()
+            self._ask(pipe, id)
+            if log:
+                pipe.lrange(f"{self.job_key(id)}:log", -log, -1)
+            answers = pipe.execute(raise_on_error=False)
+        known = self._understood(id, *answers)
+        if known is None:
+            raise Refused(f"there is no job {one_line(id)!r} of this site")
+        return known
+
+    def list(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The jobs, the newest first, without their logs."""
+        with answering():
+            found = self.redis.lrange(self.key("jobs"), 0, limit - 1)
+            ids = [id.decode("utf-8", "replace") for id in found]
+            pipe = self.redis.pipeline()
+            for id in ids:
+                self._ask(pipe, id)
+            answers = pipe.execute(raise_on_error=False)
+        each = zip(ids, answers[::3], answers[1::3], answers[2::3], strict=True)
+        known = (self._understood(*facts) for facts in each)
+        return [job for job in known if job is not None]
+
+    def _ask(self, pipe: Any, id: str) -> None:
+        """Asks for three answers: the record, its sign of life, what RQ says of it."""
+        key = self.job_key(id)
+        pipe.hgetall(key)
+        pipe.pttl(f"{key}:alive")
+        pipe.hmget(f"rq:job:{id}", "status", "started_at")
+
+    def _understood(
+        self, id: str, record: Any, alive: Any, queue: Any, lines: Any = ()
+    ) -> dict[str, Any] | None:
+        """What Redis answered, as `show` tells it; None for what is no record of ours.
+
+        Half a record, or one that nobody can read, is none.
+        """
+        key = self.job_key(id)
+        try:
+            wanted = unseal(key, record.get(b"wanted"), self.secrets)
+            if wanted is None or not isinstance(queue, list):
+                return None
+            known = {
+                k.decode(): v.decode("utf-8", "replace") for k, v in record.items()
+            }
+            facts = facts_of(known) | result_of(f"{key}:result", known, self.secrets)
+            alive, log = int(alive), log_lines(lines)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        state, error = facts["state"], facts["error"]
+        if is_lost(state, wanted["asked"], alive, queue):
+            state, error = LOST, DIED
+        elif state == QUEUED and expired(wanted["until"]):
+            state, error = FAILED, too_late(wanted["until"])
+        done, about, begun = facts["done"], facts["about"], facts.pop("phase_begun")
+        spent = max(time.time() - begun, 0.001) if begun else 0.0
+        rate = done / spent if state == RUNNING and done and spent > 1 else None
+        left = (about - done) / rate if rate and about > done else None
+        final = facts.pop("final")
+        armed = wanted.pop("armed")
+        return {
+            "id": id,
+            **wanted,
+            "until": wanted["until"] or None,
+            **facts,
+            "state": state,
+            "error": error,
+            "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
+            "rate": rate and round(rate, 1),
+            "seconds_left": left and round(left),
+            "seen": round(LIFE - alive / 1000, 1) if state == RUNNING else None,
+            "cancellable": state == QUEUED or (state == RUNNING and not final),
+            "log": log,
+        }
+
+    def move(self, id: str, before: str, after: str, moment: str) -> bool:
+        """Changes a job's state and notes the `moment`; once, whoever comes first."""
+        words = (before, after, moment, stamp())
+        return bool(self.redis.eval(_MOVE, 1, self.job_key(id), *words))
 
 
 def facts_of(known: dict[str, str]) -> dict[str, Any]:
@@ -106,21 +222,3 @@ def too_late(until: str) -> str:
         f"no worker came to it until {until}, for which it was allowed; nothing was "
         "touched: confirm it anew"
     )
-
-
-def queued(id: str) -> str:
-    """RQ's own key of a job."""
-    return f"rq:job:{id}"
-
-
-def lives(worker: Any) -> bool:
-    """Whether a worker that Redis knows is there still, as far as this host can say."""
-    if worker.hostname != socket.gethostname() or not worker.pid:
-        return True
-    try:
-        os.kill(worker.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -16,28 +16,27 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from psycopg2 import Error as DatabaseError
+import click
 from redis import RedisError
 
 from ..engine.clock import stamp
-from ..engine.errors import DbmanageError, Refused, explanation_of, hide_values
+from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
 from ..engine.redis.sealed import seal, use
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
+from ..operations.journal import TOLD, reason
 from ..portal.config import Options, current
 from ..portal.site import build_site
 from .queue import ACTOR, Jobs
 from .record import (
-    BEAT,
     CANCELLED,
     DONE,
     FAILED,
     KEPT,
     LIFE,
-    PATIENCE,
     QUEUED,
     RUNNING,
     expired,
@@ -46,7 +45,11 @@ from .record import (
 from .work import KINDS
 
 _log = logging.getLogger(__name__)
-_TICK = 0.5
+#: seconds between two signs of life, and between two tellings of how far a job is
+_BEAT, _TICK = 1.0, 0.5
+#: seconds until a job that was asked to end, and hangs in the database, is killed; and
+#: for which the end of a job waits for Redis
+_PATIENCE = 60.0
 _LOG_LINES = 1000
 
 _FINAL = """
@@ -55,15 +58,11 @@ redis.call('HSET', KEYS[1], 'final', '1')
 return 1"""
 
 
-def message_for_log(failure: BaseException) -> str:
-    if isinstance(failure, (DbmanageError, DatabaseError, OSError)):
-        return explanation_of(failure)
-    # what it says may be anything: the worker's own log has it
-    return f"{type(failure).__name__}, see the worker's log"
-
-
 class Log:
-    """What a job tells, into Redis; a Redis that is away hinders nothing."""
+    """The listener of a job: writes to Redis; one that does not answer stops no job.
+
+    `switches` says whether the job has come to its switch.
+    """
 
     def __init__(self, redis: Any, key: str, secrets: tuple[str, ...]) -> None:
         self._redis, self._key, self._secrets = redis, key, secrets
@@ -85,23 +84,30 @@ class Log:
     def warn(self, sentence: str) -> None:
         self.say(f"warning: {sentence}")
 
-    def rows(self, phase: str, done: int, total: int) -> None:
-        self._tell(phase, done, total, "rows")
-
     def progress(self, phase: str, done: int, total: int) -> None:
-        self._tell(phase, done, total, "bytes")
+        self._count(phase, done, total, "bytes")
+
+    def rows(self, phase: str, done: int, total: int) -> None:
+        self._count(phase, done, total, "rows")
 
     def end(self) -> None:
-        self._finish()
+        if not self._phase:
+            return
+        seconds = round(time.time() - self._begun, 1)
+        self._phases.append({"phase": self._phase, "seconds": seconds})
+        self._phase = ""
+        with suppress(Exception):
+            words = json.dumps(self._phases[-50:])
+            self._redis.hset(self._key, mapping={"phases": words, "phase": ""})
 
     def result(self, result: Any) -> None:
-        """Notes what came of it."""
+        """Notes what came of the job."""
         with suppress(Exception):
             said = seal(f"{self._key}:result", {"result": result}, self._secrets)
             self._redis.hset(self._key, "result", said)
 
     def final(self) -> None:
-        """From here on it cannot be cancelled. Raises SystemExit when it was before."""
+        """From here on the job cannot be cancelled. Raises SystemExit when it was."""
         may: Any = 1
         with suppress(RedisError):  # nobody can have cancelled it then
             may = self._redis.eval(_FINAL, 2, self._key, f"{self._key}:cancel")
@@ -109,22 +115,13 @@ class Log:
             sys.exit(1)
         self.switches = True
 
-    def _finish(self) -> None:
-        if self._phase:
-            seconds = round(time.time() - self._begun, 1)
-            self._phases.append({"phase": self._phase, "seconds": seconds})
-            self._phase = ""
-            with suppress(Exception):
-                words = json.dumps(self._phases[-50:])
-                self._redis.hset(self._key, mapping={"phases": words, "phase": ""})
-
-    def _tell(self, phase: str, done: int, total: int, unit: str) -> None:
+    def _count(self, phase: str, done: int, total: int, unit: str) -> None:
         moment = time.time()
         if phase == self._phase and moment < self._next:
             return
         facts: dict[str, Any] = {"done": done, "about": total}
         if phase != self._phase:
-            self._finish()
+            self.end()
             self._phase, self._begun = phase, moment
             facts |= {"phase": phase, "phase_begun": moment, "unit": unit}
             self.say(f"{phase} …")
@@ -135,93 +132,106 @@ class Log:
             self._redis.hset(self._key, mapping=facts)
 
 
-@contextmanager
-def taken(jobs: Jobs, known: dict[str, Any]) -> Iterator[Log | None]:
-    """The job's work: shows that it lives, and ends it when that is asked for.
+class Running:
+    """A job in the hands of this process."""
 
-    `known` is what `show` tells. None when it was cancelled before. Whatever the
-    work raises is noted.
-    """
-    id, key = known["id"], jobs.key(f"job:{known['id']}")
-    alive = f"{socket.gethostname()}, process {os.getpid()}"
-    jobs.redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
-    if not jobs.move(id, QUEUED, RUNNING, "begun"):
-        yield None
-        return
-    stop, main = threading.Event(), os.getpid()
+    def __init__(self, jobs: Jobs, known: dict[str, Any]) -> None:
+        self._jobs, self._known = jobs, known
+        self._id, self._key = known["id"], jobs.job_key(known["id"])
+        self._cancel = f"{self._key}:cancel"
+        self.log = Log(jobs.redis, self._key, jobs.secrets)
 
-    def beat() -> None:
+    def begin(self) -> bool:
+        """Takes the job, unless it was cancelled before."""
+        self._show_life()
+        return self._jobs.move(self._id, QUEUED, RUNNING, "begun")
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Shows that the job lives, and ends it when that is asked for.
+
+        Notes how it ended, whatever the block raises.
+        """
+        stop, main = threading.Event(), os.getpid()
+        # the context has CKAN's configuration
+        beat = threading.Thread(
+            target=copy_context().run, args=(self._beat, stop, main), daemon=True
+        )
+        beat.start()
+        state, error = DONE, ""
+        try:
+            with ended_by_signals():
+                yield
+        except SystemExit:
+            cancelled = self._jobs.redis.exists(self._cancel)
+            state = CANCELLED if cancelled else FAILED
+            error = "" if cancelled else "the worker was told to end"
+            self.log.say("cancelled" if cancelled else error)
+            if not cancelled:
+                raise
+        except BaseException as failure:
+            hide_values(failure)
+            state, error = FAILED, _why(failure)
+            self.log.say(f"failed: {error}")
+            _log.exception("the job %s failed", self._id)
+            raise
+        finally:
+            stop.set()
+            beat.join()
+            self.log.end()
+            self._end(state, error)
+
+    def arm_again(self) -> None:
+        """Gives back what was armed for a job that has switched nothing."""
+        with suppress(Exception):  # what the job failed with is what is told
+            armed = self._known["armed"]
+            if armed and Arming(build_site(self._jobs.options)).again(armed):
+                until = armed["until"]
+                self.log.say(f"nothing was switched: armed again until {until}")
+
+    def _show_life(self) -> None:
+        alive = f"{socket.gethostname()}, process {os.getpid()}"
+        self._jobs.redis.set(f"{self._key}:alive", alive, px=int(LIFE * 1000))
+
+    def _beat(self, stop: threading.Event, main: int) -> None:
         asked = 0.0
-        while not stop.wait(BEAT):
+        while not stop.wait(_BEAT):
             with suppress(Exception):
-                jobs.redis.set(f"{key}:alive", alive, px=int(LIFE * 1000))
-                final = jobs.redis.hget(key, "final") == b"1"
-                if final or not jobs.redis.exists(f"{key}:cancel"):
+                self._show_life()
+                final = self._jobs.redis.hget(self._key, "final") == b"1"
+                if final or not self._jobs.redis.exists(self._cancel):
                     continue
                 if not asked:
                     asked = time.monotonic()
                     os.kill(main, signal.SIGTERM)
-                elif time.monotonic() > asked + PATIENCE:
+                elif time.monotonic() > asked + _PATIENCE:
                     # in a call that no signal ends: another job tidies up
-                    jobs.move(id, RUNNING, CANCELLED, "ended")
+                    self._jobs.move(self._id, RUNNING, CANCELLED, "ended")
                     with suppress(Exception):
-                        jobs.enqueue("tidy", {}, {})
+                        self._jobs.enqueue("tidy", {}, {})
                     os.kill(main, signal.SIGKILL)
 
-    # the context has CKAN's configuration
-    thread = threading.Thread(target=copy_context().run, args=(beat,), daemon=True)
-    thread.start()
-    log = Log(jobs.redis, key, jobs.secrets)
-    state, error = DONE, ""
-    try:
-        with ended_by_signals():
-            yield log
-    except SystemExit:
-        cancelled = jobs.redis.exists(f"{key}:cancel")
-        state = CANCELLED if cancelled else FAILED
-        error = "" if cancelled else "the worker was told to end"
-        log.say("cancelled" if cancelled else error)
-        if not cancelled:
-            raise
-    except BaseException as failure:
-        hide_values(failure)
-        state, error = FAILED, message_for_log(failure)
-        log.say(f"failed: {error}")
-        _log.exception("the job %s failed", id)
-        raise
-    finally:
-        stop.set()
-        thread.join()
-        log.end()
-        _ended(jobs, known, state, error)
+    def _end(self, state: str, error: str) -> None:
+        """Notes how the job ended; waits a minute for a Redis that does not answer."""
+        patience, redis = time.monotonic() + _PATIENCE, self._jobs.redis
+        place = self._jobs.once(self._known["kind"], self._known["arguments"])
+        while True:
+            try:
+                redis.hset(self._key, mapping={"error": error})
+                self._jobs.move(self._id, RUNNING, state, "ended")
+                redis.delete(f"{self._key}:alive", self._cancel, place)
+                redis.expire(self._key, KEPT)
+                return
+            except RedisError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(_BEAT)
 
 
-def give_back(jobs: Jobs, known: dict[str, Any], log: Log) -> None:
-    """Arms again what was armed for a job that has switched nothing."""
-    with suppress(Exception):  # what the job failed with is what is told
-        armed = known["armed"]
-        if armed and Arming(build_site(jobs.options)).again(armed):
-            log.say(f"nothing was switched: armed again until {armed['until']}")
-
-
-def _ended(jobs: Jobs, known: dict[str, Any], state: str, error: str) -> None:
-    """Notes how a job ended, when Redis was away also a minute later."""
-    id, patience = known["id"], time.monotonic() + PATIENCE
-    key, once = (
-        jobs.key(f"job:{id}"),
-        jobs.once(known["kind"], known["arguments"]),
-    )
-    while True:
-        try:
-            jobs.redis.hset(key, mapping={"error": error})
-            jobs.move(id, RUNNING, state, "ended")
-            jobs.redis.delete(f"{key}:alive", f"{key}:cancel", once)
-            jobs.redis.expire(key, KEPT)
-            return
-        except RedisError:
-            if time.monotonic() > patience:
-                raise
-            time.sleep(BEAT)
+def _why(failure: BaseException) -> str:
+    # what others say may be anything: the worker's own log has it
+    more = "" if isinstance(failure, TOLD) else ", see the worker's log"
+    return reason(failure) + more
 
 
 def run(id: str) -> None:
@@ -229,20 +239,21 @@ def run(id: str) -> None:
     options = current()
     jobs = Jobs(options)
     known = jobs.show(id, log=0)  # of this site and signed, or there is none
-    with taken(jobs, known) as log:
-        if log is None:
-            return
+    job = Running(jobs, known)
+    if not job.begin():
+        return
+    with job.at_work():
         if expired(known["until"] or ""):
             raise Refused(too_late(known["until"]))
         if known["until"]:
             _run_once(build_site(options), known)
         actor = {key: known[key] for key in ACTOR if known[key]} | {"job": id}
-        portal = Portal(options, log, _application(options), actor)
+        portal = Portal(options, job.log, _application(options), actor)
         try:
-            log.result(KINDS[known["kind"]](portal, **known["arguments"]))
+            job.log.result(KINDS[known["kind"]](portal, **known["arguments"]))
         except Exception:
-            if not log.switches:
-                give_back(jobs, known, log)
+            if not job.log.switches:
+                job.arm_again()
             raise
 
 
@@ -255,7 +266,6 @@ def _run_once(site: Site, known: dict[str, Any]) -> None:
 
 def _application(options: Options) -> Any:
     """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
-    import click
     from ckan.config.middleware import make_app
 
     context = click.get_current_context(silent=True)

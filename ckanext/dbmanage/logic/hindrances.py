@@ -17,8 +17,7 @@ from ..engine.postgres.database import closing
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
-from ..operations import retain
-from ..operations.restore import unfit
+from ..operations.allowed import unfit
 from ..portal.config import Options
 from .known import GOOD, backups
 
@@ -71,21 +70,6 @@ def of_a_restore(
             f"{disk['free']} are free: make room, or leave the uploads out"
         )
     return found
-
-
-def of_deleting(
-    about: dict[str, Any],
-    described: list[dict[str, Any]],
-    complete: list[dict[str, Any]],
-) -> str:
-    """Why a backup may not be deleted by hand, empty when it may.
-
-    As `retain.must_stay`, and the newest good one of the `complete` ones stays too.
-    """
-    why = retain.must_stay(about, described)
-    if why or not any(each["id"] == about["id"] for each in complete):
-        return why
-    return retain.must_stay(about, complete)
 
 
 def newest_that_fits(repository: Repository, options: Options) -> str:

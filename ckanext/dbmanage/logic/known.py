@@ -14,11 +14,8 @@ from typing import Any
 from ..engine.clock import is_stamp
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
-from ..engine.repository.backup import why_partial
 from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
-from ..engine.site import Site
-from ..portal.config import Options
 
 #: the states of a backup that can be relied on
 GOOD = ("verified", "proven")
@@ -38,24 +35,6 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
         seen,
         lambda: [_described(repository, name) for name in repository.names()],
     )
-
-
-def whole(
-    described: list[dict[str, Any]], site: Site, options: Options
-) -> list[dict[str, Any]]:
-    """Those of the backups that have all parts of the site, and all uploads."""
-    parts = parts_of_whole(site, options)
-    return [
-        each
-        for each in described
-        if parts.issubset(each["parts"]) and not why_partial(each["files"])
-    ]
-
-
-def parts_of_whole(site: Site, options: Options) -> set[str]:
-    """The parts that a whole backup of the site has."""
-    there = {*site.databases, *(["files"] if site.uploads else [])}
-    return set(options.parts) or there
 
 
 def of_journal(

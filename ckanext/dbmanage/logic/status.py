@@ -18,9 +18,10 @@ from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
+from ..operations.allowed import having, wanted
 from ..portal.config import Options
 from . import hindrances
-from .known import GOOD, backups, journal_end, of_journal, parts_of_whole, whole
+from .known import GOOD, backups, journal_end, of_journal
 
 #: a backup a night, with two hours for it to end
 EXPECTED = timedelta(hours=26)
@@ -34,9 +35,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     As the action `dbmanage_status` documents. Only backups of all parts count: the
     portal cannot be brought back from half of them.
     """
-    described, parts = backups(repository), parts_of_whole(site, options)
+    described, parts = backups(repository), wanted(site, options)
     sized = [each for each in described if each["sizes"]]
-    complete = whole(described, site, options)
+    complete = having(described, parts)
     good = [each for each in complete if each["state"] in GOOD]
     newest = next(iter(good), None)
     proven = next((each for each in good if each["state"] == "proven"), None)

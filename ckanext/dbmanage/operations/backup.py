@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from .context import Portal, tidy
+from ..engine.backup.take import take
+from ..engine.backup.verify import verify_backup
+from ..engine.operation import Operation
+from ..engine.repository.backup import Backup, why_partial
+from ..engine.restore import proof
+from ..portal import isolated, migrate
+from .context import Portal
 from .index import open_to_change
-
-if TYPE_CHECKING:
-    from ..engine.repository.backup import Backup
-    from ..engine.repository.repository import Repository
-    from ..engine.site import Site
+from .locked import locked, settle
 
 
-def backup(
+def take_backup(
     portal: Portal, parts: tuple[str, ...] = (), note: str = "", keep: bool = False
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
-    from ..engine.backup.take import take
-    from ..engine.operation import Operation
-
-    site, repository = open_to_change(portal)
-    with repository.lock("backup"):
-        tidy(site, repository, portal.talk)
+    with locked(portal, "backup") as (site, repository):
         taken = take(
             Operation(site, repository, portal.talk),
             parts=parts or portal.options.parts, note=note, keep=keep,
@@ -32,36 +29,37 @@ def backup(
     return taken
 
 
-def incomplete(taken: Backup) -> str:
+def why_incomplete(taken: Backup) -> str:
     """Why a backup that was taken does not hold all uploads, empty when it does."""
-    from ..engine.repository.backup import why_partial
-
     why = why_partial(taken.files)
     return why and f"backup {taken.id} was taken, but is not complete: {why}"
 
 
-def verify(
-    portal: Portal, site: Site, repository: Repository, found: Backup, prove: bool
-) -> list[str]:
-    """Reads a backup again, with `prove` restores it beside the live site: problems."""
-    from ..engine.backup.verify import verify_backup
-    from ..engine.operation import Operation
-    from ..engine.restore import proof
-    from ..portal import isolated, migrate
+def verify_backups(
+    portal: Portal, name: str | None, prove: bool
+) -> Iterator[tuple[Backup, list[str]]]:
+    """Reads a backup again (all without a name); each with its problems.
 
-    talk = portal.talk
-    if prove:
-        with repository.lock("proof"):
-            tidy(site, repository, talk)
-            record = proof.prove(
-                Operation(site, repository, talk), found,
-                migrate.prepare(portal.options), isolated.sample(portal.options),
-            )  # fmt: skip
-        talk.say(f"the evidence is in {repository.path / 'state' / found.id}.html")
-        problems = record["problems"]
-    else:
-        problems = verify_backup(found, site, talk.progress)
-        with suppress(OSError):  # a repository may be there to be read only
-            repository.record(found.id, "done", what="verify", problems=len(problems))
-    talk.end()
-    return problems
+    With `prove` it is also restored beside the live site, read and dropped.
+    """
+    talk, options = portal.talk, portal.options
+    site, repository = open_to_change(portal, heads=prove)
+    for found in [repository.find(name)] if name else repository.backups():
+        if prove:
+            with repository.lock("proof"):
+                settle(site, repository, talk)
+                record = proof.prove(
+                    Operation(site, repository, talk), found,
+                    migrate.prepare(options), isolated.sample(options),
+                )  # fmt: skip
+            evidence = repository.path / "state" / f"{found.id}.html"
+            talk.say(f"the evidence is in {evidence}")
+            problems = record["problems"]
+        else:
+            problems = verify_backup(found, site, talk.progress)
+            with suppress(OSError):  # a repository may be there to be read only
+                repository.record(
+                    found.id, "done", what="verify", problems=len(problems)
+                )
+        talk.end()
+        yield found, problems

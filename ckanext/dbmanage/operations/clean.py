@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from .context import Portal, application, tidy
-from .index import open_to_change
-from .restore import Agree, let_go
+from ..engine.backup.take import take
+from ..engine.errors import Refused
+from ..engine.operation import Operation
+from ..engine.postgres.database import closing
+from ..engine.postgres.emptying import Emptying, emptying
+from ..engine.postgres.locks import live_lock
+from ..engine.postgres.tables import drop_tables
+from ..engine.site import Site
+from .context import Portal, application
+from .locked import let_go, locked
 
 
-def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
+def look_at_clean(portal: Portal) -> tuple[Site, Emptying]:
+    """The site, and what cleaning would take from it; what goes along is told.
+
+    The repository is free again when this returns.
+    """
+    with locked(portal, "clean") as (site, _):
+        return site, _planned(portal, site)
+
+
+def run_clean(
+    portal: Portal, no_backup: bool, confirmed: Emptying | None = None
+) -> list[str]:
     """Takes a backup of the database, unless there is nothing in it, and empties it.
 
-    The search index is emptied too; that it cannot be is told, and before anything is
-    asked what goes along with CKAN's tables. Returns what stays, a sentence each.
-    Raises Refused, and what a backup raises.
+    Nothing else may go than was `confirmed`. The search index is emptied too; that it
+    cannot be is told. Returns what stays, a sentence each. Raises Refused, and what a
+    backup raises.
     """
     from ckan.lib.search import clear_all
 
-    from ..engine.backup.take import take
-    from ..engine.operation import Operation
-    from ..engine.postgres.database import closing
-    from ..engine.postgres.emptying import emptying
-    from ..engine.postgres.locks import live_lock
-    from ..engine.postgres.tables import drop_tables, tables_of
-
     talk = portal.talk
-    site, repository = open_to_change(portal)
-    with repository.lock("clean"):
-        tidy(site, repository, talk)
-        database = site.databases["database"]
-        with closing(database.connect()) as connection:
-            for goes in emptying(connection).along:
-                talk.warn(f"this goes too, for it needs CKAN's tables: the {goes}")
-        agree(site, repository, None)
+    with locked(portal, "clean") as (site, repository):
+        planned = _planned(portal, site, tell=confirmed is None)
+        if confirmed and (more := _named(planned) - _named(confirmed)):
+            raise Refused(
+                "what was confirmed has changed since, and nothing was touched: "
+                f"{', '.join(sorted(more))} would go too. Look at it again"
+            )
         let_go()
-        with closing(database.connect()) as connection:
-            tables = tables_of(connection)
-            planned = emptying(connection)
-            connection.rollback()
-            if planned.tables and not no_backup:
-                op = Operation(site, repository, talk)
-                taken = take(op, parts=("database",), reason="before clean")
-                talk.end()
-                talk.say(f"what was there is backup {taken.id}")
-            with live_lock(site.main):
-                drop_tables(connection, planned.tables)
-        repository.record("clean", "done", what="clean", tables=len(tables))
+        if planned.tables and not no_backup:
+            taken = take(
+                Operation(site, repository, talk),
+                parts=("database",), reason="before clean",
+            )  # fmt: skip
+            talk.end()
+            talk.say(f"what was there is backup {taken.id}")
+        with (
+            closing(site.databases["database"].connect()) as connection,
+            live_lock(site.main),
+        ):
+            drop_tables(connection, planned.tables)
+        repository.record("clean", "done", what="clean", tables=len(planned.tables))
     try:
         with application(portal):
             clear_all()
@@ -54,3 +65,15 @@ def clean(portal: Portal, no_backup: bool, agree: Agree) -> list[str]:
             f"({type(error).__name__}): `ckan search-index clear` does it later"
         )
     return planned.stays
+
+
+def _planned(portal: Portal, site: Site, tell: bool = True) -> Emptying:
+    with closing(site.databases["database"].connect()) as connection:
+        planned = emptying(connection)
+    for goes in planned.along if tell else ():
+        portal.talk.warn(f"this goes too, for it needs CKAN's tables: the {goes}")
+    return planned
+
+
+def _named(planned: Emptying) -> set[str]:
+    return {*map(".".join, planned.tables), *planned.along}

@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..engine import owner
+from ..engine.errors import DbmanageError, message_of
 from ..engine.report import Listener
+from ..engine.repository.repository import Repository
+from ..engine.site import Site
+from ..engine.uploads.folders import folders_of
 from ..portal.config import Options
-
-if TYPE_CHECKING:
-    from ..engine.repository.repository import Repository
-    from ..engine.site import Site
+from ..portal.site import build_site
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class Portal:
     actor: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+def open_site(portal: Portal) -> tuple[Site, Repository]:
     """The site and its repository, to be read; tells that the index is owed.
 
-    `heads`: the site knows the installed migrations too. Raises Refused.
+    Raises Refused.
     """
-    site, repository = opened(portal, heads)
+    site, repository = find_site(portal)
     if portal.app is not None and repository.marked("reindex"):
         portal.talk.say(
             "searches still show an old state: `ckan db reindex --changed` brings "
@@ -47,20 +49,17 @@ def open_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
     return site, repository
 
 
-def opened(portal: Portal, heads: bool) -> tuple[Site, Repository]:
-    """The site and its repository; nothing is told and nothing is written."""
-    from ..engine.repository.repository import Repository
-    from ..portal.site import build_site
+def find_site(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
+    """The site and its repository; nothing is told and nothing is written.
 
+    `heads`: the site knows the installed migrations too. Raises Refused.
+    """
     site = build_site(portal.options, migrations=heads)
     return site, Repository(site.repository, site.secrets, portal.actor)
 
 
 def refuse_root(site: Site) -> None:
     """Refuses to write as root where a directory is another user's. Raises Refused."""
-    from ..engine import owner
-    from ..engine.uploads.folders import folders_of
-
     among = folders_of(site.uploads, Path(site.repository))
     places = [site.repository, site.public_dir, *site.uploads.values()]
     words = [sys.executable, *sys.orig_argv[1:]]
@@ -70,25 +69,9 @@ def refuse_root(site: Site) -> None:
     owner.refuse_root(filter(None, places), shlex.join(words))
 
 
-def tidy(site: Site, repository: Repository, talk: Listener) -> None:
-    """Finishes or turns back what a killed command left behind."""
-    from ..engine.errors import Busy
-    from ..engine.operation import Operation
-    from ..engine.postgres.locks import live_lock
-    from ..engine.restore.recover import recover
-
-    try:
-        with live_lock(site.main):
-            recover(Operation(site, repository, talk))
-    except Busy:
-        pass  # its owner is alive and does it
-
-
 @contextmanager
 def application(portal: Portal) -> Iterator[None]:
-    """CKAN's application context, its application made where that was not done yet."""
-    from ..engine.errors import DbmanageError, message_of
-
+    """CKAN's application context; the application is made where there is none yet."""
     app = portal.app
     if app is None:
         from ckan.config.middleware import make_app

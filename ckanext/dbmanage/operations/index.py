@@ -1,4 +1,4 @@
-"""The search index that is owed is brought up to date."""
+"""The search index: rebuilt, and brought up to date where a switch owes that."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from .context import Portal, application, opened, refuse_root
+from ..engine.errors import DbmanageError
+from ..engine.repository.repository import Repository
+from ..engine.restore.history import half_way, switches
+from ..engine.site import Site
+from .context import Portal, application, find_site, refuse_root
+from .journal import journalled
 
-if TYPE_CHECKING:
-    from ..engine.repository.repository import Repository
-    from ..engine.site import Site
+if TYPE_CHECKING:  # CKAN itself, which `python -m` starts without
+    from ..records.reindex import Indexed
 
 
 def open_to_change(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
@@ -19,18 +23,16 @@ def open_to_change(portal: Portal, heads: bool = False) -> tuple[Site, Repositor
     `heads`: the site knows the installed migrations too. Raises Refused, for root too
     where a directory is another user's.
     """
-    site, repository = opened(portal, heads)
+    site, repository = find_site(portal, heads)
     refuse_root(site)
-    if portal.app is not None and repository.marked("reindex"):
-        reindex(portal, repository)
+    if portal.app is not None:
+        catch_up(portal, repository)
     return site, repository
 
 
 @contextmanager
 def owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[None]:
     """Marks, before a switch, that the index must follow; not when there was none."""
-    from ..engine.restore.history import half_way, switches
-
     before = repository.marked("reindex")
     repository.mark("reindex", before or owed)
     done = len(switches(site, repository))
@@ -46,6 +48,7 @@ def owing_an_index(site: Site, repository: Repository, owed: bool) -> Iterator[N
 
 
 def is_behind(portal: Portal) -> bool:
+    """Whether the index differs from the database, as far as CKAN can say."""
     if portal.app is None:
         return False
     from ..records.search_index import Index
@@ -57,9 +60,14 @@ def is_behind(portal: Portal) -> bool:
         return False
 
 
-def reindex(portal: Portal, repository: Repository) -> None:
-    """Indexes what differs; what fails is told with the command and tried again."""
-    from ..engine.errors import DbmanageError
+def catch_up(portal: Portal, repository: Repository) -> None:
+    """Brings an index up to date that is owed."""
+    if repository.marked("reindex"):
+        index_changed(portal, repository)
+
+
+def index_changed(portal: Portal, repository: Repository) -> None:
+    """Indexes what differs; what fails is told, and stays owed."""
     from ..records.reindex import reindex_changed
 
     talk = portal.talk
@@ -81,3 +89,26 @@ def reindex(portal: Portal, repository: Repository) -> None:
             f"the index has {done.documents} datasets, the database {done.datasets}: "
             "`ckan db reindex` rebuilds it"
         )
+
+
+def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Indexed:
+    """Rebuilds the index: all, what `changed` by its time, or what differs (`deep`).
+
+    The caller tells `failed` and whether it `agrees`. Raises DbmanageError.
+    """
+    from ..records.reindex import reindex_all, reindex_changed
+
+    talk, options = portal.talk, portal.options
+    with journalled(portal, "reindex", "index") as (repository, facts):
+        with application(portal):
+            if changed:
+                done = reindex_changed(options, talk.rows)
+            else:
+                done = reindex_all(
+                    portal.app, options, jobs or options.jobs, talk.rows, deep
+                )
+        facts |= {"indexed": done.indexed, "removed": done.removed}
+        facts |= {"failed": len(done.failed), "agrees": done.agrees}
+        if repository and done.agrees and not done.failed:
+            repository.mark("reindex", False)
+    return done

@@ -17,15 +17,18 @@ import orjson
 
 from ..engine.clock import precise_stamp, stamp
 from ..engine.errors import DbmanageError, Refused
-from ..engine.report import Progress
 from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
+from ..portal.site import build_site
 from ..records import published
 from ..records.export import Export, Exported
 from ..records.jsonl import compressed
 from ..records.kinds import Wanted
 from ..records.published import Published
+from .context import Portal, refuse_root
+from .index import catch_up
+from .journal import journalled
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
@@ -54,24 +57,35 @@ class Incomplete(DbmanageError):
         )
 
 
-def publish(
-    app: Any,
-    options: Options,
-    fresh: bool = False,
-    jobs: int = 2,
-    progress: Progress = lambda *_: None,
+def run_publish(
+    portal: Portal, fresh: bool = False, jobs: int | None = None
 ) -> tuple[dict[str, Exported], list[str]]:
     """Writes the public dumps anew; what was exported by kind, and which files changed.
 
-    A file whose content is the same stays. All files appear at once, or none. Raises
-    Refused when visitors may not read the site, Incomplete, Busy, and OSError.
+    A file whose content is the same stays. All files appear at once, or none. It needs
+    no repository. Raises Refused when visitors may not read the site, and for root
+    where a directory is another user's; Incomplete, Busy, and OSError.
     """
-    _refuse_a_closed_site(app, options)
+    refuse_root(build_site(portal.options, stored=False))
+    with journalled(portal, "publish", "publish") as (repository, facts):
+        if repository:
+            catch_up(portal, repository)
+        _refuse_a_closed_site(portal.app, portal.options)
+        done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
+        facts["rows"] = {kind: each.rows for kind, each in done.items()}
+    portal.talk.end()
+    return done, changed
+
+
+def _publish(
+    portal: Portal, fresh: bool, jobs: int
+) -> tuple[dict[str, Exported], list[str]]:
+    options = portal.options
     directory = public_dir(options)
     done, files = {}, []
     with (
         published.writing(directory) as upcoming,
-        Export(app, options, Wanted(fresh=fresh), jobs) as moment,
+        Export(portal.app, options, Wanted(fresh=fresh), jobs) as moment,
     ):
         for kind in published.KINDS:
             with contextlib.ExitStack() as stack:
@@ -84,7 +98,9 @@ def publish(
                     for path, target in targets
                 ]
                 done[kind] = moment.write(
-                    kind, functools.partial(_each, writes), progress=progress
+                    kind,
+                    functools.partial(_each, writes),
+                    progress=portal.talk.rows,
                 )
             files += [
                 published.File(
@@ -102,11 +118,10 @@ def publish(
         before = published.read(directory)
         if before and _is_worse(before, done) and _may_stay(directory, before, moment):
             raise Incomplete(done, before)
-        site = options.site_url
         about = {
             "version": FORMAT,
             "title": options.site_title,
-            "url": f"{site}{options.public_root}/",
+            "url": f"{options.site_url}{options.public_root}/",
             "snapshot": precise_stamp(moment.moment),
             "published": stamp(),
             "licence": _licence(options.public_licence),

@@ -1,175 +1,185 @@
-"""A backup is previewed and restored, and that is undone."""
+"""A backup is previewed and restored, and that is undone.
+
+A person is asked while nothing is locked: `look_at_restore` says what a restore would
+do, `run_restore` does it when that still holds.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from ..engine.report import Listener
-from ..portal.config import Options
-from .backup import incomplete
-from .context import Portal, tidy
-from .index import open_to_change, owing_an_index, reindex
+from ..engine import layout
+from ..engine.backup.take import take_replaced
+from ..engine.errors import DbmanageError, Refused
+from ..engine.operation import Operation
+from ..engine.report import Listener, Warn
+from ..engine.repository.repository import Repository
+from ..engine.restore import preflight
+from ..engine.restore.history import last_switch, undoable
+from ..engine.restore.preview import preview
+from ..engine.restore.restore import Restored, restore_backup, undo_switch
+from ..engine.restore.source import Source, open_source
+from ..engine.site import Site
+from ..portal import migrate
+from ..records.kinds import KINDS
+from .backup import why_incomplete
+from .context import Portal
+from .index import catch_up, open_to_change, owing_an_index
+from .locked import let_go, locked
 
-if TYPE_CHECKING:
-    from ..engine.repository.backup import Backup
-    from ..engine.repository.repository import Repository
-    from ..engine.restore.restore import Restored
-    from ..engine.restore.source import Source
-    from ..engine.site import Site
+#: rows of a preview: `{kind, now, then, lost, gained, changed}`
+Rows = list[dict[str, Any]]
 
 
-#: asked before anything is touched; raises what ends the command
-Agree = Callable[["Site", "Repository", "Source | None"], None]
+@dataclass(frozen=True)
+class Look:
+    """What a restore would do, as somebody was asked about it.
+
+    `reference` finds the same source again; `contents` are its checksums by part.
+    """
+
+    name: str
+    parts: list[str]
+    reference: str
+    contents: dict[str, str]
+    warnings: list[str]
+    rows: Rows
+
+    @property
+    def losses(self) -> set[str]:
+        """The kinds of object of which some are lost or go back to an older state."""
+        return {str(r["kind"]) for r in self.rows if r["lost"] or r["changed"]}
+
+    def refuse_other(self, now: Look) -> None:
+        """Raises Refused where the restore would do `now` what nobody has confirmed."""
+        changed = [f"new: {w}" for w in now.warnings if w not in self.warnings]
+        if now.contents != self.contents:
+            changed.append(f"{self.name} is not the same any more")
+        if more := now.losses - self.losses:
+            changed.append(f"it would lose or change {', '.join(sorted(more))} too")
+        if changed:
+            raise Refused(
+                "what was confirmed has changed since, and nothing was touched: "
+                f"{'; '.join(changed)}. Look at it again"
+            )
 
 
-def preview(
-    portal: Portal, name: str, only: tuple[str, ...] = ()
-) -> list[dict[str, Any]]:
-    """What a restore would lose, gain and change, by kind (`engine.preview`)."""
-    from ..engine.restore.preflight import (
-        changed_owners,
-        differences,
-        links_lost,
-        refuse_strange_part,
-    )
-    from ..engine.restore.source import open_source
+def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Rows:
+    """What a restore would lose, gain and change, by kind (`engine.restore.preview`).
 
+    The SQL of a source is not run for it, so that no source needs trust.
+    """
+    talk = portal.talk
     site, repository = open_to_change(portal, heads=True)
     with repository.lock("preview"):
         source = open_source(
-            site, repository, name, parts=only, trust=True,
-            progress=portal.talk.progress,
-        )  # fmt: skip
-        refuse_strange_part(site, source)
-        for sentence in differences(site, source):
-            portal.talk.warn(sentence)
-        for sentence in changed_owners(site, source):
-            portal.talk.warn(sentence)
-        for sentence in links_lost(site, repository, source):
-            portal.talk.warn(sentence)
-        rows = previewed(site, repository, source)
-    portal.talk.end()
+            site, repository, name, parts=only, trust=True, progress=talk.progress
+        )
+        preflight.refuse_strange_part(site, source)
+        for sentence in (
+            *preflight.differences(site, source),
+            *preflight.changed_owners(site, source),
+            *preflight.links_lost(site, repository, source),
+        ):
+            talk.warn(sentence)
+        rows = preview(site, repository, source, KINDS)
+    talk.end()
     return rows
 
 
-def previewed(
-    site: Site, repository: Repository, source: Source
-) -> list[dict[str, Any]]:
-    """The same, of a source that is open already."""
-    from ..engine.restore import preview as engine
-    from ..records.kinds import KINDS
+def look_at_restore(
+    portal: Portal, name: str, only: tuple[str, ...], trust: bool
+) -> Look:
+    """What there is to confirm before a restore. Raises what that raises.
 
-    return engine.preview(site, repository, source, KINDS)
+    The warnings are told; the repository is free again when this returns.
+    """
+    talk = portal.talk
+    with locked(portal, "restore", heads=True) as (site, repository):
+        source = open_source(
+            site, repository, name, parts=only, trust=trust, progress=talk.progress
+        )
+        found = _look_at(site, repository, source, name, talk.warn)
+    talk.end()
+    return found
 
 
-def restore(
+def run_restore(
     portal: Portal,
     name: str,
     only: tuple[str, ...] = (),
     *,
     trust: bool = False,
     no_backup: bool = False,
-    agree: Agree | None = None,
+    attended: bool = False,
+    confirmed: Look | None = None,
 ) -> Restored:
     """Restores a backup or a file, indexes, and backs up what was replaced.
 
-    Without `agree` there is nobody to ask, and what needs an answer is refused.
+    What was `confirmed` must still hold. Unless somebody is there to read the warnings
+    (`attended`), a restore that changes the owner of something is refused. Raises
+    Refused, Damaged, and what the engine's restore raises.
     """
-    from ..engine.errors import Refused
-    from ..engine.operation import Operation
-    from ..engine.restore.preflight import (
-        changed_owners,
-        differences,
-        links_lost,
-        preflight,
-    )
-    from ..engine.restore.restore import restore_backup
-    from ..engine.restore.source import open_source
-    from ..portal import migrate
-
     talk = portal.talk
-    site, repository = open_to_change(portal, heads=True)
-    with repository.lock("restore"):
-        tidy(site, repository, talk)
+    with locked(portal, "restore", heads=True) as (site, repository):
         source = open_source(
-            site, repository, name, parts=only, trust=trust, progress=talk.progress
-        )
-        for sentence in differences(site, source):
-            talk.warn(sentence)
-        preflight(site, repository, source)
-        changed = list(changed_owners(site, source))
-        if changed and agree is None:
-            raise Refused(
-                f"{'; '.join(changed)}. Nobody can be asked here: restore it on the "
-                "command line"
-            )
-        for sentence in changed:
-            talk.warn(sentence)
-        for sentence in links_lost(site, repository, source):
-            talk.warn(sentence)
-        if agree is not None:
-            agree(site, repository, source)
+            site, repository, confirmed.reference if confirmed else name,
+            parts=only, trust=trust, progress=talk.progress,
+        )  # fmt: skip
+        if confirmed:
+            confirmed.refuse_other(_look_at(site, repository, source, name))
+        else:
+            for sentence in _warnings(site, repository, source, attended):
+                talk.warn(sentence)
         let_go()
         with owing_an_index(site, repository, "database" in source.archives):
-            op = Operation(site, repository, talk)
-            restored = restore_backup(op, source, migrate.prepare(portal.options))
-        switched(portal, repository, restored)
+            restored = restore_backup(
+                Operation(site, repository, talk), source,
+                migrate.prepare(portal.options),
+            )  # fmt: skip
+        after_switch(portal, repository, restored)
         if restored.replaced.parts and not no_backup:
             _back_up_replaced(site, repository, restored, talk, source.name)
     return restored
 
 
-def undo(portal: Portal, agree: Agree = lambda *_: None) -> Restored:
-    """Switches back what the last restore replaced."""
-    from ..engine.operation import Operation
-    from ..engine.restore.history import undoable
-    from ..engine.restore.restore import undo_switch
+def last_to_undo(portal: Portal) -> dict[str, str]:
+    """The switch that an undo would take back, as `last_switch` tells.
 
-    talk = portal.talk
-    site, repository = open_to_change(portal)
-    with repository.lock("undo"):
-        # what is half-way may be turned back: only then is it known which is the last
-        tidy(site, repository, talk)
+    The repository is free again when this returns. Raises Refused.
+    """
+    # what is half-way may be turned back: only then is it known which is the last
+    with locked(portal, "undo") as (site, repository):
         undoable(site, repository)
-        agree(site, repository, None)
+        return last_switch(site, repository) or {}
+
+
+def run_undo(portal: Portal, operation: str = "") -> Restored:
+    """Switches back what the last restore replaced.
+
+    Of an `operation`, which was confirmed: raises Refused when it is not the last any
+    more.
+    """
+    talk = portal.talk
+    with locked(portal, "undo") as (site, repository):
+        undoable(site, repository)
+        last = last_switch(site, repository) or {}
+        if operation and last.get("operation") != operation:
+            raise Refused(
+                "another switch was made since this was confirmed; nothing was "
+                "touched: look at what an undo would take back now, and confirm that"
+            )
         let_go()
         with owing_an_index(site, repository, True):
             undone = undo_switch(Operation(site, repository, talk))
-        switched(portal, repository, undone)
+        after_switch(portal, repository, undone)
     return undone
 
 
-def unfit(options: Options, found: Backup) -> str:
-    """Why a backup cannot be restored here, empty when nothing is known against it."""
-    from ..engine.errors import Refused
-    from ..engine.restore.preflight import outdated
-    from ..portal.site import build_site
-
-    if not found.readable:
-        return "its manifest cannot be read: it is damaged"
-    if not found.signed:
-        return (
-            "it is not signed by this site: restore it on the command line, with "
-            "`--trust` if you do trust its SQL"
-        )
-    problems = (found.state().get("verified") or {}).get("problems")
-    if problems:
-        return f"it is damaged: {problems[0]}"
-    try:
-        site = build_site(options, migrations=True)
-        for part, about in found.manifest["databases"].items():
-            if part not in site.databases:
-                raise Refused("it holds the DataStore, this site has none")
-            if part == "database":
-                outdated(found.id, about["migrations"], site)
-    except Refused as error:
-        return str(error)
-    return ""
-
-
-def switched(portal: Portal, repository: Repository, restored: Restored) -> None:
+def after_switch(portal: Portal, repository: Repository, restored: Restored) -> None:
+    """Tells what was written meanwhile, and brings the index up to date."""
     let_go()
     portal.talk.end()
     for table, rows in sorted(restored.written.items()):
@@ -177,35 +187,63 @@ def switched(portal: Portal, repository: Repository, restored: Restored) -> None
             f"{rows} rows of {table} were written while the switch was prepared: they "
             "are in what was replaced, not in what is live"
         )
-    if repository.marked("reindex"):
-        reindex(portal, repository)
+    catch_up(portal, repository)
 
 
-def let_go() -> None:
-    """Gives this process's own connections to the databases back."""
-    from ckan import model
+def _look_at(
+    site: Site,
+    repository: Repository,
+    source: Source,
+    name: str,
+    warn: Warn = lambda _: None,
+) -> Look:
+    warnings = []
+    for sentence in _warnings(site, repository, source, attended=True):
+        warn(sentence)
+        warnings.append(sentence)
+    contents = {part: source.sha256(part) for part in source.archives}
+    backup = source.backup
+    if backup and source.uploads:
+        contents["files"] = backup.manifest["contents"][layout.LIST]["sha256"]
+    return Look(
+        name=source.name,
+        parts=source.parts,
+        # `latest` may be another one a moment later
+        reference=backup.id if backup and "/" not in name else name,
+        contents=contents,
+        warnings=warnings,
+        rows=preview(site, repository, source, KINDS),
+    )
 
-    model.Session.remove()
-    if model.meta.engine is not None:
-        model.meta.engine.dispose()
-    backend: Any = sys.modules.get("ckanext.datastore.backend.postgres")
-    for engine in getattr(backend, "_engines", {}).values():
-        engine.dispose()
+
+def _warnings(
+    site: Site, repository: Repository, source: Source, attended: bool
+) -> Iterator[str]:
+    """What will be another than now besides the data, a sentence each.
+
+    Makes every check that needs no copy on the way. Raises Refused.
+    """
+    yield from preflight.differences(site, source)
+    preflight.preflight(site, repository, source)
+    changed = list(preflight.changed_owners(site, source))
+    if changed and not attended:
+        raise Refused(
+            f"{'; '.join(changed)}. Nobody can be asked here: restore it on the "
+            "command line"
+        )
+    yield from changed
+    yield from preflight.links_lost(site, repository, source)
 
 
 def _back_up_replaced(
     site: Site, repository: Repository, restored: Restored, talk: Listener, name: str
 ) -> None:
-    from ..engine.backup.take import take_replaced
-    from ..engine.errors import DbmanageError
-    from ..engine.operation import Operation
-
     try:
         op = Operation(site, repository, talk)
         reason = f"before restore of {name}"
         taken = take_replaced(op, restored.replaced, reason)
         talk.say(f"the replaced state is backup {taken.id}")
-        if why := incomplete(taken):
+        if why := why_incomplete(taken):
             talk.warn(why)
     except DbmanageError as error:
         talk.warn(f"what was replaced is kept, but was not backed up: {error}")

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from . import restore
-from .context import Portal, tidy
-from .index import open_to_change, owing_an_index, reindex
-from .restore import let_go
-
-if TYPE_CHECKING:
-    from ..engine.repository.repository import Repository
-    from ..engine.restore.restore import Restored
-    from ..engine.restore.source import Source
-    from ..engine.site import Site
-    from ..portal.migrate import Report
-    from ..portal.plan import Plan, Wanted
-
+from ..engine.backup.take import take
+from ..engine.errors import Refused, Written
+from ..engine.operation import Operation
+from ..engine.postgres import sessions
+from ..engine.postgres.database import closing
+from ..engine.postgres.locks import live_lock
+from ..engine.redis.maintenance import READ_ONLY, Maintenance
+from ..engine.repository import prune, retention
+from ..engine.repository.repository import Repository
+from ..engine.restore import written
+from ..engine.restore.copies import loaded_copies
+from ..engine.restore.preflight import changed_owners, may_create, preflight
+from ..engine.restore.restore import Restored, restore_backup
+from ..engine.restore.source import Source, open_source
+from ..engine.site import Site
+from ..portal import blockers, migrate
+from ..portal.migrate import Report
+from ..portal.plan import Plan, Wanted, plan
+from ..portal.site import build_site
+from .context import Portal
+from .index import catch_up, open_to_change, owing_an_index
+from .locked import let_go, settle
+from .restore import after_switch
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
@@ -27,7 +36,7 @@ _COPIES = 3
 _TOUCHED = {"public.user": "last_active", "public.api_token": "last_access"}
 
 
-def upgrade(
+def run_upgrade(
     portal: Portal,
     wanted: Wanted,
     report: Report,
@@ -45,14 +54,6 @@ def upgrade(
     upgrade came. Returns None where nothing was switched. Raises Refused, and what a
     backup and a restore raise.
     """
-    from ..engine.errors import Refused
-    from ..engine.postgres.database import closing
-    from ..engine.postgres.locks import live_lock
-    from ..engine.redis.maintenance import READ_ONLY, Maintenance
-    from ..portal import blockers, migrate
-    from ..portal.plan import plan
-    from ..portal.site import build_site
-
     talk, options = portal.talk, portal.options
     # a portal that is at its head needs no place for backups
     site = build_site(options, migrations=True, stored=False)
@@ -75,7 +76,7 @@ def upgrade(
     if not in_place:
         _may_copy(site)
     with repository.lock("upgrade"):
-        tidy(site, repository, talk)
+        settle(site, repository, talk)
         planned(known)
         let_go()
         if rehearse:
@@ -92,18 +93,14 @@ def upgrade(
                 ):
                     migrate.migrate_live(portal.options, known, report)
                 repository.mark("reindex", True)
-                reindex(portal, repository)
+                catch_up(portal, repository)
                 return None
             switched = _upgraded(portal, known, repository, report, no_backup, to)
-        restore.switched(portal, repository, switched)
+        after_switch(portal, repository, switched)
     return switched
 
 
 def _may_copy(site: Site) -> None:
-    from ..engine.errors import Refused
-    from ..engine.postgres.database import closing
-    from ..engine.restore.preflight import may_create
-
     for database in site.databases.values():
         with closing(database.maintenance()) as connection:
             try:
@@ -123,11 +120,6 @@ def _backed_up(
 
     To be forgotten it must not be needed any more: it stays when the rest fails.
     """
-    from ..engine.backup.take import take
-    from ..engine.operation import Operation
-    from ..engine.repository import prune, retention
-    from ..engine.restore.source import open_source
-
     talk = portal.talk
     report.lap("")
     op = Operation(known.site, repository, talk)
@@ -153,11 +145,6 @@ def _backed_up(
 def _rehearse(
     portal: Portal, known: Plan, repository: Repository, source: Source, report: Report
 ) -> None:
-    from ..engine.operation import Operation
-    from ..engine.restore.copies import loaded_copies
-    from ..engine.restore.preflight import preflight
-    from ..portal import migrate
-
     talk = portal.talk
     preflight(known.site, repository, source)
     _refuse_other_owners(known.site, source)
@@ -168,9 +155,6 @@ def _rehearse(
 
 def _refuse_other_owners(site: Site, source: Source) -> None:
     """Nobody asked for a restore: what is live stays its owner's."""
-    from ..engine.errors import Refused
-    from ..engine.restore.preflight import changed_owners
-
     changed = list(changed_owners(site, source))
     if changed:
         raise Refused(
@@ -188,15 +172,6 @@ def _upgraded(
     to: Callable[[str], None],
     copies: int = _COPIES,
 ) -> Restored:
-    from ..engine.errors import Written
-    from ..engine.operation import Operation
-    from ..engine.postgres import sessions
-    from ..engine.redis.maintenance import READ_ONLY
-    from ..engine.restore import written
-    from ..engine.restore.preflight import preflight
-    from ..engine.restore.restore import restore_backup
-    from ..portal import migrate
-
     site, talk = known.site, portal.talk
     to(READ_ONLY)
     sessions.settle(site.databases)

@@ -1,7 +1,9 @@
-"""The manual's own commands, run as they stand there."""
+"""The manual's own commands, run as they stand there; and each option by some test."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import shutil
 import subprocess
@@ -9,8 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ckanext.dbmanage import cli
+
 from .support.cluster import BIN, query
-from .support.manual import commands, run
+from .support.manual import commands, run, shown
 from .support.portal import Portal, made_by
 from .support.web import Web
 
@@ -146,3 +150,73 @@ def test_publish_and_use_the_dumps(
     other.sql('TRUNCATE package, "group", tag, member, resource CASCADE')
     run(portal, f"cd {tmp_path}\n{load}", URL=url, OTHER_INI=str(other.ini))
     assert other.sql("SELECT count(*) FROM package WHERE state = 'active'") == [(36,)]
+
+
+#: what is said beside the words of the manual, where nobody is there to be asked
+_UNASKED = ("load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q")
+
+
+def test_the_commands_that_no_page_runs_as_a_script(
+    portal: Portal, tmp_path: Path
+) -> None:
+    """Each line of the manual for a command, one after the other."""
+    name, ran = portal.backup().name, set()
+    unasked = {line.split()[0]: line.split()[1:] for line in _UNASKED}
+    for words in shown():
+        if words[0] in ("keep", "prune", "arm", "dump", "load", "clean", "init"):
+            words = [name if word == "20261123T045500Z" else word for word in words]
+            portal.db(*words, *unasked.get(words[0], []), cwd=tmp_path, text=False)
+            ran.add(words[0])
+    assert len(ran) == 7
+    assert portal.sql("SELECT count(*) FROM package") == [(0,)]
+
+
+def test_quiet_says_nothing_but_results_and_warnings(portal: Portal) -> None:
+    for line in (
+        "backup --keep -q",
+        "verify -q",
+        "restore latest --yes --no-backup -q",
+        "undo --yes -q",
+        "upgrade -q",
+        "export groups --jobs 1 -q",
+        "publish --fresh --jobs 1 -q",
+        "reindex --jobs 1 -q",
+    ):
+        told = portal.db(*line.split()).stderr.splitlines()
+        assert not [each for each in told if not each.startswith(("Warning", " "))], (
+            line
+        )
+    assert portal.backups()[0]["keep"]
+    (decided,) = json.loads(portal.db("prune", "--json").stdout)["backups"]
+    assert not decided["forget"] and decided["reason"] == "held by keep"
+    status = portal.db("maintenance", "status", "--json").stdout
+    assert json.loads(status) == {"level": "off"}
+
+
+def _words_together() -> list[set[str]]:
+    """The words of each line of the manual, and of each call or list in the tests."""
+    found = [set(words) for words in shown()]
+    for file in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found += [set(line.split()) for line in node.value.splitlines()]
+            elif isinstance(node, (ast.Call, ast.List)):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+                found.append({t for t in texts if isinstance(t, str)})
+    return found
+
+
+def test_each_command_and_option_is_run() -> None:
+    """By the manual, a block of which shows each command, or by another test."""
+    together = _words_together()
+    blocks = {words[0] for words in shown()}
+    missing = []
+    for command in (each.load() for each in cli.COMMANDS):
+        assert command.name in blocks, f"the manual does not show {command.name}"
+        # core's `init` is an alias of its `upgrade`, and here too
+        name = "upgrade" if command.name == "init" else command.name
+        for parameter in command.params:
+            options = {*parameter.opts} if parameter.opts[0].startswith("-") else {name}
+            if not any(name in words and options & words for words in together):
+                missing.append(f"{name} {parameter.opts}")
+    assert not missing

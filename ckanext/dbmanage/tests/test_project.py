@@ -14,7 +14,6 @@ import pytest
 
 import ckanext.dbmanage
 from ckanext.dbmanage import cli
-from ckanext.dbmanage.cli.records import COMMANDS
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.directories import (
     public_dir,
@@ -104,7 +103,7 @@ def test_every_option_is_declared_and_documented() -> None:
 
 def test_every_command_and_option_is_documented() -> None:
     text = (DOCS / "commands.rst").read_text()
-    for command in (*cli.COMMANDS, *COMMANDS):
+    for command in (each.load() for each in cli.COMMANDS):
         assert command.help and f"ckan db {command.name}" in text
         for parameter in command.params:
             assert parameter.opts[0] in text or parameter.param_type_name == "argument"

@@ -6,10 +6,10 @@ from ckan.plugins import toolkit as tk
 
 from ...engine.backup.downloads import names
 from ...engine.repository.backup import Backup
-from ...operations.restore import unfit
+from ...operations.allowed import having, must_stay, unfit, wanted
 from .. import hindrances, live, schema
 from ..call import Call, Data, action, refused_at
-from ..known import backups, history, journal_lines, whole
+from ..known import backups, history, journal_lines
 from ..status import read_status
 
 
@@ -127,10 +127,8 @@ def described(call: Call, found: Backup) -> Data:
 
 
 def _with_stays(call: Call, every: list[Data], some: list[Data]) -> list[Data]:
-    complete = whole(every, call.site, call.options)
-    return [
-        each | {"stays": hindrances.of_deleting(each, every, complete)} for each in some
-    ]
+    complete = having(every, wanted(call.site, call.options))
+    return [each | {"stays": must_stay(each, every, complete)} for each in some]
 
 
 @tk.side_effect_free

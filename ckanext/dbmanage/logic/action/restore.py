@@ -13,7 +13,7 @@ from ...engine.clock import now, stamp
 from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
-from ...operations.restore import unfit
+from ...operations.allowed import unfit
 from .. import hindrances, schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm

@@ -14,9 +14,9 @@ import redis
 from click.testing import CliRunner
 
 import ckanext.dbmanage
-from ckanext.dbmanage.cli.backups import backups
 from ckanext.dbmanage.cli.base import Command
 from ckanext.dbmanage.cli.output import Talk, echo
+from ckanext.dbmanage.cli.repository import backups
 from ckanext.dbmanage.cli.site import doctor
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.printable import one_line, printable, sentence

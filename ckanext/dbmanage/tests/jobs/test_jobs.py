@@ -29,8 +29,8 @@ from ..support.waiting import wait_until
 #: a worker that waits for a job that hangs not as long as one of a portal
 HASTY = """
 import sys
-from ckanext.dbmanage import jobs
-jobs._PATIENCE = 3.0
+from ckanext.dbmanage.jobs import worker
+worker._PATIENCE = 3.0
 from ckan.cli.cli import ckan
 sys.argv[0] = "ckan"
 ckan()
@@ -196,6 +196,18 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
     assert site.act("dbmanage_status")["failed"] is None
     asked = [e for e in site.journal if e.get("what") == "cancel"]
     assert {e["user"] for e in asked[-3:]} == {SYSADMIN}
+
+
+def test_an_export_and_a_publication_are_journalled_with_who_asked(site: Site) -> None:
+    asked = {}
+    for name, data in (("export", {"kind": "groups"}), ("publish", {})):
+        asked[name] = site.act(f"dbmanage_{name}", **data)["id"]
+        assert site.ended(site.token, asked[name])["state"] == "done"
+    done = {e.get("what"): e for e in site.journal if e["event"] == "done"}
+    for name, job in asked.items():
+        assert (done[name]["job"], done[name]["user"]) == (job, SYSADMIN)
+    assert done["export"]["operation"] == "groups.jsonl.gz"
+    assert done["publish"]["rows"]["organizations"] == 1
 
 
 def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:

@@ -14,7 +14,7 @@ from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import context
-from ckanext.dbmanage.operations.restore import preview, restore
+from ckanext.dbmanage.operations.restore import preview_restore, run_restore
 
 from ..support.cluster import Cluster, query
 from ..support.portal import Portal
@@ -36,12 +36,12 @@ def test_what_another_role_owns_is_asked_for(
     site, repository = portal.engine()
     page = context.Portal(portal.settings, report.Silent())
     with pytest.raises(Refused, match=rf"'{other}'.*SCHEMA theirs.*command line"):
-        restore(page, name)
+        run_restore(page, name)
     # a preview tells it, before an operator is asked to arm
     told: list[str] = []
     listening = report.Silent()
     listening.warn = told.append  # type: ignore[method-assign]
-    preview(context.Portal(portal.settings, listening), name)
+    preview_restore(context.Portal(portal.settings, listening), name)
     assert f'GRANT "{other}"' in told[0]
     # a proof tells it, on the page that is the evidence too
     with repository.lock("proof"):

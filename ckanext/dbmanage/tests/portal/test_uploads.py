@@ -7,7 +7,7 @@ from contextlib import closing
 from ckanext.dbmanage.doctor import portal_checks
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore import proof
-from ckanext.dbmanage.operations.backup import backup
+from ckanext.dbmanage.operations.backup import take_backup
 from ckanext.dbmanage.operations.context import Portal as Opened
 from ckanext.dbmanage.operations.context import open_site
 
@@ -28,7 +28,7 @@ def test_a_name_of_a_user_s_own_breaks_no_proof_and_forges_no_line(
     portal.sql("UPDATE \"group\" SET image_url = 'gone.png' WHERE id = 'group-1'")
     asked = Opened(portal.settings, Silent())
     site, repository = open_site(asked)
-    taken = backup(asked)
+    taken = take_backup(asked)
     assert taken.files["missing"] == 1, taken.files["examples"]
     # as the proof does it, in the live database's own session
     record = {"problems": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import textwrap
 from pathlib import Path
@@ -39,3 +40,19 @@ def run(portal: Portal, script: str, **variables: str) -> str:
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def shown() -> list[list[str]]:
+    """The commands in the manual's blocks, a line each: the words after `ckan db`.
+
+    Or after `python -m ckanext.dbmanage -c …`; without what is behind a pipe. The list
+    of all commands with their help is no part of it.
+    """
+    found = []
+    for page in sorted(DOCS.glob("*.rst")):
+        for line in page.read_text().splitlines():
+            if page.name != "commands.rst" and (
+                match := re.match(r" {4,}(ckan db|python -m ckan\S+ -c \S+) (.*)", line)
+            ):
+                found.append(shlex.split(match[2].partition(" | ")[0]))
+    return found

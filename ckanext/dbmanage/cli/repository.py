@@ -1,0 +1,123 @@
+"""`ckan db backups`, `keep`, `prune`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..engine.disk import whole
+from ..engine.errors import Untrusted
+from ..engine.layout import UNSIGNED
+from ..engine.printable import one_line
+from ..engine.repository.backup import Backup
+from ..engine.uploads import objects
+from ..engine.uploads.listing import of
+from ..operations import retain
+from ..operations.context import open_site
+from ..operations.prune import run_prune
+from .base import Command, json_option, portal_of, quiet_option
+from .output import Talk, backup_facts, backup_table, echo, echo_json, size
+
+
+@click.command(cls=Command)
+@click.argument("id", required=False)
+@click.option("--fetch", metavar="PATH", help="Write this upload of the backup.")
+@click.option(
+    "-O", "--output", type=click.Path(), help="Where to; standard output without it."
+)
+@json_option
+@click.pass_context
+def backups(
+    ctx: click.Context,
+    id: str | None,
+    fetch: str | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """List the backups, or show one: an ID, latest or oldest.
+
+    With --fetch one upload comes out of it, by its path as files.jsonl has it.
+    """
+    talk = Talk(quiet=as_json or fetch is not None)
+    _, repository = open_site(portal_of(ctx, talk))
+    if fetch is not None:
+        if id is None:
+            raise click.UsageError("--fetch needs the ID of a backup")
+        _fetch(repository.find(id), fetch, output)
+        return
+    found = repository.backups() if id is None else [repository.find(id)]
+    described = [one.describe() for one in found]
+    if as_json:
+        echo_json(described)
+    elif id:
+        echo(backup_facts(found[0], described[0]))
+    elif not described:
+        echo(f"No backups in {repository.path}: `ckan db backup` takes one", err=True)
+    else:
+        echo(backup_table(described))
+
+
+def _fetch(found: Backup, path: str, output: str | None) -> None:
+    if not found.signed:
+        raise Untrusted(
+            f"backup {found.id} {UNSIGNED} with this site's secret: nobody vouches for "
+            f"its list of uploads. Its uploads come back with `ckan db restore "
+            f"{found.id} --only files --trust`"
+        )
+    listed = of(found)
+    if output is None:
+        if sys.stdout.isatty():
+            raise click.UsageError(
+                "an upload is not for a terminal: give -O, or a pipe"
+            )
+        objects.fetch(listed, found.objects, path, sys.stdout.buffer)
+        return
+    with whole(output, 0o600) as file:
+        objects.fetch(listed, found.objects, path, file)
+
+
+@click.command(cls=Command)
+@click.argument("id")
+@click.option("--release", is_flag=True, help="Give it back to retention.")
+@click.pass_context
+def keep(ctx: click.Context, id: str, release: bool) -> None:
+    """Hold a backup, whatever retention says."""
+    found = retain.keep(portal_of(ctx, Talk(quiet=False)), id, not release)
+    echo(f"{found.id}  {'released' if release else 'kept'}")
+
+
+@click.command(cls=Command)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
+@json_option
+@quiet_option
+@click.pass_context
+def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    """Forget backups by the rules of retention, with the reason for each.
+
+    Then what no backup names any more, and what a restore replaced and `undo` would
+    bring back, once it is older than `ckanext.dbmanage.undo_days`.
+    """
+    done = run_prune(portal_of(ctx, Talk(quiet or as_json)), dry_run)
+    if as_json:
+        echo_json(
+            {
+                "backups": [
+                    {"id": d.backup.id, "forget": d.forget, "reason": d.reason}
+                    for d in done.decisions
+                ],
+                "objects": done.objects.count,
+                "bytes": done.objects.bytes,
+                "dropped": done.dropped,
+            }
+        )
+        return
+    for decision in done.decisions:
+        verb = "forget" if decision.forget else "keep"
+        echo(f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}")
+    for name in done.dropped:
+        echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
+    echo(
+        f"{'would free' if dry_run else 'freed'} {done.objects.count} contents of "
+        f"uploads, {size(done.objects.bytes)}"
+    )

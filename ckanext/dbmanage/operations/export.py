@@ -1,0 +1,78 @@
+"""Records are exported: to a stream or a file, or for the sysadmin page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..portal.config import Options
+from ..portal.directories import refuse_public
+from ..records.export import Export, Exported
+from ..records.jsonl import new_file
+from ..records.kinds import Wanted
+from .context import Portal
+from .index import open_to_change
+from .journal import journalled
+
+#: what takes lines
+Write = Callable[[bytes], Any]
+
+
+def run_export(
+    portal: Portal,
+    kind: str,
+    wanted: Wanted,
+    target: AbstractContextManager[Write],
+    *,
+    name: str,
+    check: int = 0,
+    jobs: int | None = None,
+) -> tuple[Exported, datetime]:
+    """Writes all records of a kind as JSON Lines; what was written, as of when.
+
+    `name` is where the lines go to, for the journal; `check` as `Export.write` takes
+    it. It works without a repository, for it only reads. Raises DbmanageError, OSError.
+    """
+    facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
+    with journalled(portal, "export", name, **facts) as (_, noted):
+        with (
+            target as write,
+            Export(
+                portal.app, portal.options, wanted, jobs or portal.options.jobs
+            ) as moment,
+        ):
+            done = moment.write(kind, write, check, portal.talk.rows)
+        noted |= {"rows": done.rows, "failed": len(done.failed)}
+    portal.talk.end()
+    return done, moment.moment
+
+
+@contextmanager
+def to_file(options: Options, path: Path, private: bool) -> Iterator[Write]:
+    """A file for an export, whole or not at all; a `private` one is its owner's alone.
+
+    Raises Refused where visitors could read it, and OSError.
+    """
+    refuse_public(options, path, private)
+    umask = os.umask(0)
+    os.umask(umask)
+    with new_file(path, 0o600 if private else 0o666 & ~umask) as write:
+        yield write
+
+
+def export_for_page(
+    portal: Portal, kind: str, everything: bool
+) -> tuple[Path, Exported]:
+    """Exports into the repository's folder `exports`, from where the page sends it."""
+    _, repository = open_to_change(portal)
+    with repository.exports() as directory:
+        path = directory / f"{kind}{'-all' if everything else ''}.jsonl.gz"
+        wanted = Wanted(everything)
+        done, _ = run_export(
+            portal, kind, wanted, new_file(path, 0o600), name=path.name
+        )
+    return path, done

@@ -1,0 +1,58 @@
+"""Retention applied: backups, uploads that none names, what undo would bring back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..engine.operation import Operation
+from ..engine.postgres.locks import live_lock
+from ..engine.repository.prune import Unnamed, prune_backups, unnamed_objects
+from ..engine.repository.retention import Decision, decide
+from ..engine.restore.history import outlived
+from ..engine.restore.recover import recover
+from ..engine.restore.scratch import drop_replaced, replaced
+from .context import Portal
+from .index import open_to_change
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was decided of each backup, and what else is gone (or would be).
+
+    `dropped` are the databases and folders that a restore had replaced.
+    """
+
+    decisions: list[Decision]
+    objects: Unnamed
+    dropped: list[str]
+
+
+def run_prune(portal: Portal, dry_run: bool) -> Pruned:
+    """Forgets backups by the rules of retention, and what is too old to undo.
+
+    With `dry_run` it only says what would go. Raises Refused, Busy, DbmanageError.
+    """
+    talk, options = portal.talk, portal.options
+    site, repository = open_to_change(portal)
+    op = Operation(site, repository, talk)
+    with repository.lock("prune"):
+        days = options.undo_days
+        decisions = decide(repository.backups(), options.retention, days)
+        forgotten = [each.backup.id for each in decisions if each.forget]
+        if dry_run:
+            objects = unnamed_objects(repository, set(forgotten))
+        else:
+            objects = prune_backups(repository, decisions, talk.progress).objects
+        with live_lock(site.main):
+            if not dry_run:
+                recover(op)
+            aside = outlived(site, repository, days)
+            dropped = (replaced if dry_run else drop_replaced)(op, aside)
+        if not dry_run:
+            repository.record(
+                "prune", "done", what="prune", dropped=dropped, forgotten=forgotten
+            )
+    talk.end()
+    if objects.problem:
+        talk.warn(objects.problem)
+    return Pruned(decisions, objects, dropped)
