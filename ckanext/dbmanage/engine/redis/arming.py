@@ -53,9 +53,10 @@ class Arming:
         return document
 
     def again(self, used: dict[str, Any]) -> bool:
-        """Arms what was used in vain until the same moment; whether it is armed.
+        """Arms once more what was used for nothing; whether it is armed now.
 
-        Not in place of what an operator has armed since, nor after wrong passwords.
+        Until the same moment. Not in place of what an operator has armed since, nor
+        after wrong passwords.
         """
         document = {key: used[key] for key in ("backup", "to", "until", "by")}
         seconds = int((parse_stamp(used["until"]) - now()).total_seconds())

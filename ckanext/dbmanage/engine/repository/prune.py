@@ -41,7 +41,7 @@ class Unnamed:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What is gone: backups by id, the bytes of their own files, objects."""
+    """What was removed: backups by id, the bytes of their own files, objects."""
 
     forgotten: tuple[str, ...]
     bytes: int

@@ -8,12 +8,16 @@ What cannot be taken back waits for the end of the pass. Knows no contents of up
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -147,32 +151,36 @@ def facts_of_file(path: str, status: os.stat_result) -> dict[str, Any]:
 
 
 def compare(among: list[Folder], listing: Listing) -> dict[str, int]:
-    """`{now, then, lost, gained, changed}`: the uploads on the disk and in a list."""
+    """`{now, then, lost, gained, changed}`: the uploads on the disk and in a list.
+
+    Raises Damaged, Changed, Refused, OSError.
+    """
     counts = {"now": 0, "then": 0, "lost": 0, "gained": 0, "changed": 0}
-    then = (facts for facts in listing.lines() if "sha256" in facts)
-    other = next(then, None)
-    for found in walk(among, {}):
-        try:
-            now = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISREG(now.st_mode):
-            continue
-        counts["now"] += 1
-        here = found.path.split("/")
-        while other and other["path"].split("/") < here:
-            counts["then"] += 1
-            counts["gained"] += 1
-            other = next(then, None)
-        if other and other["path"] == found.path:
-            counts["then"] += 1
-            same = (now.st_size, now.st_mtime) == (other["size"], other["mtime"])
-            counts["changed"] += not same
-            other = next(then, None)
-        else:
-            counts["lost"] += 1
-    while other:
-        counts["then"] += 1
-        counts["gained"] += 1
-        other = next(then, None)
+    # both come in the order of the paths
+    both = heapq.merge(_on_the_disk(among), _in_the_list(listing))
+    for _, same in itertools.groupby(both, key=itemgetter(0)):
+        known = {side: facts for _, side, facts in same}
+        counts["now"] += "now" in known
+        counts["then"] += "then" in known
+        counts["lost"] += "then" not in known
+        counts["gained"] += "now" not in known
+        counts["changed"] += len(known) == 2 and known["now"] != known["then"]
     return counts
+
+
+_Upload = tuple[list[str], str, tuple[int, float]]
+
+
+def _on_the_disk(among: list[Folder]) -> Iterator[_Upload]:
+    for found in walk(among, {}):
+        with suppress(FileNotFoundError):
+            there = os.stat(found.name, dir_fd=found.directory, follow_symlinks=False)
+            if stat.S_ISREG(there.st_mode):
+                facts = (there.st_size, there.st_mtime)
+                yield found.path.split("/"), "now", facts
+
+
+def _in_the_list(listing: Listing) -> Iterator[_Upload]:
+    for facts in listing.lines():
+        if "sha256" in facts:
+            yield facts["path"].split("/"), "then", (facts["size"], facts["mtime"])

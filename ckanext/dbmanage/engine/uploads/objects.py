@@ -24,6 +24,7 @@ def object_path(objects: Path, digest: str) -> Path:
 
 
 def digest_of(path: Path) -> str:
+    """The sum of a file. Raises OSError."""
     with open_plain(path) as file:
         return Hashed(file).read_rest().sha256
 
