@@ -30,6 +30,8 @@ from ..support.manual import commands, run
 from ..support.portal import Portal, install_plugin
 from ..support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
 
+#: each of them is of a site that has a backup, also when it runs alone
+pytestmark = pytest.mark.usefixtures("backup")
 BACKUPS = "/ckan-admin/backups/"
 #: what `ckanext.dbmanage.admin_url` connects as, so that it may lose a right
 ROLE = f"forms_{secrets.token_hex(3)}"
