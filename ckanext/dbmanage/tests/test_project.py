@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-
-import pytest
 
 import ckanext.dbmanage
 from ckanext.dbmanage import cli
@@ -21,9 +17,6 @@ from ckanext.dbmanage.portal.directories import (
     repository_directory,
     sendfile,
 )
-
-from .support.cluster import READER, query
-from .support.portal import Portal
 
 
 def test_there_is_one_place_that_connects() -> None:
@@ -109,55 +102,3 @@ def test_every_command_and_option_is_documented() -> None:
         for parameter in command.params:
             assert parameter.opts[0] in text or parameter.param_type_name == "argument"
     subprocess.run([sys.executable, DOCS / "generate", "--check"], check=True)
-
-
-@pytest.mark.timeout(1200)
-def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin(
-    tmp_path: Path,
-) -> None:
-    """The same pass as with `image_view`, core's own plugin that declares an option.
-
-    Without any plugin one more does: "no undeclared options" fails with every plugin
-    that declares options, for the tests unload the plugin and keep its options. Some
-    others lack files that CKAN's wheel leaves out. The one that answers `clean` by "y"
-    is left out: here it asks for the site's name.
-    """
-    import ckan.tests.cli
-
-    tests = Path(ckan.tests.cli.__file__).parent
-    # databases that no other process of the tests has a session in
-    own = Portal(tmp_path, f"core{secrets.token_hex(4)}")
-    for name in own.names.values():
-        query(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
-    settings = {
-        "ckan.auth.create_unowned_dataset": "true",
-        "ckan.storage_path": str(own.storage),  # an upgrade is backed up
-        "sqlalchemy.url": own.url("database"),
-        "ckan.datastore.write_url": own.url("datastore"),
-        "ckan.datastore.read_url": own.url("datastore", "datastore_default", READER),
-        "ckan.redis.url": os.environ["CKAN_REDIS_URL"],
-        "solr_url": os.environ["CKAN_SOLR_URL"],
-    }
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("CKAN_")}
-    results = []
-    for plugins in ("image_view", "dbmanage"):
-        text = (ROOT / "test.ini").read_text()
-        for option, value in (settings | {"ckan.plugins": plugins}).items():
-            line = f"{option} = {value.replace('%', '%%')}"
-            text = re.sub(rf"(?m)^{re.escape(option)} *=.*\n", "", text)
-            text = text.replace("[app:main]\n", f"[app:main]\n{line}\n", 1)
-        ini = ROOT / ".services" / "core.ini"
-        ini.write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider",
-             "-W", "ignore", "-c", os.devnull, f"--ckan-ini={ini}", tests,
-             "-k", "not test_db_clean_clears_search_index"],
-            capture_output=True, text=True, cwd=ROOT / ".services", env=clean,
-        )  # fmt: skip
-        (passed,) = re.findall(r"(\d+) passed", done.stdout) or [done.stdout[-2000:]]
-        failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", done.stdout)
-        results.append((passed, sorted(failed)))
-    own.drop()
-    with_core_s, with_ours = results
-    assert with_ours == with_core_s, done.stdout[-6000:]
-    assert int(with_ours[0]) > 100
