@@ -8,7 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-import ckanext.dbmanage
+import pytest
+
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.cli.records import COMMANDS
 from ckanext.dbmanage.portal.config import Options
@@ -17,6 +18,8 @@ from ckanext.dbmanage.portal.directories import (
     repository_directory,
     sendfile,
 )
+
+from .support.imports import PACKAGE, ROOMS
 
 
 def test_there_is_one_place_that_connects() -> None:
@@ -28,7 +31,6 @@ def test_there_is_one_place_that_connects() -> None:
     assert found == ["engine/postgres/database.py"]
 
 
-PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent
 DOCS = ROOT / "docs"
 
@@ -102,3 +104,38 @@ def test_every_command_and_option_is_documented() -> None:
         for parameter in command.params:
             assert parameter.opts[0] in text or parameter.param_type_name == "argument"
     subprocess.run([sys.executable, DOCS / "generate", "--check"], check=True)
+
+
+PAGES = (*ROOT.glob("*.rst"), *DOCS.glob("*.rst"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_s_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"`[^`]+<([^>`]+)>`_|\.\. image:: (\S+)", page.read_text())
+    for target in filter(None, (link or image for link, image in targets)):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.rst", "docs/architecture.rst"])
+def test_files_and_folders_that_contributors_are_shown_exist(page: str) -> None:
+    named = re.findall(r"``([\w.]+/[\w/.]*)``", (ROOT / page).read_text())
+    assert len(named) > 15
+    assert not [
+        name
+        for name in named
+        if not any((place / name).exists() for place in (ROOT, PACKAGE, DOCS))
+    ]
+
+
+def test_the_recipes_for_contributors_name_what_there_is() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text()
+    for program, verb in re.findall(r"(bin/services) ([\w-]+)", text):
+        assert re.search(rf"(?m)^{verb}[ )|]|\| {verb}\)", (ROOT / program).read_text())
+    figures = "".join(f.read_text() for f in (ROOT / "bench/figures").glob("*.py"))
+    for name in re.findall(r"bench/run --quick (\w+)", text):
+        assert f"def {name}(" in figures
+    table = text[text.index("Where things are") :]
+    folders = set(re.findall(r"(?m)^``([\w/]+)/``", table))
+    rooms = {room for room in ROOMS if (PACKAGE / room).is_dir()}
+    assert rooms - {"logic/action"} <= folders
