@@ -1,6 +1,6 @@
 """The doctor's checks that know CKAN: schema, index, uploads, DataStore.
 
-They are handed to `engine.doctor.examine` and follow its rules: a name, and a function
+They are handed to `checks.examine` and follow its rules: a name, and a function
 of the site and its repository that gives `ok`, `hint` or `problem` with a sentence.
 """
 

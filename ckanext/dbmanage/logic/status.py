@@ -106,7 +106,7 @@ def must_stay(
 ) -> str:
     """Why a backup may not be deleted by hand, empty when it may.
 
-    As `operations.must_stay`, and the newest good one of the `whole` stays too.
+    As `retain.must_stay`, and the newest good one of the `whole` stays too.
     """
     why = retain.must_stay(about, described)
     if why or not any(each["id"] == about["id"] for each in whole):

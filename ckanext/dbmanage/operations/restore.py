@@ -27,7 +27,7 @@ Agree = Callable[["Site", "Repository", "Source | None"], None]
 def preview(
     portal: Portal, name: str, only: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    """What a restore would lose, gain and change, by kind (`engine.preview`)."""
+    """What a restore would lose, gain and change, by kind."""
     from ..engine.restore.preflight import (
         changed_owners,
         differences,

@@ -251,7 +251,7 @@ def run_ckan(
 def sample(
     options: Options,
 ) -> Callable[[Mapping[str, Database]], dict[str, Any]]:
-    """What reads a sample of a copy through CKAN (`records.print_sample`)."""
+    """What reads a sample of a copy through CKAN (`print_sample`)."""
     code = "from ckanext.dbmanage.portal.isolated import print_sample; print_sample()"
 
     def read(copies: Mapping[str, Database]) -> dict[str, Any]:

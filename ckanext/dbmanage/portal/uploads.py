@@ -90,7 +90,7 @@ def named_uploads(
 
     `own` says whether CKAN itself could have written that name. Users set others, to
     break a check or to forge its lines: those count only where there is such a file.
-    `bases` and `storages` begin the paths, as `config.upload_bases` gives them.
+    `bases` and `storages` begin the paths, as `upload_bases` gives them.
     """
     found = {}
     if "resource" in bases:

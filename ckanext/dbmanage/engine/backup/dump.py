@@ -67,7 +67,7 @@ def refuse_unrestorable(
 ) -> None:
     """Refuses a database whose dump no restore would take. Raises Refused.
 
-    `tables` as `postgres.tables` gives them. CKAN's own statements name no schema, but
+    `tables` as `tables_of` gives them. CKAN's own statements name no schema, but
     its DataStore, its extensions and all that is done here look in `public`.
     """
     if database.part != "database":

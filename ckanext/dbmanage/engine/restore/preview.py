@@ -119,7 +119,7 @@ _DIFFERENCE = """
 def _objects(cursor: Any, kind: Kind, schema: str) -> str:
     """SQL for a kind's ids and times in a schema; no rows without a table."""
     cursor.execute("SELECT to_regclass(%s)", [f'{schema}."{kind.table}"'])
-    # all of it constants of records.py, nothing that a user or an archive says
+    # all of it constants of the caller, nothing that a user or an archive says
     columns = f"{kind.id}::text AS id, {kind.changed or 'NULL'}::text AS changed"
     if cursor.fetchone() == (None,):
         return "SELECT NULL::text AS id, NULL::text AS changed WHERE false"

@@ -153,7 +153,7 @@ def _uploads(
         for table, statement in site.named_uploads.items():
             name = f'public."{table}"'
             if query(connection, "SELECT to_regclass(%s)::text", name) != [(None,)]:
-                cursor.execute(f"INSERT INTO named {statement}")  # records.py's own
+                cursor.execute(f"INSERT INTO named {statement}")  # the site's own
     ((named,),) = query(
         connection,
         "SELECT count(*) FROM named WHERE own OR path IN (SELECT path FROM held)",

@@ -50,7 +50,7 @@ def switch(
 ) -> None:
     """Renames live to undo and scratch to live: all databases at once, and uploads.
 
-    `written` are `sessions.tuples` by OID of live databases; where one is another when
+    `written` are `writes.tuples` by OID of live databases; where one is another when
     nobody can connect any more, nothing is switched (Written).
 
     The uploads' folders are renamed right before the databases' commit, which decides:

@@ -50,7 +50,7 @@ def refuse_written(site: Site, since: Since, pairs: list[Pair]) -> dict[int, int
     """Ends all sessions, and refuses when there was a write since.
 
     Returns what is known of the live databases now, for the switch to compare:
-    `sessions.tuples` by OID.
+    `writes.tuples` by OID.
     """
     writers = sessions.ended(site, time.monotonic() - since.moment)
     known = {}
