@@ -36,9 +36,7 @@ def web(portal: Portal, port: int, ini: str = "") -> Iterator[subprocess.Popen[b
         yield process
 
 
-def nginx(
-    servers: str,
-) -> AbstractContextManager[subprocess.Popen[bytes]]:
+def nginx(servers: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     """nginx with these servers."""
     assert NGINX is not None
     configuration = BENCH / "nginx.conf"

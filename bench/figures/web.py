@@ -8,7 +8,7 @@ import sys
 import time
 
 from portals import Portal, random_file
-from tools import BENCH, CKAN, child, figure, needs_nginx, psql, run, turns
+from tools import BENCH, CKAN, child, ckan, figure, needs_nginx, psql, run, turns
 from visitors import Visitors, fetched, resident, served
 
 #: bytes of the largest download, and of the upload in the archive of all
@@ -83,6 +83,8 @@ def page(portal: Portal, rounds: int) -> None:
             return fetched(f"{at.ckan}/ckan-admin/backups/", *mine)[0]
 
         def link(site: str, **of: str) -> str:
+            if backup_id := of.get("id"):  # an operator allows each
+                ckan(portal, "db", "arm", backup_id, "--to", "download")
             answer = run(
                 "curl", "-sf", *mine, "-H", "Content-Type: application/json",
                 "-d", json.dumps(of or {"file": "datasets.jsonl.gz"}),
