@@ -47,7 +47,7 @@ def compressed(target: Any, name: str) -> Iterator[Callable[[bytes], Any]]:
 def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
     """Writes lines to a file, packed by its name, whole or not at all.
 
-    Raises as `disk.whole`; then the file is as it was before.
+    Raises as `disk.whole`; what stood there before is as it was then.
     """
     with (
         whole(path, mode) as file,

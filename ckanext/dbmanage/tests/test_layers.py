@@ -2,79 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
-from pathlib import Path
 
-import ckanext.dbmanage
+from .support.imports import PACKAGE, ROOMS, graph, imported, modules, room
 
-PACKAGE = Path(ckanext.dbmanage.__file__).parent
-
-#: the rooms of the house from the ground up: each imports those below it, and no other
-ROOMS = [
-    "engine", "engine/postgres", "engine/site", "engine/archive", "engine/redis",
-    "engine/repository", "engine/operation", "engine/uploads", "engine/backup",
-    "engine/restore", "portal", "records", "operations", "doctor", "jobs", "logic",
-    "logic/action", "web", "cli", "plugin",
-]  # fmt: skip
-#: modules that stand higher than the folder they are in
-_OWN_ROOM = {
-    "engine/site": "engine/site", "engine/operation": "engine/operation",
-    "plugin": "plugin", "__main__": "plugin",
-}  # fmt: skip
 _FOREIGN = {"ckan", "ckantoolkit", "flask", "click"}
 #: what CKAN calls its tables, options and commands, and ours: handed to the engine
 _WORDS = re.compile(r"`ckan |\bckan\.[a-z]|ckanext\.|SECRET_KEY|--only|--trust|package")
-
-
-def modules() -> dict[str, Path]:
-    """The modules of the package by their path below it, without those of its tests."""
-    found = {}
-    for file in PACKAGE.rglob("*.py"):
-        path = file.relative_to(PACKAGE).with_suffix("")
-        if path.parts[0] != "tests" and path.as_posix() != "__init__":
-            found[path.as_posix().removesuffix("/__init__")] = file
-    return found
-
-
-def room(module: str, file: Path) -> str:
-    """The room that a module stands in."""
-    folder = file.parent.relative_to(PACKAGE).as_posix()
-    return _OWN_ROOM.get(module, folder)
-
-
-def imported(file: Path) -> set[str]:
-    """Absolute names of the modules that a file imports, wherever in it."""
-    package = ["ckanext", "dbmanage", *file.relative_to(PACKAGE).parts[:-1]]
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            up = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*up, *filter(None, [node.module])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def graph() -> dict[str, set[str]]:
-    """For each module those of the package that it imports."""
-    known = modules()
-    found = {}
-    for module, file in known.items():
-        paths = {
-            name.removeprefix("ckanext.dbmanage.").replace(".", "/")
-            for name in imported(file)
-        }
-        # `from .folder import module` names the folder too, and means the module
-        paths = {
-            p
-            for p in paths
-            if not any(o.startswith(f"{p}/") for o in paths & known.keys())
-        }
-        found[module] = (paths & known.keys()) - {module}
-    return found
 
 
 def test_modules_import_only_what_is_below_them() -> None:
@@ -117,11 +54,16 @@ def test_the_engine_knows_neither_ckan_nor_flask_nor_click() -> None:
 
 
 def test_backup_and_restore_name_no_table_option_or_command_of_ckan_s() -> None:
-    for room in ("backup", "restore"):
-        for file in (PACKAGE / "engine" / room).glob("*.py"):
+    for folder in ("backup", "restore"):
+        for file in (PACKAGE / "engine" / folder).glob("*.py"):
             assert not _WORDS.findall(file.read_text()), file
 
 
 def test_no_module_is_long() -> None:
     long = {m: len(f.read_text().splitlines()) for m, f in modules().items()}
     assert not {module: lines for module, lines in long.items() if lines > 410}
+
+
+def test_the_picture_shows_the_rooms_and_what_they_import() -> None:
+    draw = PACKAGE.parents[1] / "docs" / "draw"
+    subprocess.run([sys.executable, draw, "--check"], check=True)

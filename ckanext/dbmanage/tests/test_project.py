@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import subprocess
 import sys
 import zipfile
@@ -12,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import ckanext.dbmanage
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.directories import (
@@ -21,8 +18,7 @@ from ckanext.dbmanage.portal.directories import (
     sendfile,
 )
 
-from .support.cluster import READER, query
-from .support.portal import Portal
+from .support.imports import PACKAGE, ROOMS
 
 
 def test_there_is_one_place_that_connects() -> None:
@@ -34,7 +30,6 @@ def test_there_is_one_place_that_connects() -> None:
     assert found == ["engine/postgres/database.py"]
 
 
-PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOT = PACKAGE.parent.parent
 DOCS = ROOT / "docs"
 
@@ -110,53 +105,38 @@ def test_every_command_and_option_is_documented() -> None:
     subprocess.run([sys.executable, DOCS / "generate", "--check"], check=True)
 
 
-@pytest.mark.timeout(1200)
-def test_ckan_s_own_tests_of_its_commands_pass_with_the_plugin(
-    tmp_path: Path,
-) -> None:
-    """The same pass as with `image_view`, core's own plugin that declares an option.
+PAGES = (*ROOT.glob("*.rst"), *DOCS.glob("*.rst"))
 
-    Without any plugin one more does: "no undeclared options" fails with every plugin
-    that declares options, for the tests unload the plugin and keep its options. Some
-    others lack files that CKAN's wheel leaves out. The one that answers `clean` by "y"
-    is left out: here it asks for the site's name.
-    """
-    import ckan.tests.cli
 
-    tests = Path(ckan.tests.cli.__file__).parent
-    # databases that no other process of the tests has a session in
-    own = Portal(tmp_path, f"core{secrets.token_hex(4)}")
-    for name in own.names.values():
-        query(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
-    settings = {
-        "ckan.auth.create_unowned_dataset": "true",
-        "ckan.storage_path": str(own.storage),  # an upgrade is backed up
-        "sqlalchemy.url": own.url("database"),
-        "ckan.datastore.write_url": own.url("datastore"),
-        "ckan.datastore.read_url": own.url("datastore", "datastore_default", READER),
-        "ckan.redis.url": os.environ["CKAN_REDIS_URL"],
-        "solr_url": os.environ["CKAN_SOLR_URL"],
-    }
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("CKAN_")}
-    results = []
-    for plugins in ("image_view", "dbmanage"):
-        text = (ROOT / "test.ini").read_text()
-        for option, value in (settings | {"ckan.plugins": plugins}).items():
-            line = f"{option} = {value.replace('%', '%%')}"
-            text = re.sub(rf"(?m)^{re.escape(option)} *=.*\n", "", text)
-            text = text.replace("[app:main]\n", f"[app:main]\n{line}\n", 1)
-        ini = ROOT / ".services" / "core.ini"
-        ini.write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider",
-             "-W", "ignore", "-c", os.devnull, f"--ckan-ini={ini}", tests,
-             "-k", "not test_db_clean_clears_search_index"],
-            capture_output=True, text=True, cwd=ROOT / ".services", env=clean,
-        )  # fmt: skip
-        (passed,) = re.findall(r"(\d+) passed", done.stdout) or [done.stdout[-2000:]]
-        failed = re.findall(r"(?m)^(?:FAILED|ERROR) (\S+)", done.stdout)
-        results.append((passed, sorted(failed)))
-    own.drop()
-    with_core_s, with_ours = results
-    assert with_ours == with_core_s, done.stdout[-6000:]
-    assert int(with_ours[0]) > 100
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_s_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"`[^`]+<([^>`]+)>`_|\.\. image:: (\S+)", page.read_text())
+    for target in filter(None, (link or image for link, image in targets)):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.rst", "docs/architecture.rst"])
+def test_files_and_folders_that_contributors_are_shown_exist(page: str) -> None:
+    named = re.findall(r"``([\w.]+/[\w/.]*)``", (ROOT / page).read_text())
+    assert len(named) > 15
+    assert not [
+        name
+        for name in named
+        if not any((place / name).exists() for place in (ROOT, PACKAGE, DOCS))
+    ]
+
+
+def test_the_recipes_for_contributors_name_what_there_is() -> None:
+    text = (ROOT / "CONTRIBUTING.rst").read_text()
+    for program, verb in re.findall(r"(bin/services) ([\w-]+)", text):
+        assert re.search(rf"(?m)^{verb}[ )|]|\| {verb}\)", (ROOT / program).read_text())
+    figures = subprocess.run(
+        [ROOT / "bench" / "run", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    for name in re.findall(r"bench/run --quick (\w+)", text):
+        assert re.search(rf"\b{name}\b", figures)
+    table = text[text.index("Where things are") :]
+    folders = set(re.findall(r"(?m)^``([\w/]+)/``", table))
+    rooms = {room for room in ROOMS if (PACKAGE / room).is_dir()}
+    assert rooms - {"logic/action"} <= folders

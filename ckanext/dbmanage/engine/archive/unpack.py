@@ -34,7 +34,7 @@ def restoring(
 ) -> Iterator[Any]:
     """A pg_restore that reads the archive in `file` from its stdin, while it lasts.
 
-    It must be read to its end (`postgres.finish`) in the block. Raises Damaged,
+    It must be read to its end (`programs.finish`) in the block. Raises Damaged,
     Refused, ZstdError: what was wrong with the file.
     """
     stream = unpacked(file, name, most)

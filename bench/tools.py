@@ -1,0 +1,228 @@
+"""What every figure needs: programs, rounds that take turns, rows of the table."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from portals import Portal
+
+ROOT = Path(__file__).resolve().parent.parent
+S = ROOT / ".services"
+BENCH = S / "bench"
+E = os.environ
+PG_BIN, CKAN = E["DBMANAGE_PG_BIN"], str(S / "venv/bin/ckan")
+SITE_ID = "dbmanage_bench"  # stands in the comment of each database a restore makes
+NGINX = shutil.which("nginx", path=f"/usr/sbin:{E['PATH']}")
+# the environment would win over the configuration file
+ENV = {k: v for k, v in E.items() if not k.startswith("CKAN")}
+ENV |= {"PGPASSWORD": E["DBMANAGE_CKAN_PASSWORD"], "PGHOST": "127.0.0.1"}
+ENV |= {"PGPORT": E["DBMANAGE_PG_PORT"], "PGUSER": "ckan_default"}
+ENV["PATH"] = f"{S / 'venv/bin'}:{E['PATH']}"  # ckanapi looks for ckan there
+
+#: a figure prints its rows; it takes the portal and the number of rounds
+Figure = Callable[["Portal", int], None]
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ programs
+
+
+@contextmanager
+def started(
+    *command: str,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs, and is ended with all that it started when the block ends.
+
+    In a session of its own: Ctrl-C reaches the benchmark alone, which then ends it.
+    """
+    process = subprocess.Popen(
+        command, env=ENV, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program of `started`, which may have ended already."""
+    if process.poll() is not None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)  # a restore drops what it made
+            return
+
+
+class Done(NamedTuple):
+    """What a program that has ended took and said."""
+
+    seconds: float
+    memory: float  # its peak, MB
+    out: str
+    err: str
+
+
+def run(*command: str, ok: tuple[int, ...] = (0,)) -> Done:
+    """Runs a program to its end."""
+    # files of its own: two programs would write into each other's
+    with TemporaryFile(dir=BENCH) as out, TemporaryFile(dir=BENCH) as err:
+        begun = time.monotonic()
+        with started(*command, stdout=out, stderr=err) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.monotonic() - begun
+            process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        told = err.read().decode()
+        if process.returncode not in ok:
+            sys.exit(f"bench: {command} failed:\n{told[-3000:]}")
+        return Done(seconds, usage.ru_maxrss / 1024, out.read().decode(), told)
+
+
+def psql(database: str, *statements: str) -> str:
+    """What the statements select."""
+    command = [f"{PG_BIN}/psql", "-qXAt", "-v", "ON_ERROR_STOP=1", "-d", database]
+    for statement in statements:
+        command += ["-c", statement]
+    return run(*command).out.strip()
+
+
+def pg_dump(database: str, file: str) -> float:
+    """Seconds of `pg_dump`."""
+    return run(f"{PG_BIN}/pg_dump", "-Fc", "-f", file, "-d", database).seconds
+
+
+def pg_restore(file: str, database: str, ok: tuple[int, ...] = (0,)) -> float:
+    """Seconds of `pg_restore`, as CKAN's manual has it."""
+    manual = ("--clean", "--if-exists", "-d", database, file)
+    return run(f"{PG_BIN}/pg_restore", *manual, ok=ok).seconds
+
+
+def ckan(portal: Portal, *arguments: str) -> float:
+    """Seconds of a command of today's CKAN."""
+    return run(CKAN, "-c", portal.ini, *arguments).seconds
+
+
+def inside(what: str, portal: Portal, *arguments: str) -> tuple[str, ...]:
+    """The command of a function of `inside.py`."""
+    return (sys.executable, str(ROOT / "bench/inside.py"), what, portal.ini, *arguments)
+
+
+def child(portal: Portal, what: str, *arguments: str) -> dict[str, Any]:
+    """What a process with our code and nothing else measured, and its `memory`."""
+    done = run(*inside(what, portal, *arguments))
+    return json.loads(done.out) | {"memory": done.memory}
+
+
+def create(name: str, template: str = "template0") -> None:
+    drop(name)
+    psql("postgres", f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+
+
+def drop(*names: str) -> None:
+    for name in names:
+        # FORCE is refused while autovacuum is in there; without it autovacuum is ended
+        ends = f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = '{name}' AND usename IN (SELECT current_user)"""
+        psql("postgres", ends, f"DROP DATABASE IF EXISTS {name}")
+
+
+def drop_all() -> None:
+    """Drops every database of a benchmark, and what its restores made."""
+    ours = f"""SELECT datname FROM pg_database WHERE datdba = 'ckan_default'::regrole AND
+      (datname ~ '^bench_' OR datname ~ '^dbm_.*(scratch|undo)$' AND
+       shobj_description(oid, 'pg_database') LIKE '%site ''{SITE_ID}''%')"""
+    drop(*psql("postgres", ours).split())
+
+
+# ------------------------------------------------------------ rounds and rows
+
+ROWS: list[bool] = []
+
+
+def quiet() -> None:
+    """Waits, at most one minute, until others leave the processors to us."""
+
+    def ticks() -> list[int]:
+        first = Path("/proc/stat").read_text().split("\n")[0]
+        return [int(number) for number in first.split()[1:9]]
+
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        before = ticks()
+        time.sleep(1)
+        spent = [b - a for a, b in zip(before, ticks(), strict=True)]
+        if spent[3] + spent[4] > 0.85 * sum(spent):
+            return
+    say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): measuring all the same")
+
+
+def turns(rounds: int, *works: Callable[[], float]) -> list[float]:
+    """The best result of each, taken in turns at quiet moments."""
+    results = []
+    for _ in range(rounds):
+        row = []
+        for work in works:
+            quiet()
+            row.append(work())
+        say(" ".join(f"{seconds:.2f}" for seconds in row))
+        results.append(row)
+    return [min(column) for column in zip(*results, strict=True)]
+
+
+def figure(
+    name: str,
+    ours: float,
+    peer: float,
+    target: float,
+    unit: str = "s",
+    of: float | None = None,
+) -> None:
+    """Prints a row; `of` is what is judged if it is not the ratio."""
+    ratio = ours / peer if peer else 0.0
+    judged = ratio if of is None else of
+    limit = f"{target:g}" if of is None else f"{target:g} {unit}"
+    good = judged <= target
+    ROWS.append(good)
+    if len(ROWS) == 1:
+        print(f"{'':38}{'OURS':>12}{'PEER':>12}{'RATIO':>9}{'TARGET':>10}", flush=True)
+    print(
+        f"{name:38}{ours:>9.2f} {unit:2}{peer:>9.2f} {unit:2}{ratio:>9.2f}"
+        f"{'≤ ' + limit:>10}  {'met' if good else 'MISSED'}",
+        flush=True,
+    )
+
+
+def needs_nginx(measured: Figure) -> Figure:
+    """A figure that counts as missed where there is no nginx."""
+
+    @functools.wraps(measured)
+    def measure(portal: Portal, rounds: int) -> None:
+        if NGINX is None:
+            say(f"{measured.__name__} is not measured: install nginx-light for it")
+            ROWS.append(False)
+        else:
+            measured(portal, rounds)
+
+    return measure
