@@ -115,7 +115,6 @@ def export(portal: Portal, rounds: int) -> None:
     figure("export --fresh, ckanapi without index", ours, theirs, 1 / 15)
     # nothing to be met: it says how far the lines are from the rows they are made of
     figure("export --fresh, COPY of its rows", ours, floor, float("inf"))
-    # core's own rebuild-fast indexes nothing with SQLAlchemy 2, and ends with 0
     index_by_two(portal)
 
     def warm() -> float:
@@ -133,18 +132,14 @@ def export(portal: Portal, rounds: int) -> None:
 
 
 def reindex(portal: Portal, rounds: int) -> None:
-    """The whole index, beside core's two ways and Solr taking ready documents."""
+    """The whole index, beside core's rebuild and Solr taking ready documents."""
     say("core's rebuild, some minutes")
     ckan(portal, "search-index", "clear")
     core = ckan(portal, "search-index", "rebuild")
     documents = child(portal, "documents")["documents"]
     ckan(portal, "search-index", "clear")
-    seconds = ckan(portal, "search-index", "rebuild-fast")
-    number = child(portal, "documents")["number"]
-    say(f"core's rebuild-fast: {number} documents in {seconds:.0f} s")
-    if number < portal.datasets / 2:
-        say("which is none of a peer: core's rebuild in two processes instead")
-    ckan(portal, "search-index", "clear")
+    # core's own rebuild-fast is no peer: its processes share one connection to the
+    # database, so that it fails, indexes nothing, or waits for ever
     peer = index_by_two(portal)
 
     def ours() -> float:
