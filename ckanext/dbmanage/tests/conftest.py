@@ -13,6 +13,7 @@ import pytest
 from ckanext.dbmanage.engine.postgres.database import quoted
 
 from .support import forked
+from .support import plugins as plugins_
 from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, query
 from .support.portal import DATASTORE_TABLES, ROWS, Portal, drop_older
 from .support.waiting import wait_until
@@ -189,3 +190,18 @@ def serve() -> Iterator[Callable[[Portal], Web]]:
     for web in made:
         web.process.terminate()
         web.process.wait()
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PYTHONPATH with the tests' plugins, installed as pip would."""
+    directory = tmp_path_factory.mktemp("plugins")
+    (directory / "some_plugins.py").write_text(plugins_.PLUGINS)
+    about = directory / "some_plugins-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: some-plugins\nVersion: 1.0\n"
+    )
+    points = [f"{name.lower()} = some_plugins:{name}" for name in plugins_.NAMES]
+    (about / "entry_points.txt").write_text("\n".join(["[ckan.plugins]", *points, ""]))
+    return str(directory)
