@@ -44,7 +44,8 @@ def verify_backups(
     """
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal, heads=prove)
-    for found in [repository.find(name)] if name else repository.backups():
+    wanted = repository.backups() if name is None else [repository.find(name)]
+    for found in wanted:
         if prove:
             with repository.lock("proof"):
                 settle(site, repository, talk)
