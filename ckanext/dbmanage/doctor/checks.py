@@ -48,7 +48,7 @@ def rights(_: Portal, site: Site, __: Repository) -> Found:
             yield PROBLEM, f"a restore of {database.name!r} would be refused: {open_}"
     yield OK, "copies can be made beside the live databases"
     for database in site.databases.values():
-        for sentence, hinders in extensions.told(site, database):
+        for sentence, hinders in extensions.missing_in_copies(site, database):
             yield PROBLEM if hinders else HINT, sentence
 
 

@@ -174,7 +174,7 @@ def recipe(extension: str, part: str) -> str:
     )
 
 
-def told(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
+def missing_in_copies(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
     """What a copy of a database will lack, a sentence each, and whether it hinders.
 
     Raises ConnectionFailed, psycopg2.Error.
@@ -201,10 +201,10 @@ def told(site: Site, database: Database) -> Iterator[tuple[str, bool]]:
             )
 
 
-def warned(site: Site, database: Database) -> list[str]:
-    """The sentences of `told`, none when nobody can be asked."""
+def warnings(site: Site, database: Database) -> list[str]:
+    """The sentences of `missing_in_copies`, none when nobody can be asked."""
     try:
-        return [sentence for sentence, _ in told(site, database)]
+        return [sentence for sentence, _ in missing_in_copies(site, database)]
     except (ConnectionFailed, psycopg2.Error):
         return []
 

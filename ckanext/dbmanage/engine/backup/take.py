@@ -237,4 +237,4 @@ def _incomplete(site: Site, draft: _Draft) -> Iterator[str]:
     yield from draft.files.get("examples", ())
     yield from draft.files.get("not_included", ())
     for database in draft.databases.values():
-        yield from extensions.warned(site, database)
+        yield from extensions.warnings(site, database)

@@ -14,7 +14,7 @@ import pytest
 from ckanext.dbmanage.doctor import checks
 from ckanext.dbmanage.engine.archive import extensions
 from ckanext.dbmanage.engine.archive.contents import contents_of
-from ckanext.dbmanage.engine.archive.extensions import told
+from ckanext.dbmanage.engine.archive.extensions import missing_in_copies
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.operation import Operation
@@ -135,7 +135,7 @@ def test_postgis_is_named_refused_and_brought_by_the_manuals_template(
 ) -> None:
     portal.sql(POSTGIS)
     site, _ = portal.engine()
-    (said,) = told(site, site.databases["database"])
+    (said,) = missing_in_copies(site, site.databases["database"])
     assert "'postgis' of the database is needed (extent, extent_geom)" in said[0]
     assert any(each.startswith("problem: the extension") for each in found(site))
     oids = portal.oids()
