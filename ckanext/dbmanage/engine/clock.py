@@ -9,7 +9,7 @@ import socket
 from datetime import datetime, timezone
 
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
-_STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", re.ASCII)
+_STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
 _ID = "%Y%m%dT%H%M%SZ"
 
 
@@ -32,7 +32,8 @@ def parse_stamp(text: str) -> datetime:
     """The moment of a stamp of either form. Raises ValueError, TypeError."""
     if not _STAMPED.fullmatch(text):
         raise ValueError(f"{text!r} is not a moment")
-    return datetime.fromisoformat(f"{text[:-1]}+00:00")
+    whole, _, fraction = text[:-1].partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction:0<6}+00:00")
 
 
 def is_stamp(text: str) -> bool:
