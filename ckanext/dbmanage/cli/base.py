@@ -35,7 +35,7 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document."
 )
 quiet_option = click.option(
-    "--quiet", "-q", is_flag=True, help="Only results and warnings."
+    "--quiet", "-q", is_flag=True, help="Print results and warnings only."
 )
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 parts_option = click.option(

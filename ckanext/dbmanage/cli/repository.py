@@ -79,7 +79,9 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 
 @click.command(cls=Command)
 @click.argument("id")
-@click.option("--release", is_flag=True, help="Give it back to retention.")
+@click.option(
+    "--release", is_flag=True, help="Hold it no longer: retention decides again."
+)
 @click.pass_context
 def keep(ctx: click.Context, id: str, release: bool) -> None:
     """Hold a backup, whatever retention says."""

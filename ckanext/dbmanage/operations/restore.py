@@ -246,4 +246,6 @@ def _back_up_replaced(
         if why := why_incomplete(taken):
             talk.warn(why)
     except DbmanageError as error:
-        talk.warn(f"what was replaced is kept, but was not backed up: {error}")
+        talk.warn(
+            f"the replaced state is kept for undo, but was not backed up: {error}"
+        )

@@ -264,7 +264,10 @@ def refuse_wrong_part(
             "(the DataStore's goes by `--only datastore`)"
         )
     if part == "datastore" and is_main:
-        raise Refused(f"{name} holds the tables of the main database")
+        raise Refused(
+            f"{name} holds the tables of the main database, so it is not a dump of the "
+            "DataStore (the main database's goes by `--only database`)"
+        )
 
 
 def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:

@@ -468,17 +468,7 @@ def test_the_disk_of_the_server_is_full(
     small_disk: Callable[[str], Path],
 ) -> None:
     cluster = make_cluster()
-    cluster.sql(f"CREATE TABLESPACE small LOCATION '{small_disk('100m')}'")
-    cluster.sql("GRANT CREATE ON TABLESPACE small TO ckan_default")
-    for part in portal.names:
-        cluster.copy(portal, part)
-    name = portal.names["database"]
-    cluster.sql(f'ALTER DATABASE "{name}" SET TABLESPACE small')
-    cluster.sql(
-        "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) AS t FROM"
-        " generate_series(1, 20000) i; ALTER TABLE filler OWNER TO ckan_default",
-        name,
-    )
+    name = cluster.onto_small_disk(portal, small_disk("100m"), 20000)
     fill = 'op.execute("CREATE TABLE of_bad AS SELECT t FROM filler, generate_series(1, 3)")'
     done = portal.module("upgrade", code=1, env=bad(fill))
     assert "No space left on device" in done.stderr, done.stderr

@@ -156,6 +156,25 @@ class Cluster:
                 **{"ckan.datastore.read_url": self.url(name, "datastore_default")}
             )
 
+    def onto_small_disk(self, portal: Portal, disk: Path, rows: int) -> str:
+        """Moves a portal here, its main database with a table of so many rows onto a
+        small disk; that database's name.
+
+        A tablespace, for a server without room for its log goes down altogether.
+        """
+        self.sql(f"CREATE TABLESPACE small LOCATION '{disk}'")
+        self.sql("GRANT CREATE ON TABLESPACE small TO ckan_default")
+        for part in portal.names:
+            self.copy(portal, part)
+        name = portal.names["database"]
+        self.sql(f'ALTER DATABASE "{name}" SET TABLESPACE small')
+        self.sql(
+            "CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) AS t FROM"
+            f" generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default",
+            name,
+        )
+        return name
+
 
 PG16 = Path(os.environ["DBMANAGE_PG16_BIN"])
 PG18 = Path(os.environ["DBMANAGE_PG18_BIN"])
