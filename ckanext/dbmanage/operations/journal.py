@@ -66,4 +66,12 @@ def _repository(portal: Portal) -> Repository | None:
             f"the user {user}"
         )
         return None
+    way = (repository.path, *repository.path.parents)
+    place = next(path for path in way if os.path.exists(path))
+    if os.geteuid() not in (0, place.stat().st_uid):  # it would be made another's
+        portal.talk.warn(
+            f"not noted in the journal: {place} belongs to another user than this "
+            "command runs as"
+        )
+        return None
     return repository

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ..engine.clock import precise_stamp, stamp
-from ..engine.errors import DbmanageError, Refused
+from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
@@ -69,7 +69,10 @@ def run_publish(
     refuse_root(build_site(portal.options, stored=False))
     with journalled(portal, "publish", "publish") as (repository, facts):
         if repository:
-            catch_up(portal, repository)
+            try:
+                catch_up(portal, repository)
+            except OSError as error:  # a repository may be there to be read only
+                portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
         _refuse_a_closed_site(portal.app, portal.options)
         done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
         facts["rows"] = {kind: each.rows for kind, each in done.items()}
