@@ -88,17 +88,26 @@ def _partial(directory: int, name: str, mode: int) -> tuple[str, IO[bytes]]:
     """A new file beside the one of this name, locked as long as it is open."""
     kept = os.fsdecode(os.fsencode(name)[:_KEPT])
     for left in os.listdir(directory):
-        # of our own form to the last letter: a `X.partial` is somebody's
-        if re.fullmatch(rf"\.{re.escape(kept)}\.[0-9a-f]{{8}}\.partial", left):
+        if is_partial(left, name):
             _sweep(directory, left)
     while True:
         partial = f".{kept}.{secrets.token_hex(4)}.partial"
         file = create_file(partial, directory, mode)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):  # without locks here nobody sweeps it away either
+            fcntl.flock(file, fcntl.LOCK_EX)
         # another command may have swept it away before it was locked
         if os.fstat(file.fileno()).st_nlink:
             return partial, file
         file.close()
+
+
+def is_partial(left: str, name: str) -> bool:
+    """Whether a file is what a killed command may have left of this name.
+
+    Of our own form to the last letter: a `X.partial` is somebody's.
+    """
+    kept = os.fsdecode(os.fsencode(name)[:_KEPT])
+    return bool(re.fullmatch(rf"\.{re.escape(kept)}\.[0-9a-f]{{8}}\.partial", left))
 
 
 def _sweep(directory: int, partial: str) -> None:

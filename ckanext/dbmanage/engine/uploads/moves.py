@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..disk import create_directory, sync_directory, write_file
+from ..disk import create_directory, is_partial, sync_directory, write_file
 from ..errors import Refused
 from .folders import OURS, TOKEN, Folder
 from .listing import safe
@@ -51,8 +51,10 @@ def make_folder(path: Path, token: str) -> Path:
     """A directory of ours, which carries the token. Raises Refused."""
     with suppress(FileExistsError):
         create_directory(path)
-    # one that a kill left without its token is empty
-    if not path.is_symlink() and not set(os.listdir(path)) - {TOKEN}:
+    # one that a kill left without its token is empty, or has a part of the token
+    if not path.is_symlink() and all(
+        name == TOKEN or is_partial(name, TOKEN) for name in os.listdir(path)
+    ):
         write_file(path / TOKEN, token.encode())
     if not is_ours(path, token):
         raise Refused(f"{path} is not ours: somebody else has made it; remove it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ckan.plugins import toolkit as tk
 
 from ...engine.backup.downloads import names
@@ -90,13 +92,16 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
     """
     found = call.find(data["id"])
     manifest = found.manifest if found.signed else {}
+    downloads: list[str] = []
+    with suppress(OSError):  # another user's, which the page names as that
+        downloads = names(call.repository, found)
     shown = described(call, found) | {
         "databases": {
             part: {"rows": known.get("rows") or {}, "bytes": known.get("bytes")}
             for part, known in manifest.get("databases", {}).items()
         },
         "contents": manifest.get("contents", {}),
-        "downloads": names(call.repository, found),
+        "downloads": downloads,
         "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
         "proof": found.state().get("proved"),
         "history": history(call.repository, found.id),
