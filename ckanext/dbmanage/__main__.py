@@ -3,8 +3,6 @@
 `ckan` cannot start when its database is gone; this can, to bring it back.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The plugin: where CKAN meets the extension, and nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ckan.plugins as p

@@ -1,7 +1,5 @@
 """The commands: `ckan db …`, and most of them as `python -m ckanext.dbmanage` too."""
 
-from __future__ import annotations
-
 import re
 from importlib import import_module
 from typing import Any

@@ -1,7 +1,5 @@
 """`ckan db backup`, `verify`."""
 
-from __future__ import annotations
-
 import click
 
 from ..engine.printable import one_line

@@ -1,7 +1,5 @@
 """What the commands share: options, whose site it is, how they fail and ask."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

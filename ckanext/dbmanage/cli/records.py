@@ -4,8 +4,6 @@ They show records as CKAN's actions do, and so need a CKAN that runs: there is n
 `python -m` for them.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

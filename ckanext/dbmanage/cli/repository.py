@@ -1,7 +1,5 @@
 """`ckan db backups`, `keep`, `prune`."""
 
-from __future__ import annotations
-
 import sys
 
 import click

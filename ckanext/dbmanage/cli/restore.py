@@ -1,7 +1,5 @@
 """`ckan db restore`, `undo`, `dump`, `load`."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """`ckan db maintenance`, `arm`, `doctor`."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import suppress
 from dataclasses import asdict

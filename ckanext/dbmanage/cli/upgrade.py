@@ -1,7 +1,5 @@
 """`ckan db upgrade`, `init` and `clean`: core's, made safe."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

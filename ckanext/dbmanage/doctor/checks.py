@@ -1,7 +1,5 @@
 """Checks that need no CKAN."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

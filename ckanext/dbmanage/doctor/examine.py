@@ -1,7 +1,5 @@
 """The checks by name, and all that they find."""
 
-from __future__ import annotations
-
 from ..engine.errors import message_of
 from ..engine.repository.repository import Repository
 from ..engine.site import Site

@@ -1,7 +1,5 @@
 """What a check is and what it finds; how old things may be, and how old they are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """What `doctor --fix` does."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from ..engine.restore.history import half_way

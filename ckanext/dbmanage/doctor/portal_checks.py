@@ -1,7 +1,5 @@
 """Checks that know CKAN: schema, index, uploads, DataStore."""
 
-from __future__ import annotations
-
 import os
 import re
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """Moments, all in UTC, as they are written everywhere; and who is at work."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import re

@@ -12,8 +12,6 @@
 Messages never hold a password: they are built from names, never from URLs.
 """
 
-from __future__ import annotations
-
 from psycopg2 import Error as DatabaseError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 

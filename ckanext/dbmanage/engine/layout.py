@@ -1,7 +1,5 @@
 """Names on the disk: the parts of a backup and the files of a repository."""
 
-from __future__ import annotations
-
 import re
 
 PARTS = ("database", "datastore", "files")

@@ -6,8 +6,6 @@ link is followed, no open waits, and what is read has a bound. Must not know wha
 files hold.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -5,8 +5,6 @@ write into, and move things out of, a directory that is none of theirs. Must not
 which command is run: that is handed in.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ that turn the direction of reading, or bytes that are no text. Must not know whe
 shown.
 """
 
-from __future__ import annotations
-
 
 def printable(text: object) -> str:
     """A text with its lines; every other letter that is not printable is a `?`."""

@@ -1,7 +1,5 @@
 """What an operation tells while it is at work, and how it names things."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

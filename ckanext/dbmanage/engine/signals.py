@@ -1,7 +1,5 @@
 """Signals: what ends an operation, and what they must not interrupt."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Iterator

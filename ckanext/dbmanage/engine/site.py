@@ -1,7 +1,5 @@
 """The site, as the engine is told of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

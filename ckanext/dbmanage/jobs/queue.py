@@ -1,7 +1,5 @@
 """Jobs: enqueued once, listed, cancelled; and who takes them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

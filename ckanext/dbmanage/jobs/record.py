@@ -1,7 +1,5 @@
 """What is known of the jobs of a site: their records in Redis, read as hostile."""
 
-from __future__ import annotations
-
 import time
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Kinds of work: the operation that a job does, and what its result says."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A job at work: its heartbeat, its log, its end."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 CKAN lets sysadmins pass before it asks here.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

@@ -1,7 +1,5 @@
 """The title and the password again, before something is replaced."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ckan import model

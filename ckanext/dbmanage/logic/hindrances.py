@@ -4,8 +4,6 @@ Each sentence says why, and what to do. What is cheap to see is told before some
 types a password; the operation itself looks again at all of it.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection
 from contextlib import suppress

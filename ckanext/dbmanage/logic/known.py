@@ -3,8 +3,6 @@
 Everything is kept and read again only when it has changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """What stands in the live databases, counted for a page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from psycopg2 import errors

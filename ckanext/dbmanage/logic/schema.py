@@ -3,8 +3,6 @@
 They are made at a call: while the actions are imported, CKAN's are not there yet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Is the portal's data safe?"""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any

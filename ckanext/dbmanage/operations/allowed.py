@@ -3,8 +3,6 @@
 The sysadmin page asks this of each backup that it shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Set
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Backups are taken, verified and proven."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 

@@ -1,7 +1,5 @@
 """The databases are backed up, then emptied."""
 
-from __future__ import annotations
-
 from ..engine.backup.take import take
 from ..engine.errors import Refused
 from ..engine.operation import Operation

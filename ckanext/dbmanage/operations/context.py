@@ -1,7 +1,5 @@
 """The way in: a site is opened for one operation."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Records are exported: to a stream or a file, or for the sysadmin page."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

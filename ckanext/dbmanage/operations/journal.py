@@ -1,7 +1,5 @@
 """The journal's line of an operation that needs no repository."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

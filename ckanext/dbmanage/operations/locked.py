@@ -1,7 +1,5 @@
 """What changes a site: under its repository's lock, with nothing left half-way."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

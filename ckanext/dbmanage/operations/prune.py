@@ -1,7 +1,5 @@
 """Retention applied: backups, uploads that none names, what undo would bring back."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..engine.operation import Operation

@@ -3,8 +3,6 @@
 Knows CKAN, not the web.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gzip

@@ -1,7 +1,5 @@
 """Backups are held, released, deleted, and pruned by the rules of retention."""
 
-from __future__ import annotations
-
 from ..engine.errors import Refused
 from ..engine.repository import prune, retention
 from ..engine.repository.backup import Backup

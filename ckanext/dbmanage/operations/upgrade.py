@@ -1,7 +1,5 @@
 """An upgrade: planned, rehearsed on copies, switched."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -3,8 +3,6 @@
 The engine says what is wrong, and knows neither CKAN's options nor its commands.
 """
 
-from __future__ import annotations
-
 #: by the case that the engine names; each ends a sentence
 ADVICE = {
     "no datastore": "ckan.datastore.write_url is not set, or the plugin `datastore` is "

@@ -6,8 +6,6 @@ somebody dropped. Lost without a word are repeated and inactive extras and the h
 of revisions.
 """
 
-from __future__ import annotations
-
 import ast
 import shlex
 import shutil

@@ -6,8 +6,6 @@ answer 500 for ever. Web processes, workers and the command line alike see the n
 on their next new connection. Needs no Redis and no restart.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 from typing import Any

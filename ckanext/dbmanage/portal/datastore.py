@@ -4,8 +4,6 @@ They are compared, and set where they are missing, on the DataStore's own tables
 may have others beside them: whose rights and triggers are the site's affair.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Where the repository and the public dumps stand, and what a web server hands out."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

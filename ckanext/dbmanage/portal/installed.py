@@ -1,7 +1,5 @@
 """The plugins and the migrations that the installed code has."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Iterable

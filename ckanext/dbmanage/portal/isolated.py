@@ -4,8 +4,6 @@ It has the site's configuration, but only the plugins that are asked for. The ca
 needs neither CKAN's application nor its database.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Migrations are run on copies, and what they did is reported."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The migrations that are pending, and what stands in their way."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """The one builder of a `Site`."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,7 +1,5 @@
 """Where CKAN keeps uploads, and the SQL that names them."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

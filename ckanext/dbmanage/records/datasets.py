@@ -1,7 +1,5 @@
 """What `package_show` gives, for a whole batch at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

@@ -3,8 +3,6 @@
 The same lines give the same bytes at any time. Must not know what the lines hold.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

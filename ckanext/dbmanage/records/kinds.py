@@ -1,7 +1,5 @@
 """Datasets, organizations, groups and users: what these kinds are in CKAN's tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -12,8 +12,6 @@ hand, linked, or overwritten is not. Between the rename of the list and the last
 or when a kill came there, a file is found in `.next`. Must not know CKAN.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

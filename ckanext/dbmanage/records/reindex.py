@@ -1,7 +1,5 @@
 """The search index, rebuilt in bulk and compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field

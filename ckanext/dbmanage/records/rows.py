@@ -1,7 +1,5 @@
 """The rows of a batch of datasets or users, by few queries, in portions."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The search index as it is: what it holds, and what differs from the database."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice

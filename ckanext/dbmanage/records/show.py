@@ -1,7 +1,5 @@
 """Records are shown a batch at a time, in a process of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Generator, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Functions of CKAN's core, replaced for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

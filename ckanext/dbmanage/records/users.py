@@ -1,7 +1,5 @@
 """What `user_show` gives, for a whole batch at a time."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

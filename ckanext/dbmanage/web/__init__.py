@@ -1,7 +1,5 @@
 """The pages, and what stands before Flask: the public dumps and the maintenance."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint

@@ -3,8 +3,6 @@
 For what stands before Flask. Needs no application context.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ All that changes something is a form sent by POST, so that the pages work withou
 JavaScript; htmx, where core has it, keeps the running job on the screen up to date.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from ckan.plugins import toolkit as tk

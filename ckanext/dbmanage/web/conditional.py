@@ -12,8 +12,6 @@ decided here: `Response.make_conditional` of Werkzeug 2.0 to 3.1 would do that t
 - raises OverflowError or ValueError for numbers that no date and no file has.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import datetime

@@ -5,8 +5,6 @@ other addresses below `/dump/` are answered 404 here, whatever is in the directo
 Needs no application context.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

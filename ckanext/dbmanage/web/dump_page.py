@@ -4,8 +4,6 @@ From the published list on the disk alone: no query, no action. The files beside
 answered before Flask, by `dump_files`.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from typing import Any

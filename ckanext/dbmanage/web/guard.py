@@ -3,8 +3,6 @@
 One guard stands before every route.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

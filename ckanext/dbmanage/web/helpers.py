@@ -3,8 +3,6 @@
 Times come as `2026-11-23T04:55:00Z` and are shown in the site's display time zone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import timedelta, tzinfo
 from functools import lru_cache

@@ -4,8 +4,6 @@ Stands before Flask, so that a page is answered while the database is away. Redi
 does not answer lets everything through. Needs no application context.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -4,8 +4,6 @@ The link is made by the action `dbmanage_backup_download`, which says who may ha
 The bytes then come from `engine.backup.downloads`, which no action could stream.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from typing import Any

@@ -7,8 +7,6 @@ which PostgreSQL refuses COMMIT, ROLLBACK and their like, and what cannot run in
 transaction, as DROP DATABASE. Rows go by COPY alone. Must not know what is restored.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 from typing import IO, Any

@@ -7,8 +7,6 @@ statement must be one that pg_dump writes. A lint and not a wall: the body of a 
 can hide anything. Must not know how an archive is read or loaded.
 """
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 

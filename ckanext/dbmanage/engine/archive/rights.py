@@ -4,8 +4,6 @@ An archive's own SQL is never run for them: each is put together again from part
 cannot be anything else, with its role in quotes. Must not know whose rights they are.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace

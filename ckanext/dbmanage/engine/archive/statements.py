@@ -1,7 +1,5 @@
 """SQL cut into statements, as PostgreSQL's own scanner cuts it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Archives unpacked and handed to pg_restore, within bounds."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 from collections.abc import Iterator

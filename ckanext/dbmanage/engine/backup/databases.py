@@ -1,7 +1,5 @@
 """Databases into a backup: one snapshot, dumped, packed and counted."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time

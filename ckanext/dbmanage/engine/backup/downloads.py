@@ -1,7 +1,5 @@
 """The files of a backup for a download, and all of them as one tar file."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

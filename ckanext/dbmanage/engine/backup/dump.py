@@ -1,7 +1,5 @@
 """One database into one file or stream that stock pg_restore reads."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any

@@ -1,7 +1,5 @@
 """The manifest of a backup: what it says, and its shape."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from pathlib import Path

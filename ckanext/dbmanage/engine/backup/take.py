@@ -1,7 +1,5 @@
 """A backup is taken: the order of its steps."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress

@@ -1,7 +1,5 @@
 """Work side by side: the first that fails ends the others."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed

@@ -4,8 +4,6 @@ The site's tables are those in schema public that its role may drop. Nothing is 
 here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .database import Connection, query

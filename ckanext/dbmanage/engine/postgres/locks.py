@@ -1,7 +1,5 @@
 """Advisory locks: who may change a live database, over all hosts and repositories."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """PostgreSQL's client programs: which of those installed, and running them."""
 
-from __future__ import annotations
-
 import functools
 import glob
 import os

@@ -4,8 +4,6 @@ Each of the site's roles looks after its own sessions: that needs no more right 
 connect. Must not know archives or uploads.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Tables of a database: their names, exact counts, and the revisions of migrations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Looks on while somebody else migrates; must not know CKAN or alembic.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

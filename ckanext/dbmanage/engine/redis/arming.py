@@ -7,8 +7,6 @@ backups: nobody else who can write to that Redis can make one, nor bring an old 
 back.
 """
 
-from __future__ import annotations
-
 import secrets
 from datetime import timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Redis client and the names of a site's keys."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Links for one user to download one backup."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -5,8 +5,6 @@ when it was set by hand. Redis that does not answer hinders nothing. Must not kn
 is done meanwhile, nor how visitors are told.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -6,8 +6,6 @@ the key it stands at; and what is good once is noted as used beside the backups,
 Redis cannot forget it. Must not know what the documents say.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """One backup in its repository, and what is learned of it later."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path

@@ -10,8 +10,6 @@ copied to another place. The file may have grown to any size and hold anything: 
 read line by line, each of a bounded length. Must not know what a deed means.
 """
 
-from __future__ import annotations
-
 import errno
 import hmac
 import json

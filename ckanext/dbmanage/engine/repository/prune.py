@@ -1,7 +1,5 @@
 """Prune: backups are forgotten, then the uploads that no backup names."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

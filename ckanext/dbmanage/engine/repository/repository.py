@@ -12,8 +12,6 @@ Backups are looked up among the names that are there; no id, manifest field or f
 name is ever made into a path. Knows nothing of PostgreSQL.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Retention: which backups are kept, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass

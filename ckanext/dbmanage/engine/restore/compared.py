@@ -1,7 +1,5 @@
 """Owners and rights of a copy, compared with those that the archive has."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

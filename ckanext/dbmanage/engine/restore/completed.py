@@ -1,7 +1,5 @@
 """What pg_restore leaves out is made, or told with its SQL."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Copies: a backup is loaded beside the live databases, migrated and counted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress

@@ -6,8 +6,6 @@ connection to the server. What pg_restore cannot do as this role `completed` doe
 the load. Must not know CKAN.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping

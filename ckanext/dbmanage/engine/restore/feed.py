@@ -1,7 +1,5 @@
 """Rows are fed into a table as they come, in flat memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

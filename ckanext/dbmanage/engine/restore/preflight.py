@@ -1,7 +1,5 @@
 """What a restore refuses before it touches anything."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Iterator, Mapping

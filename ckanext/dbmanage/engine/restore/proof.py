@@ -6,8 +6,6 @@ there. The result stands in the backup's state, with a page for people beside it
 not know CKAN: migrating and reading are handed in.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress

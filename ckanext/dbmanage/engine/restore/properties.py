@@ -3,8 +3,6 @@
 Settings, rights and a comment; subscriptions and replication slots.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 

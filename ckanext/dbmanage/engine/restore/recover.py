@@ -1,7 +1,5 @@
 """What is half-way is finished or turned back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

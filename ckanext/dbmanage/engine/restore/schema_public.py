@@ -4,8 +4,6 @@ Until PostgreSQL 14 everybody may make something in a new database's schema publ
 it belongs to the superuser, who alone can close it. In an archive it may be closed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Scratch databases: made, and dropped only when they are provably ours."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping

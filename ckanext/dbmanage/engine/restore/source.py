@@ -1,7 +1,5 @@
 """What is restored: a backup, a directory or a file, looked at before."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The switch: copies become the live databases, by renames in one transaction."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress

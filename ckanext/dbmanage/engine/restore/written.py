@@ -1,7 +1,5 @@
 """What was written meanwhile is not lost: the switch refuses."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Uploads into a backup: each content once, read until it holds still."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

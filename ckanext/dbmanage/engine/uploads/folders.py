@@ -1,7 +1,5 @@
 """Folders of uploads: where they are, walked without following links."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

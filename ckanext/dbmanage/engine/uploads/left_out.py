@@ -4,8 +4,6 @@ No link is followed that could lead to what is not the site's; what lies behind 
 counted and told, for a portal may keep all its uploads there.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import shlex

@@ -1,7 +1,5 @@
 """The switch of uploads: folders are renamed in, and back."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping

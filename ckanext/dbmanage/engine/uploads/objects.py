@@ -1,7 +1,5 @@
 """Contents of uploads, each stored once over all backups."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress

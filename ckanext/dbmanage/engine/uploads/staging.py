@@ -1,7 +1,5 @@
 """Uploads of a backup, laid down beside those of the live site."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

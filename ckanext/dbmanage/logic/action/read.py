@@ -1,7 +1,5 @@
 """Actions that change nothing."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from ckan.plugins import toolkit as tk

@@ -1,7 +1,5 @@
 """Restore and undo, once an operator has armed them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Actions that enqueue a job or note something."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 from ckan.plugins import toolkit as tk
