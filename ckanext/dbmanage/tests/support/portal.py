@@ -168,16 +168,7 @@ class Portal:
     ) -> Any:
         options = {"stdin": subprocess.DEVNULL, "text": True} | options
         environment = self.environment | options.pop("env", {})
-        with forked.start(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-            **options,
-        ) as process:  # fmt: skip
-            try:
-                said = process.communicate(timeout=600)
-            except BaseException:
-                process.kill()
-                raise
-        done = subprocess.CompletedProcess(command, process.returncode, *said)
+        done = forked.run(command, env=environment, **options)
         assert code in (done.returncode, None), (
             f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         )
