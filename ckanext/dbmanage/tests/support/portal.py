@@ -346,6 +346,12 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
     if not ckan.__version__.startswith("2.12"):
         pytest.skip("older than what? this is the test of the newest")
     name, site = portal.names["database"], portal.options["ckan.site_id"]
+    ((where,),) = query(
+        "SELECT spcname FROM pg_database JOIN pg_tablespace t ON t.oid = dattablespace"
+        " WHERE datname = %s",
+        "postgres",
+        name,
+    )
     query(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def run(program: str, *arguments: str) -> None:
@@ -368,7 +374,10 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
         # the user that CKAN makes for itself when it starts
         portal.sql(f"UPDATE \"user\" SET name = '{site}' WHERE name = '{other}'")
         return run
-    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+    query(
+        f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0'
+        f" TABLESPACE {where}"
+    )
     run("ckan", "-c", str(portal.ini), "db", "init")
     run("ckan", "-c", str(portal.ini), "db", "pending-migrations", "--apply")
     with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
