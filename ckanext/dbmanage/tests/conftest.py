@@ -14,18 +14,26 @@ from ckanext.dbmanage.engine.postgres.database import quoted
 
 from .support import forked
 from .support import plugins as plugins_
-from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, query
+from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, in_memory, query
 from .support.portal import DATASTORE_TABLES, ROWS, Portal, drop_older
 from .support.waiting import wait_until
 from .support.web import Web
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+def memory() -> Iterator[str]:
+    with in_memory() as where:
+        yield where
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, memory: str) -> Iterator[Portal]:
     """The portal that others are cloned from: real schema, some rows of every kind."""
     portal = Portal(tmp_path_factory.mktemp("template"), f"tpl{secrets.token_hex(3)}")
     for name in portal.names.values():
-        query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+        query(
+            f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0 {memory}'
+        )
     portal.ckan("db", "init")
     if (
         b"2.10"

@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
+from ..support import forked
 from ..support.cluster import PG_BIN
 from ..support.portal import Portal
 from ..support.site import (
@@ -492,10 +493,8 @@ PUBLIC = {"dbmanage.dumps": 200, "dbmanage.dumps_slash": 308}
 @pytest.mark.smoke
 def test_every_route_is_guarded(quiet: Site) -> None:
     site = quiet
-    done = subprocess.run(
-        [sys.executable, "-c", ROUTES, site.portal.ini], check=True,
-        capture_output=True, text=True, env=site.portal.environment,
-    )  # fmt: skip
+    command = [sys.executable, "-c", ROUTES, site.portal.ini]
+    done = forked.run(command, text=True, env=site.portal.environment)
     routes = json.loads(done.stdout.split("ROUTES", 1)[1])
     endpoints = {endpoint for *_, endpoint in routes}
     assert set(PUBLIC) < endpoints

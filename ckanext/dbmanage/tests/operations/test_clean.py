@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ckanext.dbmanage.engine.postgres.database import closing
 from ckanext.dbmanage.engine.postgres.emptying import emptying
 from ckanext.dbmanage.portal.plan import Plan, Wanted, plan
@@ -83,3 +85,28 @@ def test_a_database_of_something_else_is_not_taken_for_an_empty_one(
     assert not plan().empty and "sqlalchemy.url" in plan().blockers[0]
     portal.sql("DROP TABLE orders; CREATE TABLE package (n int)")
     assert not plan().empty
+
+
+@pytest.mark.smoke
+def test_clean_takes_a_backup_and_needs_neither_solr_nor_a_superuser(
+    portal: Portal,
+) -> None:
+    # what PostGIS has: a table that is an extension's, and a superuser's
+    portal.sql(
+        "CREATE TABLE spatial_ref_sys (id int);"
+        "ALTER EXTENSION plpgsql ADD TABLE spatial_ref_sys"
+    )
+    portal.write(solr_url="http://127.0.0.1:9/solr/none")
+    assert "--yes" in portal.db("clean", code=2).stderr
+    before = portal.state()
+    done = portal.db("clean", "--yes")
+    assert "could not be emptied" in done.stderr
+    left = portal.sql("SELECT relname FROM pg_class WHERE relkind = 'r'"
+                      " AND relnamespace = 'public'::regnamespace")  # fmt: skip
+    assert left == [("spatial_ref_sys",)]
+    (taken,) = portal.backups()
+    assert taken["reason"] == "before clean" and taken["id"] in done.stderr
+    done = portal.db("clean", "--yes")
+    assert len(portal.backups()) == 1  # there was nothing
+    portal.module("restore", taken["id"], "--yes", "--no-backup")
+    assert {k: v for k, v in before.items() if "spatial" not in k} == portal.state()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+from . import forked
 from .cluster import BIN
 from .portal import Portal
 
@@ -26,8 +27,8 @@ def ckanapi(portal: Portal, kind: str, *options: str, **env: str) -> list[bytes]
         "-c",
         portal.ini,
     ]
-    done = subprocess.run(
-        [*command, *user, *options], capture_output=True, stdin=subprocess.DEVNULL,
+    done = forked.run(
+        [*command, *user, *options], stdin=subprocess.DEVNULL,
         env=portal.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"} | env,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-3000:]

@@ -4,8 +4,9 @@
 `python -m ckanext.dbmanage` import, and forks for each command that it is told of.
 From there on all is as after a true start: a process with its own arguments,
 environment, directory, standard files and session, which reads its configuration and
-ends as Python ends. `start` falls back to a true start where this would not be the
-same, and always when DBMANAGE_TRUE_STARTS is set.
+ends as Python ends. A program in Python that it starts in its turn is forked as well.
+`start` falls back to a true start where this would not be the same, and always when
+DBMANAGE_TRUE_STARTS is set.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import importlib
 import inspect
 import json
+import linecache
 import os
 import pkgutil
 import runpy
@@ -25,9 +27,11 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
-CKAN = str(Path(sys.executable).parent / "ckan")
+#: the scripts that import CKAN
+SCRIPTS = [str(Path(sys.executable).parent / name) for name in ("ckan", "ckanapi")]
 MODULE = "ckanext.dbmanage"
 _ENDED = b"ended "
 NAME = f"{MODULE}.tests.support.forked"
@@ -79,13 +83,45 @@ class Server:
             if self.environment.get(name) != env.get(name)
         } - ({"PYTHONPATH"} if "PYTHONPATH" not in self.environment else set())
         return (
-            (command[0] == CKAN or [*command[:3]] == [sys.executable, "-m", MODULE])
+            (
+                command[0] in SCRIPTS
+                or [*command[:3]] == [sys.executable, "-m", MODULE]
+                or [*command[:2]] == [sys.executable, "-c"]
+            )
             and known.issuperset(options)
             # what Python and its libraries read once, at their start
             and not any(n.startswith(("PYTHON", "LD_", "LC_", "LANG")) for n in differ)
             and (not plugins or _finds_plugins(plugins))
             and "DBMANAGE_TRUE_STARTS" not in os.environ
         )
+
+
+class Beside(Server):
+    """Forks the programs of one command, as young as the command is when it is made.
+
+    It is the command's child, in its session and its process group, and ends with it.
+    """
+
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            if os.fork():
+                return
+            self.control.close()
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(nowhere, number)
+            os.close(nowhere)
+            wanted = _wait_for_a_command(other)
+        if not wanted:
+            os._exit(0)
+        _become(wanted)
+        raise _Next(wanted["command"])
+
+
+class _Next(BaseException):
+    """What this process is to become, in the place of the one it was made beside."""
 
 
 class Forked(subprocess.Popen):
@@ -168,12 +204,26 @@ def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen:
     return subprocess.Popen(words, **options)
 
 
+def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess:
+    """`subprocess.run` that captures what is said, of such a process."""
+    with start(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    ) as process:
+        try:
+            said = process.communicate(timeout=600)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *said)
+
+
 # ------------------------------------------------------------- in the one that forks
 
 
 def _import_all(ini: str) -> None:
     """Imports what a command has imported once CKAN has started with this portal."""
     import ckan.cli.cli  # noqa: F401
+    import ckanapi.cli.main  # noqa: F401
 
     package = importlib.import_module(MODULE)
     own = [name for _, name, _ in pkgutil.walk_packages(package.__path__, f"{MODULE}.")]
@@ -199,6 +249,13 @@ def _import_all(ini: str) -> None:
             except Exception:  # noqa: S112 - a name that is no module's
                 continue
     os.wait()
+    # what is found out once and kept: what the models are, and where modules are, for
+    # CKAN asks at its start who calls it
+    importlib.import_module("sqlalchemy.orm").configure_mappers()
+    inspect.stack()
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] in ("ckan", "ckanext", "click"):
+            linecache.getlines(getattr(module, "__file__", None) or "")
 
 
 def _wait_for_a_command(control: socket.socket) -> dict[str, Any] | None:
@@ -254,12 +311,27 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _run(command: list[str]) -> None:
+    global _server
+    while True:
+        try:
+            _server = Beside()
+            break
+        except _Next as instead:
+            (command,) = instead.args
+    for name in (f"{MODULE}.engine.postgres.programs", "ckanapi.cli.workers"):
+        starts: Any = importlib.import_module(name)
+        starts.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": start})
     if "PYTHONPATH" in os.environ:
         sys.path[1:1] = os.environ["PYTHONPATH"].split(os.pathsep)
-    sys.orig_argv[1:] = command if command[0] == CKAN else command[1:]
-    if command[0] == CKAN:
-        sys.argv, sys.path[0] = command, str(Path(CKAN).parent)
-        runpy.run_path(CKAN, run_name="__main__")
+    is_script = command[0] in SCRIPTS
+    sys.orig_argv[1:] = command if is_script else command[1:]
+    if is_script:
+        sys.argv, sys.path[0] = command, str(Path(command[0]).parent)
+        runpy.run_path(command[0], run_name="__main__")
+    elif command[1] == "-c":
+        sys.argv, sys.path[0] = command[1:2] + command[3:], ""
+        sys.modules["__main__"] = main = ModuleType("__main__")
+        exec(compile(command[2], "<string>", "exec"), vars(main))  # noqa: S102
     else:
         sys.argv, sys.path[0] = [MODULE, *command[3:]], os.getcwd()
         runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

@@ -35,39 +35,12 @@ from .cluster import (
     clone,
     query,
 )
+from .rows import DATASETS as DATASETS
+from .rows import DATASTORE_TABLES as DATASTORE_TABLES
+from .rows import ROWS, UPLOADS
 
-DATASETS = 40
-DATASTORE_TABLES = 3
-UPLOADS = 5
-
-ROWS = f"""
-INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
-  SELECT 'user-' || i, 'user-' || i, 'Us\u00e9r ' || i, 'u' || i || '@example.com', now(),
-         'active', i = 1 FROM generate_series(1, 5) i;
-INSERT INTO "group" (id, name, title, state, type, approval_status, is_organization, created)
-  VALUES ('org-1', 'org-1', 'An organization', 'active', 'organization', 'approved', true, now()),
-         ('group-1', 'group-1', 'A group', 'active', 'group', 'approved', false, now());
-INSERT INTO package (id, name, title, notes, state, type, owner_org, private,
-                     metadata_created, metadata_modified, creator_user_id)
-  SELECT 'id-' || i, 'dataset-' || i, E'Dataset \\t\u6771\u4eac ' || i, E'a\\nb\\\\.', 'active', 'dataset',
-         'org-1', i % 10 = 0, now(), now() - i * interval '1 hour', 'user-1'
-  FROM generate_series(1, {DATASETS}) i;
-INSERT INTO resource (id, package_id, url, format, state, name, description, position,
-                      created, metadata_modified, extras)
-  SELECT 'r-' || i, 'id-' || i, 'https://example.com/' || i, 'CSV', 'active', 'File', '', 0,
-         now(), now(), '{{}}' FROM generate_series(1, {DATASETS}) i;
-INSERT INTO resource (id, package_id, url, url_type, format, state, name, description, position,
-                      created, metadata_modified, extras)
-  SELECT 'upload-' || i, 'id-' || i, 'table.csv', 'upload', 'CSV', 'active', 'Upload', '', 1,
-         now(), now(), '{{}}' FROM generate_series(1, {UPLOADS}) i;
-UPDATE "group" SET image_url = 'logo 東.png' WHERE id = 'org-1';
-INSERT INTO tag (id, name) VALUES ('tag-1', 'air quality');
-INSERT INTO package_tag (id, package_id, tag_id, state)
-  SELECT 'pt-' || i, 'id-' || i, 'tag-1', 'active' FROM generate_series(1, {DATASETS}) i;
-INSERT INTO member (id, group_id, table_id, state, table_name, capacity)
-  SELECT 'm-' || i, 'org-1', 'id-' || i, 'active', 'package', 'organization'
-  FROM generate_series(1, {DATASETS}) i;
-"""
+#: the revision that CKAN's own tables are at
+HEAD = "SELECT version_num FROM alembic_version"
 
 #: CKAN 2.10 and 2.11 do not start without these
 _LOGGING = """
@@ -168,16 +141,7 @@ class Portal:
     ) -> Any:
         options = {"stdin": subprocess.DEVNULL, "text": True} | options
         environment = self.environment | options.pop("env", {})
-        with forked.start(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-            **options,
-        ) as process:  # fmt: skip
-            try:
-                said = process.communicate(timeout=600)
-            except BaseException:
-                process.kill()
-                raise
-        done = subprocess.CompletedProcess(command, process.returncode, *said)
+        done = forked.run(command, env=environment, **options)
         assert code in (done.returncode, None), (
             f"{done.returncode}\n{done.stdout}\n{done.stderr}"
         )
@@ -355,6 +319,12 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
     if not ckan.__version__.startswith("2.12"):
         pytest.skip("older than what? this is the test of the newest")
     name, site = portal.names["database"], portal.options["ckan.site_id"]
+    ((where,),) = query(
+        "SELECT spcname FROM pg_database JOIN pg_tablespace t ON t.oid = dattablespace"
+        " WHERE datname = %s",
+        "postgres",
+        name,
+    )
     query(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def run(program: str, *arguments: str) -> None:
@@ -377,7 +347,10 @@ def made_by(portal: Portal, version: str) -> Callable[..., None]:
         # the user that CKAN makes for itself when it starts
         portal.sql(f"UPDATE \"user\" SET name = '{site}' WHERE name = '{other}'")
         return run
-    query(f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0')
+    query(
+        f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0'
+        f" TABLESPACE {where}"
+    )
     run("ckan", "-c", str(portal.ini), "db", "init")
     run("ckan", "-c", str(portal.ini), "db", "pending-migrations", "--apply")
     with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
@@ -403,6 +376,13 @@ def as_role(portal: Portal, name: str) -> None:
             "ckan.datastore.write_url": portal.url("datastore", name, "other"),
         }
     )
+
+
+def own(portal: Portal, *statements: str) -> None:
+    """Runs statements as CKAN's role, in one transaction."""
+    with closing(psycopg2.connect(portal.url("database"))) as connection, connection:
+        for statement in statements:
+            connection.cursor().execute(statement)
 
 
 def refused(portal: Portal, *arguments: str) -> str:
