@@ -223,12 +223,17 @@ def _wanted(command: click.Command) -> Iterator[tuple[str, set[str]]]:
 
     Each with the words any of which shows that.
     """
+    from ckan.cli.jobs import worker  # whose own options `ckan db worker` takes
+
     yield str(command.name), set()
-    for parameter in command.params:
+    for parameter in (each for each in command.params if each not in worker.params):
         if isinstance(parameter, click.Option):
             yield parameter.opts[0], {*parameter.opts, *parameter.secondary_opts}
         if isinstance(parameter.type, click.Choice):
-            yield from ((str(each), {str(each)}) for each in parameter.type.choices)
+            others = {str(each) for each in parameter.type.choices} - {
+                parameter.default
+            }
+            yield from ((each, {each}) for each in sorted(others))
 
 
 def test_each_command_and_option_is_in_the_manual_and_is_run() -> None:

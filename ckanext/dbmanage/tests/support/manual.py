@@ -36,7 +36,9 @@ def blocks(page: Path) -> list[tuple[str, str]]:
         page.read_text() + "\n",
         re.MULTILINE,
     )
-    return [(language, textwrap.dedent(text).strip("\n")) for _, language, text in found]
+    return [
+        (language, textwrap.dedent(text).strip("\n")) for _, language, text in found
+    ]
 
 
 def commands(page: str, language: str = "sh") -> list[str]:
@@ -61,7 +63,9 @@ _SHOWN = re.compile(
 
 def shown_in(text: str) -> list[list[str]]:
     """The commands of this extension in a text, each the words after `ckan db`."""
-    return [shlex.split(said) for said in _SHOWN.findall(text.replace("\\\n", " "))]
+    found = _SHOWN.findall(text.replace("\\\n", " "))
+    # the end of what a shell is given in quotes
+    return [shlex.split(s.rstrip("'") if s.count("'") % 2 else s) for s in found]
 
 
 def shown() -> list[list[str]]:
