@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import click
 
 from ckanext.dbmanage import cli
 
 from .support.cluster import BIN, query
-from .support.manual import commands, run, shown
+from .support.manual import DOCS, commands, run, shown
 from .support.portal import Portal, made_by
 from .support.web import Web
 
@@ -154,20 +157,23 @@ def test_publish_and_use_the_dumps(
 
 #: what is said beside the words of the manual, where nobody is there to be asked
 _UNASKED = ("load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q")
+#: in this order, for the last leave nothing
+_UNRUN = ("keep", "arm", "dump", "load", "prune", "clean", "init")
 
 
 def test_the_commands_that_no_page_runs_as_a_script(
     portal: Portal, tmp_path: Path
 ) -> None:
     """Each line of the manual for a command, one after the other."""
-    name, ran = portal.backup().name, set()
+    portal.backup()
     unasked = {line.split()[0]: line.split()[1:] for line in _UNASKED}
-    for words in shown():
-        if words[0] in ("keep", "prune", "arm", "dump", "load", "clean", "init"):
-            words = [name if word == "20261123T045500Z" else word for word in words]
-            portal.db(*words, *unasked.get(words[0], []), cwd=tmp_path, text=False)
-            ran.add(words[0])
-    assert len(ran) == 7
+    for name in _UNRUN:
+        # once, whichever pages show it
+        lines = dict.fromkeys(tuple(words) for words in shown() if words[0] == name)
+        assert lines
+        for words in lines:
+            more = unasked.get(name, [])
+            portal.db(*words, *more, cwd=tmp_path, text=False)
     assert portal.sql("SELECT count(*) FROM package") == [(0,)]
 
 
@@ -197,26 +203,59 @@ def _words_together() -> list[set[str]]:
     """The words of each line of the manual, and of each call or list in the tests."""
     found = [set(words) for words in shown()]
     for file in Path(__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        # these are not commands
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        tree, said = ast.parse(file.read_text()), set[int]()
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and ast.get_docstring(node):
+                said.add(id(node.body[0].value))  # type: ignore[attr-defined]
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found += [set(line.split()) for line in node.value.splitlines()]
+                if id(node) not in said:
+                    found += [set(line.split()) for line in node.value.splitlines()]
             elif isinstance(node, (ast.Call, ast.List)):
                 texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
                 found.append({t for t in texts if isinstance(t, str)})
     return found
 
 
-def test_each_command_and_option_is_run() -> None:
-    """By the manual, a block of which shows each command, or by another test."""
-    together = _words_together()
-    blocks = {words[0] for words in shown()}
-    missing = []
+def _wanted(command: click.Command) -> Iterator[tuple[str, set[str]]]:
+    """What is to be used of a command, itself and each of its options and choices.
+
+    Each with the words any of which shows that.
+    """
+    from ckan.cli.jobs import worker  # whose own options `ckan db worker` takes
+
+    yield str(command.name), set()
+    for parameter in (each for each in command.params if each not in worker.params):
+        if isinstance(parameter, click.Option):
+            yield parameter.opts[0], {*parameter.opts, *parameter.secondary_opts}
+        if isinstance(parameter.type, click.Choice):
+            others = {str(each) for each in parameter.type.choices} - {
+                parameter.default
+            }
+            yield from ((each, {each}) for each in sorted(others))
+
+
+def test_each_command_and_option_is_in_the_manual_and_is_run() -> None:
+    """Run by the manual, a block of which shows each command, or by another test."""
+    together, blocks = _words_together(), {words[0] for words in shown()}
+    listing = (DOCS / "commands.rst").read_text()
+    listed = dict(
+        re.findall(r"(?ms)^ckan db (\S+)\n-+\n(.*?)(?=^ckan db |\Z)", listing)
+    )
+    assert list(listed) == [each.name for each in cli.COMMANDS]
+    unshown, unlisted, unrun = [], [], []
     for command in (each.load() for each in cli.COMMANDS):
-        assert command.name in blocks, f"the manual does not show {command.name}"
+        name = str(command.name)
+        unshown += [] if name in blocks else [name]
         # core's `init` is an alias of its `upgrade`, and here too
-        name = "upgrade" if command.name == "init" else command.name
-        for parameter in command.params:
-            options = {*parameter.opts} if parameter.opts[0].startswith("-") else {name}
-            if not any(name in words and options & words for words in together):
-                missing.append(f"{name} {parameter.opts}")
-    assert not missing
+        alias = "upgrade" if name == "init" else name
+        for what, words in _wanted(command):
+            unlisted += [] if what in listed[name] else [f"{name} {what}"]
+            if not any(
+                alias in said and (not words or words & said) for said in together
+            ):
+                unrun.append(f"{name} {what}")
+    assert not unshown, "no block of a page shows these"
+    assert not unlisted, "docs/commands.rst lacks these: run docs/generate"
+    assert not unrun, "neither the manual nor a test uses these"
