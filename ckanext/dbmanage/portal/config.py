@@ -213,8 +213,12 @@ class Options:
     @cached_property
     def public_root(self) -> str:
         """The path of the public dumps on the host, `ckan.root_path` before it."""
+        return self.address(self.public_path)
+
+    def address(self, path: str) -> str:
+        """A path of the site on its host: `ckan.root_path` before it, no language."""
         root = self.text("ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
-        return root + self.public_path
+        return root + path
 
     # -- any option, by its name
 

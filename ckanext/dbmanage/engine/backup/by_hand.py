@@ -1,4 +1,4 @@
-"""How a backup comes back with stock tools alone: commands that a shell takes as they are.
+"""How a backup comes back with stock tools alone: commands that a shell takes as such.
 
 They make new databases and a new directory of uploads, and touch nothing that is there.
 The manual shows the same `COMMANDS`.
@@ -30,8 +30,8 @@ for part in database datastore; do
 done
 
 if [ -e files.jsonl ]; then
-  LC_ALL=C sed -n \
-    's/^{"path": "\(.*\)", "size": .*, "sha256": "\([0-9a-f]*\)"}$/\2 \1/p' files.jsonl |
+  LC_ALL=C sed -n <files.jsonl \
+    's/^{"path": "\(.*\)", "size": .*, "sha256": "\([0-9a-f]*\)"}$/\2 \1/p' |
   while read -r sum path; do
     case /$path/ in */../*) echo "not taken: $path" >&2; exit 1 ;; esac
     object=../objects/$(printf %.2s "$sum")/$sum
@@ -61,5 +61,5 @@ def by_hand(path: str, database: Database) -> str:
         *(f": ${{{variable}:={quote(value)}}}" for variable, value in known.items()),
         *([f"export {' '.join(known)}"] if known else []),
     ]
-    head = "\n".join(lines)
-    return f'(set -eu\n{head}\n\n{COMMANDS}\necho "All of it is in new places: $NEW, $WORK")'
+    done = 'echo "All of it is in new places: $NEW, $WORK"'
+    return "\n".join(["(set -eu", *lines, "", COMMANDS, f"{done})"])

@@ -84,9 +84,9 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         (lines of the journal), ``fits`` (why it may not be restored, or empty),
         ``instead`` (the newest that may, where it may not), ``blockers`` (what would
         make its restore fail now), ``by_hand`` (shell commands that bring it back
-        beside the live site, with stock tools alone); with ``compare`` ``differing``: ``[{part, table,
-        then, now}]``, or None where counting took too long: a preview of the restore
-        (``dbmanage_restore``) takes its time
+        beside the live site, with stock tools alone); with ``compare``
+        ``differing``: ``[{part, table, then, now}]``, or None where counting took too
+        long: a preview of the restore (``dbmanage_restore``) takes its time
 
     Raises ObjectNotFound.
     """
