@@ -21,7 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from ..engine.errors import DbmanageError, summary_of
+from ..engine.errors import DbmanageError, Passing, summary_of
+from ..engine.postgres.again import passes
 from ..engine.postgres.database import LIMITS
 
 _AHEAD = 2
@@ -34,6 +35,12 @@ class _Piece:
 
 def _ignore(_: Any, __: Any) -> None:
     """For work that has no pieces."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    why: str
+    passes: bool
 
 
 class Readers:
@@ -169,8 +176,8 @@ class Readers:
                 "a process that reads the records ended before its time (exit code "
                 f"{process.exitcode})"
             ) from None
-        if isinstance(found, str):
-            raise DbmanageError(found)
+        if isinstance(found, _Failed):
+            raise (Passing if found.passes else DbmanageError)(found.why)
         return found
 
 
@@ -213,7 +220,8 @@ def _work(
     except (EOFError, ConnectionError):
         pass  # nobody wants more
     except Exception as error:
-        pipe.send(f"the catalogue could not be read: {summary_of(error)}")
+        why = f"the catalogue could not be read: {summary_of(error)}"
+        pipe.send(_Failed(why, passes(error)))
 
 
 def _send_pieces(pipe: Any, pieces: Any) -> Any:

@@ -43,6 +43,7 @@ _ACTION = re.compile(r"/api/(?:3/)?action/([A-Za-z0-9_]+)/?")
 #: the form that makes somebody known, and what its page needs to look like one
 _SIGN_IN = "/user/login"
 _LOOKS = re.compile(r"/(webassets|base)/")
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 #: up to so many seconds are a moment; a person can say for how long
 _MOMENT = 60
 #: for how long a Redis that did not answer is not asked again
@@ -77,7 +78,7 @@ class MaintenanceMiddleware:
         page = partial(self._page, known, method, language, path)
         answer: Any = None
         if not known["token"]:  # else an operation may be renaming the databases
-            if _signs_in(method, path):
+            if _signs_in(environ, path):
                 answer = self._let_in(environ)
             elif self._marks.of(environ) and _reads(method, path):
                 environ[PAGE] = page  # for whoever is no sysadmin any more
@@ -195,11 +196,13 @@ def _reads(method: str, path: str) -> bool:
         return True  # core answers that there is none
 
 
-def _signs_in(method: str, path: str) -> bool:
-    """Whether a request is for the form that makes a sysadmin known."""
-    if path == _SIGN_IN:
-        return method in ("GET", "HEAD", "POST")
-    return method in ("GET", "HEAD") and bool(_LOOKS.match(path))
+def _signs_in(environ: Mapping[str, Any], path: str) -> bool:
+    """Whether a request is for the form that makes a sysadmin known, or sends it."""
+    if environ["REQUEST_METHOD"] == "POST":
+        kind = environ.get("CONTENT_TYPE", "")
+        return path == _SIGN_IN and kind.startswith(_FORMS)
+    reads = environ["REQUEST_METHOD"] in ("GET", "HEAD")
+    return reads and (path == _SIGN_IN or bool(_LOOKS.match(path)))
 
 
 def _lasts(known: Mapping[str, Any]) -> bool:
