@@ -30,6 +30,10 @@ _DECLARATION = Path(__file__).parent.parent / "config_declaration.yaml"
 
 NAMES |= {
     "command": "ckan db",
+    "datastore": "DataStore",
+    # what CKAN keeps beside the uploads, and makes again
+    "not uploads": "webassets i18n",
+    "without uploads": "with `--only database`",
     "database_template": "ckan_template",
     "redis_url": "ckan.redis.url",
     "storage_path": "ckan.storage_path",
