@@ -20,6 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
 from ..engine.errors import DbmanageError, Passing, summary_of
 from ..engine.postgres.again import passes
@@ -241,11 +242,13 @@ def _unlimited(connection: Any) -> None:
 
 def _look_at(connection: Any, snapshot: str) -> None:
     # again in each transaction: a plugin may end one
-    for statement in (
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        f"SET TRANSACTION SNAPSHOT '{snapshot}'",
-        # there are several of us: a server's own workers start slower than these end
-        "SET LOCAL max_parallel_workers_per_gather = 0",
-    ):
-        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    )
+    try:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    except DBAPIError as error:
+        raise Passing(f"the snapshot is gone: {summary_of(error)}") from error
+    # there are several of us: a server's own workers start slower than these end
+    connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
     _unlimited(connection)
