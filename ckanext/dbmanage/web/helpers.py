@@ -192,7 +192,9 @@ def hour(time: str, zone: tzinfo, where: Locale) -> str:
     shown = format_time(there, "short", zone, where)
     if there.date() != today.date():
         shown = f"{format_date(there.date(), 'medium', where)}, {shown}"
-    return f"{shown} UTC" if there.tzname() == "UTC" else shown
+    shown = f"{shown} UTC" if there.tzname() == "UTC" else shown
+    # within a sentence from the right, a moment is read as one piece
+    return f"\u2068{shown}\u2069" if where.text_direction == "rtl" else shown
 
 
 def zone_of(options: Options) -> tzinfo:

@@ -36,7 +36,7 @@ if [ -e files.jsonl ]; then
     case /$path/ in */../*) echo "not taken: $path" >&2; exit 1 ;; esac
     object=../objects/$(printf %.2s "$sum")/$sum
     echo "$sum  $object" | sha256sum -c --quiet
-    mkdir -p "$STORAGE/$(dirname "$path")"
+    mkdir -p "$STORAGE/$(dirname -- "$path")"
     cp "$object" "$STORAGE/$path"
   done
 fi

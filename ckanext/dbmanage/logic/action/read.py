@@ -172,7 +172,8 @@ def dbmanage_job_list(call: Call, data: Data) -> list[Data]:
 @action()
 def dbmanage_maintenance_show(call: Call, data: Data) -> Data:
     """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``,
-    ``seconds_left`` and ``held``: whether an operation renews and ends it. ``level`` is
-    ``off``, ``read-only`` or ``away``.
+    ``until`` (empty while an operation holds it), ``seconds_left`` and ``held``:
+    whether an operation renews and ends it. ``level`` is ``off``, ``read-only`` or
+    ``away``.
     """
     return call.maintenance.status() or {"level": "off"}
