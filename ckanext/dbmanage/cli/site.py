@@ -30,7 +30,11 @@ from .output import Talk, echo, echo_json
 def maintenance(
     ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
 ) -> None:
-    """Take the site away for visitors (503 and a calm page), or end it, or ask."""
+    """Take the site away for visitors (503 and a calm page), or end it, or ask.
+
+    Sysadmins who sign in with a browser still see the site, and each page has a button
+    that ends this. Nobody does while a restore or an upgrade has the site away.
+    """
     portal = portal_of(ctx, Talk(quiet=as_json))
     opened = open_site if what == "status" else open_to_change
     site, repository = opened(portal)

@@ -36,7 +36,7 @@ def mend(portal: Portal, preview: bool) -> None:
             and list(datastore.unset_permissions(store, main))
             and to_do("set the DataStore's permissions")
         ):
-            datastore.set_permissions(store, main)
+            datastore.set_permissions(store, main, talk.warn)
             if left := list(datastore.unset_permissions(store, main)):
                 talk.warn(
                     "CKAN's role may not set all of the DataStore's permissions "

@@ -8,6 +8,7 @@
     │   └── Untrusted         not signed by this site, and no `--trust` was given
     ├── Damaged               a backup or an archive is not what it was
     └── ToolFailed            pg_dump, pg_restore or the server ended with an error
+        └── Passing           the same may work a moment later (`postgres/again.py`)
 
 Messages never hold a password: they are built from names, never from URLs.
 """
@@ -51,6 +52,10 @@ class Damaged(DbmanageError):
 
 class ToolFailed(DbmanageError):
     """A program of PostgreSQL, or the server itself, ended with an error."""
+
+
+class Passing(ToolFailed):
+    """A server ended something that may work a moment later."""
 
 
 def message_of(error: BaseException) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-#: what people call the settings, and what their commands begin with; filled by what
-#: stands above the engine and knows them
+#: what people call the settings and the parts, and what their commands begin with;
+#: filled by what stands above the engine and knows them
 NAMES: dict[str, str] = {}
 
 

@@ -49,7 +49,7 @@ def verify_backups(
                 settle(site, repository, talk)
                 record = proof.prove(
                     Operation(site, repository, talk), found,
-                    migrate.prepare(options), isolated.sample(options),
+                    migrate.prepare(options, talk.warn), isolated.sample(options),
                 )  # fmt: skip
             evidence = repository.path / "state" / f"{found.id}.html"
             talk.say(f"the evidence is in {evidence}")

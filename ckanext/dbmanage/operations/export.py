@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..engine.postgres.again import again
 from ..portal.config import Options
 from ..portal.directories import refuse_public
 from ..records.export import Export, Exported
@@ -37,13 +38,23 @@ def run_export(
     """
     facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
     with journalled(portal, "export", name, **facts) as (_, noted):
-        with (
-            target as write,
-            Export(
-                portal.app, portal.options, wanted, jobs or portal.options.jobs
-            ) as moment,
-        ):
-            done = moment.write(kind, write, check, portal.talk.rows)
+        with target as write:
+            written = 0
+
+            def counted(lines: bytes) -> None:
+                nonlocal written
+                written += len(lines)
+                write(lines)
+
+            def export() -> tuple[Exported, Export]:
+                processes = jobs or portal.options.jobs
+                with Export(portal.app, portal.options, wanted, processes) as moment:
+                    return moment.write(kind, counted, check, portal.talk.rows), moment
+
+            # what has been written cannot be taken back
+            done, moment = again(
+                f"the export of {kind}", export, portal.talk.warn, lambda: not written
+            )
         noted |= {"rows": done.rows, "failed": len(done.failed)}
     portal.talk.end()
     return done, moment.moment

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ..engine.errors import DbmanageError
+from ..engine.postgres.again import again
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import half_way, switches
 from ..engine.site import Site
@@ -15,6 +16,9 @@ from .journal import journalled
 
 if TYPE_CHECKING:  # CKAN itself, which `python -m` starts without
     from ..records.reindex import Indexed
+
+
+_INDEXING = "indexing"
 
 
 def open_to_change(portal: Portal, heads: bool = False) -> tuple[Site, Repository]:
@@ -73,7 +77,11 @@ def index_changed(portal: Portal, repository: Repository) -> None:
     talk = portal.talk
     try:
         with application(portal):
-            done = reindex_changed(portal.options, talk.progress)
+            done = again(
+                _INDEXING,
+                lambda: reindex_changed(portal.options, talk.progress),
+                talk.warn,
+            )
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "
@@ -100,13 +108,15 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
 
     talk, options = portal.talk, portal.options
     with journalled(portal, "reindex", "index") as (repository, facts):
-        with application(portal):
+
+        def work() -> Indexed:
             if changed:
-                done = reindex_changed(options, talk.rows)
-            else:
-                done = reindex_all(
-                    portal.app, options, jobs or options.jobs, talk.rows, deep
-                )
+                return reindex_changed(options, talk.rows)
+            processes = jobs or options.jobs
+            return reindex_all(portal.app, options, processes, talk.rows, deep)
+
+        with application(portal):
+            done = again(_INDEXING, work, talk.warn)
         facts |= {"indexed": done.indexed, "removed": done.removed}
         facts |= {"failed": len(done.failed), "agrees": done.agrees}
         if repository and done.agrees and not done.failed:

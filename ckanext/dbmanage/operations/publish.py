@@ -15,6 +15,7 @@ import orjson
 
 from ..engine.clock import precise_stamp, stamp
 from ..engine.errors import DbmanageError, Refused, explanation_of
+from ..engine.postgres.again import again
 from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
@@ -72,7 +73,11 @@ def run_publish(
             except OSError as error:  # a repository may be there to be read only
                 portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
         _refuse_a_closed_site(portal.app, portal.options)
-        done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
+        done, changed = again(
+            "the publication",
+            lambda: _publish(portal, fresh, jobs or portal.options.jobs),
+            portal.talk.warn,
+        )
         facts["rows"] = {kind: each.rows for kind, each in done.items()}
     portal.talk.end()
     return done, changed

@@ -137,7 +137,7 @@ def run_restore(
         with owing_an_index(site, repository, "database" in source.archives):
             restored = restore_backup(
                 Operation(site, repository, talk), source,
-                migrate.prepare(portal.options),
+                migrate.prepare(portal.options, talk.warn),
             )  # fmt: skip
         after_switch(portal, repository, restored)
         if restored.replaced.parts and not no_backup:

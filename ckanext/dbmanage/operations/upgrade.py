@@ -89,7 +89,7 @@ def run_upgrade(
                     _backed_up(portal, known, repository, report, no_backup),
                     live_lock(site.main),
                 ):
-                    migrate.migrate_live(portal.options, known, report)
+                    migrate.migrate_live(portal.options, known, report, talk.warn)
                 repository.mark("reindex", True)
                 catch_up(portal, repository)
                 return None

@@ -17,6 +17,8 @@ ADVICE = {
     "database --only datastore`",
     "datastore not wanted": "enable the plugin `datastore`, or restore the rest with "
     "`--only database`",
+    "not the main database": "the DataStore's goes by `--only datastore`",
+    "not the datastore": "the main database's goes by `--only database`",
     "other part": "give --only database or datastore",
     "untrusted": "To restore it all the same, say --trust: this runs the SQL in it as "
     "CKAN's database role",

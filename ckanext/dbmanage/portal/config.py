@@ -30,6 +30,10 @@ _DECLARATION = Path(__file__).parent.parent / "config_declaration.yaml"
 
 NAMES |= {
     "command": "ckan db",
+    "datastore": "DataStore",
+    # what CKAN keeps beside the uploads, and makes again
+    "not uploads": "webassets i18n",
+    "without uploads": "with `--only database`",
     "database_template": "ckan_template",
     "redis_url": "ckan.redis.url",
     "storage_path": "ckan.storage_path",
@@ -213,8 +217,12 @@ class Options:
     @cached_property
     def public_root(self) -> str:
         """The path of the public dumps on the host, `ckan.root_path` before it."""
+        return self.address(self.public_path)
+
+    def address(self, path: str) -> str:
+        """A path of the site on its host: `ckan.root_path` before it, no language."""
         root = self.text("ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
-        return root + self.public_path
+        return root + path
 
     # -- any option, by its name
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from psycopg2 import sql
 
 from ..engine.errors import DbmanageError, message_of
+from ..engine.postgres.again import again
 from ..engine.postgres.database import Connection, Database, closing, query, quoted
+from ..engine.report import Warn
 from .isolated import Isolated
 
 #: core makes this type at the first search, and fails when two come at once
@@ -40,6 +42,9 @@ _OWN_TRIGGERS = _EACH.format(
     statement="CREATE TRIGGER zfulltext BEFORE INSERT OR UPDATE ON %s"
     " FOR EACH ROW EXECUTE PROCEDURE public.populate_full_text_trigger()",
 )
+
+
+_SETTING = "setting the permissions of the DataStore"
 
 
 class _Rights(NamedTuple):
@@ -94,30 +99,42 @@ def _reader(store: Database) -> str:
     return store.role_of(store.read_url)
 
 
-def set_permissions(store: Database, main: Database) -> None:
+def set_permissions(
+    store: Database, main: Database, warn: Warn = lambda _: None
+) -> None:
     """Runs core's script on the DataStore's own tables, as its owner, all of it.
 
-    Measured: the owner may run all of it, no superuser is needed. Raises
-    DbmanageError.
+    Measured: the owner may run all of it, no superuser is needed. Tells of what is
+    tried again. Raises DbmanageError.
     """
-    with closing(store.connect()) as connection:
-        _run(connection, store, main, True)
+
+    def set_all() -> None:
+        with closing(store.connect()) as connection:
+            _run(connection, store, main, True)
+
+    again(_SETTING, set_all, warn)
 
 
-def bring_permissions(store: Database, main: Database) -> None:
+def bring_permissions(
+    store: Database, main: Database, warn: Warn = lambda _: None
+) -> None:
     """Sets on a restored or migrated copy what its archive could not bring.
 
-    What came with it stays as it was: a table that the site closed stays closed.
-    Raises DbmanageError.
+    What came with it stays as it was: a table that the site closed stays closed. Tells
+    of what is tried again. Raises DbmanageError.
     """
-    with closing(store.connect()) as connection:
-        rights = _rights(connection, store)
-        missing = _missing(connection, permissions(store, main))
-        if missing or rights.may_make or not rights.brought:
-            _run(connection, store, main, not rights.brought)
-        else:
-            with connection:
-                query(connection, _NESTED)
+
+    def bring() -> None:
+        with closing(store.connect()) as connection:
+            rights = _rights(connection, store)
+            missing = _missing(connection, permissions(store, main))
+            if missing or rights.may_make or not rights.brought:
+                _run(connection, store, main, not rights.brought)
+            else:
+                with connection:
+                    query(connection, _NESTED)
+
+    again(_SETTING, bring, warn)
 
 
 def _run(
@@ -200,7 +217,7 @@ _OLD_FIELDS = """SELECT 1 FROM pg_description d JOIN pg_class c ON c.oid = objoi
     AND relnamespace = 'public'::regnamespace AND description LIKE '{%' LIMIT 1"""
 
 
-def set_up_datastore(ckan: Isolated) -> None:
+def set_up_datastore(ckan: Isolated, warn: Warn) -> None:
     """Makes of a copy of the DataStore what the installed CKAN wants.
 
     Its permissions are set, where they are missing, and its data dictionary is brought
@@ -209,7 +226,7 @@ def set_up_datastore(ckan: Isolated) -> None:
     from ckanext.datastore.cli import datastore
 
     store = ckan.copies["datastore"]
-    bring_permissions(store, ckan.options.databases["database"])
+    bring_permissions(store, ckan.options.databases["database"], warn)
     with closing(store.connect()) as connection:
         old = query(connection, _OLD_FIELDS.replace("%", "%%"))
     if old and "upgrade" in datastore.commands and "database" in ckan.copies:

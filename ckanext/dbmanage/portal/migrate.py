@@ -22,12 +22,13 @@ from .plan import Plan
 
 
 def prepare(
-    options: Options,
+    options: Options, warn: Warn = lambda _: None
 ) -> Callable[[Mapping[str, Database], list[str]], None]:
     """What turns a restored copy into this site's: migrations, DataStore's rights.
 
     The function takes the scratch databases by part and the version tables of those
-    whose migrations the installed code has yet to run.
+    whose migrations the installed code has yet to run; `warn` is told of what is tried
+    again.
     """
 
     def run(copies: Mapping[str, Database], older: list[str]) -> None:
@@ -35,7 +36,7 @@ def prepare(
         if older:
             _migrate(ckan, dict.fromkeys(older, "head"))
         if "datastore" in copies:
-            set_up_datastore(ckan)
+            set_up_datastore(ckan, warn)
 
     return run
 
@@ -96,7 +97,7 @@ def migrated(
         with closing(main.connect()) as connection:
             extras = blockers.extras(connection)
         with writes.watched(main) as report.changes:
-            _run_plan(options, copies, known, report)
+            _run_plan(options, copies, known, report, talk.warn)
         talk.progress("check", 0, 0)
         with closing(main.connect()) as connection:
             problems = list(_lost(known, report.changes))
@@ -110,10 +111,10 @@ def migrated(
     return run
 
 
-def migrate_live(options: Options, known: Plan, report: Report) -> None:
+def migrate_live(options: Options, known: Plan, report: Report, warn: Warn) -> None:
     """Migrates the live databases themselves. Raises ToolFailed, DbmanageError."""
     try:
-        _run_plan(options, known.site.databases, known, report)
+        _run_plan(options, known.site.databases, known, report, warn)
     except DbmanageError as error:
         raise ToolFailed(
             f"{error}\nThe migrations above it in the report are done, this one and "
@@ -128,7 +129,11 @@ def migrate_live(options: Options, known: Plan, report: Report) -> None:
 
 
 def _run_plan(
-    options: Options, databases: Mapping[str, Database], known: Plan, report: Report
+    options: Options,
+    databases: Mapping[str, Database],
+    known: Plan,
+    report: Report,
+    warn: Warn,
 ) -> None:
     ckan = Isolated(options, databases)
     try:
@@ -137,7 +142,7 @@ def _run_plan(
         report.lap("migrate")
         report.steps = list(_timed(known, ckan.heard))
     if "datastore" in databases:
-        set_up_datastore(ckan)
+        set_up_datastore(ckan, warn)
 
 
 _BEGINS = re.compile(r"Running upgrade .*?-> (\w+),")

@@ -20,8 +20,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 
-from ..engine.errors import DbmanageError, summary_of
+from ..engine.errors import DbmanageError, Passing, summary_of
+from ..engine.postgres.again import passes
 from ..engine.postgres.database import LIMITS
 
 _AHEAD = 2
@@ -34,6 +36,12 @@ class _Piece:
 
 def _ignore(_: Any, __: Any) -> None:
     """For work that has no pieces."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    why: str
+    passes: bool
 
 
 class Readers:
@@ -169,8 +177,8 @@ class Readers:
                 "a process that reads the records ended before its time (exit code "
                 f"{process.exitcode})"
             ) from None
-        if isinstance(found, str):
-            raise DbmanageError(found)
+        if isinstance(found, _Failed):
+            raise (Passing if found.passes else DbmanageError)(found.why)
         return found
 
 
@@ -213,7 +221,8 @@ def _work(
     except (EOFError, ConnectionError):
         pass  # nobody wants more
     except Exception as error:
-        pipe.send(f"the catalogue could not be read: {summary_of(error)}")
+        why = f"the catalogue could not be read: {summary_of(error)}"
+        pipe.send(_Failed(why, passes(error)))
 
 
 def _send_pieces(pipe: Any, pieces: Any) -> Any:
@@ -233,11 +242,13 @@ def _unlimited(connection: Any) -> None:
 
 def _look_at(connection: Any, snapshot: str) -> None:
     # again in each transaction: a plugin may end one
-    for statement in (
-        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
-        f"SET TRANSACTION SNAPSHOT '{snapshot}'",
-        # there are several of us: a server's own workers start slower than these end
-        "SET LOCAL max_parallel_workers_per_gather = 0",
-    ):
-        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    )
+    try:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    except DBAPIError as error:
+        raise Passing(f"the snapshot is gone: {summary_of(error)}") from error
+    # there are several of us: a server's own workers start slower than these end
+    connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
     _unlimited(connection)

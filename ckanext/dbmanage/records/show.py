@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ckan import logic, model
 
 from ..engine.errors import summary_of
+from ..engine.postgres.again import passes
 from ..portal.config import Options
 from .datasets import Datasets
 from .jsonl import checksum, joined, json_line
@@ -108,6 +109,8 @@ class Shows:
                     line = json_line(show())
                 except Exception as error:
                     model.Session.rollback()
+                    if passes(error):  # no fault of the record's
+                        raise
                     if not self._user and self._is_hidden(error, id):
                         about["hidden"] += 1
                     else:

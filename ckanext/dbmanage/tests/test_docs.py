@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from ckanext.dbmanage import cli
+from ckanext.dbmanage.engine.backup import by_hand
 
 from .support.cluster import BIN, query
 from .support.manual import DOCS, commands, run, shown
@@ -68,6 +69,7 @@ def test_disaster_recovery(portal: Portal, tmp_path: Path) -> None:
 def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> None:
     path = portal.backup()
     (block,) = commands("recovery.rst")
+    assert block == by_hand.COMMANDS  # what the page of a backup shows
     url = portal.site().databases["database"].url
     storage = tmp_path / "storage"
     try:

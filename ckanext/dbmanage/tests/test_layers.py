@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from .support.imports import PACKAGE, ROOMS, graph, imported, modules, room
 _FOREIGN = {"ckan", "ckantoolkit", "flask", "click"}
 #: what CKAN calls its tables, options and commands, and ours: handed to the engine
 _WORDS = re.compile(r"`ckan |\bckan\.[a-z]|ckanext\.|SECRET_KEY|--only|--trust|package")
+_MESSAGES = re.compile(f"{_WORDS.pattern}|DataStore|webassets|i18n|SECRET_KEY")
 
 
 def test_modules_import_only_what_is_below_them() -> None:
@@ -51,6 +53,27 @@ def test_the_engine_knows_neither_ckan_nor_flask_nor_click() -> None:
     for file in (PACKAGE / "engine").rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(file)} & _FOREIGN
         assert not foreign, f"{file} imports {foreign}"
+
+
+def test_no_message_of_the_engine_has_words_of_ckan_s() -> None:
+    """They are handed in: `Site`, and `engine/report.py`; comments may explain."""
+    wrong = []
+    for file in (PACKAGE / "engine").rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        said = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        wrong += [
+            f"{file.relative_to(PACKAGE)}:{node.lineno}: {node.value}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in said and _MESSAGES.search(node.value)
+        ]  # fmt: skip
+    assert not wrong
 
 
 def test_backup_and_restore_name_no_table_option_or_command_of_ckan_s() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint
 
 from ..portal.config import Options
-from . import admin, dump_page, guard, transfer
+from . import admin, dump_page, guard, sysadmins, transfer
 from .dump_files import DumpFiles
 from .maintenance import MaintenanceMiddleware
 
@@ -21,6 +21,7 @@ def blueprints() -> list[Blueprint]:
 def stand_before(app: Any, config: Any) -> Any:
     """Puts the public files, then the maintenance, before CKAN's Flask application."""
     options = Options(config)
+    sysadmins.watch(app, options)
     app.wsgi_app = MaintenanceMiddleware(app.wsgi_app, options)
     app.wsgi_app = DumpFiles(app.wsgi_app, options)
     return app

@@ -9,13 +9,15 @@ from functools import lru_cache
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_timedelta
+from babel.dates import format_date, format_time, format_timedelta, get_timezone
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
 from flask import g
 
 from ..engine.clock import now, parse_stamp
+from ..portal.config import Options
+from .sysadmins import maintenance_by_hand
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -179,6 +181,41 @@ def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
     return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
 
 
+def hour(time: str, zone: tzinfo, where: Locale) -> str:
+    """A point in time as the clock of a zone shows it, its day too unless it is today.
+
+    Needs no request. UTC is named, for few people live by it.
+    """
+    there, today = parse_stamp(time).astimezone(zone), now().astimezone(zone)
+    # English without a country is the world's, not America's
+    where = Locale("en", "GB") if str(where) == "en" else where
+    shown = format_time(there, "short", zone, where)
+    if there.date() != today.date():
+        shown = f"{format_date(there.date(), 'medium', where)}, {shown}"
+    shown = f"{shown} UTC" if there.tzname() == "UTC" else shown
+    # within a sentence from the right, a moment is read as one piece
+    return f"\u2068{shown}\u2069" if where.text_direction == "rtl" else shown
+
+
+def zone_of(options: Options) -> tzinfo:
+    """The site's display time zone, without a request."""
+    name = options.text("ckan.display_timezone") or "UTC"
+    try:
+        return get_timezone(None if name == "server" else name)
+    except LookupError:
+        return get_timezone("UTC")
+
+
+def maintenance() -> dict[str, str] | None:
+    """For a sysadmin's pages what was set by hand: `{level, until}`, or None."""
+    known = maintenance_by_hand()
+    if known is None:
+        return None
+    where, there, _ = _visitor()
+    until = hour(known["until"], there, where) if known["until"] else ""
+    return {"level": known["level"], "until": until}
+
+
 def ago(time: str | None) -> str:
     """How long ago, or in how long."""
     if not time:
@@ -206,5 +243,7 @@ def zone() -> str:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
-    shown = (size, number, percent, moment, ago, duration, clock, zone, word)
+    shown = (
+        size, number, percent, moment, ago, duration, clock, zone, word, maintenance,
+    )  # fmt: skip
     return {f"dbmanage_{each.__name__}": each for each in shown}

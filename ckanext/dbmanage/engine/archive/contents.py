@@ -7,7 +7,6 @@ import re
 import shlex
 import struct
 import sys
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..opened import open_plain
 from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
 from ..report import name_of
+from ..site import Site
 
 CHUNK = 1 << 18
 MAGIC = b"PGDMP"
@@ -249,24 +249,22 @@ def refuse_other_formats(path: Path) -> None:
     )
 
 
-def refuse_wrong_part(
-    found: Contents, part: str, name: str, main: Collection[str]
-) -> None:
+def refuse_wrong_part(found: Contents, part: str, name: str, site: Site) -> None:
     """Refuses another database's archive for the main database, and the reverse.
 
-    `main` are tables that only the main database has. Raises Refused.
+    Raises Refused.
     """
-    is_main = found.tables().issuperset(main)
+    is_main = found.tables().issuperset(site.main_tables)
     if part == "database" and not is_main:
-        lacks = " and ".join(f"`{table}`" for table in sorted(main))
+        lacks = " and ".join(f"`{table}`" for table in sorted(site.main_tables))
         raise Refused(
-            f"{name} holds no tables {lacks}, so it is not a dump of the main database "
-            "(the DataStore's goes by `--only datastore`)"
+            f"{name} holds no tables {lacks}, so it is not a dump of the main database"
+            + site.advise("not the main database")
         )
     if part == "datastore" and is_main:
         raise Refused(
             f"{name} holds the tables of the main database, so it is not a dump of the "
-            "DataStore (the main database's goes by `--only database`)"
+            f"{name_of('datastore')}{site.advise('not the datastore')}"
         )
 
 

@@ -17,6 +17,7 @@ from ..disk import own_directory
 from ..errors import Damaged, DbmanageError, Refused, ToolFailed, message_of
 from ..layout import PARTS
 from ..operation import Operation
+from ..postgres.again import again
 from ..postgres.database import Database, closing
 from ..postgres.locks import live_lock
 from ..postgres.tables import rows_of
@@ -104,10 +105,7 @@ def _take(op: Operation, draft: _Draft) -> Backup:
     with _failure_noted(op), ExitStack() as stack:
         partial = stack.enter_context(op.repository.partial(op.id))
         staged = stack.enter_context(op.repository.partial(f"{op.id}objects"))
-        for part, database in draft.databases.items():
-            draft.sources[part] = stack.enter_context(snapshot(op.site, database))
-        dumped = dump_all(op.site, draft.sources, partial, op.progress)
-        draft.described, draft.contents = dumped
+        _take_databases(op, draft, partial, stack)
         if draft.uploads:
             _take_uploads(op, draft, partial, staged)
         _write_manifest(op, draft, partial)
@@ -160,6 +158,24 @@ def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
         if part not in there:
             raise Refused(f"this site has no {part}{site.advise(f'no {part}')}")
     return tuple(part for part in there if not parts or part in parts)
+
+
+def _take_databases(
+    op: Operation, draft: _Draft, partial: Path, stack: ExitStack
+) -> None:
+    """Dumps the databases; their snapshots stay as long as the stack."""
+
+    def dump() -> Any:
+        with ExitStack() as own:
+            for part, database in draft.databases.items():
+                (partial / f"{part}.dump.zst").unlink(missing_ok=True)
+                draft.sources[part] = own.enter_context(snapshot(op.site, database))
+            dumped = dump_all(op.site, draft.sources, partial, op.progress)
+            stack.push(own.pop_all())
+        return dumped
+
+    dumped = again("dumping the databases", dump, op.warn)
+    draft.described, draft.contents = dumped
 
 
 def _take_uploads(op: Operation, draft: _Draft, partial: Path, staged: Path) -> None:

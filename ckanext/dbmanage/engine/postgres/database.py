@@ -117,6 +117,12 @@ class Database:
         environment |= {"PGAPPNAME": "dbmanage", "LC_MESSAGES": "C", "LANGUAGE": "C"}
         return ["-d", psycopg2.extensions.make_dsn(**arguments)], environment
 
+    def variables(self) -> dict[str, str]:
+        """What tells stock tools of the server and the role, and no secret."""
+        known = self._arguments(self.url)
+        names = ("host", "port", "user", "sslmode", "sslrootcert")
+        return {f"PG{n.upper()}": str(known[n]) for n in names if n in known}
+
     def _arguments(self, url: URL) -> dict[str, Any]:
         # exactly what SQLAlchemy, and so the site, hands to psycopg2 for this URL
         dialect = url.set(drivername="postgresql+psycopg2").get_dialect()()

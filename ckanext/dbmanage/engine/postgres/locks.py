@@ -33,8 +33,7 @@ def live_lock(
         except psycopg2.Error as error:
             raise ToolFailed(
                 f"the lock of the database {database.name!r} was lost, and somebody "
-                "else may be at work in it; all that is live is as it was. The server "
-                f"says: {message_of(error)}"
+                f"else may be at work in it. The server says: {message_of(error)}"
             ) from error
 
     try:

@@ -14,7 +14,7 @@ from ..report import name_of
 
 #: bytes of a value of ours: who can write to Redis could put half a gigabyte there
 LIMIT = 4096
-FIELDS = ("level", "owner", "reason", "reference", "since", "token")
+FIELDS = ("level", "owner", "reason", "reference", "since", "until", "token")
 
 
 def key_of(database_url: URL, name: str = "maintenance") -> str:

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -61,7 +62,8 @@ return 1"""
 def understood(found: bytes | None) -> dict[str, Any] | None:
     """What the key says, None for a value that is not ours: it locks nobody out.
 
-    `{level, owner, reason, reference, since, token}`, all of them text on one line.
+    `{level, owner, reason, reference, since, until, token}`, all of them text on one
+    line; `until` is empty for what an operation holds.
     """
     known = loaded(found)
     if not isinstance(known, dict) or known.get("level") not in (READ_ONLY, AWAY):
@@ -69,7 +71,7 @@ def understood(found: bytes | None) -> dict[str, Any] | None:
     said = {key: known.get(key, "") for key in FIELDS}
     if not all(isinstance(value, str) for value in said.values()):
         return None
-    if not is_stamp(said["since"]):
+    if not is_stamp(said["since"]) or not is_stamp(said["until"] or said["since"]):
         return None
     return {key: one_line(value) for key, value in said.items()}
 
@@ -88,9 +90,9 @@ class Maintenance:
     def status(self) -> dict[str, Any] | None:
         """What is on, None when nothing is.
 
-        `{level, owner, reason, reference, since, held, seconds_left}`; `held` says that
-        an operation renews it, and ends it. Raises DbmanageError when Redis does not
-        answer.
+        `{level, owner, reason, reference, since, until, held, seconds_left}`; `held`
+        says that an operation renews it, and ends it. Raises DbmanageError when Redis
+        does not answer.
         """
         with answering():
             found = self._redis.getrange(self.key, 0, LIMIT - 1)
@@ -106,7 +108,7 @@ class Maintenance:
     ) -> None:
         """Sets a level for some seconds. Raises DbmanageError."""
         with answering():
-            value = _value(level, reason, reference, "")
+            value = _value(level, reason, reference, seconds=seconds)
             self._redis.set(self.key, json.dumps(value), px=int(seconds * 1000))
 
     def off(self) -> bool:
@@ -119,7 +121,8 @@ class Maintenance:
 
         Raises Busy where an operation holds it, DbmanageError.
         """
-        value = json.dumps(_value(level, "by hand", "", "")) if level != "off" else ""
+        set_to = _value(level, "by hand", "", seconds=seconds)
+        value = json.dumps(set_to) if level != "off" else ""
         with answering():
             if self._redis.eval(_UNLESS_HELD, 1, self.key, value, int(seconds * 1000)):
                 return
@@ -138,7 +141,7 @@ class Maintenance:
         left; *away* is never weakened. Redis that does not answer is told once.
         """
         token, stop = secrets.token_hex(8), threading.Event()
-        value = _value("", reason, reference, token)
+        value = _value("", reason, reference, token=token)
         earlier: dict[str, Any] = {}
         told = False
 
@@ -184,12 +187,15 @@ class Maintenance:
                 )  # fmt: skip
 
 
-def _value(level: str, reason: str, reference: str, token: str) -> dict[str, Any]:
+def _value(
+    level: str, reason: str, reference: str, *, token: str = "", seconds: float = 0
+) -> dict[str, Any]:
     return {
         "level": level,
         "owner": f"{who()}, process {os.getpid()}",
         "reason": reason,
         "reference": reference,
         "since": stamp(),
+        "until": stamp(now() + timedelta(seconds=seconds)) if seconds else "",
         "token": token,
     }

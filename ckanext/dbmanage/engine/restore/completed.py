@@ -9,6 +9,7 @@ import psycopg2.errors
 from ..archive import rights
 from ..archive.contents import Contents, Entry, read_contents
 from ..backup.dump import dumping
+from ..postgres.again import passes
 from ..postgres.database import Connection, Database, closing, query
 from ..postgres.programs import finish
 from .compared import Comparison
@@ -114,7 +115,10 @@ def _shown(entry: Entry) -> str:
 
 
 def _try(connection: Connection, statements: Iterable[str]) -> bool:
-    """Runs statements in one transaction, all or none; whether it could be done."""
+    """Runs statements in one transaction, all or none; whether it could be done.
+
+    Raises psycopg2.Error for what may work a moment later: it must not be left out.
+    """
     try:
         query(connection, "BEGIN")
         query(connection, "SET LOCAL search_path = pg_catalog")
@@ -124,7 +128,10 @@ def _try(connection: Connection, statements: Iterable[str]) -> bool:
             query(connection, statement)
         query(connection, "COMMIT")
         return True
-    except psycopg2.Error:
+    except psycopg2.Error as error:
+        # of another server's connection (08...), which the statement is about
+        if passes(error) and not (error.pgcode or "").startswith("08"):
+            raise
         query(connection, "ROLLBACK")
         return False
 

@@ -9,6 +9,7 @@ from ..archive.contents import Contents, Entry, contents_of, limit
 from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
 from ..operation import Operation
+from ..postgres.again import again
 from ..postgres.database import Connection, Database, closing, no_limits, query
 from ..postgres.programs import finish, running
 from ..postgres.tables import count_rows, migration_heads, tables_of
@@ -50,25 +51,38 @@ Prepare = Callable[[Mapping[str, Database], list[str]], None]
 
 @contextmanager
 def loaded_copies(
-    op: Operation, source: Source, prepare: Prepare
+    op: Operation,
+    source: Source,
+    prepare: Prepare,
+    locked: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Scratch]]:
     """Scratch databases with the source's data, by part, migrated and checked.
 
-    They are gone at the end unless they were switched in. Raises Damaged, Refused.
+    They are gone at the end unless they were switched in. What fails for a moment only
+    is loaded again, into new ones, unless `locked` raises. Raises Damaged, Refused.
     """
     with ExitStack() as stack:
-        scratches = {
-            part: stack.enter_context(scratch_database(op, part, source.backup))
-            for part in source.archives
-        }
-        for part, scratch in scratches.items():
-            _load(op, source, scratch)
-            op.progress("check")
-            _compare_rows(source, part, scratch.database)
-        _migrate(op, source, scratches, prepare)
-        for scratch in scratches.values():
-            _analyse(scratch.database, op.site.jobs)
-        yield scratches
+
+        def load() -> dict[str, Scratch]:
+            with ExitStack() as own:
+                scratches = {
+                    part: own.enter_context(scratch_database(op, part, source.backup))
+                    for part in source.archives
+                }
+                for part, scratch in scratches.items():
+                    _load(op, source, scratch)
+                    op.progress("check")
+                    _compare_rows(source, part, scratch.database)
+                _migrate(op, source, scratches, prepare)
+                for scratch in scratches.values():
+                    _analyse(scratch.database, op.site.jobs)
+                stack.push(own.pop_all())
+            return scratches
+
+        def may() -> bool:
+            return not locked()
+
+        yield again(f"loading {source.name} into a copy", load, op.warn, may)
 
 
 def _migrate(

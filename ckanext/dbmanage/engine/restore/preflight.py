@@ -12,6 +12,7 @@ from ..disk import make_directories
 from ..errors import Refused
 from ..postgres import sessions
 from ..postgres.database import Connection, Database, closing, query, quoted
+from ..report import name_of
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
@@ -54,7 +55,7 @@ def _refuse_archive(site: Site, part: str, source: Source) -> None:
         if not source.signed:
             refuse_mighty(site, connection, database.role, source.name)
         held = contents_of(path)
-        refuse_wrong_part(held, part, source.name, site.main_tables)
+        refuse_wrong_part(held, part, source.name, site)
         if not source.signed:
             lint.refuse_odd(held, source.name)
         plan = faithful.plan(held, connection, database.role)
@@ -67,7 +68,7 @@ def refuse_strange_part(site: Site, source: Source) -> None:
     """Refuses a DataStore where the site has none."""
     if any(part not in site.databases for part in source.archives):
         raise Refused(
-            f"{source.name} holds the DataStore, this site has none"
+            f"{source.name} holds the {name_of('datastore')}, this site has none"
             + site.advise("datastore not wanted")
         )
 

@@ -25,6 +25,7 @@ from ..opened import open_plain
 from ..postgres.database import Connection, Database
 from ..postgres.programs import finish, reading_tools
 from ..postgres.tables import tables_of
+from ..report import name_of
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
@@ -239,7 +240,7 @@ def _compare_tables(
             name for schema, name, *_ in tables_of(connection) if schema == "public"
         )
     return {
-        "kind": "DataStore tables",
+        "kind": f"{name_of('datastore')} tables",
         "now": len(here),
         "then": len(there),
         "lost": len(here - there),

@@ -10,6 +10,7 @@ from ..backup.take import Replaced
 from ..errors import ConnectionFailed, ToolFailed
 from ..operation import Operation
 from ..postgres import writes
+from ..postgres.again import passes
 from ..postgres.locks import live_lock
 from ..postgres.sessions import DRAIN, PATIENCE, other_connections, own_backends, wait
 from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
@@ -18,7 +19,7 @@ from ..uploads.moves import Move
 from ..uploads.staging import stage
 from . import switch
 from .copies import Prepare, loaded_copies
-from .history import Pair, planned_moves, undoable
+from .history import Pair, is_half_way, operations_of, planned_moves, undoable
 from .properties import copy_properties, stays_behind
 from .recover import recover
 from .scratch import drop_older, staged
@@ -64,7 +65,7 @@ def restore_backup(
     with _journalled(op, what, source.name) as (op, still_locked):
         before = counters(site, source.archives)
         with (
-            loaded_copies(op, source, prepare) as scratches,
+            loaded_copies(op, source, prepare, still_locked) as scratches,
             _laid_down(op, source) as laid,
         ):
             for scratch in scratches.values():
@@ -76,7 +77,7 @@ def restore_backup(
                 written = refuse_written(site, since, pairs) if since else {}
                 planned = planned_moves(site, repository, laid)
                 still_locked()
-                switch.switch(op, pairs, planned, written)
+                switch.switch(op, pairs, planned, written, still_locked)
         done = _restored(op, pairs, laid, before)
     # with `since` nothing was, but for what reading itself writes
     return replace(done, source=source.name, written={} if since else done.written)
@@ -107,7 +108,7 @@ def undo_switch(op: Operation) -> Restored:
         with _away(op, "restore"):
             planned = planned_moves(site, repository, moves)
             still_locked()
-            switch.switch(op, pairs, planned)
+            switch.switch(op, pairs, planned, locked=still_locked)
         return _restored(op, pairs, moves, before)
 
 
@@ -128,14 +129,26 @@ def _journalled(
         except BaseException as error:
             with suppress(OSError):
                 op.record("failed", what=what, error=_reason(error))
-            if isinstance(error, (psycopg2.Error, OSError)):
+            if isinstance(error, psycopg2.Error | OSError) or passes(error):
                 raise ToolFailed(
-                    f"the {what} failed and all that is live is as it was: "
-                    + _reason(error)
+                    f"the {what} failed, and {_fate(op)}: {_reason(error)}"
                 ) from error
             raise
         op.record("done", what=what)
         drop_older(op)
+
+
+def _fate(op: Operation) -> str:
+    """What the journal says of the live site after an operation that failed."""
+    facts = operations_of(op.site, op.repository).get(op.id)
+    if facts is None or not facts["switched"] and not is_half_way(facts):
+        return "the live site is untouched"
+    if facts["switched"]:
+        return f"the live site was switched before{op.site.advise('undo')}"
+    return (
+        "not even the server could say whether the live site was switched; the next "
+        "command finishes that or turns it back"
+    )
 
 
 def _reason(error: BaseException) -> str:

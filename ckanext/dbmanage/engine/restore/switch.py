@@ -1,7 +1,7 @@
 """The switch: copies become the live databases, by renames in one transaction."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
@@ -11,6 +11,7 @@ from psycopg2 import sql
 from ..errors import Refused, Written, message_of
 from ..operation import Operation
 from ..postgres import sessions, writes
+from ..postgres.again import again
 from ..postgres.database import (
     Connection,
     closing,
@@ -18,6 +19,7 @@ from ..postgres.database import (
     query,
     server_identity,
 )
+from ..report import Warn
 from ..signals import uninterrupted
 from ..site import Site
 from ..uploads.moves import Move, back, forward
@@ -42,11 +44,13 @@ def switch(
     pairs: list[Pair],
     moves: list[Move],
     written: Mapping[int, int] | None = None,
+    locked: Callable[[], None] | None = None,
 ) -> None:
     """Renames live to undo and scratch to live: all databases at once, and uploads.
 
     `written` are `writes.tuples` by OID of live databases; where one is another when
-    nobody can connect any more, nothing is switched (Written).
+    nobody can connect any more, nothing is switched (Written). `locked` raises where
+    the lock of the live database was lost.
 
     The uploads' folders are renamed right before the databases' commit, which decides:
     a failure before it turns them back, and so does the next command when this one is
@@ -60,15 +64,19 @@ def switch(
     with uninterrupted():
         try:
             for group in groups[:-1]:
-                rename(site, group, written=written)
+                rename(site, group, (), written, locked, op.warn)
             if not groups:
                 _forward(moves)
             for group in groups[-1:]:
-                rename(site, group, moves=moves, written=written)
+                rename(site, group, moves, written, locked, op.warn)
         except BaseException:
             # what the servers say counts, not what was heard of it; when they cannot
             # be asked nothing is turned back, and the next command settles it
-            new = [pair for pair in pairs if is_switched(site, pair)]
+            new = again(
+                "asking the server",
+                lambda: [pair for pair in pairs if is_switched(site, pair)],
+                op.warn,
+            )
             if not new or len(new) < len(pairs):
                 for pair in new:
                     rename(site, [pair.turned()])
@@ -133,13 +141,40 @@ def rename(
     pairs: list[Pair],
     moves: Iterable[Move] = (),
     written: Mapping[int, int] | None = None,
+    locked: Callable[[], None] | None = None,
+    warn: Warn = lambda _: None,
 ) -> None:
     """Renames databases of one server in one transaction, and uploads before its end.
 
-    Raises Refused, Foreign and Written; then nothing was renamed.
+    Where its connection breaks, or it meets a deadlock, the server is asked whether it
+    was done; if not, it is done again, as long as `locked` raises nothing: without it
+    never. Raises Refused, Foreign and Written; then nothing was renamed.
     """
     for pair in pairs:
         _refuse_names(site, pair)
+
+    def still_locked() -> bool:
+        # who lost one connection may have lost the lock with the other
+        return locked is not None and not locked()
+
+    def attempt() -> None:
+        try:
+            _rename(site, pairs, moves, written or {})
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            # the connection broke, maybe after the server had committed
+            if not again("asking the server", done, warn):
+                raise
+
+    def done() -> bool:
+        with closing(site.databases[pairs[0].part].maintenance()) as connection:
+            return all(_has_its_name(connection, pair) for pair in pairs)
+
+    again("the switch", attempt, warn, may=still_locked)
+
+
+def _rename(
+    site: Site, pairs: list[Pair], moves: Iterable[Move], written: Mapping[int, int]
+) -> None:
     database = site.databases[pairs[0].part]
     names = [name for p in pairs for name in (p.live, p.scratch, p.undo)]
     with (
@@ -153,7 +188,7 @@ def rename(
             try:
                 query(connection, "BEGIN")
                 for pair in pairs:
-                    _rename_pair(site, connection, pair, written or {})
+                    _rename_pair(site, connection, pair, written)
                 # nobody can connect meanwhile
                 _forward(moves)
                 query(connection, "COMMIT")
@@ -163,12 +198,6 @@ def rename(
                 if attempt == _ATTEMPTS:
                     raise Refused(_held_up(site, connection, names, error)) from error
                 time.sleep(0.1 * attempt)
-            except psycopg2.OperationalError:
-                # the connection broke, maybe after the server had committed
-                with closing(database.maintenance()) as again:
-                    if all(_has_its_name(again, pair) for pair in pairs):
-                        return
-                raise
 
 
 def _held_up(

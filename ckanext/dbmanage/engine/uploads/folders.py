@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Refused
-from ..report import name_of
+from ..report import NAMES, name_of
 
 TOKEN = ".dbmanage"  # noqa: S105
 _MAX_DEPTH = 64
@@ -55,7 +55,7 @@ def folders_of(uploads: Mapping[str, str], repository: Path) -> list[Folder]:
         path = Path(root)
         if not path.is_dir():
             continue
-        skip = set(NOT_UPLOADS) if not prefix else {"lost+found"}
+        skip = not_uploads() if not prefix else {"lost+found"}
         below, above = [], set[str]()
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
@@ -194,7 +194,10 @@ def mount_points() -> list[Path]:
     return found
 
 
-#: not uploads, though in the storage: ours, what the site makes anew, a disk's own
-NOT_UPLOADS = {"dbmanage", "webassets", "i18n", "lost+found"}
+def not_uploads() -> set[str]:
+    """No uploads, though in the storage: ours, a disk's, what the site makes anew."""
+    return {"dbmanage", "lost+found", *NAMES.get("not uploads", "").split()}
+
+
 #: directories of a switch
 OURS = re.compile(r"\.dbm_[0-9a-f]{8}_(scratch|undo)")

@@ -26,7 +26,7 @@ from ..layout import LIST
 from ..opened import open_plain
 from ..repository.backup import Backup
 from ..signature import Hashed
-from .folders import NOT_UPLOADS, OURS, Folder, walk
+from .folders import OURS, Folder, not_uploads, walk
 
 HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_LINE = 1 << 16
@@ -112,7 +112,7 @@ def _problem(facts: Any) -> str:
         return "names no path"
     path: str = facts["path"]
     parts = path.split("/")
-    if not safe(path) or (parts[0] in NOT_UPLOADS):
+    if not safe(path) or (parts[0] in not_uploads()):
         return f"names {path[:200]!r}, which is no path of an upload"
     if "sha256" not in facts and ("missing" in facts or "refused" in facts):
         return ""

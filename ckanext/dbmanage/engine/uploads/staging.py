@@ -10,7 +10,7 @@ from typing import Any
 
 from ..disk import create_file
 from ..errors import Damaged, Refused
-from ..report import Progress
+from ..report import Progress, name_of
 from . import moves
 from .folders import Folder, folder_of, mount_points, walk
 from .listing import Listing
@@ -36,7 +36,8 @@ def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
                 if unit.name in folder.names():
                     raise Refused(
                         f"{mount} is a mount inside {unit}, which would have to be "
-                        "renamed: mount it elsewhere, or restore with --only database"
+                        "renamed: mount it elsewhere, or restore "
+                        + name_of("without uploads")
                     )
         if not os.access(folder.path, os.W_OK | os.X_OK):
             raise Refused(
@@ -52,7 +53,7 @@ def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
         if free < size:
             raise Refused(
                 f"the uploads need {size} bytes beside the live ones in {path}, and "
-                f"{free} are free: make room, or restore with --only database"
+                f"{free} are free: make room, or restore {name_of('without uploads')}"
             )
 
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from ckan.plugins import toolkit as tk
 
+from ...engine.backup.by_hand import by_hand
 from ...engine.backup.downloads import names
 from ...engine.repository.backup import Backup
 from ...operations.allowed import having, must_stay, unfit, wanted
@@ -82,9 +83,10 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         ``dbmanage_backup_download``), ``made`` (what made it), ``proof``, ``history``
         (lines of the journal), ``fits`` (why it may not be restored, or empty),
         ``instead`` (the newest that may, where it may not), ``blockers`` (what would
-        make its restore fail now); with ``compare`` ``differing``: ``[{part, table,
-        then, now}]``, or None where counting took too long: a preview of the restore
-        (``dbmanage_restore``) takes its time
+        make its restore fail now), ``by_hand`` (shell commands that bring it back
+        beside the live site, with stock tools alone); with ``compare``
+        ``differing``: ``[{part, table, then, now}]``, or None where counting took too
+        long: a preview of the restore (``dbmanage_restore``) takes its time
 
     Raises ObjectNotFound.
     """
@@ -106,6 +108,7 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         "fits": unfit(call.options, found),
         "instead": "",
         "blockers": [],
+        "by_hand": by_hand(str(found.path), call.site.main) if found.signed else "",
     }
     if shown["fits"]:
         shown["instead"] = hindrances.newest_that_fits(call.repository, call.options)
@@ -169,7 +172,8 @@ def dbmanage_job_list(call: Call, data: Data) -> list[Data]:
 @action()
 def dbmanage_maintenance_show(call: Call, data: Data) -> Data:
     """The maintenance: ``{level}``, and when it is on ``owner``, ``reason``, ``since``,
-    ``seconds_left`` and ``held``: whether an operation renews and ends it. ``level`` is
-    ``off``, ``read-only`` or ``away``.
+    ``until`` (empty while an operation holds it), ``seconds_left`` and ``held``:
+    whether an operation renews and ends it. ``level`` is ``off``, ``read-only`` or
+    ``away``.
     """
     return call.maintenance.status() or {"level": "off"}

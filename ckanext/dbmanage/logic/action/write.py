@@ -175,8 +175,8 @@ def dbmanage_job_cancel(call: Call, data: Data) -> Data:
 def dbmanage_maintenance_update(call: Call, data: Data) -> Data:
     """Set or end the maintenance; it ends by itself. As ``dbmanage_maintenance_show``.
 
-    :param level: ``off``, ``read-only`` or ``away``; from *away* only its end, or the
-        command line, leads back: this page and the API are away too
+    :param level: ``off``, ``read-only`` or ``away``; while *away* the pages are open
+        to sysadmins who are signed in by a browser, and the API to nobody else
     :param seconds: for how long, default 1800
 
     Raises ValidationError while an operation holds the maintenance: it ends it.

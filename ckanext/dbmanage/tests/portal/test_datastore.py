@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -13,8 +15,9 @@ from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.portal import datastore, migrate
 
-from ..support.cluster import READER
+from ..support.cluster import READER, query, superuser
 from ..support.portal import Portal
+from ..support.waiting import wait_until
 
 TABLES = [f"0000000{n}-0000-4000-8000-000000000000" for n in range(3)]
 FUNCTION = "populate_full_text_trigger()"
@@ -132,3 +135,33 @@ def test_too_many_rights_are_told_with_what_takes_them(site_s: Portal) -> None:
     assert "may write to 1 tables" in said
     site_s.sql(said[said.index("REVOKE") :], "datastore")
     assert not list(datastore.excess(store))
+
+
+def test_rights_are_set_again_after_a_deadlock(site_s: Portal) -> None:
+    site_s.sql(f"DROP FUNCTION {FUNCTION} CASCADE", "datastore")
+    site, _ = site_s.engine()
+    store, main = site.databases["datastore"], site.databases["database"]
+    told: list[str] = []
+    with closing(superuser(store.name)) as other:
+        cursor = other.cursor()
+        # the other one is patient: the rights are what the server ends
+        cursor.execute("SET deadlock_timeout = '1min'")
+        cursor.execute(f'BEGIN; LOCK TABLE "{TABLES[2]}"')
+        setting = threading.Thread(
+            target=datastore.bring_permissions, args=(store, main, told.append)
+        )
+        setting.start()
+        wait_until(
+            lambda: query(
+                "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND datname = %s", "postgres", store.name,
+            )
+        )  # fmt: skip
+        cursor.execute(f'LOCK TABLE "{TABLES[0]}"')  # granted when the server ends it
+        cursor.execute("ROLLBACK")
+        setting.join()
+    assert not list(datastore.unset_permissions(store, main))
+    assert len(told) == 1 and told[0].startswith(
+        "setting the permissions of the DataStore did not work, and is tried again: "
+    )
+    assert "deadlock detected" in told[0]

@@ -8,10 +8,11 @@ import signal
 import stat
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 from ..support import forked
-from ..support.cluster import BIN
+from ..support.cluster import BIN, query, superuser
 from ..support.portal import Portal
 from ..support.waiting import wait_until
 
@@ -106,3 +107,27 @@ def test_one_moment(portal: Portal) -> None:
     lines = (first + rest).splitlines()
     assert len(lines) == 36
     assert all(b"Later" not in line and b"air quality" in line for line in lines)
+
+
+def test_readers_whose_snapshot_is_gone_begin_again(portal: Portal) -> None:
+    """No record is missing for it."""
+    name = portal.names["database"]
+    with closing(superuser(name)) as holding:
+        holding.autocommit = False
+        holding.cursor().execute("LOCK TABLE package_tag")
+        process = forked.start(
+            [BIN / "ckan", "-c", portal.ini, "db", "export", "datasets", "--fresh"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=portal.environment,
+        )  # fmt: skip
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+        wait_until(lambda: query(waiting, "postgres", name), 60)
+        query(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> %s",
+            "postgres", name, holding.info.backend_pid,
+        )  # fmt: skip
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert "the export of datasets did not work, and is tried again: " in said
+    assert len(printed.splitlines()) == 36

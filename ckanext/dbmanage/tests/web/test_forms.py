@@ -16,6 +16,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -25,7 +26,8 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
-from ..support.cluster import SUPERUSER, query
+from ..support.cluster import BIN, PG_BIN, SUPERUSER, query
+from ..support.cluster import PASSWORD as PASSWORD_OF_CKAN
 from ..support.manual import commands, run
 from ..support.portal import Portal, install_plugin
 from ..support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted, own_redis
@@ -511,3 +513,46 @@ def test_error_pages_tell_nothing(site: Site, me: Session) -> None:
     finally:
         query(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     assert "Redis" not in look(200)
+
+
+# ------------------------------------------------------------------- restore by hand
+
+
+def test_what_the_page_shows_restores_beside_the_live_site(
+    me: Session,
+    site: Site,
+    backup: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    portal = site.portal
+    page = me.ask("GET", f"{BACKUPS}{backup}").text
+    (shown,) = re.findall(r'<pre id="cmd-hand"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    new = f"recovered_{backup.lower()}"
+    names = {"database": new, "datastore": f"{new}_datastore"}
+    environment = portal.environment | {"PGPASSWORD": PASSWORD_OF_CKAN}
+    environment["PATH"] = f"{BIN}:{PG_BIN}:{os.environ['PATH']}"
+
+    def state() -> dict[str, object]:
+        # a visit is noted with its visitor
+        return {k: v for k, v in portal.state().items() if k != "database:user"}
+
+    def pasted() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["sh"], input=html.unescape(shown), text=True, capture_output=True,
+            cwd=tmp_path, env=environment,
+        )  # fmt: skip
+
+    before, oids = state(), portal.oids()
+    try:
+        done = pasted()
+        assert done.returncode == 0, done.stderr
+        # once more it ends at once: nothing is overwritten
+        assert pasted().returncode != 0
+        assert (state(), portal.oids()) == (before, oids)
+        monkeypatch.setattr(portal, "names", names)
+        monkeypatch.setattr(portal, "storage", tmp_path / backup / "uploads")
+        assert state() == before
+    finally:
+        for name in names.values():
+            query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

@@ -13,21 +13,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pytest
 import redis
 from sqlalchemy.engine import make_url
 
+from ckanext.dbmanage.engine.clock import parse_stamp
 from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
+from ckanext.dbmanage.web.sysadmins import COOKIE
 
 from ..support.cluster import query, superuser
 from ..support.portal import Portal
+from ..support.site import PASSWORD, SYSADMIN, USER, Site
 from ..support.waiting import wait_until
 from ..support.web import Web
+
+BACKUPS = "/ckan-admin/backups/"
 
 
 def keeper(portal: Portal) -> Maintenance:
@@ -78,14 +84,17 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
         assert page.status == 503 and page.headers["Retry-After"] == "20"
         assert page.headers["Cache-Control"] == "no-store"
         assert "text/html" in page.headers["Content-Type"]
-        assert "Back in a moment" in page.body and 'id="post" hidden' in page.body
+        until = (keeper(portal).status() or {})["until"][11:16]
+        assert f"Back at about {until} UTC" in page.body
+        assert 'id="post" hidden' in page.body
         assert "<script>alert" not in page.body and "Riverland &lt;script" in page.body
         # nothing is loaded from anywhere, and nothing else may run
         loaded = re.findall(r'(?:src|href)="([^"]*)"', page.body)
         assert all(address.startswith("data:") for address in loaded)
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
         german = web.ask("/de/dataset/")
-        assert 'lang="de"' in german.body and "Gleich wieder da" in german.body
+        assert f"Gegen {until} UTC wieder da" in german.body
+        assert 'lang="de"' in german.body
         arabic = web.ask("/dataset/", Accept_Language="ar-EG,ar;q=0.9")
         assert 'dir="rtl"' in arabic.body
         for path in ("/api/3/action/package_search", "/de/api/action/package_list"):
@@ -99,6 +108,84 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
     portal.module("maintenance", "off")
     assert web.ask("/dataset/").status == 200
     assert "off" in portal.module("maintenance", "status").stdout
+
+
+def test_a_moment_is_a_minute_at_most(portal: Portal) -> None:
+    """For longer the page names the time, in the zone and the language of the site."""
+    one = keeper(portal)
+    portal.options["ckan.display_timezone"] = "Asia/Kolkata"
+    one.by_hand(AWAY, 50)
+    assert "Back in a moment" in page_of(portal)[1]
+    one.by_hand(READ_ONLY, 50)
+    posted = page_of(portal, "POST")[1]
+    assert "Saving waits for a moment" in posted and "in a few seconds" in posted
+    one.by_hand(READ_ONLY, 3600)
+    until = parse_stamp((one.status() or {})["until"]) + timedelta(hours=5, minutes=30)
+    assert f"Saving waits until about {until:%H:%M}<" in page_of(portal, "POST")[1]
+    one.by_hand(AWAY, 3600)
+    body = page_of(portal)[1]
+    assert f"Back at about {until:%H:%M}<" in body
+    assert f"The site is away until about {until:%H:%M}." in body
+    one.by_hand(AWAY, 86_400)  # of another day
+    day = f"{int(f'{until + timedelta(hours=23):%d}')} "
+    assert re.search(
+        rf"Back at about {day}[A-Z][a-z]+ \d{{4}}, \d\d:\d\d<", page_of(portal)[1]
+    )
+    one.off()
+
+
+def test_sysadmins_are_let_in_by_hand_and_end_it(
+    portal: Portal, serve: Callable[[Portal], Web]
+) -> None:
+    site = Site(portal, serve)
+    admin, user = site.session(SYSADMIN), site.session(USER)
+    keeper(portal).by_hand(AWAY, 3600)
+    until = (keeper(portal).status() or {})["until"][11:16]
+    banner = f"Visitors see the maintenance page until {until} UTC."
+    for path in ("/dataset/", "/dataset/dataset-1", BACKUPS):
+        assert banner in admin.ask("GET", path).text, path
+        assert user.ask("GET", path).status_code == 503, path
+    # to look, not to save
+    assert admin.post("/dataset/delete/dataset-1").status_code == 503
+    # somebody else's session with a sysadmin's mark: CKAN says who it is
+    user.cookies.set(COOKIE, admin.cookies[COOKIE], domain="127.0.0.1", path="/")
+    assert user.ask("GET", "/dataset/").status_code == 503
+    user.cookies.set(COOKIE, "InVzZXItMSI.forged", domain="127.0.0.1", path="/")
+    assert user.ask("GET", "/dataset/").status_code == 503
+    # who is not signed in yet may do so; nothing else is open to anybody
+    stranger = site.session()
+    assert 'action="/user/login"' in stranger.ask("GET", "/").text
+    for name, password in (("user-1", "wrong"), ("user-1", PASSWORD), (USER, PASSWORD)):
+        stranger = site.session()
+        data = {"login": name, "password": password} | stranger.token()
+        answer = stranger.ask("POST", "/user/login", data=data)
+        wanted = 200 if password == "wrong" else 302 if name == SYSADMIN else 503
+        assert answer.status_code == wanted, (name, password)
+        wanted = 200 if wanted == 302 else 503
+        assert stranger.ask("GET", "/dataset/").status_code == wanted, (name, password)
+        assert stranger.ask("GET", "/user/register").status_code == wanted
+    # a database that is away is no error page for a sysadmin either
+    with moved_away(portal):
+        assert admin.ask("GET", "/dataset/").status_code == 503
+        assert site.session().ask("GET", "/user/login").status_code == 503
+    # while an operation is at work nobody gets in
+    with keeper(portal).held("restore", "r", print) as to:
+        to(AWAY)
+        assert admin.ask("GET", "/dataset/").status_code == 503
+        assert admin.ask("GET", "/user/login").status_code == 503
+    # no form without its token ends it, and no other's; the banner's does
+    form = {"level": "off"}
+    assert admin.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 400
+    assert user.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 503
+    assert admin.post(f"{BACKUPS}maintenance", **form).status_code == 302
+    assert keeper(portal).status() is None
+    assert site.session().ask("GET", "/dataset/").status_code == 200
+    # reading goes on while saving waits; who signs in may end that too
+    keeper(portal).by_hand(READ_ONLY, 3600)
+    page = site.session(SYSADMIN).ask("GET", "/dataset/").text
+    assert "Visitors can read, and cannot save until" in page
+    assert "cannot save until" not in site.session().ask("GET", "/dataset/").text
+    keeper(portal).off()
 
 
 def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> None:
@@ -259,11 +346,11 @@ def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
     client.close()
 
 
-def page_of(portal: Portal) -> tuple[str, str]:
+def page_of(portal: Portal, method: str = "GET") -> tuple[str, str]:
     """The middleware's own answer: status and body."""
     told: list[str] = []
     body = MaintenanceMiddleware(application, Options(portal.options))(
-        {"REQUEST_METHOD": "GET", "PATH_INFO": "/"},
+        {"REQUEST_METHOD": method, "PATH_INFO": "/"},
         lambda status, headers: told.append(status),
     )
     return told[0], b"".join(body).decode()
