@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now, parse_stamp, stamp
+from ..clock import FAR, is_future, now, parse_stamp, stamp
 from ..site import Site
 from . import sealed
 from .client import answering, connect, key_of
@@ -44,6 +44,7 @@ class Arming:
         """
         until = stamp(now() + timedelta(seconds=seconds))
         document = {"backup": name, "to": to, "until": until, "by": by}
+        document["since"] = stamp()
         self.off()
         with answering():
             self._redis.delete(self._wrong)
@@ -56,7 +57,7 @@ class Arming:
         Until the same moment. Not in place of what an operator has armed since, nor
         after wrong passwords.
         """
-        document = {key: used[key] for key in ("backup", "to", "until", "by")}
+        document = {k: used[k] for k in ("backup", "to", "until", "by", "since")}
         seconds = int((parse_stamp(used["until"]) - now()).total_seconds())
         if seconds <= 0 or self.tries() >= TRIES:
             return False
@@ -78,6 +79,9 @@ class Arming:
             found = self._redis.getrange(self._key, 0, 4095)
         known = sealed.unseal(self._key, found, self._secrets)
         if known is None or known["until"] <= stamp():
+            return None
+        # Redis keeps by the clock too: what a wrong one has armed would stay for years
+        if is_future(parse_stamp(known.get("since", stamp())), FAR):
             return None
         used = sealed.is_used(self._repository, known["token"], known["until"])
         return None if used else known
