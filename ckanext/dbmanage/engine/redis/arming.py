@@ -59,7 +59,7 @@ class Arming:
         """
         document = {k: used[k] for k in ("backup", "to", "until", "by", "since")}
         seconds = int((parse_stamp(used["until"]) - now()).total_seconds())
-        if seconds <= 0 or self.tries() >= TRIES:
+        if seconds <= 0 or _is_ahead(used) or self.tries() >= TRIES:
             return False
         with answering():
             signed = self._signed(document)
@@ -80,8 +80,7 @@ class Arming:
         known = sealed.unseal(self._key, found, self._secrets)
         if known is None or known["until"] <= stamp():
             return None
-        # Redis keeps by the clock too: what a wrong one has armed would stay for years
-        if is_future(parse_stamp(known.get("since", stamp())), FAR):
+        if _is_ahead(known):
             return None
         used = sealed.is_used(self._repository, known["token"], known["until"])
         return None if used else known
@@ -127,3 +126,11 @@ class Arming:
         """Takes the count of one that was right back."""
         with answering():
             self._redis.decr(self._wrong)
+
+
+def _is_ahead(known: dict[str, Any]) -> bool:
+    """Whether a wrong clock has armed it: Redis keeps by that too, so it may for years.
+
+    One without its moment is of a version before.
+    """
+    return is_future(parse_stamp(known.get("since") or stamp()), FAR)

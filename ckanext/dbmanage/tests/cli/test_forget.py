@@ -48,7 +48,7 @@ def test_what_is_forgotten_is_asked_for_or_said(portal: Portal) -> None:
     said = typed(portal, {"Type its ID": newest, "[y/N]": "y"}, newest)
     assert f"{newest}  deleted" in said
     portal.module("keep", middle, "--release")
-    portal.module("forget", middle, "--yes", "--newest")
+    portal.module("forget", middle, "--yes", "--newest", "-q")
     assert portal.backups() == []
     assert not [p for p in (portal.repository / "objects").rglob("*") if p.is_file()]
     journal = portal.engine()[1].journal()
