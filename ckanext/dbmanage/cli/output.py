@@ -134,6 +134,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
         "seconds": one_line(about["seconds"]),
         "problems": "\n          ".join(map(one_line, about["problems"])),
         "keep": "yes" if about["keep"] else "",
+        "future": "its date is in the future" if about["future"] else "",
         "versions": "",
         "files": "",
     }

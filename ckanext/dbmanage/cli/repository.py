@@ -66,6 +66,7 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
+    found.refuse_closed()
     if not found.signed:
         raise Untrusted(
             f"backup {found.id} {UNSIGNED} with this site's secret: nobody vouches for "
