@@ -46,6 +46,7 @@ restore undo: Switch back what the last restore replaced; a second undo takes th
 restore dump: Write one database to FILE (- is stdout) as pg_restore reads it.
 restore load: Load one database from FILE, as `restore` does: copy, checks, switch.
 repository keep: Hold a backup, whatever retention says.
+repository forget: Delete backups for good.
 repository prune: Forget backups by the rules of retention, with the reason for each.
 site maintenance: Take the site away for visitors (503 and a calm page), or end it, or
   ask.

@@ -87,5 +87,9 @@ def verify(
         raise click.ClickException(
             f"damaged: {', '.join(broken)}; take a new backup with `ckan db backup`"
         )
+    if closed := verdicts.get("cannot be read"):
+        raise click.ClickException(
+            f"cannot be read: {', '.join(closed)}; what mends it stands above"
+        )
     if "foreign" in verdicts:
         raise click.ClickException("not all are this site's own; their bytes are whole")

@@ -79,6 +79,13 @@ def refuse_without_terminal() -> None:
         raise click.UsageError("nobody is there to ask (no terminal): say --yes")
 
 
+def nobody_watches() -> bool:
+    """Whether a timer, cron or another program has begun this: there is no terminal."""
+    return not any(
+        stream and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)
+    )
+
+
 def ask(question: str) -> None:
     """Asks whether to go on; ends the command when not.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engine import printable
-from ..engine.layout import UNSIGNED
+from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
 
 if TYPE_CHECKING:  # what lists backups starts without these
@@ -114,6 +114,7 @@ def backup_table(described: list[dict[str, Any]]) -> str:
         when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
         state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
         state += ", kept" if one["keep"] else ""
+        state += ", in the future" if one["future"] else ""
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
@@ -133,6 +134,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
         "seconds": one_line(about["seconds"]),
         "problems": "\n          ".join(map(one_line, about["problems"])),
         "keep": "yes" if about["keep"] else "",
+        "future": "its date is in the future" if about["future"] else "",
         "versions": "",
         "files": "",
     }
@@ -170,6 +172,8 @@ def _uploads(about: dict[str, Any]) -> str:
 
 def verdict(problems: list[str], prove: bool) -> str:
     """What a verification says of a backup, in a word or two."""
+    if problems and problems[0].startswith(DENIED):
+        return "cannot be read"
     if prove:
         return "not proven" if problems else "proven"
     if not problems:

@@ -1,4 +1,4 @@
-"""`ckan db backups`, `keep`, `prune`."""
+"""`ckan db backups`, `keep`, `forget`, `prune`."""
 
 import sys
 
@@ -14,7 +14,16 @@ from ..engine.uploads.listing import of
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
-from .base import Command, json_option, portal_of, quiet_option
+from .base import (
+    Command,
+    ask,
+    json_option,
+    nobody_watches,
+    portal_of,
+    quiet_option,
+    refuse_without_terminal,
+    yes_option,
+)
 from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 
 
@@ -57,6 +66,7 @@ def backups(
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
+    found.refuse_closed()
     if not found.signed:
         raise Untrusted(
             f"backup {found.id} {UNSIGNED} with this site's secret: nobody vouches for "
@@ -88,6 +98,70 @@ def keep(ctx: click.Context, id: str, release: bool) -> None:
 
 
 @click.command(cls=Command)
+@click.argument("ids", metavar="ID…", nargs=-1, required=True)
+@click.option(
+    "--newest", is_flag=True, help="Also the newest proven backup, if it is named."
+)
+@yes_option
+@json_option
+@quiet_option
+@click.pass_context
+def forget(
+    ctx: click.Context,
+    ids: tuple[str, ...],
+    newest: bool,
+    yes: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Delete backups for good.
+
+    The contents of uploads that no other backup names go too. A backup that is held is
+    refused: `keep --release` first. The newest proven backup (the newest verified one,
+    where none is proven) is deleted only with --newest, even with --yes; at a terminal
+    its ID can be typed instead.
+    """
+    portal = portal_of(ctx, Talk(quiet or as_json))
+    if not yes:
+        refuse_without_terminal()
+        _confirm(retain.look_at_forget(portal, ids), newest)
+        newest = True
+    done = retain.forget(portal, ids, newest=ids if newest else ())
+    if as_json:
+        freed = done.bytes + done.objects.bytes
+        echo_json({"forgotten": done.forgotten, "bytes": freed})
+        return
+    for name in done.forgotten:
+        echo(f"{name}  deleted")
+    freed = size(done.bytes + done.objects.bytes)
+    portal.talk.say(f"{freed} are free again")
+
+
+def _confirm(doomed: list[retain.Doomed], newest: bool) -> None:
+    """Asks whether backups are to go; ends the command when not.
+
+    The id of the newest good one is asked for, unless `newest` has said that it goes.
+    """
+    for each in doomed:
+        about = each.about
+        said = [
+            about["id"],
+            about["state"],
+            size(about["bytes"]),
+            one_line(about["note"]),
+        ]
+        echo("  ".join(filter(None, said)), err=True)
+        if each.newest and newest:
+            echo(f"  {each.newest}", err=True)
+        elif each.newest:
+            question = f"  {each.newest}. Type its ID to delete it all the same"
+            if click.prompt(question, err=True).strip() != about["id"]:
+                raise click.Abort
+    what = "this backup" if len(doomed) == 1 else f"these {len(doomed)} backups"
+    ask(f"Delete {what} for good?")
+
+
+@click.command(cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
 @json_option
 @quiet_option
@@ -98,7 +172,8 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     Then what no backup names any more, and what a restore replaced and `undo` would
     bring back, once it is older than `ckanext.dbmanage.undo_days`.
     """
-    done = run_prune(portal_of(ctx, Talk(quiet or as_json)), dry_run)
+    portal = portal_of(ctx, Talk(quiet or as_json))
+    done = run_prune(portal, dry_run, by_itself=nobody_watches())
     if as_json:
         echo_json(
             {

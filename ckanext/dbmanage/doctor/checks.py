@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..engine import owner
 from ..engine.archive import extensions
-from ..engine.clock import now, parse_id
 from ..engine.postgres.database import closing, server_major
 from ..engine.postgres.programs import dump_tools
 from ..engine.postgres.tables import unreadable
@@ -20,8 +19,9 @@ from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..operations.context import Portal
+from ..operations.safety import FRESH, GOOD, PROVEN, STALE, needed
 from ..records import published as dumps
-from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Found, age_since, in_words
+from .finding import HINT, OK, PROBLEM, Found, age_since, in_words
 
 
 def databases(_: Portal, site: Site, __: Repository) -> Found:
@@ -80,18 +80,31 @@ def repository_directory(_: Portal, site: Site, repository: Repository) -> Found
     if mode & 0o077:
         yield PROBLEM, f"{path} may be read by others: chmod 700 {path}"
     free = shutil.disk_usage(path).free
-    newest = next((b for b in repository.backups() if b.signed), None)
-    needed = (newest.bytes - newest.files.get("bytes", 0)) * 3 if newest else 0
-    if free < needed:
-        yield PROBLEM, f"{free} bytes are free in {path}: too few for a backup more"
+    described = (b.describe() for b in repository.backups() if b.signed)
+    newest = next((each for each in described if each["state"] in GOOD), None)
+    if newest and free < needed(newest):
+        yield (
+            PROBLEM,
+            f"{free} bytes are free in {path}, and the next backup needs about "
+            f"{needed(newest)}: make room, or `ckan db prune`",
+        )
     elif not mode & 0o077:
         yield OK, f"{path} can be written to, {free // 1_000_000} MB are free"
 
 
 def backups(_: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
-    good = [d for d in described if d["state"] in ("verified", "proven")]
+    good = [d for d in described if d["state"] in GOOD and not d["future"]]
     for each in described:
+        if each["state"] == "unreadable":
+            yield PROBLEM, f"backup {each['id']} {each['problems'][0]}"
+        if each["future"]:
+            yield (
+                PROBLEM,
+                f"backup {each['id']} has a date in the future: set the clock if it is "
+                f"wrong; else it was wrong then, and `ckan db forget {each['id']}` "
+                "deletes what nobody can date",
+            )
         if each["state"] == "damaged":
             yield (
                 PROBLEM,
@@ -109,16 +122,11 @@ def backups(_: Portal, site: Site, repository: Repository) -> Found:
         state,
         text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
     )
-    if parse_id(good[0]["id"]) > now():
-        yield (
-            PROBLEM,
-            f"the newest backup {good[0]['id']} is of the future: set the clock",
-        )
 
 
 def proof(_: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
-    proven = [d for d in described if d["state"] == "proven"]
+    proven = [d for d in described if d["state"] == "proven" and not d["future"]]
     if not proven:
         yield HINT, "no backup was proven yet: `ckan db verify --prove`"
         return

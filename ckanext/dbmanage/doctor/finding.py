@@ -10,9 +10,6 @@ from ..engine.site import Site
 from ..operations.context import Portal
 
 OK, HINT, PROBLEM = "ok", "hint", "problem"
-#: a backup a night, and one that failed is seen the next morning
-FRESH, STALE = timedelta(hours=26), timedelta(days=7)
-PROVEN = timedelta(days=31)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,15 @@ import getpass
 import os
 import re
 import socket
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 _STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
 _ID = "%Y%m%dT%H%M%SZ"
+#: what the clocks of two hosts may differ by
+SKEW = timedelta(minutes=5)
+#: beyond that a clock was wrong, whatever its time zone
+FAR = timedelta(days=1)
 
 
 def now() -> datetime:
@@ -50,6 +54,28 @@ def id_stamp(moment: datetime | None = None) -> str:
 def parse_id(text: str) -> datetime:
     """The moment that is the id of a backup. Raises ValueError."""
     return datetime.strptime(text, _ID).replace(tzinfo=timezone.utc)
+
+
+def is_future(moment: datetime, by: timedelta = SKEW) -> bool:
+    """Whether a moment that was noted has not come yet: the clock was wrong then."""
+    return moment > now() + by
+
+
+def has_come(id: str) -> bool:
+    """Whether the moment of an id has come; not when a clock was wrong, or it is none.
+
+    Nobody knows when such a backup was taken: it is the newest of nothing.
+    """
+    try:
+        return not is_future(parse_id(id))
+    except ValueError:
+        return False
+
+
+def is_older(time: str, age: timedelta) -> bool:
+    """Whether a stamp is older than an age, or of the future: nobody knows its age."""
+    moment = parse_stamp(time)
+    return is_future(moment) or now() - moment > age
 
 
 def who() -> str:

@@ -7,6 +7,7 @@
     │   ├── Written           what is to be replaced was written to since it was copied
     │   └── Untrusted         not signed by this site, and no `--trust` was given
     ├── Damaged               a backup or an archive is not what it was
+    ├── Denied                a backup has files that this user may not read
     └── ToolFailed            pg_dump, pg_restore or the server ended with an error
         └── Passing           the same may work a moment later (`postgres/again.py`)
 
@@ -48,6 +49,17 @@ class Damaged(DbmanageError):
     def __init__(self, what: str, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n  ".join([f"{what} is damaged:", *problems]))
+
+
+class Denied(DbmanageError):
+    """A backup has files that this user may not read: nobody knows how it is.
+
+    `why` begins with `layout.DENIED`, and says what mends it.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        self.why = why
+        super().__init__(f"{what} {why}")
 
 
 class ToolFailed(DbmanageError):

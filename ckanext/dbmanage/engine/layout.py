@@ -14,6 +14,8 @@ SUMS = "SHA256SUMS"
 EXPORTS = "exports"
 #: how the problem of a backup that is not this site's own begins
 UNSIGNED = "is not signed"
+#: how the only problem of a backup that this user may not read begins
+DENIED = "cannot be read by"
 ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
 PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
 PARTIAL_EXPORT = re.compile(r"\..+\.partial")

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from ..engine.clock import is_stamp, now, stamp
+from ..engine.clock import FAR, is_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.redis.client import answering, connect, key_of
@@ -205,14 +205,22 @@ def is_lost(state: str, asked: str, alive: int, queue: list[bytes | None]) -> bo
         return False
     said, taken = ((each or b"").decode("utf-8", "replace") for each in queue)
     if not said:  # the record is there a moment before the queue has it
-        return asked < stamp(now() - _GRACE)
+        return _is_older(asked, _GRACE)
     if said == "started":
-        return (taken or asked) < stamp(now() - _START)
+        return _is_older(taken or asked, _START)
     return said not in ("queued", "deferred", "scheduled")
 
 
+def _is_older(time: str, age: timedelta) -> bool:
+    """Whether a moment is older, or of the future: a clock was wrong then."""
+    return not stamp(now() - age) <= time <= stamp(now() + FAR)
+
+
 def expired(until: str) -> bool:
-    return bool(until) and until < stamp()
+    # none is asked for so far ahead: a clock was wrong then
+    return bool(until) and not stamp() <= until <= stamp(
+        now() + timedelta(seconds=KEPT)
+    )
 
 
 def too_late(until: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine.errors import DbmanageError
+from ..engine.layout import DENIED
 from ..operations.backup import take_backup, verify_backups, why_incomplete
 from ..operations.context import Portal
 from ..operations.export import export_for_page
@@ -25,6 +26,8 @@ def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
     for problem in problems:
         portal.talk.warn(problem)
     state = "proven" if prove else "whole"
+    if problems and problems[0].startswith(DENIED):
+        raise DbmanageError(f"backup {found.id} {problems[0]}")
     if problems:
         raise DbmanageError(f"backup {found.id} is not {state}: {problems[0]}")
     portal.talk.say(f"backup {found.id} is {state}")

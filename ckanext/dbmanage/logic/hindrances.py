@@ -16,8 +16,9 @@ from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..operations.allowed import unfit
+from ..operations.safety import GOOD
 from ..portal.config import Options
-from .known import GOOD, backups
+from .known import backups
 
 
 def of_a_switch(repository: Repository, status: dict[str, Any]) -> list[str]:

@@ -9,14 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..engine.clock import is_stamp
+from ..engine.clock import is_stamp, stamp
 from ..engine.disk import regular_files
 from ..engine.printable import one_line
 from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
 
-#: the states of a backup that can be relied on
-GOOD = ("verified", "proven")
 #: by repository and part of it: what it looked like, and what was read of it then
 _kept: dict[tuple[Path, str], tuple[Any, Any]] = {}
 
@@ -26,8 +24,9 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
 
     They are what is kept for the next one who asks: who changes one copies it.
     """
-    # a backup comes and goes by a rename here, what is learned of it by one in `state`
-    seen = _stamp(repository.path), _stamp(repository.path / "state")
+    # a backup comes and goes by a rename here, what is learned of it by one in `state`;
+    # its date may have been of the future an hour ago, by a clock that was set since
+    seen = _stamp(repository.path), _stamp(repository.path / "state"), stamp()[:13]
     return _reread(
         (repository.path, "backups"),
         seen,
@@ -73,7 +72,10 @@ def _described(repository: Repository, name: str) -> dict[str, Any]:
         told = getattr(error, "strerror", None) or type(error).__name__
         described = {"id": name, "path": str(backup.path), "state": "damaged"}
         described |= {"bytes": 0, "verified": None, "proved": None, "keep": False}
+        described |= {"future": backup.future}
         return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
+    if described["state"] == "unreadable":
+        return described | _NOTHING | {"problems": described["problems"]}
     if not backup.signed:  # nobody knows what its fields hold
         words = {key: one_line(described[key] or "") for key in ("reason", "note")}
         own = regular_files(backup.path).values()
@@ -93,7 +95,10 @@ _NOTHING: dict[str, Any] = {
 }
 
 #: events of the journal that are worth a line on the page
-_TOLD = ("done", "failed", "asked", "refused", "cancelled")
+_TOLD = (
+    "done", "failed", "asked", "refused", "cancelled",
+    "found damage", "not proven", "not signed",
+)  # fmt: skip
 
 
 def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..engine.backup import downloads
-from ..engine.clock import parse_stamp, stamp
+from ..engine.clock import is_future, is_older, is_stamp, parse_stamp, stamp
 from ..engine.errors import DbmanageError
 from ..engine.layout import PARTS
 from ..engine.redis.arming import Arming
@@ -15,15 +15,21 @@ from ..engine.repository.repository import Repository
 from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
-from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
+from ..jobs.record import ACTIVE, FAILED, LOST, RUNNING
 from ..operations.allowed import having, wanted
+from ..operations.safety import (
+    FRESH,
+    PROVEN,
+    SENTENCES,
+    Known,
+    after,
+    headline,
+    needed,
+)
 from ..portal.config import Options
 from . import hindrances
-from .known import GOOD, backups, journal_end, of_journal
+from .known import backups, journal_end, of_journal
 
-#: a backup a night, with two hours for it to end
-EXPECTED = timedelta(hours=26)
-_PROVEN = timedelta(days=31)
 _NIGHTS = 30
 
 
@@ -34,30 +40,45 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     portal cannot be brought back from half of them.
     """
     described, parts = backups(repository), wanted(site, options)
-    sized = [each for each in described if each["sizes"]]
-    complete = having(described, parts)
-    good = [each for each in complete if each["state"] in GOOD]
-    newest = next(iter(good), None)
-    proven = next((each for each in good if each["state"] == "proven"), None)
+    sized = [each for each in described if each["sizes"] and not each["future"]]
     uploads = [each["sizes"].get("files", 0) for each in described]
     background, listed = _background(site, options)
+    journal = journal_end(repository)
+    failed = _failed(journal, listed, parts)
+    disk = hindrances.disk_of(repository.path)
+    worker, jobs = background["worker"], background["jobs"]
+    known = Known(
+        described,
+        having(described, parts),
+        failed=bool(failed),
+        free=disk["free"] if disk else None,
+        redis=bool(background["redis"]),
+        workers=worker["count"] if worker else None,
+        running=any(job["state"] == RUNNING for job in jobs),
+    )
+    newest, proven, most = known.newest, known.proven, headline(known)
     status: dict[str, Any] = {
         "site": options.site_title,
         "count": len(described),
         "newest": newest and dict(newest),
         "proven": proven and dict(proven),
-        "expected_by": newest and _after(newest["created"], EXPECTED),
-        "failed": _failed(journal_end(repository), listed, parts),
+        "damaged": known.count("damaged"),
+        "unreadable": known.count("unreadable"),
+        "future": sum(each["future"] for each in described),
+        "expected_by": newest and after(newest["created"], FRESH),
+        "failed": failed,
         "bytes": sum(each["bytes"] for each in described) - sum(uploads),
         "uploads_bytes": max(uploads, default=0),
         "nights": [
             {key: each[key] for key in ("id", "created", "seconds", "sizes")}
             for each in reversed(sized[:_NIGHTS])
         ],
-        "disk": hindrances.disk_of(repository.path),
+        "disk": disk,
+        "needed": newest and needed(newest),
         "undo": undo(site, repository, options.undo_days),
         "undo_days": options.undo_days,
         "retention": options.retention,
+        "pruned": pruned(journal),
         "wanted": [part for part in PARTS if part in parts],
         "web_restore": options.web_restore,
         "half_way": repository.marked("reindex"),
@@ -65,7 +86,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         **background,
     }
     status["blockers"] = hindrances.of_a_switch(repository, status)
-    return status | {"state": _state(status)}
+    words = {"text": most.text, "sentence": SENTENCES[most.state]}
+    words |= {"colour": most.colour, "n": most.n}
+    return status | {"state": most.state, "headline": words}
 
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
@@ -73,7 +96,7 @@ def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None
     last = of_journal(repository, "switch", lambda: last_switch(site, repository), site)
     if last is None:
         return None
-    until = _after(last["time"], timedelta(days=days))
+    until = after(last["time"], timedelta(days=days))
     return None if until < stamp() else last | {"until": until}
 
 
@@ -106,50 +129,46 @@ def _background(
     return known, listed
 
 
-def _state(status: dict[str, Any]) -> str:
-    waiting = any(job["state"] == QUEUED for job in status["jobs"])
-    proven, moment = status["proven"], stamp()
-    if status["failed"]:
-        return "failed"
-    if status["redis"] or (waiting and not status["worker"]["count"]):
-        return "offline"
-    if any(job["state"] == RUNNING for job in status["jobs"]):
-        return "running"
-    if status["newest"] is None:
-        return "empty"
-    if status["expected_by"] < moment:
-        return "overdue"
-    if proven is None or _after(proven["proved"], _PROVEN) < moment:
-        return "unproven"
-    return "ok"
-
-
 def _failed(
     journal: list[Entry], jobs: list[dict[str, Any]], parts: Collection[str]
 ) -> dict[str, Any] | None:
     """The last backup that failed since a whole one was taken: `{time, error}`.
 
-    That one may have been deleted since: the journal has it still. One whose worker
-    was killed could write no line: the job tells of it.
+    That one may have been deleted since: the journal has it still, in its own order,
+    whatever the clock said. One whose worker was killed could write no line: the job
+    tells of it.
     """
-    done = [
-        entry.moment
-        for entry in journal
-        if (entry.text("what"), entry.event) == ("backup", "done")
-        and set(parts) <= set(entry.fields.get("parts") or parts)
-    ]
-    found = [
-        {"time": entry.moment, "error": entry.text("error")}
-        for entry in journal
-        if (entry.text("what"), entry.event) == ("backup", "failed")
-    ] + [
+    failed, done = None, ""
+    for entry in journal:
+        if entry.text("what") != "backup":
+            continue
+        if entry.event == "failed":
+            failed = {"time": entry.moment, "error": entry.text("error")}
+        whole = set(parts) <= set(entry.fields.get("parts") or parts)
+        if entry.event == "done" and whole:
+            failed = None
+            done = entry.moment if _is_past(entry.moment) else done
+    lost = [
         {"time": job["ended"] or job["begun"] or job["asked"], "error": job["error"]}
         for job in jobs
         if job["kind"] == "backup" and job["state"] in (FAILED, LOST)
     ]
-    last = max(found, key=lambda failure: failure["time"], default=None)
-    return last if last and last["time"] > max(done, default="") else None
+    found = [failed] if failed else []
+    found += [each for each in lost if each["time"] > done and _is_past(each["time"])]
+    return max(found, key=lambda failure: failure["time"], default=None)
 
 
-def _after(time: str, delta: timedelta) -> str:
-    return stamp(parse_stamp(time) + delta)
+def pruned(journal: list[Entry]) -> str | None:
+    """When retention was last applied without anybody at a terminal, within a month.
+
+    Until then it is only what `prune` would keep.
+    """
+    for entry in reversed(journal):
+        known = entry.text("what") == "prune" and entry.event == "done"
+        if known and entry.fields.get("by_itself") is True and is_stamp(entry.moment):
+            return None if is_older(entry.moment, PROVEN) else entry.moment
+    return None
+
+
+def _is_past(moment: str) -> bool:
+    return is_stamp(moment) and not is_future(parse_stamp(moment))

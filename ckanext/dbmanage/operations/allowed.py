@@ -20,6 +20,8 @@ def unfit(options: Options, found: Backup) -> str:
     # what reads archives and migrations: no `ckan` command needs it to start
     from ..engine.restore.preflight import outdated
 
+    if why := found.closed:
+        return f"it {why}"
     if not found.readable:
         return "its manifest cannot be read: it is damaged"
     if not found.signed:
@@ -57,17 +59,22 @@ def having(described: list[Described], parts: Set[str]) -> list[Described]:
     ]
 
 
-def must_stay(
+def must_stay(about: Described) -> str:
+    """Why a backup may not be deleted by hand whatever is said, empty when it may."""
+    if about["state"] == "unreadable":
+        return f"it {about['problems'][0]}"
+    return "it is held; release it first" if about["keep"] else ""
+
+
+def newest_good(
     about: Described, described: list[Described], whole: list[Described]
 ) -> str:
-    """Why a backup may not be deleted by hand, empty when it may.
+    """Why a backup is deleted only if its name is said with the words for that.
 
-    It stays while it is held, and as the newest proven one (without any proven one:
-    the newest verified) of those `described`, or of those that are `whole`. Both are
-    sorted, the newest first, as `Backup.describe` tells.
+    It is the newest proven one (without any proven one: the newest verified) of those
+    `described`, or of those that are `whole`; empty for any other. Both are sorted, the
+    newest first, as `Repository.names` does.
     """
-    if about["keep"]:
-        return "it is held; release it first"
     for among in (described, whole):
         for state in ("proven", "verified"):
             newest = next((each for each in among if each["state"] == state), None)

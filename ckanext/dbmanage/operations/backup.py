@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 from ..engine.backup.take import take
-from ..engine.backup.verify import verify_backup
+from ..engine.backup.verify import event_of, verify_backup
+from ..engine.errors import Denied
 from ..engine.operation import Operation
 from ..engine.repository.backup import Backup, why_partial
+from ..engine.repository.repository import Repository
 from ..engine.restore import proof
 from ..portal import isolated, migrate
 from .context import Portal
@@ -38,27 +41,41 @@ def verify_backups(
 ) -> Iterator[tuple[Backup, list[str]]]:
     """Reads a backup again (all without a name); each with its problems.
 
-    With `prove` it is also restored beside the live site, read and dropped.
+    With `prove` it is also restored beside the live site, read and dropped. That this
+    user may not read one is its only problem, which begins with `DENIED`.
     """
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal, heads=prove)
     wanted = repository.backups() if name is None else [repository.find(name)]
     for found in wanted:
-        if prove:
-            with repository.lock("proof"):
-                settle(site, repository, talk)
-                record = proof.prove(
-                    Operation(site, repository, talk), found,
-                    migrate.prepare(options, talk.warn), isolated.sample(options),
-                )  # fmt: skip
-            evidence = repository.path / "state" / f"{found.id}.html"
-            talk.say(f"the evidence is in {evidence}")
-            problems = record["problems"]
-        else:
-            problems = verify_backup(found, site, talk.progress)
-            with suppress(OSError):  # a repository may be there to be read only
-                repository.record(
-                    found.id, "done", what="verify", problems=len(problems)
-                )
+        try:
+            if prove:
+                with repository.lock("proof"):
+                    settle(site, repository, talk)
+                    record = proof.prove(
+                        Operation(site, repository, talk), found,
+                        migrate.prepare(options, talk.warn), isolated.sample(options),
+                    )  # fmt: skip
+                evidence = repository.path / "state" / f"{found.id}.html"
+                talk.say(f"the evidence is in {evidence}")
+                problems = record["problems"]
+            else:
+                problems = verify_backup(found, site, talk.progress)
+                _note(repository, found, event_of(problems), problems=len(problems))
+        except Denied as error:
+            problems = [error.why]
+            what = "proof" if prove else "verify"
+            _note(repository, found, "failed", what, error=error.why)
         talk.end()
         yield found, problems
+
+
+def _note(
+    repository: Repository,
+    found: Backup,
+    event: str,
+    what: str = "verify",
+    **facts: Any,
+) -> None:
+    with suppress(OSError):  # a repository may be there to be read only
+        repository.record(found.id, event, what=what, **facts)

@@ -25,10 +25,12 @@ class Pruned:
     dropped: list[str]
 
 
-def run_prune(portal: Portal, dry_run: bool) -> Pruned:
+def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
     """Forgets backups by the rules of retention, and what is too old to undo.
 
-    With `dry_run` it only says what would go. Raises Refused, Busy, DbmanageError.
+    With `dry_run` it only says what would go. The journal notes whether it ran
+    `by_itself`: nobody sat at a terminal, so a timer has begun it. Raises Refused,
+    Busy, DbmanageError.
     """
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal)
@@ -48,8 +50,9 @@ def run_prune(portal: Portal, dry_run: bool) -> Pruned:
             dropped = (replaced if dry_run else drop_replaced)(op, aside)
         if not dry_run:
             repository.record(
-                "prune", "done", what="prune", dropped=dropped, forgotten=forgotten
-            )
+                "prune", "done", what="prune", dropped=dropped, forgotten=forgotten,
+                by_itself=by_itself,
+            )  # fmt: skip
     talk.end()
     if objects.problem:
         talk.warn(objects.problem)

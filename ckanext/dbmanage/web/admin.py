@@ -180,7 +180,8 @@ def preview(id: str) -> Any:
 @pages.route("/<id>/delete", methods=["GET", "POST"])
 def delete(id: str) -> Any:
     """Says what would be lost, and deletes once it is confirmed."""
-    return _for_good(id, DELETE, "backup_delete", tk._("The backup is deleted"))
+    said = {"newest": "newest" in request.form}
+    return _for_good(id, DELETE, "backup_delete", tk._("The backup is deleted"), **said)
 
 
 @pages.route("/<id>/release", methods=["GET", "POST"])
@@ -204,6 +205,7 @@ def _for_good(id: str, to: str, name: str, success: str, **data: Any) -> Any:
         "backup": backup,
         "to": to,
         "stays": backup["stays"] if to == DELETE else "",
+        "newest": backup["newest"] if to == DELETE else "",
         "others": armed["status"]["count"] - 1,
         "errors": errors,
         **armed,

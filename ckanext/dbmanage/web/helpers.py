@@ -34,6 +34,7 @@ _WORDS = {
         "unverified": _("Unverified"),
         "damaged": _("Damaged"),
         "foreign": _("Of another site"),
+        "unreadable": _("Cannot be read"),
         "queued": _("Waiting"),
         "running": _("Running"),
         "done": _("Done"),
@@ -103,6 +104,9 @@ _WORDS = {
         "asked": _("asked for"),
         "refused": _("refused"),
         "cancelled": _("cancelled"),
+        "found damage": _("found damage"),
+        "not proven": _("not proven"),
+        "not signed": _("not signed by this site"),
     },
 }
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import zstandard
 
-from .. import layout
+from .. import layout, owner
 from ..archive.contents import limit, read_contents
 from ..archive.unpack import read_to_end
 from ..clock import stamp
 from ..disk import is_regular, regular_files
-from ..errors import DbmanageError
+from ..errors import DbmanageError, Denied
 from ..layout import MANIFEST, SUMS, UNSIGNED
 from ..opened import open_plain
 from ..report import Progress
@@ -31,11 +31,22 @@ from .together import Ended, Together
 def verify_backup(
     backup: Backup, site: Site, progress: Progress = lambda *_: None
 ) -> list[str]:
-    """What is wrong with a backup, a sentence for each; the result is remembered."""
+    """What is wrong with a backup, a sentence for each; the result is remembered.
+
+    Raises Denied for one that this user may not read: nothing is known of it then.
+    """
     problems = problems_of(backup, site, progress)
     with suppress(OSError):
         backup.remember(verified={"time": stamp(), "problems": problems})
     return problems
+
+
+def event_of(problems: list[str]) -> str:
+    """What the journal says of a verification: damage that was found is not "done"."""
+    if not problems:
+        return "done"
+    own = [problem for problem in problems if UNSIGNED not in problem]
+    return "found damage" if own else "not signed"
 
 
 def problems_of(
@@ -77,7 +88,21 @@ class _Reading:
         self._sums, self._found = b"", dict[str, list[str]]()
 
     def problems(self, *looks: Callable[[_Reading], Iterable[str]]) -> list[str]:
-        """What these find, one after the other; one that reads uploads is the last."""
+        """What these find, one after the other; one that reads uploads is the last.
+
+        Raises Denied.
+        """
+        self._backup.refuse_closed()
+        try:
+            return self._problems(looks)
+        except PermissionError as error:
+            path, backup = Path(error.filename or self._backup.path), self._backup
+            why = owner.why_closed(owner.closed([path]) or path, backup.path.parent)
+            raise Denied(f"backup {backup.id}", why) from error
+
+    def _problems(
+        self, looks: tuple[Callable[[_Reading], Iterable[str]], ...]
+    ) -> list[str]:
         if why := self._unreadable():
             return why
         self._contents = self._backup.manifest["contents"]
@@ -155,6 +180,8 @@ class _Reading:
                 hashed = Hashed(file, self._work.count)
                 problem = begin(hashed)
                 hashed.read_rest()
+        except PermissionError:
+            raise
         except OSError as error:
             return [f"{name}: {error.strerror}"]
         if hashed.bytes != about["bytes"]:

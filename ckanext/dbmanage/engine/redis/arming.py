@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now, parse_stamp, stamp
+from ..clock import FAR, is_future, now, parse_stamp, stamp
 from ..site import Site
 from . import sealed
 from .client import answering, connect, key_of
@@ -44,6 +44,7 @@ class Arming:
         """
         until = stamp(now() + timedelta(seconds=seconds))
         document = {"backup": name, "to": to, "until": until, "by": by}
+        document["since"] = stamp()
         self.off()
         with answering():
             self._redis.delete(self._wrong)
@@ -56,9 +57,9 @@ class Arming:
         Until the same moment. Not in place of what an operator has armed since, nor
         after wrong passwords.
         """
-        document = {key: used[key] for key in ("backup", "to", "until", "by")}
+        document = {k: used[k] for k in ("backup", "to", "until", "by", "since")}
         seconds = int((parse_stamp(used["until"]) - now()).total_seconds())
-        if seconds <= 0 or self.tries() >= TRIES:
+        if seconds <= 0 or _is_ahead(used) or self.tries() >= TRIES:
             return False
         with answering():
             signed = self._signed(document)
@@ -78,6 +79,8 @@ class Arming:
             found = self._redis.getrange(self._key, 0, 4095)
         known = sealed.unseal(self._key, found, self._secrets)
         if known is None or known["until"] <= stamp():
+            return None
+        if _is_ahead(known):
             return None
         used = sealed.is_used(self._repository, known["token"], known["until"])
         return None if used else known
@@ -123,3 +126,11 @@ class Arming:
         """Takes the count of one that was right back."""
         with answering():
             self._redis.decr(self._wrong)
+
+
+def _is_ahead(known: dict[str, Any]) -> bool:
+    """Whether a wrong clock has armed it: Redis keeps by that too, so it may for years.
+
+    One without its moment is of a version before.
+    """
+    return is_future(parse_stamp(known.get("since") or stamp()), FAR)

@@ -6,7 +6,7 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from ..clock import now, parse_stamp, stamp
+from ..clock import FAR, is_future, now, parse_stamp, stamp
 from ..site import Site
 from .client import answering, connect, key_of
 from .sealed import seal, unseal, use
@@ -50,6 +50,8 @@ class Links:
         if known is None or not user or known.pop("user") != user:
             return None
         ends = parse_stamp(known["until"])
+        if is_future(ends, FAR):  # a wrong clock has made it
+            return None
         return known if now() < ends + timedelta(seconds=RESUME) else None
 
     def begin(self, token: str, known: dict[str, str]) -> str:

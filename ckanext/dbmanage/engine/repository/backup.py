@@ -1,11 +1,15 @@
 """One backup in its repository, and what is learned of it later."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import owner
+from ..clock import is_future, is_stamp, parse_id, parse_stamp
 from ..disk import own_directory, regular_files, write_file
+from ..errors import Denied
 from ..layout import FORMAT, MANIFEST, UNSIGNED
 from ..signature import dumped, read_json, sign, signed_by
 
@@ -60,6 +64,31 @@ class Backup:
     def id(self) -> str:
         """The directory's name, which is the time it was begun."""
         return self.path.name
+
+    @property
+    def future(self) -> bool:
+        """Whether its id is of the future: a clock was wrong when it was taken."""
+        with suppress(ValueError):
+            return is_future(parse_id(self.id))
+        return False
+
+    @property
+    def closed(self) -> str:
+        """Why this user may not read all of it, and what mends that; empty if it may.
+
+        Uploads are not looked at: reading them tells.
+        """
+        paths = [self.path, *([self._state] if self._state else [])]
+        found = owner.closed(paths)
+        if found is None:
+            with suppress(OSError):
+                found = owner.closed(map(self.path.joinpath, os.listdir(self.path)))
+        return owner.why_closed(found, self.path.parent) if found else ""
+
+    def refuse_closed(self) -> None:
+        """Raises Denied for one that this user may not read."""
+        if why := self.closed:
+            raise Denied(f"backup {self.id}", why)
 
     @property
     def parts(self) -> list[str]:
@@ -122,11 +151,13 @@ class Backup:
 
     def describe(self) -> dict[str, Any]:
         """The backup as `backups --json` prints it."""
-        known = self.state()
+        known, closed = self.state(), self.closed
         verified = known.get("verified") or {}
         proved = known.get("proved") or {}
-        problems = verified.get("problems") or []
-        if not self.readable or any(UNSIGNED not in problem for problem in problems):
+        problems = [closed] if closed else verified.get("problems") or []
+        if closed:
+            state = "unreadable"
+        elif not self.readable or any(UNSIGNED not in problem for problem in problems):
             state = "damaged"
         elif not self.signed:
             state = "foreign"
@@ -138,10 +169,11 @@ class Backup:
             "id": self.id,
             "path": str(self.path),
             "state": state,
-            "verified": verified.get("time"),
-            "proved": proved.get("time"),
+            "future": self.future,
+            "verified": self._moment(verified),
+            "proved": self._moment(proved),
             "parts": self.parts,
-            "bytes": self.bytes,
+            "bytes": 0 if closed else self.bytes,
             "sizes": self.sizes,
             "created": self.manifest.get("created"),
             "seconds": self.manifest.get("seconds"),
@@ -152,3 +184,10 @@ class Backup:
             "problems": problems or proved.get("problems") or [],
             "files": self.files,
         }
+
+    def _moment(self, known: Mapping[str, Any]) -> str | None:
+        """When something was learned; if a clock was wrong then, when it was taken."""
+        time, created = known.get("time"), self.manifest.get("created")
+        if isinstance(time, str) and is_stamp(time) and is_future(parse_stamp(time)):
+            return created if isinstance(created, str) else None
+        return time

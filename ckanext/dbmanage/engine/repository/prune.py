@@ -220,7 +220,8 @@ def _named(backup: Backup) -> Iterator[bytes]:
             return  # it holds no uploads
         raise _Unknown(f"{backup.id}: {LIST}: is missing") from None
     except OSError as error:
-        raise _Unknown(f"{backup.id}: {LIST}: {error.strerror}") from None
+        why = backup.closed or f"{LIST}: {error.strerror}"
+        raise _Unknown(f"{backup.id}: {why}") from None
     # another digit in a hash would still be a hash
     if isinstance(about, dict) and about.get("sha256") != hashed.sha256:
         raise _Unknown(f"{backup.id}: {LIST}: was changed (checksum)")

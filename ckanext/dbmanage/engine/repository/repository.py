@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..clock import id_stamp, now, parse_id, stamp, who
+from ..clock import has_come, id_stamp, parse_id, stamp, who
 from ..disk import (
     create_directory,
     is_regular,
@@ -64,18 +64,22 @@ class Repository:
     # -- reading
 
     def names(self) -> list[str]:
-        """The ids of the backups, the newest first."""
+        """The ids of the backups, the newest first.
+
+        Last come those of the future, and what is no time: of them nobody knows.
+        """
         try:
             found = regular_files(self.path)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise DbmanageError(f"cannot read {self.path}: {error.strerror}") from error
-        return [
+        names = [
             name
-            for name in sorted(found, reverse=True)
+            for name in found
             if ID.fullmatch(name) and found[name].is_dir(follow_symlinks=False)
         ]
+        return sorted(names, key=lambda name: (has_come(name), name), reverse=True)
 
     def backups(self) -> list[Backup]:
         """The backups, the newest first."""
@@ -85,7 +89,8 @@ class Repository:
         """The backup of an id, or `latest` or `oldest`. Raises Refused."""
         names = self.names()
         if names and name in ("latest", "oldest"):
-            return self.backup(names[0 if name == "latest" else -1])
+            known = list(filter(has_come, names)) or names
+            return self.backup(known[0 if name == "latest" else -1])
         if name in names:
             return self.backup(name)
         raise Refused(
@@ -184,23 +189,21 @@ class Repository:
             shutil.rmtree(path, ignore_errors=True)
 
     def new_id(self, warn: Callable[[str], None] = lambda _: None) -> str:
-        """An id after all others: the time in UTC, or a second after the newest.
+        """An id of its own: the time in UTC, or a second after the newest.
 
-        So that the newest backup stays the last by name though the clock is set back.
+        So that the newest backup stays the first though another host's clock is ahead.
+        Those of the future were taken while a clock was wrong, and hinder nothing.
         """
-        time, newest = now(), next((b.id for b in self.backups()), "")
-        if id_stamp(time) > newest:
-            return id_stamp(time)
-        try:
-            after = parse_id(newest)
-        except ValueError:
-            raise Refused(
-                f"{self.path / newest} has the name of a backup, but of no time: move "
-                "it elsewhere"
-            ) from None
-        if after - time > timedelta(minutes=1):
-            warn(f"the clock stands before the newest backup, {newest}: is it right?")
-        return id_stamp(after + timedelta(seconds=1))
+        names, found = self.names(), id_stamp()
+        newest = next(filter(has_come, names), "")
+        while found <= newest or found in names:
+            found = id_stamp(parse_id(max(found, newest)) + timedelta(seconds=1))
+        if ahead := [name for name in names if not has_come(name)]:
+            warn(
+                f"backup {ahead[0]} has a date in the future: the clock was wrong when "
+                f"it was taken, or is wrong now, {stamp()}"
+            )
+        return found
 
     def add(self, partial: Path, name: str) -> Backup:
         """Makes a backup out of a finished partial one, in one step."""

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..clock import id_stamp, now, parse_id
+from ..clock import has_come, id_stamp, now, parse_id
 from ..layout import FORMAT, MANIFEST
 from ..signature import read_json
 from .backup import Backup, why_partial
@@ -41,13 +41,15 @@ class _Standing:
 def decide(
     backups: list[Backup], policy: Mapping[str, int], undo_days: int = 0
 ) -> list[Decision]:
-    """What becomes of each backup, the newest first.
+    """What becomes of each backup, in the order of `Repository.names`.
 
     `policy` says how many: `last`, `days`, `weeks`, `months`, and `min` verified ones
     that stay in any case. So do the newest proven ones, and for `undo_days` what was
     backed up because something was to replace it.
     """
-    newest_first = sorted(backups, key=lambda backup: backup.id, reverse=True)
+    newest_first = sorted(
+        backups, key=lambda each: (has_come(each.id), each.id), reverse=True
+    )
     limit = id_stamp(now() - timedelta(days=undo_days))
     aside = f"what was replaced, for {undo_days} days"
     found = [_standing(backup, limit, aside) for backup in newest_first]
@@ -109,6 +111,10 @@ def _replaced(newer: int, wanted: int) -> tuple[bool, str]:
 
 def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
     document = None
+    if closed := backup.closed:
+        return _Standing(backup, fixed=f"{closed}; never touched")
+    if backup.future:
+        return _Standing(backup, fixed="its date is in the future: never touched")
     try:
         about = backup.describe()
         if not backup.readable:

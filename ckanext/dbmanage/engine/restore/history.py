@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ..clock import now, stamp
+from ..clock import is_future, is_stamp, now, parse_stamp, stamp
 from ..errors import Refused
 from ..postgres.database import Connection, closing, query
 from ..repository.journal import Entry
@@ -191,14 +191,20 @@ def folded(
     """Entries by operation: begun, created, staged, dropped, to switch, switched.
 
     Only of this site's own databases and folders: a repository may be shared, or a
-    copy of another's. `foreign` says that something was left out.
+    copy of another's. `foreign` says that something was left out. The `time` of a
+    switch that a wrong clock put into the future is that of the next entry.
     """
     among = {str(f.path): f for f in folders_of(site.uploads, repository.path)}
-    found: dict[str, dict[str, Any]] = {}
+    found, ahead = dict[str, dict[str, Any]](), list[dict[str, Any]]()
     for entry in entries:
         if not entry.operation:
             continue
         event, line = entry.event, entry.fields
+        # of the future: a clock was wrong then, and what comes later tells since when
+        if ahead and is_stamp(entry.moment) and not _is_ahead(entry.moment):
+            for facts in ahead:
+                facts["time"] = entry.moment
+            ahead.clear()
         facts = found.setdefault(
             entry.operation,
             {"created": [], "staged": [], "dropped": set(), "switched": None}
@@ -225,7 +231,13 @@ def folded(
                 facts["foreign"] = left < len(pairs) + len(moves)
             else:
                 facts["switched"], facts["time"] = line["parts"], entry.moment
+                if _is_ahead(entry.moment):
+                    ahead.append(facts)
     return found
+
+
+def _is_ahead(time: str) -> bool:
+    return is_stamp(time) and is_future(parse_stamp(time))
 
 
 def _pairs(lines: Iterable[dict[str, Any]]) -> list[Pair]:

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..backup.verify import verify_backup
+from ..backup.verify import event_of, verify_backup
 from ..clock import stamp
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
@@ -42,10 +42,11 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
 
     `{time, seconds, problems, told, tables, rows, migrated, read, uploads}`; `told` is
     what was told of the copy, as that something is not its owner's any more. Raises
-    Untrusted, Refused, ConnectionFailed, ToolFailed; then nothing is known of the
-    backup.
+    Untrusted, Refused, Denied, ConnectionFailed, ToolFailed; then nothing is known of
+    the backup.
     """
     begun = time.monotonic()
+    found.refuse_closed()
     if not found.signed:
         raise Untrusted(
             f"backup {found.id} is not signed by this site: a proof runs the SQL in "
@@ -55,6 +56,7 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
         "tables": 0, "rows": 0, "migrated": [], "read": {}, "uploads": None, "told": [],
         "problems": verify_backup(found, op.site, op.progress),
     }  # fmt: skip
+    event = event_of(record["problems"])
     if not record["problems"]:
         source = replace(open_source(op.site, op.repository, found.id), uploads=None)
         preflight(op.site, op.repository, source)
@@ -64,13 +66,14 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
             record["problems"] += error.problems
         except psycopg2.Error as error:
             raise ToolFailed(f"the proof was ended: {message_of(error)}") from error
+        event = "not proven" if record["problems"] else event
     record |= {
         "time": stamp(),
         "seconds": round(time.monotonic() - begun, 3),
     }
     found.remember(proved=record)
     problems = len(record["problems"])
-    op.record("done", what="proof", backup=found.id, problems=problems)
+    op.record(event, what="proof", backup=found.id, problems=problems)
     path = op.repository.path / "state" / f"{found.id}.html"
     write_file(path, evidence(op.site, found, record))
     return record

@@ -2,7 +2,6 @@
 
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,29 +46,47 @@ def add_objects(staged: Path, objects: Path) -> None:
 def problems(
     listing: Listing, objects: Path, read: Callable[[int], None] = lambda _: None
 ) -> Iterator[str]:
-    """What is wrong with a list of uploads and their contents; every byte is read."""
+    """What is wrong with a list of uploads and their contents; every byte is read.
+
+    Raises PermissionError for what this user may not read.
+    """
     try:
         for facts in listing.lines():
             if "sha256" not in facts:
                 continue
             place = object_path(objects, facts["sha256"])
             if not (wrong := wrong_at_sight(place, facts["size"])):
-                with suppress(OSError):
-                    changed = digest_of(place) != place.name
-                    wrong = f"its content {place.name} was changed" if changed else ""
+                wrong = _wrong_inside(place)
             read(facts["size"])
             if wrong:
                 yield f"upload {facts['path']!r}: {wrong}"
     except Damaged as error:
         yield from error.problems
+    except PermissionError:
+        raise
     except OSError as error:
         yield f"{LIST}: {error.strerror}"
 
 
+def _wrong_inside(place: Path) -> str:
+    try:
+        changed = digest_of(place) != place.name
+    except PermissionError:
+        raise
+    except OSError as error:
+        return f"its content {place.name}: {error.strerror}"
+    return f"its content {place.name} was changed" if changed else ""
+
+
 def wrong_at_sight(place: Path, size: int) -> str:
-    """What is wrong with a content at first sight, without reading it."""
+    """What is wrong with a content at first sight, without reading it.
+
+    Raises PermissionError.
+    """
     try:
         status = place.lstat()
+    except PermissionError:
+        raise
     except OSError as error:
         return f"its content {place.name}: {error.strerror}"
     if not stat.S_ISREG(status.st_mode):

@@ -7,7 +7,7 @@ from ckan.plugins import toolkit as tk
 from ...engine.backup.by_hand import by_hand
 from ...engine.backup.downloads import names
 from ...engine.repository.backup import Backup
-from ...operations.allowed import having, must_stay, unfit, wanted
+from ...operations.allowed import having, must_stay, newest_good, unfit, wanted
 from .. import hindrances, live, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
@@ -22,13 +22,19 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     :param tables: also what fills the databases (queries them), default false
     :param journal: so many of the journal's last lines, default 0
 
-    :returns: ``{state, site, count, newest, proven, expected_by, failed: {time,
-        error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
-        source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
-        ended, maintenance, armed: {backup, to, until, by}, web_restore, redis,
-        half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
-        asked for, ``tables`` and ``journal``. ``state`` is the worst of ``failed``,
-        ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``, ``ok``.
+    :returns: ``{state, headline: {text, sentence, colour, n}, site, count, damaged,
+        unreadable, future, newest, proven, expected_by, failed: {time, error}, bytes,
+        needed, uploads_bytes, disk: {total, free}, undo: {operation, what, source,
+        user, time, until}, worker: {count, seen, waiting, command}, jobs, ended,
+        maintenance, armed: {backup, to, until, by}, web_restore, redis, half_way,
+        exports, wanted, nights, undo_days, retention, pruned, blockers}`` and, when
+        asked for, ``tables`` and ``journal``. ``state`` is the worst of
+        ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
+        ``disproved``, ``overdue``, ``full``, ``unreadable``, ``unproven``, ``stale``
+        (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
+        sentence, ``red``, ``amber`` or ``green``, with ``n`` backups that it is about.
+        ``needed`` are the bytes of the next backup; ``pruned`` is when ``prune`` was
+        last run by a timer, None when never within a month.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
         are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
         sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
@@ -58,13 +64,19 @@ def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
     :param before: only those older than this id
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
-        proved, reason, note, keep, versions, problems, files, path, stays}``; ``stays``
-        is why it may not be deleted, or empty
+        proved, reason, note, keep, versions, problems, files, path, future, stays,
+        newest}``; ``state`` is ``proven``, ``verified``, ``unverified``, ``damaged``,
+        ``foreign`` or ``unreadable``; ``future`` says that a clock was wrong when it
+        was taken, such ones come last; ``stays`` is why it may not be deleted, or
+        empty, ``newest`` why only with ``newest`` of ``dbmanage_backup_delete``
 
     Raises ValidationError for a repository that cannot be read.
     """
     every, before = backups(call.repository), data.get("before")
-    listed = [each for each in every if not before or each["id"] < before]
+    # those of the future come last, whatever their ids
+    listed = [e for e in every if not before or e["future"] or e["id"] < before]
+    if before and before in (ids := [e["id"] for e in every]):
+        listed = every[ids.index(before) + 1 :]
     return _with_stays(call, every, listed[: data["limit"]])
 
 
@@ -134,7 +146,10 @@ def described(call: Call, found: Backup) -> Data:
 
 def _with_stays(call: Call, every: list[Data], some: list[Data]) -> list[Data]:
     complete = having(every, wanted(call.site, call.options))
-    return [each | {"stays": must_stay(each, every, complete)} for each in some]
+    return [
+        each | {"stays": must_stay(each), "newest": newest_good(each, every, complete)}
+        for each in some
+    ]
 
 
 @tk.side_effect_free

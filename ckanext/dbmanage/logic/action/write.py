@@ -10,7 +10,7 @@ from ...engine.errors import Refused
 from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
 from ...engine.redis.maintenance import AWAY, READ_ONLY
-from ...operations.retain import delete, keep
+from ...operations.retain import forget, keep
 from .. import schema
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
@@ -67,15 +67,16 @@ def dbmanage_backup_keep(call: Call, data: Data) -> Data:
     return {"id": id, "keep": not data["release"]}
 
 
-@action(id=schema.needed, password=schema.optional)
+@action(id=schema.needed, newest=schema.flag, password=schema.optional)
 def dbmanage_backup_delete(call: Call, data: Data) -> Data:
     """Delete a backup and what only it named, when an operator has armed that (``ckan
     db arm ID --to delete``): ``{id}``.
 
-    Refused for one that is held, and for the newest proven ones: of all backups, and
-    of those with all parts.
+    Refused for one that is held or cannot be read; and for the newest proven ones, of
+    all backups and of those with all parts, unless ``newest`` says that they go.
 
     :param id: the backup's id, neither ``latest`` nor ``oldest``
+    :param newest: delete it even as the newest proven one, default false
     :param password: the caller's own, again; not needed with an API token
 
     Raises ObjectNotFound; NotAuthorized when it is not armed; ValidationError with why
@@ -83,11 +84,16 @@ def dbmanage_backup_delete(call: Call, data: Data) -> Data:
     """
     found = call.named(data["id"])
     with refused_at("id"):
-        if why := described(call, found)["stays"]:
+        about = described(call, found)
+        if why := about["stays"]:
             raise Refused(f"backup {found.id} stays: {why}")
+    if about["newest"] and not data["newest"]:
+        words = tk._("{}: say that it is to be deleted all the same")
+        raise tk.ValidationError({"newest": [words.format(about["newest"])]})
     confirm(call, data, DELETE, found.id)
     with armed_once(call, DELETE, found.id), refused_at("id"):
-        return {"id": delete(call.portal, found.id).id}
+        forget(call.portal, [found.id], [found.id] if data["newest"] else [])
+        return {"id": found.id}
 
 
 @action(id=schema.optional, file=schema.needed, password=schema.optional)

@@ -132,7 +132,7 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     released = worked.act("dbmanage_backup_keep", token, id=backup["id"], release=True)
     assert released == {"id": backup["id"], "keep": False}
     refused = worked.act("dbmanage_backup_delete", token, id=backup["id"])
-    assert "newest proven" in str(refused["error"])
+    assert "newest proven" in str(refused["error"]["newest"])
     second = worked.act("dbmanage_backup_create", token, parts=["database"])
     id = worked.ended(token, second["id"])["result"]["backup"]
     worked.arm(id, "delete")
@@ -260,7 +260,9 @@ def test_two_clicks_make_one_job(quiet: Site) -> None:
     assert len(set(found)) == 1, found
     other = site.act("dbmanage_publish", token)
     status = site.act("dbmanage_status", token)
-    assert status["state"] == "offline" and status["worker"]["waiting"] == 2
+    # what was never backed up weighs more than that nobody works
+    assert status["headline"]["colour"] in ("red", "amber")
+    assert (status["worker"]["count"], status["worker"]["waiting"]) == (0, 2)
     for id in (found[0], other["id"]):
         assert site.act("dbmanage_job_cancel", token, id=id)["state"] == "cancelled"
     assert site.act("dbmanage_status", token)["worker"]["waiting"] == 0

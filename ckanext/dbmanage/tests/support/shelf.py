@@ -15,7 +15,7 @@ from ckanext.dbmanage.engine.signature import dumped, sign
 
 SECRET = "portal-secret-5fd1"
 NONE = {"last": 0, "days": 0, "weeks": 0, "months": 0, "min": 1}
-NOON = datetime(2026, 11, 30, 12)
+NOON = datetime(2020, 11, 30, 12)
 
 
 class Shelf:

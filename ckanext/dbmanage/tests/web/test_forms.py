@@ -23,6 +23,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
+from ckanext.dbmanage.engine.clock import stamp
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
@@ -201,6 +202,55 @@ def test_parts_that_are_left_out_stay_out(
 # ----------------------------------------------------------------------- what hinders
 
 
+def test_the_headline_names_what_matters_most_and_links_what_it_counts(
+    site: Site, me: Session, backup: str, token: str
+) -> None:
+    _, repository = site.portal.engine()
+    hurt = site.portal.backup("--only", "database").name
+    problem = {"time": stamp(), "problems": ["database.dump.zst: was changed"]}
+    repository.find(hurt).remember(verified=problem)
+    try:
+        status, page = site.act("dbmanage_status", token), me.ask("GET", BACKUPS).text
+        assert (status["state"], status["damaged"]) == ("damaged", 1)
+        assert status["headline"]["colour"] == "red"
+        assert status["headline"]["text"] == "Damaged backups: 1 of 2."
+        (said,) = re.findall(r"<strong>(Damaged backups: .*?)</strong>", page)
+        assert re.findall(r'href="([^"]+)"', said) == [
+            f"{BACKUPS}?state=damaged#list-h", f"{BACKUPS}#list-h",
+        ]  # fmt: skip
+        assert "Protected." not in page and "is-bad" in page
+        german = text(me.ask("GET", f"/de{BACKUPS}").text)
+        assert re.search(r"Beschädigte Sicherungen: 1 von 2\b", german)
+    finally:
+        site.portal.module("forget", hurt, "--yes")
+    assert "Damaged" not in site.act("dbmanage_status", token)["headline"]["text"]
+
+
+def test_what_is_kept_is_what_a_timer_keeps(site: Site, me: Session) -> None:
+    _, repository = site.portal.engine()
+    repository.record("prune", "done", what="prune", by_itself=False)
+    page = text(me.ask("GET", BACKUPS).text)
+    assert "would keep: the last 3, 7 daily" in page and "Kept: " not in page
+    site.portal.module("prune", "-q")  # as cron does, without a terminal
+    page = text(me.ask("GET", BACKUPS).text)
+    assert "Kept: the last 3, 7 daily" in page and "would keep" not in page
+
+
+def test_the_newest_good_backup_is_deleted_with_the_words_for_that_alone(
+    site: Site, me: Session, token: str
+) -> None:
+    id = site.portal.backup().name
+    path = f"{BACKUPS}{id}/delete"
+    site.arm(id, "delete")
+    assert "This is the newest good backup" in text(me.ask("GET", path).text)
+    answer = me.post(path, password=PASSWORD)
+    assert answer.status_code == 400 and "newest-err" in answer.text
+    answer = me.post(path, password=PASSWORD, newest="1")
+    assert answer.status_code == 302, answer.text
+    listed = site.act("dbmanage_backup_list", token)
+    assert id not in [each["id"] for each in listed]
+
+
 def test_what_hinders_a_restore_is_said_before_anything_is_typed(
     site: Site, me: Session, backup: str, token: str
 ) -> None:
@@ -302,13 +352,13 @@ def test_only_whole_backups_count(site: Site, me: Session, token: str) -> None:
     assert after["wanted"] == ["database", "datastore", "files"]
     assert after["retention"]["min"] == 1 and after["undo_days"] == 7
     listed = site.act("dbmanage_backup_list", token)
-    stays = {each["id"]: each["stays"] for each in listed}
-    assert "newest verified" in stays[half]
-    assert "newest verified" in stays[known["newest"]["id"]]
-    # the newest whole one stays, though a newer one is there
+    newest = {each["id"]: each["newest"] for each in listed}
+    assert "newest verified" in newest[half]
+    assert "newest verified" in newest[known["newest"]["id"]]
+    # the newest whole one is asked for, though a newer one is there
     refused = site.act("dbmanage_backup_delete", token, id=known["newest"]["id"])
-    assert "newest verified" in str(refused["error"])
-    assert site.act("dbmanage_backup_show", token, id=known["newest"]["id"])["stays"]
+    assert "newest verified" in str(refused["error"]["newest"])
+    assert site.act("dbmanage_backup_show", token, id=known["newest"]["id"])["newest"]
     for name in ("delete", "keep"):
         for id in ("latest", "oldest"):
             refused = site.act(f"dbmanage_backup_{name}", token, id=id)

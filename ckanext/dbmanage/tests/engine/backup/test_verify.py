@@ -106,6 +106,9 @@ def test_the_command_names_the_file_and_fails(portal: Portal, taken: Path) -> No
     assert portal.backups()[0]["state"] == "damaged"
     (result,) = json.loads(portal.module("verify", "--all", "--json", code=1).stdout)
     assert result["ok"] is False and "database.dump.zst" in result["problems"][0]
+    journal = portal.engine()[1].journal()
+    said = [e.event for e in journal if e.text("what") == "verify"]
+    assert said == ["done", "found damage", "found damage"]
     done = portal.module("restore", taken.name, "--yes", code=1)
     assert "database.dump.zst" in done.stderr
 

@@ -27,6 +27,7 @@ from ckanext.dbmanage.engine.redis.links import Links
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance, understood
 from ckanext.dbmanage.engine.site import Site
 from ckanext.dbmanage.jobs.queue import Jobs
+from ckanext.dbmanage.jobs.record import expired, is_lost
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.portal.site import build_site
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
@@ -301,3 +302,26 @@ def test_an_odd_count_of_wrong_passwords_is_no_error(site: Site, server: Any) ->
     for odd in ODD:
         server.set(key(site, "armed:wrong"), odd)
         assert Arming(site).tries() >= 0
+
+
+def test_what_a_wrong_clock_has_allowed_is_void_when_it_is_set(
+    site: Site, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis keeps by its own clock, which was wrong too: for years."""
+    arming, links = Arming(site), Links(site)
+    with monkeypatch.context() as wrong:
+        ahead = now() + timedelta(days=9000)
+        for module in ("arming", "links"):
+            place = f"ckanext.dbmanage.engine.redis.{module}"
+            wrong.setattr(f"{place}.now", lambda: ahead)
+            wrong.setattr(f"{place}.stamp", lambda moment=None: stamp(moment or ahead))
+        used = arming.arm(ID, 600, "an operator", DELETE)
+        link = links.make("user-1", ID, "all.tar")
+    assert used["until"] > stamp(now() + timedelta(days=8000))
+    assert arming.armed() is None and arming.use(ID, DELETE) is None
+    assert not arming.again(used)
+    assert links.find(link["token"], "user-1") is None
+    # nor does a job of then wait for ever, or begin
+    assert expired(used["until"]) and not expired(stamp(now() + timedelta(hours=1)))
+    assert is_lost("queued", used["until"], 0, [None, None])
+    assert not is_lost("queued", stamp(), 0, [None, None])

@@ -61,7 +61,8 @@ def test_a_backup_is_proven(portal: Portal) -> None:
         and portal.options["SECRET_KEY"] not in page
     )
     assert "journal" not in page
-    assert '"what": "proof"' in (portal.repository / "journal.jsonl").read_text()
+    journal = (portal.repository / "journal.jsonl").read_text()
+    assert '"event": "done", "what": "proof"' in journal
     # a byte that changes later takes it back
     (path / "database.dump.zst").write_bytes(b"")
     portal.module("verify", "latest", code=1)
@@ -125,6 +126,8 @@ def test_what_ckan_cannot_read_fails_the_proof(portal: Portal) -> None:
     left = portal.copies()
     done = portal.module("verify", "--prove", code=1)
     assert "CKAN cannot read datasets id-7" in done.stdout
+    journal = (portal.repository / "journal.jsonl").read_text()
+    assert '"event": "not proven", "what": "proof"' in journal
     assert portal.copies() == left
 
 

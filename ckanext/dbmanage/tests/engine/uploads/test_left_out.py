@@ -59,7 +59,7 @@ def test_a_folder_that_is_left_out_ends_with_an_error(linked: Portal) -> None:
     # and the page does not call the portal protected by it
     status = read_status(site, repository, linked.settings)
     assert status["count"] == 1 and status["newest"] is None
-    assert status["state"] == "empty"
+    assert status["state"] == "lacking"
 
 
 def test_a_restore_tells_of_the_links_it_takes_away(portal: Portal) -> None:
