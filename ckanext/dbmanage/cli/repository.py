@@ -14,7 +14,14 @@ from ..engine.uploads.listing import of
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
-from .base import Command, json_option, portal_of, quiet_option
+from .base import (
+    Command,
+    ask_to_replace,
+    json_option,
+    portal_of,
+    quiet_option,
+    yes_option,
+)
 from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 
 
@@ -24,6 +31,7 @@ from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 @click.option(
     "-O", "--output", type=click.Path(), help="Where to; standard output without it."
 )
+@yes_option
 @json_option
 @click.pass_context
 def backups(
@@ -31,6 +39,7 @@ def backups(
     id: str | None,
     fetch: str | None,
     output: str | None,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """List the backups, or show one: an ID, latest or oldest.
@@ -42,6 +51,8 @@ def backups(
     if fetch is not None:
         if id is None:
             raise click.UsageError("--fetch needs the ID of a backup")
+        if output is not None:
+            ask_to_replace(output, yes)
         _fetch(repository.find(id), fetch, output)
         return
     found = repository.backups() if id is None else [repository.find(id)]

@@ -16,7 +16,7 @@ from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
-from ..operations.allowed import having, wanted
+from ..operations.allowed import disk_of, having, in_time, wanted
 from ..portal.config import Options
 from . import hindrances
 from .known import GOOD, backups, journal_end, of_journal
@@ -54,7 +54,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
             {key: each[key] for key in ("id", "created", "seconds", "sizes")}
             for each in reversed(sized[:_NIGHTS])
         ],
-        "disk": hindrances.disk_of(repository.path),
+        "disk": disk_of(repository.path),
         "undo": undo(site, repository, options.undo_days),
         "undo_days": options.undo_days,
         "retention": options.retention,
@@ -69,12 +69,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
 
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
-    """What `undo` would take back: `{operation, what, source, time, until, user}`."""
+    """What `undo` would take back: as `last_switch` tells, and `until` when."""
     last = of_journal(repository, "switch", lambda: last_switch(site, repository), site)
-    if last is None:
-        return None
-    until = _after(last["time"], timedelta(days=days))
-    return None if until < stamp() else last | {"until": until}
+    return in_time(last, days)
 
 
 def _background(

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..clock import parse_stamp
 from ..disk import own_directory, regular_files, write_file
 from ..layout import FORMAT, MANIFEST, UNSIGNED
 from ..signature import dumped, read_json, sign, signed_by
@@ -60,6 +62,13 @@ class Backup:
     def id(self) -> str:
         """The directory's name, which is the time it was begun."""
         return self.path.name
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was begun, as it says itself; None where it does not."""
+        with suppress(ValueError, TypeError):
+            return parse_stamp(self.manifest.get("created", ""))
+        return None
 
     @property
     def parts(self) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from ckanext.dbmanage.engine.restore.copies import loaded_copies
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.portal import blockers
 
+from ..support.asked import answered
 from ..support.cluster import PG16, PG18, SUPERUSER, Cluster, query
 from ..support.portal import DATASETS, Portal, install_plugin, made_by
 from ..support.waiting import end_group
@@ -579,12 +579,8 @@ def test_clean_takes_a_backup_and_needs_neither_solr_nor_a_superuser(
 
 def test_clean_asks_for_the_sites_name(portal: Portal) -> None:
     portal.write(**{"ckan.site_title": "Open Data"})
-    command = ["script", "-qec", f"{sys.prefix}/bin/ckan -c {portal.ini} db clean"]
+    command = [f"{sys.prefix}/bin/ckan", "-c", str(portal.ini), "db", "clean"]
     for answer, gone in (("yes", False), ("Open Data", True)):
-        subprocess.run(
-            [*command, "/dev/null"], input=f"{answer}\n", text=True,
-            env=portal.environment | {"PATH": os.environ["PATH"]}, timeout=300,
-            capture_output=True,
-        )  # fmt: skip
+        answered(portal, command, answer)
         there = portal.sql("SELECT to_regclass('package')::text") != [(None,)]
         assert there is not gone
