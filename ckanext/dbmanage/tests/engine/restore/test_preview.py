@@ -67,7 +67,7 @@ def test_the_preview_tells_by_name_what_goes_and_who_changed_it(portal: Portal) 
     for line in (
         "  dataset-7  Dataset 東京 7  (last changed by user-3)",
         "  dataset-8  Dataset 東京 8",
-        "  org-1  An organization",
+        "  org-1  Another",
         "  user-5  Usér 5",
         "Who changed last what would be lost or go back: user-2 (30), user-3 (1)",
     ):
