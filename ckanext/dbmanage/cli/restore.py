@@ -152,7 +152,8 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
         f"{f'restored from {one_line(undone.source)}' if redo else 'before'}"
     )
     portal.talk.say(
-        f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` goes back"
+        f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` "
+        + ("goes back" if redo else "is a redo now, and brings it back")
     )
 
 

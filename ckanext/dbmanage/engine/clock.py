@@ -99,7 +99,8 @@ def day_and_time(moment: datetime) -> str:
 
 def time_ahead(seconds: float) -> str:
     """When a time from now on ends, for people: `15:40 UTC (for 30 minutes)`."""
-    there = now() + timedelta(seconds=seconds)
+    # what is left of a time is a moment less than what was said
+    there = now() + timedelta(seconds=seconds + 30)
     today = there.date() == now().date()
     said = f"{there:%H:%M} UTC" if today else day_and_time(there)
     return f"{said} (for {span(seconds)})"
