@@ -56,7 +56,7 @@ def of_a_restore(
 
     Asks the databases' server, by one statement or two each.
     """
-    found = of_a_switch(site)
+    found = lacking_rights(site)
     uploads = 0
     if not parts or "files" in parts:
         uploads = backup.manifest.get("files", {}).get("bytes", 0)
@@ -69,7 +69,7 @@ def of_a_restore(
     return found
 
 
-def of_a_switch(site: Site) -> list[str]:
+def lacking_rights(site: Site) -> list[str]:
     """Why CKAN's role could not switch the databases, of a restore or an undo."""
     # of each `ckan` command's start it would take a thirtieth
     from ..engine.restore.preflight import may_switch
@@ -117,7 +117,7 @@ def refused_on_the_web(
         undoable(site, repository)
         if in_time(last_switch(site, repository), options.undo_days) is None:
             return "there is nothing to undo, or it is too long ago"
-        return "; ".join(of_a_switch(site))
+        return "; ".join(lacking_rights(site))
     found = repository.find(name)
     if to == RESTORE:
         # who has no room for the uploads leaves them out

@@ -58,9 +58,12 @@ class Look:
     whole: bool = False
 
     def differing(self, kind: str) -> int | None:
-        """How many objects of a kind are another now; None where nobody knows."""
+        """How many objects of a kind are another now.
+
+        None where nobody knows, or where there are none now.
+        """
         for row in self.rows:
-            if row["kind"] == kind:
+            if row["kind"] == kind and row["now"]:
                 return row["lost"] + row["gained"] + row["changed"]
         return None
 
@@ -142,8 +145,7 @@ def run_restore(
 def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
     """The switch that an undo would take back, as `last_switch` tells.
 
-    With it how many datasets changed since, None where nobody knows.
-    The repository is free again when this returns. Raises Refused.
+    With it how many datasets changed since, None where nobody knows. The repository is free again when this returns. Raises Refused.
     """
     # what is half-way may be turned back: only then is it known which is the last
     with locked(portal, "undo") as (site, repository):

@@ -11,7 +11,7 @@ from ...operations.allowed import (
     having,
     must_stay,
     of_a_restore,
-    of_a_switch,
+    lacking_rights,
     unfit,
     wanted,
 )
@@ -56,7 +56,7 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     if data["tables"]:
         status["tables"] = live.table_sizes(call.site)
     if data["undo"]:
-        status["blockers"] += of_a_switch(call.site)
+        status["blockers"] += lacking_rights(call.site)
         if last := status["undo"]:
             last["changed"] = datasets(call.site, parse_stamp(last["time"]))
     if data["journal"]:

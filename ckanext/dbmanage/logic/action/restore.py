@@ -11,7 +11,7 @@ from ...engine.clock import now, stamp
 from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
-from ...operations.allowed import of_a_restore, of_a_switch, unfit
+from ...operations.allowed import of_a_restore, lacking_rights, unfit
 from .. import schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
@@ -109,7 +109,7 @@ def _enqueue_armed(
     if found:
         blockers += of_a_restore(call.site, call.repository, found, arguments["parts"])
     else:
-        blockers += of_a_switch(call.site)
+        blockers += lacking_rights(call.site)
     if blockers:
         raise Refused("; ".join(blockers))
     call.note(arguments.get("way", kind), of=name)

@@ -78,7 +78,7 @@ def test_a_file_is_replaced_by_who_says_so(portal: Portal, tmp_path: Path) -> No
     for _ in range(2):
         portal.db("export", "users", "-O", str(lines))
     assert str(file) in portal.db("export", "users", "-O", str(file), code=2).stderr
-    portal.db("export", "users", "-O", str(file), "--yes")
+    portal.db("export", "users", "-O", str(file), "--yes", "-q")
     assert json.loads(file.read_text().splitlines()[0])["name"]
 
 

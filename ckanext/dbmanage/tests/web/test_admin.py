@@ -229,7 +229,9 @@ def test_restore_while_others_read_then_undo(
         "bring back 45"
     )
     page.click("summary:has-text('Datasets: 40 would go back to an older state')")
-    expect(page.locator("section:has(#diff-h) li", has_text="dataset-10")).to_be_visible()
+    expect(
+        page.locator("section:has(#diff-h) li", has_text="dataset-10")
+    ).to_be_visible()
     expect(page.locator("section:has(#diff-h)")).to_contain_text("and 20 more")
     looked(page, "restore-preview")
     site.portal.db("arm", id)
