@@ -44,9 +44,10 @@ class Preview:
 def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Preview:
     """Compares a backup or a file with what is live; changes nothing.
 
-    The SQL of a source is not run for it, so that no source needs trust. All names go to a private file in the repository's folder `exports`, which the next
-    preview replaces, and which is gone a day later. Raises what the engine's preview
-    raises, OSError.
+    The SQL of a source is not run for it, so that no source needs trust. All names go
+    to a private file in the repository's folder `exports`, which the next preview
+    replaces, and which is gone a day later. Raises what the engine's preview raises,
+    OSError.
     """
     talk = portal.talk
     site, repository = open_to_change(portal, heads=True)

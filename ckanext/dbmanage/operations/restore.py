@@ -145,7 +145,8 @@ def run_restore(
 def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
     """The switch that an undo would take back, as `last_switch` tells.
 
-    With it how many datasets changed since, None where nobody knows. The repository is free again when this returns. Raises Refused.
+    With it how many datasets changed since, None where nobody knows. The repository is
+    free again when this returns. Raises Refused.
     """
     # what is half-way may be turned back: only then is it known which is the last
     with locked(portal, "undo") as (site, repository):

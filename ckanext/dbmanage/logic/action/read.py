@@ -9,9 +9,9 @@ from ...engine.clock import parse_stamp
 from ...engine.repository.backup import Backup
 from ...operations.allowed import (
     having,
+    lacking_rights,
     must_stay,
     of_a_restore,
-    lacking_rights,
     unfit,
     wanted,
 )

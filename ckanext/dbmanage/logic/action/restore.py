@@ -11,7 +11,7 @@ from ...engine.clock import now, stamp
 from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
-from ...operations.allowed import of_a_restore, lacking_rights, unfit
+from ...operations.allowed import lacking_rights, of_a_restore, unfit
 from .. import schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
