@@ -1,18 +1,26 @@
 """What the commands share: options, whose site it is, how they fail and ask."""
 
+import os
+import stat
 import sys
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from functools import wraps
 from typing import Any
 
 import click
 
 from ..engine import signals
+from ..engine.clock import day_and_time, seconds_of, seconds_until
 from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
 from ..engine.printable import one_line, sentence
 from ..operations.context import Portal
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
-from .output import Talk
+from .output import Talk, echo, size
 
 
 class Command(click.Command):
@@ -91,24 +99,86 @@ def ask(question: str) -> None:
 
     Nothing may be locked meanwhile: the answer may never come.
     """
+    _forget_typed()
     click.confirm(one_line(question), abort=True, err=True)
 
 
-_DURATION = {"s": 1, "m": 60, "h": 3600}
+def ask_name(question: str, options: Options) -> None:
+    """Asks for the site's name, to go on; ends the command at anything else.
+
+    As for `ask`. Raises ClickException.
+    """
+    echo(one_line(question), err=True)
+    _forget_typed()
+    words = one_line(f"Type the site's name, {options.site_title}, to go on")
+    typed = click.prompt(words, default="", show_default=False, err=True)
+    if not options.is_site_title(typed):
+        raise click.ClickException("that is not the site's name: nothing was touched")
 
 
-def _seconds(_: click.Context, __: click.Parameter, value: str) -> int:
-    unit = _DURATION.get(value[-1:])
-    if unit is None or not value[:-1].isdecimal() or int(value[:-1]) == 0:
-        raise click.BadParameter("a time such as 90s, 30m or 2h")
-    return int(value[:-1]) * unit
+def ask_to_replace(path: str, yes: bool) -> None:
+    """Asks before a file that stands there is replaced; a pipe or a device is not.
+
+    Raises UsageError where nobody can be asked.
+    """
+    try:
+        about = os.stat(path)
+    except OSError:  # who writes it says what is wrong
+        return
+    if yes or not stat.S_ISREG(about.st_mode):
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"{one_line(path)} is there already, and nobody is there to ask (no "
+            "terminal): name another file, or say --yes to replace it"
+        )
+    made = day_and_time(datetime.fromtimestamp(about.st_mtime, timezone.utc))
+    ask(f"Replace {path} ({size(about.st_size)}, of {made})?")
 
 
-duration_option = click.option(
-    "--for",
-    "seconds",
-    default="30m",
-    callback=_seconds,
-    metavar="TIME",
-    help="It ends by itself after this time, 30m when none is given.",
-)
+def _forget_typed() -> None:
+    """What was typed before a question stood there is no answer to it."""
+    with suppress(termios.error, OSError, ValueError):
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+
+
+#: seconds that something may be armed, or the site away, by hand
+_MOST = 30 * 86400
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, value: str | None) -> int:
+    if value is None:
+        return 0
+    parse = seconds_until if parameter.name == "until" else seconds_of
+    try:
+        seconds = parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if seconds > _MOST:
+        raise click.BadParameter(f"{value} is longer than 30d")
+    return seconds
+
+
+def time_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--for` and `--until`: hands `seconds` to a command."""
+
+    @click.option(
+        "--for",
+        "lasting",
+        callback=_seconds,
+        metavar="TIME",
+        help="It ends by itself after this time: 90s, 30m (the default), 2h or 1d.",
+    )
+    @click.option(
+        "--until",
+        callback=_seconds,
+        metavar="HH:MM",
+        help="It ends by itself at this time of the day, in UTC.",
+    )
+    @wraps(command)
+    def timed(*arguments: Any, lasting: int, until: int, **options: Any) -> Any:
+        if lasting and until:
+            raise click.UsageError("--for and --until are two ways: give one")
+        return command(*arguments, seconds=lasting or until or 1800, **options)
+
+    return timed

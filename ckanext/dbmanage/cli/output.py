@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..engine import printable
+from ..engine.clock import ago, day_and_time
 from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
 
 if TYPE_CHECKING:  # what lists backups starts without these
     from ..engine.repository.backup import Backup
     from ..engine.restore.restore import Restored
+    from ..operations.preview import Preview
     from ..portal.migrate import Report
     from ..records.export import Exported
 
@@ -198,6 +201,52 @@ def preview_table(rows: list[dict[str, Any]]) -> str:
         row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
         for row in lines
     )
+
+
+_CHANGES = {
+    "lost": "would be lost",
+    "changed": "would go back to an older state",
+    "gained": "would come back",
+}
+
+
+def preview_names(found: Preview) -> list[str]:
+    """What a restore would lose, gain and change: the first by name, a line each."""
+    lines = []
+    counts = {row["kind"]: row for row in found.rows}
+    for kind, changes in found.names.items():
+        for change, objects in changes.items():
+            lines.append(f"{kind.capitalize()} that {_CHANGES[change]}:")
+            for each in objects:
+                by = each["by"] and f"(last changed by {each['by']})"
+                words = map(one_line, (each["name"], each["title"], by))
+                lines.append("  " + "  ".join(filter(None, words)))
+            if more := counts[kind][change] - len(objects):
+                lines.append(f"  and {more} more")
+    if found.editors:
+        who = ", ".join(f"{each['name']} ({each['count']})" for each in found.editors)
+        lines.append(f"Who changed last what would be lost or go back: {one_line(who)}")
+    if found.count:
+        lines.append(f"All {many(found.count, 'name')}, for a day: {found.file}")
+    return lines
+
+
+#: the parts, within a sentence
+PART_NAMES = {
+    "database": "the database",
+    "datastore": "the DataStore",
+    "files": "the uploads",
+}
+
+
+def many(count: int, thing: str) -> str:
+    """A number of things: `1 dataset`, `12 datasets`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def when(moment: datetime) -> str:
+    """A moment and how long ago that is: `26 Nov 06:39 UTC (1 hour ago)`."""
+    return f"{day_and_time(moment)} ({ago(moment)})"
 
 
 def upgrade_report(report: Report) -> str:

@@ -18,8 +18,16 @@ from ..operations.index import rebuild
 from ..operations.publish import Incomplete, run_publish
 from ..portal.directories import public_dir
 from ..records.export import Exported
+from ..records.jsonl import is_written
 from ..records.kinds import EXPORTED, Wanted
-from .base import Command, jobs_option, portal_of, quiet_option
+from .base import (
+    Command,
+    ask_to_replace,
+    jobs_option,
+    portal_of,
+    quiet_option,
+    yes_option,
+)
 from .output import Talk, left_out
 
 _fresh_option = click.option(
@@ -49,6 +57,7 @@ _fresh_option = click.option(
     help="Show N random ones again by CKAN's own action, and compare.",
 )
 @jobs_option
+@yes_option
 @quiet_option
 @click.pass_context
 def export(
@@ -60,12 +69,14 @@ def export(
     secrets: bool,
     check: int,
     jobs: int | None,
+    yes: bool,
     quiet: bool,
 ) -> None:
     """Write all records of a KIND as JSON Lines, as of one moment, in order of name.
 
     Each line is what a visitor who is not signed in gets from the API, in the bytes of
-    `ckanapi dump`. FILE may end in .gz or .zst.
+    `ckanapi dump`. FILE may end in .gz or .zst. An export of before is replaced; of
+    any other file it is asked first.
     """
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for users only")
@@ -74,6 +85,8 @@ def export(
     wanted, target, name = Wanted(everything, fresh, secrets), _stdout(), ""
     if output not in (None, "-"):
         name = str(output)
+        if not is_written(name):
+            ask_to_replace(name, yes)
         target = to_file(portal.options, Path(name), everything or kind == "users")
     done, moment = run_export(
         portal, kind, wanted, target, name=name or "stdout", check=check, jobs=jobs

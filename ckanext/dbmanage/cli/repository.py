@@ -17,6 +17,7 @@ from ..operations.prune import run_prune
 from .base import (
     Command,
     ask,
+    ask_to_replace,
     json_option,
     nobody_watches,
     portal_of,
@@ -33,6 +34,7 @@ from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 @click.option(
     "-O", "--output", type=click.Path(), help="Where to; standard output without it."
 )
+@yes_option
 @json_option
 @click.pass_context
 def backups(
@@ -40,6 +42,7 @@ def backups(
     id: str | None,
     fetch: str | None,
     output: str | None,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """List the backups, or show one: an ID, latest or oldest.
@@ -51,6 +54,8 @@ def backups(
     if fetch is not None:
         if id is None:
             raise click.UsageError("--fetch needs the ID of a backup")
+        if output is not None:
+            ask_to_replace(output, yes)
         _fetch(repository.find(id), fetch, output)
         return
     found = repository.backups() if id is None else [repository.find(id)]

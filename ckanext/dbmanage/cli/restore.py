@@ -2,22 +2,28 @@
 
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import click
 
 from ..engine.backup.dump import to_file, to_stream
+from ..engine.clock import parse_stamp
 from ..engine.printable import one_line
+from ..engine.restore.history import REDO
 from ..operations.context import Portal, open_site
+from ..operations.preview import preview_restore
 from ..operations.restore import (
+    Look,
     last_to_undo,
     look_at_restore,
-    preview_restore,
     run_restore,
     run_undo,
 )
 from .base import (
     Command,
-    ask,
+    ask_name,
+    ask_to_replace,
     database_option,
     no_backup_option,
     parts_option,
@@ -26,20 +32,31 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
-from .output import Talk, echo, preview_table, replaced_names
+from .output import (
+    PART_NAMES,
+    Talk,
+    echo,
+    echo_json,
+    many,
+    preview_names,
+    preview_table,
+    replaced_names,
+    when,
+)
 
 
 @click.command(cls=Command)
 @click.argument("source", metavar="ID|DIR|FILE")
 @parts_option
 @click.option(
-    "--preview", is_flag=True, help="Only show what would be lost and gained."
+    "--preview", is_flag=True, help="Only show what would be lost and gained, by name."
 )
 @click.option(
     "--trust", is_flag=True, help="Run the SQL of a backup not signed by this site."
 )
 @no_backup_option
 @yes_option
+@click.option("--json", "as_json", is_flag=True, help="With --preview: as JSON.")
 @quiet_option
 @click.pass_context
 def restore(
@@ -50,6 +67,7 @@ def restore(
     trust: bool,
     no_backup: bool,
     yes: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump -Fc.
@@ -58,11 +76,17 @@ def restore(
     copy beside what is live, is checked there, and is switched in at once; what was
     replaced is kept for `ckan db undo`, and backed up.
     """
-    portal = portal_of(ctx, Talk(quiet))
-    if preview:
-        echo(preview_table(preview_restore(portal, source, only)))
-    else:
+    if as_json and not preview:
+        raise click.UsageError("--json is for --preview")
+    portal = portal_of(ctx, Talk(quiet or as_json))
+    if not preview:
         _restore(portal, source, only, trust, no_backup, yes)
+        return
+    found = preview_restore(portal, source, only)
+    if as_json:
+        echo_json(asdict(found))
+    else:
+        echo("\n".join([preview_table(found.rows), *preview_names(found)]))
 
 
 def _restore(
@@ -77,9 +101,9 @@ def _restore(
     if not yes:
         refuse_without_terminal()
         confirmed = look_at_restore(portal, source, only, trust)
+        echo(f"{one_line(confirmed.name)} and what is live:", err=True)
         echo(preview_table(confirmed.rows), err=True)
-        parts = " and ".join(confirmed.parts)
-        ask(f"Replace the live {parts} by {confirmed.name}?")
+        ask_name(_question(portal, confirmed), portal.options)
     restored = run_restore(
         portal, source, only, trust=trust, no_backup=no_backup, attended=True,
         confirmed=confirmed,
@@ -92,6 +116,23 @@ def _restore(
         )
 
 
+def _question(portal: Portal, about: Look) -> str:
+    """What is replaced by what: site, parts, age and loss."""
+    site = portal.options.site_address
+    if not about.whole:
+        site = f"{' and '.join(PART_NAMES[part] for part in about.parts)} of {site}"
+    source, then = about.name, "differ"
+    if about.moment:
+        source = f"the backup of {when(about.moment)}"
+        then = "changed since then"
+    return f"Replace {site} with {source}?{_changed(about.differing('datasets'), then)}"
+
+
+def _changed(count: int | None, then: str = "changed since then") -> str:
+    """How much is lost, where that is known."""
+    return "" if count is None else f" {many(count, 'dataset')} {then}."
+
+
 @click.command(cls=Command)
 @yes_option
 @quiet_option
@@ -101,28 +142,45 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
     portal, operation = portal_of(ctx, Talk(quiet)), ""
     if not yes:
         refuse_without_terminal()
-        last = last_to_undo(portal)
+        last, count = last_to_undo(portal)
         operation = last["operation"]
-        ask(
-            "Switch back to the state before the last "
-            "{what} of {time} ({source})?".format_map(last)
-        )
+        ask_name(_undo_question(portal, last) + _changed(count), portal.options)
     undone = run_undo(portal, operation)
-    echo(f"undone: {' and '.join(undone.parts)} as before")
-    portal.talk.say(
-        f"what it replaced is kept: {replaced_names(undone)}; a second undo goes back"
+    redo = undone.what == REDO
+    echo(
+        f"{'redone' if redo else 'undone'}: {' and '.join(undone.parts)} as "
+        f"{f'restored from {one_line(undone.source)}' if redo else 'before'}"
     )
+    portal.talk.say(
+        f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` "
+        + ("goes back" if redo else "is a redo now, and brings it back")
+    )
+
+
+def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
+    of = (
+        f"the {last['of']} ({last['source']})"
+        if last["source"]
+        else f"the {last['of']}"
+    )
+    at, site = when(parse_stamp(last["time"])), portal.options.site_address
+    if last["way"] == REDO:
+        return f"Redo {of} of {site}, which was undone {at}?"
+    return f"Undo {of} of {site}, made {at}: back to the state before it?"
 
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(allow_dash=True))
 @database_option
+@yes_option
 @quiet_option
 @click.pass_context
-def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
+def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> None:
     """Write one database to FILE (- is stdout) as pg_restore reads it."""
     if file == "-" and sys.stdout.isatty():
         raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
+    if file != "-":
+        ask_to_replace(file, yes)
     talk = Talk(quiet)
     site, _ = open_site(portal_of(ctx, talk))
     if file == "-":

@@ -9,22 +9,23 @@ import click
 from ..doctor.examine import examine
 from ..doctor.finding import HINT, PROBLEM, Finding
 from ..doctor.mend import mend
-from ..engine.clock import who
+from ..engine.clock import time_ahead, who
 from ..engine.errors import Refused, explanation_of
 from ..engine.printable import one_line
 from ..engine.redis.arming import UNDO, Arming
 from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
+from ..operations.allowed import refused_on_the_web
 from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
-from .base import Command, duration_option, json_option, portal_of, quiet_option
+from .base import Command, json_option, portal_of, quiet_option, time_options
 from .output import Talk, echo, echo_json
 
 
 @click.command(cls=Command)
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
 @click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
-@duration_option
+@time_options
 @json_option
 @click.pass_context
 def maintenance(
@@ -56,7 +57,7 @@ def maintenance(
     else:
         echo(
             f"{status['level']}: {status['reason']}, by {status['owner']} since "
-            f"{status['since']}, ends by itself in {status['seconds_left']:.0f} s"
+            f"{status['since']}, until {time_ahead(status['seconds_left'])}"
         )
 
 
@@ -68,7 +69,7 @@ def maintenance(
     default="restore",
     help="What the page may do with it; restore when nothing is said.",
 )
-@duration_option
+@time_options
 @quiet_option
 @click.pass_context
 def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
@@ -82,16 +83,14 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
         raise click.UsageError("undo takes no --to")
     talk = Talk(quiet)
     portal = portal_of(ctx, talk)
-    if portal.options.web_restore == "never":
-        raise Refused(
-            "ckanext.dbmanage.web_restore is `never`: the page restores, deletes and "
-            f"downloads nothing; `ckan db restore {id}` restores it here"
-        )
     site, repository = open_to_change(portal)
     name = id if id == UNDO else repository.find(id).id
+    if why := refused_on_the_web(site, repository, portal.options, name, to):
+        raise Refused(f"not armed, for the sysadmin page would refuse it: {why}")
     armed = Arming(site).arm(name, seconds, who(), to)
     repository.record(name, "done", what="arm", to=to, until=armed["until"])
-    echo(f"{name}  armed to {UNDO if id == UNDO else to} until {armed['until']}")
+    deed = UNDO if id == UNDO else to
+    echo(f"{name}  armed to {deed} until {time_ahead(seconds)}")
     talk.say(f"good for one {to} from the sysadmin page")
 
 

@@ -6,20 +6,20 @@ import click
 from ckan.cli import db as core
 
 from ..engine.errors import Refused
-from ..engine.printable import one_line
 from ..operations.clean import look_at_clean, run_clean
 from ..operations.upgrade import run_upgrade
+from ..portal import changed
 from ..portal.migrate import Report
 from ..portal.plan import Plan, Wanted
 from .base import (
     Command,
-    options_of,
+    ask_name,
     portal_of,
     quiet_option,
     refuse_without_terminal,
     yes_option,
 )
-from .output import Talk, echo, rehearsed_cost, replaced_names, upgrade_report
+from .output import Talk, echo, many, rehearsed_cost, replaced_names, upgrade_report
 
 _HELP = """Migrate the database: a copy of it first, then switch that in.
 
@@ -121,10 +121,13 @@ def clean(ctx: click.Context, no_backup: bool, yes: bool, quiet: bool) -> None:
     if not yes:
         refuse_without_terminal()
         site, confirmed = look_at_clean(portal)
-        name = options_of(ctx).text("ckan.site_title") or site.id
-        echo(one_line(f"This removes all of {name}: {site.url}"), err=True)
-        if click.prompt("Type its name to go on", err=True).strip() != name:
-            raise click.Abort
+        held, options = changed.datasets(site), portal.options
+        count = "" if held is None else f"{many(held, 'dataset')} and "
+        question = (
+            f"Remove all of {options.site_address} from the database "
+            f"{site.main.name!r}: {count}{many(len(confirmed.tables), 'table')}?"
+        )
+        ask_name(question, options)
     stays = run_clean(portal, no_backup, confirmed)
     for each in stays:
         talk.warn(f"left where it is: {each}")

@@ -1,16 +1,20 @@
 """Kinds of work: the operation that a job does, and what its result says."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ..engine.errors import DbmanageError
 from ..engine.layout import DENIED
+from ..engine.restore.history import REDO
 from ..operations.backup import take_backup, verify_backups, why_incomplete
 from ..operations.context import Portal
 from ..operations.export import export_for_page
 from ..operations.locked import locked
+from ..operations.preview import preview_restore
 from ..operations.publish import run_publish
-from ..operations.restore import preview_restore, run_restore, run_undo
+from ..operations.restore import run_restore, run_undo
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
@@ -35,8 +39,9 @@ def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
 
 
 def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
-    rows = preview_restore(portal, id, tuple(parts))
-    return {"backup": id, "parts": parts, "rows": rows}
+    found = preview_restore(portal, id, tuple(parts))
+    about = asdict(found) | {"file": Path(found.file).name}
+    return about | {"backup": id, "parts": parts}
 
 
 def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
@@ -46,10 +51,16 @@ def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, 
     return {"backup": id, "parts": done.parts, "written": dict(done.written)}
 
 
-def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
+def _undo(
+    portal: Portal, note: str, operation: str, way: str = "undo"
+) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
-    portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
+    if done.what == REDO:
+        said = f"redone: {' and '.join(done.parts)} as restored from {done.source}"
+    else:
+        said = f"undone: {' and '.join(done.parts)} as before"
+    portal.talk.say(said)
     return {"parts": done.parts, "written": dict(done.written)}
 
 

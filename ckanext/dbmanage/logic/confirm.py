@@ -21,11 +21,9 @@ def confirm(call: Call, data: Data, what: str, of: str) -> None:
     Raises ValidationError, DbmanageError when Redis does not answer.
     """
     errors: Any = {}
-    if what in (RESTORE, UNDO):
-        given = " ".join(str(data.get("confirm") or "").split())
-        title = " ".join(call.options.site_title.split())
-        if given.casefold() != title.casefold():
-            errors["confirm"] = [tk._("That is not the name of this site")]
+    typed = str(data.get("confirm") or "")
+    if what in (RESTORE, UNDO) and not call.options.is_site_title(typed):
+        errors["confirm"] = [tk._("That is not the name of this site")]
     if call.in_browser and (wrong := _wrong_password(call, data)):
         errors["password"] = [tk._(wrong)]
         call.note(what, of=of, event="refused", error=wrong)

@@ -1,11 +1,10 @@
 """Is the portal's data safe?"""
 
 from collections.abc import Collection
-from datetime import timedelta
 from typing import Any
 
 from ..engine.backup import downloads
-from ..engine.clock import is_future, is_older, is_stamp, parse_stamp, stamp
+from ..engine.clock import is_future, is_older, is_stamp, parse_stamp
 from ..engine.errors import DbmanageError
 from ..engine.layout import PARTS
 from ..engine.redis.arming import Arming
@@ -16,7 +15,7 @@ from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, RUNNING
-from ..operations.allowed import having, wanted
+from ..operations.allowed import disk_of, having, in_time, wanted
 from ..operations.safety import (
     FRESH,
     PROVEN,
@@ -45,7 +44,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     background, listed = _background(site, options)
     journal = journal_end(repository)
     failed = _failed(journal, listed, parts)
-    disk = hindrances.disk_of(repository.path)
+    disk = disk_of(repository.path)
     worker, jobs = background["worker"], background["jobs"]
     known = Known(
         described,
@@ -92,12 +91,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
 
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:
-    """What `undo` would take back: `{operation, what, source, time, until, user}`."""
+    """What `undo` would take back: as `last_switch` tells, and `until` when."""
     last = of_journal(repository, "switch", lambda: last_switch(site, repository), site)
-    if last is None:
-        return None
-    until = after(last["time"], timedelta(days=days))
-    return None if until < stamp() else last | {"until": until}
+    return in_time(last, days)
 
 
 def _background(

@@ -3,11 +3,18 @@
 The sysadmin page asks this of each backup that it shows.
 """
 
-from collections.abc import Set
+import shutil
+from collections.abc import Collection, Mapping, Set
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from ..engine.errors import Refused
+from ..engine.clock import parse_stamp, stamp
+from ..engine.errors import DbmanageError, Refused
+from ..engine.redis.arming import DELETE, RELEASE, RESTORE, UNDO
 from ..engine.repository.backup import Backup, why_partial
+from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..portal.config import Options
 from ..portal.site import build_site
@@ -41,6 +48,91 @@ def unfit(options: Options, found: Backup) -> str:
                 outdated(found.id, about["migrations"], site)
     except Refused as error:
         return str(error)
+    return ""
+
+
+def of_a_restore(
+    site: Site, repository: Repository, backup: Backup, parts: Collection[str]
+) -> list[str]:
+    """What would make the restore of a backup fail now, of these parts or of all.
+
+    Asks the databases' server, by one statement or two each.
+    """
+    found = lacking_rights(site)
+    uploads = 0
+    if not parts or "files" in parts:
+        uploads = backup.manifest.get("files", {}).get("bytes", 0)
+    disk = disk_of(Path(next(iter(site.uploads.values()), repository.path)))
+    if disk and uploads > disk["free"]:
+        found.append(
+            f"the uploads need {uploads} bytes beside the live ones, and "
+            f"{disk['free']} are free: make room, or leave the uploads out"
+        )
+    return found
+
+
+def lacking_rights(site: Site) -> list[str]:
+    """Why CKAN's role could not switch the databases, of a restore or an undo."""
+    # of each `ckan` command's start it would take a thirtieth
+    from ..engine.restore.preflight import may_switch
+
+    try:
+        may_switch(site, site.databases)
+    except DbmanageError as error:
+        return [str(error)]
+    return []
+
+
+def in_time(last: Mapping[str, str] | None, days: int) -> dict[str, str] | None:
+    """What `undo` would take back, and `until` when; None when that is over."""
+    if last is None:
+        return None
+    until = stamp(parse_stamp(last["time"]) + timedelta(days=days))
+    return None if until < stamp() else {**last, "until": until}
+
+
+def disk_of(path: Path) -> dict[str, int] | None:
+    """The disk that a path is on or will be, `{total, free}` in bytes."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    with suppress(OSError):
+        about = shutil.disk_usage(path)
+        return {"total": about.total, "free": about.free}
+    return None
+
+
+def refused_on_the_web(
+    site: Site, repository: Repository, options: Options, name: str, to: str
+) -> str:
+    """Why the sysadmin page would refuse one of the `DEEDS`; empty when it would not.
+
+    `name` is a backup's id or `UNDO`. What passes by itself, such as another job or a
+    missing worker, does not count. Raises Refused, OSError.
+    """
+    from ..engine.restore.history import last_switch, undoable
+
+    if options.web_restore == "never":
+        return (
+            "ckanext.dbmanage.web_restore is `never`; do it here, on the command line"
+        )
+    if name == UNDO:
+        undoable(site, repository)
+        if in_time(last_switch(site, repository), options.undo_days) is None:
+            return "there is nothing to undo, or it is too long ago"
+        return "; ".join(lacking_rights(site))
+    found = repository.find(name)
+    if to == RESTORE:
+        # who has no room for the uploads leaves them out
+        parts = [part for part in found.parts if part != "files"] or found.parts
+        return unfit(options, found) or "; ".join(
+            of_a_restore(site, repository, found, parts)
+        )
+    described = [each.describe() for each in repository.backups()]
+    about = next(each for each in described if each["id"] == name)
+    if to == DELETE:
+        return must_stay(about, described, having(described, wanted(site, options)))
+    if to == RELEASE and not about["keep"]:
+        return "it is not held"
     return ""
 
 

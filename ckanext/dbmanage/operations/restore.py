@@ -1,4 +1,4 @@
-"""A backup is previewed and restored, and that is undone.
+"""A backup is restored, and that is undone.
 
 A person is asked while nothing is locked: `look_at_restore` says what a restore would
 do, `run_restore` does it when that still holds.
@@ -6,13 +6,17 @@ do, `run_restore` does it when that still holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from psycopg2 import Error as DatabaseError
 
 from ..engine import layout
 from ..engine.backup.take import take_replaced
-from ..engine.errors import DbmanageError, Refused
+from ..engine.clock import parse_stamp
+from ..engine.errors import DbmanageError, Refused, message_of
 from ..engine.operation import Operation
 from ..engine.report import Listener, Warn
 from ..engine.repository.repository import Repository
@@ -22,22 +26,26 @@ from ..engine.restore.preview import preview
 from ..engine.restore.restore import Restored, restore_backup, undo_switch
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
-from ..portal import migrate
+from ..portal import changed, migrate
 from ..records.kinds import KINDS
 from .backup import why_incomplete
 from .context import Portal
-from .index import catch_up, open_to_change, owing_an_index
+from .index import catch_up, owing_an_index
 from .locked import let_go, locked
 
 #: rows of a preview: `{kind, now, then, lost, gained, changed}`
 Rows = list[dict[str, Any]]
+#: looks at what is to be restored; raises Refused
+Check = Callable[[Site, Repository, Source], None]
 
 
 @dataclass(frozen=True)
 class Look:
     """What a restore would do, as somebody was asked about it.
 
-    `reference` finds the same source again; `contents` are its checksums by part.
+    `reference` finds the same source again; `contents` are its checksums by part;
+    `moment` is when it was made, if that is known; `whole` that nothing of the site
+    stays as it is. Without `rows` nobody could count.
     """
 
     name: str
@@ -46,6 +54,18 @@ class Look:
     contents: dict[str, str]
     warnings: list[str]
     rows: Rows
+    moment: datetime | None = None
+    whole: bool = False
+
+    def differing(self, kind: str) -> int | None:
+        """How many objects of a kind are another now.
+
+        None where nobody knows, or where there are none now.
+        """
+        for row in self.rows:
+            if row["kind"] == kind and row["now"]:
+                return row["lost"] + row["gained"] + row["changed"]
+        return None
 
     @property
     def losses(self) -> set[str]:
@@ -64,29 +84,6 @@ class Look:
                 "what was confirmed has changed since, and nothing was touched: "
                 f"{'; '.join(changed)}. Look at it again"
             )
-
-
-def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Rows:
-    """What a restore would lose, gain and change, by kind (`engine.restore.preview`).
-
-    The SQL of a source is not run for it, so that no source needs trust.
-    """
-    talk = portal.talk
-    site, repository = open_to_change(portal, heads=True)
-    with repository.lock("preview"):
-        source = open_source(
-            site, repository, name, parts=only, trust=True, progress=talk.progress
-        )
-        preflight.refuse_strange_part(site, source)
-        for sentence in (
-            *preflight.differences(site, source),
-            *preflight.changed_owners(site, source),
-            *preflight.links_lost(site, repository, source),
-        ):
-            talk.warn(sentence)
-        rows = preview(site, repository, source, KINDS)
-    talk.end()
-    return rows
 
 
 def look_at_restore(
@@ -131,7 +128,7 @@ def run_restore(
         if confirmed:
             confirmed.refuse_other(_look_at(site, repository, source, name))
         else:
-            for sentence in _warnings(site, repository, source, attended):
+            for sentence in warnings_of(site, repository, source, attended):
                 talk.warn(sentence)
         let_go()
         with owing_an_index(site, repository, "database" in source.archives):
@@ -145,15 +142,22 @@ def run_restore(
     return restored
 
 
-def last_to_undo(portal: Portal) -> dict[str, str]:
+def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
     """The switch that an undo would take back, as `last_switch` tells.
 
-    The repository is free again when this returns. Raises Refused.
+    With it how many datasets changed since, None where nobody knows. The repository is
+    free again when this returns. Raises Refused.
     """
     # what is half-way may be turned back: only then is it known which is the last
     with locked(portal, "undo") as (site, repository):
-        undoable(site, repository)
-        return last_switch(site, repository) or {}
+        pairs, _ = undoable(site, repository)
+        preflight.may_switch(site, [pair.part for pair in pairs])
+        last = last_switch(site, repository)
+    if last is None:
+        raise Refused(
+            "there is nothing to undo: what was replaced is not kept any more"
+        )
+    return last, changed.datasets(site, parse_stamp(last["time"]))
 
 
 def run_undo(portal: Portal, operation: str = "") -> Restored:
@@ -198,10 +202,15 @@ def _look_at(
     warn: Warn = lambda _: None,
 ) -> Look:
     warnings = []
-    for sentence in _warnings(site, repository, source, attended=True):
+    for sentence in warnings_of(site, repository, source):
         warn(sentence)
         warnings.append(sentence)
     contents = {part: source.sha256(part) for part in source.archives}
+    try:
+        rows = preview(site, repository, source, KINDS)
+    except DatabaseError as error:  # half of a database is no reason not to restore
+        rows = []
+        warn(f"what would change cannot be counted: {message_of(error)}")
     backup = source.backup
     if backup and source.uploads:
         contents["files"] = backup.manifest["contents"][layout.LIST]["sha256"]
@@ -212,19 +221,27 @@ def _look_at(
         reference=backup.id if backup and "/" not in name else name,
         contents=contents,
         warnings=warnings,
-        rows=preview(site, repository, source, KINDS),
+        rows=rows,
+        moment=backup and backup.moment,
+        whole={*site.databases, *(["files"] if site.uploads else [])}
+        == {*source.parts},
     )
 
 
-def _warnings(
-    site: Site, repository: Repository, source: Source, attended: bool
+def warnings_of(
+    site: Site,
+    repository: Repository,
+    source: Source,
+    attended: bool = True,
+    check: Check = preflight.preflight,
 ) -> Iterator[str]:
     """What will be another than now besides the data, a sentence each.
 
-    Makes every check that needs no copy on the way. Raises Refused.
+    Makes the `check` on the way, by default every one that needs no copy. Raises
+    Refused.
     """
     yield from preflight.differences(site, source)
-    preflight.preflight(site, repository, source)
+    check(site, repository, source)
     changed = list(preflight.changed_owners(site, source))
     if changed and not attended:
         raise Refused(

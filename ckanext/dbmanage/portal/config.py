@@ -64,6 +64,10 @@ def _defaults() -> Config:
     return {option["key"]: option.get("default", "") for option in options}
 
 
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
 def _text(option: str, default: str = "") -> cached_property[str]:
     """A property: a text. `default` is CKAN's, for an option of its own."""
     return cached_property(lambda options: options.text(option) or default)
@@ -113,6 +117,15 @@ class Options:
     storage_path = _text("ckan.storage_path")
     redis_url = _text("ckan.redis.url", "redis://localhost:6379/0")
     plugins = _words("ckan.plugins")
+
+    def is_site_title(self, typed: str) -> bool:
+        """Whether somebody has typed the site's name; capitals do not matter."""
+        return _plain(typed) == _plain(self.site_title)
+
+    @property
+    def site_address(self) -> str:
+        """What a site is told by: its address without `https://`, else its name."""
+        return self.site_url.partition("://")[2] or self.site_title
 
     @cached_property
     def site_url(self) -> str:

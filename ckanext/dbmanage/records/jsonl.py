@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import simplejson
 import zstandard
 
 from ..engine.disk import whole
+from ..engine.opened import open_plain
 
 #: the size of zstd is near its best here, at the speed of gzip's usual level
 _ZSTD_LEVEL, _GZIP_LEVEL = 9, 6
@@ -52,6 +54,25 @@ def new_file(path: str | Path, mode: int) -> Iterator[Callable[[bytes], Any]]:
         compressed(file, os.path.basename(path)) as write,
     ):
         yield write
+
+
+def is_written(path: str | Path) -> bool:
+    """Whether a file begins as one that was written here does, or is empty.
+
+    False for one that is not there, or that nobody can read as its name says.
+    """
+    try:
+        with open_plain(os.path.realpath(path)) as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return True
+            name, lines = os.path.basename(path), file
+            if name.endswith(".gz"):
+                lines = gzip.GzipFile("", "rb", fileobj=file)
+            elif name.endswith(".zst"):
+                lines = zstandard.ZstdDecompressor().stream_reader(file)
+            return lines.read(2) == b'{"'
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError):
+        return False
 
 
 # a number with an exponent at its end: orjson prints it otherwise than Python

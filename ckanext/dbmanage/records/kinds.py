@@ -11,14 +11,38 @@ _ACTIVE = "state = 'active'"
 _ORGANIZATION = "left(is_organization::text, 1) = 't'"
 _GROUP = "left(is_organization::text, 1) = 'f'"
 
+#: who changed a dataset last: as the stream of activities has it, else who made one
+#: that is not in the backup
+_EDITORS = {
+    "activity": 'SELECT u.name FROM public.activity x JOIN public."user" u'
+    " ON u.id = x.user_id WHERE x.object_id = a.id ORDER BY x.timestamp DESC LIMIT 1",
+    "package": 'SELECT u.name FROM public.package x JOIN public."user" u'
+    " ON u.id = x.creator_user_id WHERE x.id = a.id AND b.id IS NULL",
+}
+# no time tells of a change of these
+_GROUP_STATE = "concat_ws(chr(31), name, title, description, image_url)"
+_USER_STATE = (
+    "concat_ws(chr(31), name, fullname, email, about, password,"
+    " left(sysadmin::text, 1))"
+)
+
 #: for the preview of a restore
 KINDS = (
-    Kind("datasets", "package", _ACTIVE, changed="metadata_modified"),
+    Kind(
+        "datasets", "package", _ACTIVE, changed="metadata_modified",
+        label="name", title="title", people=_EDITORS,
+    ),
     Kind("resources", "resource", _ACTIVE, changed="metadata_modified"),
-    Kind("organizations", "group", f"{_ACTIVE} AND {_ORGANIZATION}"),
-    Kind("groups", "group", f"{_ACTIVE} AND {_GROUP}"),
-    Kind("users", "user", _ACTIVE),
-)
+    Kind(
+        "organizations", "group", f"{_ACTIVE} AND {_ORGANIZATION}",
+        changed=_GROUP_STATE, label="name", title="title",
+    ),
+    Kind(
+        "groups", "group", f"{_ACTIVE} AND {_GROUP}",
+        changed=_GROUP_STATE, label="name", title="title",
+    ),
+    Kind("users", "user", _ACTIVE, changed=_USER_STATE, label="name", title="fullname"),
+)  # fmt: skip
 
 Record = dict[str, Any]
 #: whether it comes from the search index, and what gives it

@@ -10,7 +10,7 @@ from ckan.plugins import toolkit as tk
 from flask import Blueprint, Response, redirect, request
 from flask_wtf.csrf import CSRFError
 
-from ..engine.redis.arming import RESTORE
+from ..engine.redis.arming import RESTORE, UNDO
 
 pages = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
@@ -101,7 +101,7 @@ def submit(name: str, success: str, back: str, **data: Any) -> Any:
 
 def armed_for(name: str, to: str = RESTORE) -> dict[str, Any]:
     """The status, and whether the page may do that to a backup now."""
-    status = read("status")
+    status = read("status", undo=name == UNDO)
     known = status["armed"] or {}
     armed = (known.get("backup"), known.get("to")) == (name, to)
     allowed = {"armed": armed, "always": True}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ class Backup:
         """Raises Denied for one that this user may not read."""
         if why := self.closed:
             raise Denied(f"backup {self.id}", why)
+
+    @property
+    def moment(self) -> datetime | None:
+        """When it was begun, as it says itself; None where it does not."""
+        with suppress(ValueError, TypeError):
+            return parse_stamp(self.manifest.get("created", ""))
+        return None
 
     @property
     def parts(self) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..clock import has_come, id_stamp, parse_id, stamp, who
+from ..clock import has_come, id_stamp, now, parse_id, stamp, who
 from ..disk import (
     create_directory,
     is_regular,
@@ -34,7 +34,7 @@ from ..disk import (
     write_file,
 )
 from ..errors import Busy, DbmanageError, Refused
-from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE
+from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE, PREVIEW
 from ..opened import open_directory, open_plain
 from ..report import name_of
 from ..signature import derived_key
@@ -167,7 +167,8 @@ class Repository:
             # it is not there yet, or a link that leads elsewhere
             with suppress(OSError), open_directory(self.path / name) as directory:
                 for entry in regular_files(directory).values():
-                    if pattern.fullmatch(entry.name) and is_regular(entry):
+                    old = PREVIEW.fullmatch(entry.name) and _is_of_yesterday(entry)
+                    if old or (pattern.fullmatch(entry.name) and is_regular(entry)):
                         os.unlink(entry.name, dir_fd=directory)
 
     def _renew(self) -> None:
@@ -260,3 +261,9 @@ class Repository:
         with suppress(OSError):
             return stat.S_ISREG((self.path / f".{name}").lstat().st_mode)
         return False
+
+
+def _is_of_yesterday(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is older than a day: names of people are not kept for ever."""
+    about = entry.stat(follow_symlinks=False)
+    return about.st_mtime < (now() - timedelta(days=1)).timestamp()

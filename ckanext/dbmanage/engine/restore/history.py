@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move, is_ours, planned_move, sound
+
+#: what a switch back is called in the journal: of a restore, and of such an undo
+UNDO, REDO = "undo", "redo"
 
 
 class Foreign(Refused):
@@ -150,34 +154,51 @@ def switches(site: Site, repository: Repository) -> list[str]:
 
 
 def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
-    """The switch that `undo` takes back: `{operation, what, source, user, time}`.
+    """The switch that `undo` takes back.
 
-    None when there is none, or when what it replaced was dropped.
+    `{operation, what, user, time, way, of, source}`. After an undo the `way` is `redo`:
+    it brings back what was restored. `of` is what was done first, and `source` what
+    that brought. None when there is none, or when what it replaced was dropped.
     """
-    name, facts = _last(site, repository)
-    if facts is None:
+    done = _done(site, repository)
+    if not done:
         return None
+    name, facts = done[-1]
     undo = {*(pair.undo for pair in facts["switch"])}
     undo |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
     if facts["dropped"] & undo:
         return None
     begun: Entry = facts["begun"]
+    back = takewhile(_goes_back, (facts["begun"] for _, facts in reversed(done)))
+    times = len(list(back))
+    first: Entry = done[-1 - times][1]["begun"] if times < len(done) else Entry()
     return {
         "operation": name,
         "what": begun.text("what") or "restore",
-        "source": begun.text("source"),
+        "source": first.text("source"),
         "user": begun.actor.user or begun.actor.by,
         "time": str(facts["time"]),
+        "way": REDO if times % 2 else UNDO,
+        "of": first.text("what") or "restore",
     }
 
 
+def _goes_back(begun: Entry) -> bool:
+    return begun.text("what") in (UNDO, REDO)
+
+
 def _last(site: Site, repository: Repository) -> tuple[str, dict[str, Any] | None]:
-    done = [
+    done = _done(site, repository)
+    return done[-1] if done else ("", None)
+
+
+def _done(site: Site, repository: Repository) -> list[tuple[str, dict[str, Any]]]:
+    """The operations whose switch an undo could take back, the oldest first."""
+    return [
         (name, facts)
         for name, facts in operations_of(site, repository).items()
         if facts["switched"] and (facts["switch"] or facts["moves"])
     ]
-    return done[-1] if done else ("", None)
 
 
 def operations_of(site: Site, repository: Repository) -> dict[str, dict[str, Any]]:

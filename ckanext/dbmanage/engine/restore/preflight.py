@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..archive import extensions, lint
@@ -192,6 +192,14 @@ def may_create(site: Site, connection: Connection, database: Database) -> None:
             "may not rename it. As PostgreSQL's superuser run once:\n"
             f"  ALTER DATABASE {name} OWNER TO {quoted(database.role)};"
         )
+
+
+def may_switch(site: Site, parts: Iterable[str]) -> None:
+    """The same for the databases of some parts. Raises Refused, ConnectionFailed."""
+    for part in parts:
+        database = site.databases[part]
+        with closing(database.maintenance()) as connection:
+            may_create(site, connection, database)
 
 
 def outdated(name: str, migrations: Mapping[str, list[str]], site: Site) -> list[str]:

@@ -1,4 +1,4 @@
-"""The preview of a restore: what it would lose, gain and change, by kind of object.
+"""The preview of a restore: what it would lose, gain and change, by kind and by name.
 
 Reads an archive and compares it with the live database inside that database's own
 session, in temporary tables that nobody else sees. Changes nothing; must not know CKAN:
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..archive.contents import Bounded, Entry, contents_of, limit, read_contents
 from ..archive.unpack import restoring
 from ..errors import ConnectionFailed, Damaged, ToolFailed
 from ..opened import open_plain
-from ..postgres.database import Connection, Database
+from ..postgres.database import Connection, Database, query
 from ..postgres.programs import finish, reading_tools
 from ..postgres.tables import tables_of
 from ..report import name_of
@@ -35,6 +35,8 @@ from .source import Source
 
 #: of one row; a row of CKAN's own tables is never so long
 _LINE = 256 << 20
+#: letters of a name or a title; a row of an archive may have any number
+_TOLD = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Kind:
     """A kind of object that the preview counts: rows of a table of `database`.
 
     `where` picks them, `id` tells them apart, `changed` tells a newer state of one.
+    Those with a `label` are told by it and by their `title`; `people` is SQL, by the
+    table it needs, that tells who changed the live object `a` (of the copy: `b`) last.
     """
 
     name: str
@@ -49,14 +53,33 @@ class Kind:
     where: str
     id: str = "id"
     changed: str = ""
+    label: str = ""
+    title: str = ""
+    people: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> set[str]:
+        """What it needs of the table, perhaps words more."""
+        texts = (self.where, self.id, self.changed, self.label, self.title)
+        return set(re.findall(r"\w+", " ".join(texts)))
+
+
+#: told of one object: `{kind, change, id, name, title, by}`; `change` is `lost`,
+#: `changed` or `gained`
+Told = Callable[[dict[str, Any]], None]
 
 
 def preview(
-    site: Site, repository: Repository, source: Source, kinds: tuple[Kind, ...]
+    site: Site,
+    repository: Repository,
+    source: Source,
+    kinds: tuple[Kind, ...],
+    told: Told | None = None,
 ) -> list[dict[str, Any]]:
     """What a restore would lose, gain and change, a dictionary a kind of object.
 
-    `{kind, now, then, lost, gained, changed}`, counts. Rows of the archive are put
+    `{kind, now, then, lost, gained, changed}`, counts; `told` is told each object that
+    has a name, those of a kind one after the other. Rows of the archive are put
     into temporary tables of the live database's session and compared there, so that
     memory stays flat. A missing or empty database counts as no rows.
     """
@@ -72,7 +95,7 @@ def preview(
         most = 0 if source.signed else limit(path.stat().st_size)
         try:
             if part == "database":
-                found += _compare(site, database, connection, path, kinds, most)
+                found += _compare(site, database, connection, path, kinds, most, told)
             else:
                 found.append(_compare_tables(site, connection, path))
         finally:
@@ -91,6 +114,7 @@ def _compare(
     path: Path,
     kinds: tuple[Kind, ...],
     most: int,
+    told: Told | None,
 ) -> list[dict[str, Any]]:
     if connection is None:  # somewhere to count in: temporary tables only
         connection = database.maintenance()
@@ -105,6 +129,8 @@ def _compare(
             names = ("now", "then", "lost", "gained", "changed")
             numbers = cursor.fetchone() or ()
             rows.append({"kind": kind.name} | dict(zip(names, numbers, strict=True)))
+            if told and kind.label:
+                _tell(connection, kind, sets, told)
     connection.rollback()
     return rows
 
@@ -118,14 +144,51 @@ _DIFFERENCE = """
     FROM a FULL JOIN b ON a.id = b.id"""
 
 
+_NAMES = """
+    WITH a AS ({a}), b AS ({b})
+    SELECT CASE WHEN b.id IS NULL THEN 'lost' WHEN a.id IS NULL THEN 'gained'
+                ELSE 'changed' END,
+           left(coalesce(a.id, b.id), {letters}), coalesce(a.name, b.name),
+           coalesce(a.title, b.title), coalesce({people}, NULL)
+    FROM a FULL JOIN b ON a.id = b.id
+    WHERE a.id IS NULL OR b.id IS NULL OR a.changed IS DISTINCT FROM b.changed
+    ORDER BY a.id IS NULL, b.id IS NOT NULL, 3, 2"""
+
+
+def _tell(
+    connection: Connection, kind: Kind, sets: Mapping[str, str], told: Told
+) -> None:
+    """Tells of each object by name, in flat memory."""
+    there = "SELECT to_regclass(%s) IS NOT NULL"
+    people = [
+        f"CASE WHEN a.id IS NOT NULL THEN ({statement}) END"
+        for table, statement in kind.people.items()
+        if query(connection, there, f'public."{table}"') == [(True,)]
+    ]
+    words = {"people": ", ".join(people) or "NULL::text", "letters": str(_TOLD)}
+    with connection.cursor("dbmanage") as cursor:
+        cursor.execute(_NAMES.format(**sets, **words))
+        for row in cursor:
+            names = ("change", "id", "name", "title", "by")
+            told({"kind": kind.name} | dict(zip(names, row, strict=True)))
+
+
 def _objects(cursor: Any, kind: Kind, schema: str) -> str:
-    """SQL for a kind's ids and times in a schema; no rows without a table."""
+    """SQL for a kind's ids, states and names in a schema; no rows without a table."""
     cursor.execute("SELECT to_regclass(%s)", [f'{schema}."{kind.table}"'])
+    there = cursor.fetchone() != (None,)
     # all of it is handed in by our own code, nothing that a user or an archive says
-    columns = f"{kind.id}::text AS id, {kind.changed or 'NULL'}::text AS changed"
-    if cursor.fetchone() == (None,):
-        return "SELECT NULL::text AS id, NULL::text AS changed WHERE false"
-    return f'SELECT {columns} FROM {schema}."{kind.table}" WHERE {kind.where}'  # noqa: S608
+    columns = {"id": kind.id, "changed": kind.changed}
+    for name, column in (("name", kind.label), ("title", kind.title)):
+        columns[name] = column and f"left({column}, {_TOLD})"
+    selected = ", ".join(
+        f"({(there and column) or 'NULL'})::text AS {name}"
+        for name, column in columns.items()
+    )
+    rows = (
+        f'FROM {schema}."{kind.table}" WHERE {kind.where}' if there else "WHERE false"
+    )
+    return f"SELECT {selected} {rows}"
 
 
 def _copy(
@@ -136,17 +199,9 @@ def _copy(
     In one reading of the archive, as it is packed; `most` bytes at most come out of it
     when that is not zero. Only columns that a kind names are kept.
     """
-    asked = {
-        kind.table: {
-            column
-            for other in kinds
-            if other.table == kind.table
-            for column in re.findall(
-                r"\w+", f"{other.where} {other.id} {other.changed}"
-            )
-        }
-        for kind in kinds
-    }
+    asked: dict[str, set[str]] = {}
+    for kind in kinds:
+        asked[kind.table] = asked.get(kind.table, set()) | kind.columns
     with open_plain(path) as file:
         found = read_contents(file, path.name)
         file.seek(0)

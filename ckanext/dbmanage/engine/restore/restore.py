@@ -19,7 +19,16 @@ from ..uploads.moves import Move
 from ..uploads.staging import stage
 from . import switch
 from .copies import Prepare, loaded_copies
-from .history import Pair, is_half_way, operations_of, planned_moves, undoable
+from .history import (
+    UNDO,
+    Pair,
+    is_half_way,
+    last_switch,
+    operations_of,
+    planned_moves,
+    undoable,
+)
+from .preflight import may_switch
 from .properties import copy_properties, stays_behind
 from .recover import recover
 from .scratch import drop_older, staged
@@ -32,7 +41,7 @@ _CALM = 5
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore of `source` or an undo did.
+    """What a restore of `source`, or an undo or a redo of one, did.
 
     `written` counts the rows by `part: table` that were written to the live databases
     after the copy was begun: they are in the replaced ones.
@@ -43,6 +52,7 @@ class Restored:
     replaced: Replaced
     written: Mapping[str, int]
     source: str = ""
+    what: str = ""
 
 
 def restore_backup(
@@ -80,7 +90,9 @@ def restore_backup(
                 switch.switch(op, pairs, planned, written, still_locked)
         done = _restored(op, pairs, laid, before)
     # with `since` nothing was, but for what reading itself writes
-    return replace(done, source=source.name, written={} if since else done.written)
+    return replace(
+        done, source=source.name, what=what, written={} if since else done.written
+    )
 
 
 @contextmanager
@@ -99,17 +111,21 @@ def _laid_down(op: Operation, source: Source) -> Iterator[list[Move]]:
 def undo_switch(op: Operation) -> Restored:
     """Switches back what the last restore or undo replaced; can itself be undone.
 
-    Raises Refused, ConnectionFailed, ToolFailed.
+    After an undo it is a redo. Raises Refused, ConnectionFailed, ToolFailed.
     """
     site, repository = op.site, op.repository
-    with _journalled(op, "undo", "the last switch") as (op, still_locked):
+    last = last_switch(site, repository) or {}
+    what, source = last.get("way") or UNDO, last.get("source") or "the last switch"
+    with _journalled(op, what, source) as (op, still_locked):
         pairs, moves = undoable(site, repository)
+        may_switch(site, [pair.part for pair in pairs])
         before = counters(site, [pair.part for pair in pairs])
         with _away(op, "restore"):
             planned = planned_moves(site, repository, moves)
             still_locked()
             switch.switch(op, pairs, planned, locked=still_locked)
-        return _restored(op, pairs, moves, before)
+        done = _restored(op, pairs, moves, before)
+    return replace(done, source=source, what=what)
 
 
 @contextmanager

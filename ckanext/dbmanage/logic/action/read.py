@@ -6,8 +6,18 @@ from ckan.plugins import toolkit as tk
 
 from ...engine.backup.by_hand import by_hand
 from ...engine.backup.downloads import names
+from ...engine.clock import parse_stamp
 from ...engine.repository.backup import Backup
-from ...operations.allowed import having, must_stay, newest_good, unfit, wanted
+from ...operations.allowed import (
+    having,
+    lacking_rights,
+    must_stay,
+    newest_good,
+    of_a_restore,
+    unfit,
+    wanted,
+)
+from ...portal.changed import datasets
 from .. import hindrances, live, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
@@ -15,18 +25,20 @@ from ..status import read_status
 
 
 @tk.side_effect_free
-@action(tables=schema.flag, journal=schema.number(0, 0, 1000))
+@action(tables=schema.flag, journal=schema.number(0, 0, 1000), undo=schema.flag)
 def dbmanage_status(call: Call, data: Data) -> Data:
     """Whether the portal's data is safe.
 
     :param tables: also what fills the databases (queries them), default false
     :param journal: so many of the journal's last lines, default 0
+    :param undo: also what would make an undo fail now, and in ``undo`` how many
+        datasets ``changed`` since (queries the database), default false
 
     :returns: ``{state, headline: {text, sentence, colour, n}, site, count, damaged,
         unreadable, future, newest, proven, expected_by, failed: {time, error}, bytes,
         needed, uploads_bytes, disk: {total, free}, undo: {operation, what, source,
-        user, time, until}, worker: {count, seen, waiting, command}, jobs, ended,
-        maintenance, armed: {backup, to, until, by}, web_restore, redis, half_way,
+        user, time, until, way, of}, worker: {count, seen, waiting, command}, jobs,
+        ended, maintenance, armed: {backup, to, until, by}, web_restore, redis, half_way,
         exports, wanted, nights, undo_days, retention, pruned, blockers}`` and, when
         asked for, ``tables`` and ``journal``. ``state`` is the worst of
         ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
@@ -41,7 +53,8 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         all when it failed or was lost; ``redis`` says why Redis does not answer, then
         ``worker``, ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports``
         are names for ``dbmanage_backup_download``; ``blockers`` is what would make any
-        restore or undo fail now.
+        restore or undo fail now; ``way`` is ``redo`` where an undo brings back what
+        the last one took away, ``of`` what was done first, ``restore`` or ``upgrade``.
 
     Raises ValidationError for ``tables`` that PostgreSQL does not tell of.
     """
@@ -50,6 +63,10 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         status["armed"] = {k: armed[k] for k in ("backup", "to", "until", "by")}
     if data["tables"]:
         status["tables"] = live.table_sizes(call.site)
+    if data["undo"]:
+        status["blockers"] += lacking_rights(call.site)
+        if last := status["undo"]:
+            last["changed"] = datasets(call.site, parse_stamp(last["time"]))
     if data["journal"]:
         status["journal"] = journal_lines(call.repository, data["journal"])
     return status
@@ -96,7 +113,8 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         (lines of the journal), ``fits`` (why it may not be restored, or empty),
         ``instead`` (the newest that may, where it may not), ``blockers`` (what would
         make its restore fail now), ``by_hand`` (shell commands that bring it back
-        beside the live site, with stock tools alone); with ``compare``
+        beside the live site, with stock tools alone), ``changed`` (datasets that
+        changed since, or None where nobody knows); with ``compare``
         ``differing``: ``[{part, table, then, now}]``, or None where counting took too
         long: a preview of the restore (``dbmanage_restore``) takes its time
 
@@ -121,14 +139,17 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         "instead": "",
         "blockers": [],
         "by_hand": by_hand(str(found.path), call.site.main) if found.signed else "",
+        "changed": None,
     }
     if shown["fits"]:
         shown["instead"] = hindrances.newest_that_fits(call.repository, call.options)
     else:
         status = read_status(call.site, call.repository, call.options)
-        shown["blockers"] = status["blockers"] + hindrances.of_a_restore(
+        shown["blockers"] = status["blockers"] + of_a_restore(
             call.site, call.repository, found, data["parts"]
         )
+        if found.moment:
+            shown["changed"] = datasets(call.site, found.moment)
     if data["compare"]:
         shown["differing"] = live.rows_now(call.site, found)
     return shown

@@ -11,8 +11,8 @@ from ...engine.clock import now, stamp
 from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
-from ...operations.allowed import unfit
-from .. import hindrances, schema, status
+from ...operations.allowed import lacking_rights, of_a_restore, unfit
+from .. import schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
 
@@ -33,8 +33,12 @@ def dbmanage_restore(call: Call, data: Data) -> Data:
     :param id: the backup's id
     :param parts: a list of ``database``, ``datastore``, ``files``; all that the backup
         has by default
-    :param preview: only count what would be lost and gained: a job that needs no
-        arming; its ``result`` is ``{rows: [{kind, now, then, lost, gained, changed}]}``
+    :param preview: only say what would be lost and gained: a job that needs no arming;
+        its ``result`` is ``{rows: [{kind, now, then, lost, gained, changed}], names,
+        editors: [{name, count}], count, file}``: ``names`` by kind and by ``lost``,
+        ``changed`` or ``gained`` the first twenty, ``[{id, name, title, by}]``;
+        ``editors`` who changed last what would be lost or go back; ``file`` has all
+        ``count`` names, for ``dbmanage_backup_download``
     :param note: why, for the journal
     :param confirm: the site's title
     :param password: the caller's own, again; not needed with an API token
@@ -59,7 +63,8 @@ def dbmanage_restore(call: Call, data: Data) -> Data:
     password=schema.optional,
 )  # fmt: skip
 def dbmanage_undo(call: Call, data: Data) -> Data:
-    """Take the last restore back, as a job, when armed (``ckan db arm undo``).
+    """Take the last restore back, as a job, when armed (``ckan db arm undo``); after
+    an undo this is a redo.
 
     As with ``dbmanage_restore`` a worker must begin it while it is armed.
 
@@ -81,6 +86,7 @@ def dbmanage_undo(call: Call, data: Data) -> Data:
         raise tk.ValidationError({"operation": [other]})
     confirm(call, data, UNDO, UNDO)
     job = {"note": data["note"], "operation": last["operation"]}
+    job["way"] = last["way"]
     return _enqueue_armed(call, "undo", job, None)
 
 
@@ -101,12 +107,12 @@ def _enqueue_armed(
         _refuse_unarmed(call, kind, name)
     blockers = status.read_status(call.site, call.repository, call.options)["blockers"]
     if found:
-        blockers += hindrances.of_a_restore(
-            call.site, call.repository, found, arguments["parts"]
-        )
+        blockers += of_a_restore(call.site, call.repository, found, arguments["parts"])
+    else:
+        blockers += lacking_rights(call.site)
     if blockers:
         raise Refused("; ".join(blockers))
-    call.note(kind, of=name)
+    call.note(arguments.get("way", kind), of=name)
     until, used = stamp(now() + _WAITS), None
     if armed:
         used = call.arming.use(name)

@@ -157,6 +157,7 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     assert worked.portal.sql("SELECT count(*) FROM resource") == [(45,)]
     status = worked.act("dbmanage_status", token)
     assert status["undo"]["user"] == SYSADMIN and status["armed"] is None
+    assert (status["undo"]["way"], status["undo"]["of"]) == ("undo", "restore")
     # once: the second needs another word of the operator
     again = worked.act("dbmanage_restore", token, id=backup["id"], confirm=TITLE)
     assert again["error"]["__type"] == "Authorization Error"
@@ -164,6 +165,9 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     job = worked.act("dbmanage_undo", token, confirm=TITLE.upper())
     assert worked.ended(token, job["id"])["state"] == "done"
     assert worked.portal.sql("SELECT count(*) FROM resource") == [(0,)]
+    status = worked.act("dbmanage_status", token, undo=True)
+    assert (status["undo"]["way"], status["undo"]["changed"]) == ("redo", 0)
+    assert status["undo"]["source"] == f"backup {backup['id']}"
 
 
 def test_who_may_call_the_actions_and_with_what(quiet: Site) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-
 import pytest
 
 from ckanext.dbmanage.engine.backup.dump import to_file
@@ -20,6 +17,7 @@ from ckanext.dbmanage.operations.restore import (
     run_undo,
 )
 
+from ..support.asked import answered
 from ..support.portal import Portal
 
 
@@ -34,27 +32,17 @@ def test_a_question_that_waits_lets_a_backup_be_taken(
 ) -> None:
     before, shown = portal.state(), take_backup(asked)
     portal.damage()
-    command = " ".join([*portal.module_command, "restore", "latest", "--no-backup"])
-    with subprocess.Popen(
-        ["script", "-qec", command, "/dev/null"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env=portal.environment | {"PATH": os.environ["PATH"]},
-    ) as process:  # fmt: skip
-        assert process.stdin and process.stdout
-        said = b""
-        while b"[y/N]" not in said:
-            assert (more := os.read(process.stdout.fileno(), 1 << 12)), said.decode()
-            said += more
-        assert b"lost" in said and shown.id.encode() in said
-        nightly = take_backup(asked)
-        process.stdin.write(b"y\n")
-        process.stdin.flush()
-        said += process.stdout.read()
+    nightly = []
+    command = [*portal.module_command, "restore", "latest", "--no-backup"]
+    code, said = answered(
+        portal, command, "CKAN", first=lambda: nightly.append(take_backup(asked))
+    )
+    assert "lost" in said and f"backup {shown.id} and what is live" in said
     # what was shown as the latest, not what is the latest now
-    assert process.returncode == 0 and f"from backup {shown.id}" in said.decode()
-    assert portal.state() == before and nightly.id > shown.id
+    assert code == 0 and f"from backup {shown.id}" in said
+    assert portal.state() == before and nightly[0].id > shown.id
     # an undo takes back what was confirmed, and nothing else
-    live, last = portal.oids(), last_to_undo(asked)
+    live, (last, _) = portal.oids(), last_to_undo(asked)
     assert last["source"] == f"backup {shown.id}"
     with pytest.raises(Refused, match="another switch was made"):
         run_undo(asked, "00000000")

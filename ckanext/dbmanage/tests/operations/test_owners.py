@@ -14,7 +14,8 @@ from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.restore import proof
 from ckanext.dbmanage.operations import context
-from ckanext.dbmanage.operations.restore import preview_restore, run_restore
+from ckanext.dbmanage.operations.preview import preview_restore
+from ckanext.dbmanage.operations.restore import run_restore
 
 from ..support.cluster import Cluster, query
 from ..support.portal import Portal

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +12,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from ..support.asked import answered
 from ..support.cluster import PG16, PG18, Cluster, query
 from ..support.portal import DATASETS, HEAD, Portal, own
 
@@ -146,12 +145,8 @@ def test_init_with_a_percent_sign(portal: Portal, role: Callable[..., str]) -> N
 
 def test_clean_asks_for_the_sites_name(portal: Portal) -> None:
     portal.write(**{"ckan.site_title": "Open Data"})
-    command = ["script", "-qec", f"{sys.prefix}/bin/ckan -c {portal.ini} db clean"]
+    command = [f"{sys.prefix}/bin/ckan", "-c", str(portal.ini), "db", "clean"]
     for answer, gone in (("yes", False), ("Open Data", True)):
-        subprocess.run(
-            [*command, "/dev/null"], input=f"{answer}\n", text=True,
-            env=portal.environment | {"PATH": os.environ["PATH"]}, timeout=300,
-            capture_output=True,
-        )  # fmt: skip
+        answered(portal, command, answer)
         there = portal.sql("SELECT to_regclass('package')::text") != [(None,)]
         assert there is not gone

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.records.jsonl import new_file
+from ckanext.dbmanage.records.jsonl import is_written, new_file
 
 from ..support import forked
 from ..support.cluster import BIN
@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_what_was_there(
         "UPDATE package SET notes = (SELECT string_agg(md5((g * length(name))::text || name), '')"
         " FROM generate_series(1, 500) g)"
     )
-    done = portal.db("export", "datasets", "-O", str(target), code=1)
+    done = portal.db("export", "datasets", "-O", str(target), "--yes", code=1)
     assert "No space left" in done.stderr
     assert target.read_text() == "before\n" and os.listdir(target.parent) == ["d.jsonl"]
 
@@ -119,3 +119,19 @@ def test_what_a_killed_command_left_is_removed(tmp_path: Path) -> None:
         target,
         *others,
     }
+
+
+def test_a_file_that_was_written_here_is_known_by_how_it_begins(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.zst"):
+        path = tmp_path / name
+        assert not is_written(path)
+        path.write_bytes(b"")
+        assert is_written(path)
+        with new_file(path, 0o600) as write:
+            write(b'{"name":"x"}\n')
+        assert is_written(path)
+        path.write_bytes(b"thesis, the only copy")
+        assert not is_written(path)
+    (tmp_path / "package.json").write_bytes(b'{\n  "name": "x"\n}\n')
+    assert not is_written(tmp_path / "package.json")
+    assert not is_written("/dev/null")

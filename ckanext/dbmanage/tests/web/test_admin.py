@@ -223,12 +223,18 @@ def test_restore_while_others_read_then_undo(
     expect(page.locator("#cmd-arm")).to_have_text(f"ckan db arm {id}")
     assert page.is_disabled("button:has-text('Restore to')")
     looked(page, "restore-off")
-    page.click("text=Count what would change")
+    page.click("text=Show what would change")
     done(page)
     page.click("text=Show what a restore would change")
     expect(page.locator(".dbm-table tr", has_text="Resources")).to_contain_text(
         "bring back 45"
     )
+    page.click("summary:has-text('Datasets: 40 would go back to an older state')")
+    expect(
+        page.locator("section:has(#diff-h) li", has_text="dataset-10")
+    ).to_be_visible()
+    expect(page.locator("section:has(#diff-h)")).to_contain_text("and 20 more")
+    looked(page, "restore-preview")
     site.portal.db("arm", id)
     page.reload()
     page.fill("#field-confirm", "Riverland")
@@ -265,6 +271,14 @@ def test_restore_while_others_read_then_undo(
     assert read_meanwhile(browser, site, page)
     done(page)
     assert site.portal.sql("SELECT count(*) FROM resource") == [(0,)]
+    page.goto(BACKUPS)
+    expect(page.locator(".dbm-notes")).to_contain_text(
+        f"The restore from backup {id} was undone"
+    )
+    page.click("text=Redo…")
+    expect(page.locator("h1")).to_have_text(f"Redo the restore of {TITLE}")
+    expect(page.locator("h1 + p")).to_contain_text("0 datasets changed since then")
+    looked(page, "redo", (1280, 390))
     journal = (site.portal.repository / "journal.jsonl").read_text()
     switched = [json.loads(e) for e in journal.splitlines() if '"switched"' in e]
     assert [e["user"] for e in switched] == [SYSADMIN, SYSADMIN]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from ...support.portal import DATASETS, UPLOADS, Portal
@@ -37,3 +41,53 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
     portal.write(**{"ckan.plugins": "dbmanage"})
     done = portal.module("restore", "latest", "--preview", code=1)
     assert "holds the DataStore, this site has none: enable" in done.stderr
+
+
+def test_the_preview_tells_by_name_what_goes_and_who_changed_it(portal: Portal) -> None:
+    name = portal.backup("--only", "database").name
+    portal.sql(
+        "INSERT INTO package (id, name, title, state, type, creator_user_id,"
+        "                     metadata_created, metadata_modified)"
+        " SELECT 'new-' || i, 'new-' || i, E'\\x1b[2J\\n\\u202eA title', 'active', 'dataset',"
+        " 'user-2', now(), now() FROM generate_series(10, 39) i;"
+        "UPDATE package SET metadata_modified = now() WHERE id = 'id-7';"
+        "INSERT INTO activity (id, timestamp, user_id, object_id, activity_type, data)"
+        " VALUES ('1', now(), 'user-2', 'id-7', 'changed package', '{}'),"
+        "        ('2', now() + interval '1 s', 'user-3', 'id-7', 'changed package', '{}');"
+        "UPDATE package SET state = 'deleted' WHERE id = 'id-8';"
+        "UPDATE \"group\" SET title = 'Another' WHERE id = 'org-1';"
+        "UPDATE \"user\" SET state = 'deleted' WHERE id = 'user-5'"
+    )
+    said = portal.module("restore", name, "--preview").stdout
+    assert "\x1b" not in said and "\u202e" not in said
+    lines = said.splitlines()
+    first = lines.index("Datasets that would be lost:")
+    assert lines[first + 1] == "  new-10  ?[2J ?A title  (last changed by user-2)"
+    assert lines[first + 21] == "  and 10 more"
+    for line in (
+        "  dataset-7  Dataset 東京 7  (last changed by user-3)",
+        "  dataset-8  Dataset 東京 8",
+        "  org-1  Another",
+        "  user-5  Usér 5",
+        "Who changed last what would be lost or go back: user-2 (30), user-3 (1)",
+    ):
+        assert line in lines
+    assert lines[-1].startswith("All 34 names, for a day: ")
+    file = Path(lines[-1].partition(": ")[2])
+    assert file.stat().st_mode & 0o777 == 0o600
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(told) == 34 and told[0]["title"] == "\x1b[2J\n\u202eA title"
+    assert {"kind": "users", "change": "gained", "name": "user-5"}.items() <= told[
+        -1
+    ].items()
+    assert not any("password" in each for each in told)
+    shown = json.loads(portal.module("restore", name, "--preview", "--json").stdout)
+    assert shown["count"] == 34 and shown["file"] == str(file)
+    assert [e["name"] for e in shown["names"]["organizations"]["changed"]] == ["org-1"]
+    # it goes with the next preview, or a day later
+    portal.module("restore", portal.backup().name, "--preview")
+    assert not file.exists()
+    (other,) = file.parent.iterdir()
+    os.utime(other, (0, 0))
+    portal.backup("--only", "files")
+    assert not other.exists()

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytest
 
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
-from ckanext.dbmanage.engine.restore.history import Pair, half_way
+from ckanext.dbmanage.engine.restore.history import (
+    REDO,
+    UNDO,
+    Pair,
+    half_way,
+    last_switch,
+)
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.restore import last_to_undo
 
-from ...support.portal import Portal
+from ...support.cluster import query
+from ...support.portal import Portal, as_role
 
 
 @pytest.mark.smoke
@@ -24,15 +32,48 @@ def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
     damaged = portal.state()
     assert "nothing to undo" in portal.module("undo", "--yes", code=1).stderr
     portal.module("restore", "latest", "--yes", "--no-backup")
-    for wanted in (damaged, before, damaged):
+    site, repository = portal.engine()
+    back = "redone: database and datastore and files as restored from backup"
+    for wanted, way, said in (
+        (damaged, UNDO, "undone: database and datastore and files as before"),
+        (before, REDO, back),
+        (damaged, UNDO, "undone: database"),
+    ):
+        last = last_switch(site, repository)
+        assert last and (last["way"], last["of"]) == (way, "restore")
+        assert last["source"].startswith("backup 2")
         done = portal.module("undo", "--yes")
         assert portal.state() == wanted
-        assert "undone: database and datastore and files as before" in done.stdout
+        assert said in done.stdout
+        noted = [e.text("what") for e in repository.journal() if e.event == "done"]
+        assert noted[-1] == way
     # one generation, however often
     ours = portal.copies()
     assert len(ours) == 2 and all(name.endswith("_undo") for name in ours)
     assert len(list(portal.storage.glob(".dbm_*"))) == 1
     assert "--yes" in portal.module("undo", code=2).stderr
+
+
+def test_an_undo_without_the_right_says_what_a_restore_says(
+    portal: Portal, role: Callable[..., str]
+) -> None:
+    plain = role("dbm_plain", "CREATEDB IN ROLE ckan_default")
+    as_role(portal, plain)
+    portal.backup("--only", "database")
+    portal.module("restore", "latest", "--yes", "--no-backup")
+    query(f"ALTER ROLE {plain} NOCREATEDB")
+    live = portal.oids()
+    done = portal.module("undo", "--yes", code=1)
+    assert f"ALTER ROLE {plain} CREATEDB;" in done.stderr
+    assert "admin_url" in done.stderr and portal.oids() == live
+    # before it asks, and before it is armed
+    page = context.Portal(portal.settings, Silent())
+    with pytest.raises(Refused, match=f"ALTER ROLE {plain} CREATEDB;"):
+        last_to_undo(page)
+    done = portal.module("arm", "undo", code=1)
+    assert f"ALTER ROLE {plain} CREATEDB;" in done.stderr
+    query(f"ALTER ROLE {plain} CREATEDB")
+    portal.module("undo", "--yes")
 
 
 def test_what_undo_would_need_is_gone(portal: Portal) -> None:

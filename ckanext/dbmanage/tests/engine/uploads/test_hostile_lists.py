@@ -26,7 +26,11 @@ def test_one_upload_is_fetched_by_its_path(portal: Portal, tmp_path: Path) -> No
     done = portal.module("backups", "latest", "--fetch", LAST, text=False)
     assert done.stdout == whole
     out = tmp_path / "out.csv"
-    portal.module("backups", path.name, "--fetch", LAST, "-O", str(out))
+    fetch = ["backups", path.name, "--fetch", LAST, "-O", str(out), "--yes"]
+    out.write_text("somebody's")
+    assert f"{out} is there already" in portal.module(*fetch[:-1], code=2).stderr
+    assert out.read_text() == "somebody's"
+    portal.module(*fetch)
     assert out.read_bytes() == whole and out.stat().st_mode & 0o777 == 0o600
     done = portal.module("backups", "latest", "--fetch", "../../etc/passwd", code=1)
     assert "holds no upload" in done.stderr

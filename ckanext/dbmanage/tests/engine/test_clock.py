@@ -1,0 +1,44 @@
+"""Times as people type and read them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from ckanext.dbmanage.engine import clock
+
+
+def test_a_time_span_is_read() -> None:
+    read = {text: clock.seconds_of(text) for text in ("90s", "90m", "2h", "1d")}
+    assert read == {"90s": 90, "90m": 5400, "2h": 7200, "1d": 86400}
+    for wrong in ("", "m", "0m", "-1m", "1w", "1.5h", "30", "³m", "9999999d", "1d1h"):
+        with pytest.raises(ValueError, match="such as 90s"):
+            clock.seconds_of(wrong)
+
+
+def test_a_time_of_the_day_is_today_s_or_tomorrow_s() -> None:
+    for hours in (1, -1):
+        there = clock.now() + timedelta(hours=hours)
+        seconds = clock.seconds_until(f"{there:%H:%M}")
+        assert abs(seconds - (hours % 24) * 3600) <= 60
+    for wrong in ("24:00", "9:5", "12:60", "15:40:00", "noon", "٣:٠٠"):
+        with pytest.raises(ValueError, match="such as 15:40"):
+            clock.seconds_until(wrong)
+
+
+def test_a_time_span_is_told_by_its_largest_units() -> None:
+    told = [clock.span(n) for n in (0, 1, 1800, 5400, 86400, 90061)]
+    assert told == [
+        "0 seconds", "1 second", "30 minutes", "1 hour 30 minutes", "1 day",
+        "1 day 1 hour",
+    ]  # fmt: skip
+
+
+def test_a_moment_is_told_with_its_year_where_that_is_another() -> None:
+    there = clock.parse_stamp("2001-11-06T06:39:00Z")
+    assert clock.day_and_time(there) == "6 Nov 2001 06:39 UTC"
+    assert clock.ago(clock.now() - timedelta(minutes=61)) == "1 hour ago"
+    assert clock.ago(clock.now() + timedelta(minutes=61)) == "just now"
+    assert clock.time_ahead(60).endswith(" UTC (for 1 minute)")
+    assert f"{(clock.now() + timedelta(days=2)):%b}" in clock.time_ahead(2 * 86400)
