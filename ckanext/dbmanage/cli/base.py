@@ -8,25 +8,32 @@ import click
 from ..engine import signals
 from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
-from ..engine.printable import one_line, sentence
+from ..engine.printable import one_line
 from ..operations.context import Portal
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
-from .output import Talk
+from .output import Talk, told
 
 
-class Command(click.Command):
+class Told(click.Command):
     """A command whose failures are one message and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with signals.ended_by_signals():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = sentence(error.message)  # type: ignore[misc]
+            error.message = told(error.message)  # type: ignore[misc]
             raise
         except TOLD as error:
-            raise click.ClickException(sentence(explanation_of(error))) from error
+            raise click.ClickException(told(explanation_of(error))) from error
+
+
+class Command(Told):
+    """The same, and a signal that would kill it ends it in good order."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with signals.ended_by_signals():
+            return super().invoke(ctx)
 
 
 json_option = click.option(

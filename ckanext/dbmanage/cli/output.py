@@ -17,6 +17,7 @@ import click
 from ..engine import printable
 from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
+from ..portal.command import pasted, typed
 
 if TYPE_CHECKING:  # what lists backups starts without these
     from ..engine.repository.backup import Backup
@@ -35,6 +36,11 @@ def echo_json(document: object) -> None:
     echo(json.dumps(document))
 
 
+def told(sentence: str) -> str:
+    """A sentence as it is printed, its commands as they are typed here."""
+    return printable.sentence(pasted(sentence, typed()))
+
+
 class Talk:
     """The listener of a command: sentences, warnings and progress on stderr."""
 
@@ -47,13 +53,12 @@ class Talk:
         """A sentence, unless `--quiet`."""
         self.end()
         if not self._quiet:
-            echo(printable.sentence(sentence), err=True)
+            echo(told(sentence), err=True)
 
     def warn(self, sentence: str) -> None:
         """A sentence that is said even with `--quiet`."""
         self.end()
-        said = printable.sentence(f"Warning: {sentence}")
-        click.secho(said, fg="yellow", err=True)
+        click.secho(told(f"Warning: {sentence}"), fg="yellow", err=True)
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """Phase, bytes and time left on a terminal, the phases alone elsewhere."""

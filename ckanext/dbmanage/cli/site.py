@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -17,6 +17,7 @@ from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
+from ..portal.command import pasted, typed
 from .base import Command, duration_option, json_option, portal_of, quiet_option
 from .output import Talk, echo, echo_json
 
@@ -113,6 +114,7 @@ def doctor(
     except TOLD as error:
         what = "repair" if fix else "configuration"
         found = [Finding(what, PROBLEM, explanation_of(error))]
+    found = [replace(each, text=pasted(each.text, typed())) for each in found]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]
     if nagios:

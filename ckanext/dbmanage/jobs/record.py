@@ -37,7 +37,8 @@ class Records:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.secrets = options.secrets
-        self.redis = connect(options.redis_url)
+        with answering():  # the URL may be none
+            self.redis = connect(options.redis_url)
         self._url = options.databases["database"].url
         self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
 

@@ -26,6 +26,7 @@ from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
 from ..operations.journal import TOLD, reason
+from ..portal.command import on_server, pasted
 from ..portal.config import Options, current
 from ..portal.site import build_site
 from .queue import ACTOR, Jobs
@@ -59,18 +60,22 @@ return 1"""
 class Log:
     """The listener of a job: writes to Redis; one that does not answer stops no job.
 
+    `ckan` is how that is typed on the server, for the commands in what it is told;
     `switches` says whether the job has come to its switch.
     """
 
-    def __init__(self, redis: Any, key: str, secrets: tuple[str, ...]) -> None:
+    def __init__(
+        self, redis: Any, key: str, secrets: tuple[str, ...], ckan: str = "ckan"
+    ) -> None:
         self._redis, self._key, self._secrets = redis, key, secrets
+        self._ckan = ckan
         self._phase, self._next = "", 0.0
         self.switches = False
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{stamp()}\t{one_line(sentence)}"
+        line = f"{stamp()}\t{one_line(pasted(sentence, self._ckan))}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())
@@ -137,7 +142,8 @@ class Running:
         self._jobs, self._known = jobs, known
         self._id, self._key = known["id"], jobs.job_key(known["id"])
         self._cancel = f"{self._key}:cancel"
-        self.log = Log(jobs.redis, self._key, jobs.secrets)
+        self.ckan = on_server(jobs.options)
+        self.log = Log(jobs.redis, self._key, jobs.secrets, self.ckan)
 
     def begin(self) -> bool:
         """Takes the job, unless it was cancelled before."""
@@ -169,7 +175,7 @@ class Running:
                 raise
         except BaseException as failure:
             hide_values(failure)
-            state, error = FAILED, _why(failure)
+            state, error = FAILED, pasted(_why(failure), self.ckan)
             self.log.say(f"failed: {error}")
             _log.exception("the job %s failed", self._id)
             raise
@@ -263,7 +269,7 @@ def _run_once(site: Site, known: dict[str, Any]) -> None:
 
 
 def _application(options: Options) -> Any:
-    """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
+    """CKAN's Flask application, which the worker has made and not entered."""
     from ckan.config.middleware import make_app
 
     context = click.get_current_context(silent=True)

@@ -28,6 +28,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
+from ..portal.command import on_server, pasted
 from ..portal.config import current
 from ..portal.site import build_site
 from .schema import Parameter
@@ -105,10 +106,9 @@ def refused_at(field: str) -> Iterator[None]:
     """Makes what the engine raises in the block a ValidationError of a field."""
     try:
         yield
-    except DbmanageError as error:
-        raise tk.ValidationError({field: [str(error)]}) from error
-    except (psycopg2.Error, OSError) as error:
-        raise tk.ValidationError({field: [errors.explanation_of(error)]}) from error
+    except (DbmanageError, psycopg2.Error, OSError) as error:
+        said = pasted(errors.explanation_of(error), on_server(current()))
+        raise tk.ValidationError({field: [said]}) from error
 
 
 class Call:

@@ -17,6 +17,7 @@ from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, QUEUED, RUNNING
 from ..operations.allowed import having, wanted
+from ..portal.command import on_server, pasted
 from ..portal.config import Options
 from . import hindrances
 from .known import GOOD, backups, journal_end, of_journal
@@ -64,7 +65,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "exports": downloads.exports(repository),
         **background,
     }
-    status["blockers"] = hindrances.of_a_switch(repository, status)
+    ckan = on_server(options)
+    found = hindrances.of_a_switch(repository, status)
+    status["blockers"] = [pasted(each, ckan) for each in found]
     return status | {"state": _state(status)}
 
 

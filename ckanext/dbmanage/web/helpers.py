@@ -16,6 +16,8 @@ from ckan.plugins import toolkit as tk
 from flask import g
 
 from ..engine.clock import now, parse_stamp
+from ..portal.command import on_server
+from ..portal.config import current
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -204,7 +206,12 @@ def zone() -> str:
     return str(_visitor()[1])
 
 
+def ckan() -> str:
+    """`ckan`, as it is typed on the server."""
+    return on_server(current())
+
+
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
-    shown = (size, number, percent, moment, ago, duration, clock, zone, word)
+    shown = (size, number, percent, moment, ago, duration, clock, zone, word, ckan)
     return {f"dbmanage_{each.__name__}": each for each in shown}

@@ -6,6 +6,7 @@ from ckan.plugins import toolkit as tk
 
 from ...engine.backup.downloads import names
 from ...engine.repository.backup import Backup
+from ...jobs.record import QUEUED
 from ...operations.allowed import having, must_stay, unfit, wanted
 from .. import hindrances, live, schema
 from ..call import Call, Data, action, refused_at
@@ -23,9 +24,9 @@ def dbmanage_status(call: Call, data: Data) -> Data:
 
     :returns: ``{state, site, count, newest, proven, expected_by, failed: {time,
         error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
-        source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
-        ended, maintenance, armed: {backup, to, until, by}, web_restore, redis,
-        half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
+        source, user, time, until}, worker: {count, others, seen, waiting,
+        command}, jobs, ended, maintenance, armed: {backup, to, until, by}, web_restore,
+        redis, half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
         asked for, ``tables`` and ``journal``. ``state`` is the worst of ``failed``,
         ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``, ``ok``.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
@@ -147,12 +148,15 @@ def dbmanage_job_show(call: Call, data: Data) -> Data:
         cancellable, armed, result, error, lines, log}``; ``state`` is ``queued``,
         ``running``, ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died);
         one that has not begun at ``until`` has failed; ``lines`` is how many the log
-        has had, also those that are forgotten
+        has had, also those that are forgotten; ``worker`` is as in ``dbmanage_status``
+        while it waits, else None
 
     Raises ValidationError for an ``id`` that is not known (any more).
     """
     with refused_at("id"):
-        return call.jobs.show(data["id"], data["log"])
+        known = call.jobs.show(data["id"], data["log"])
+        waits = known["state"] == QUEUED
+        return known | {"worker": call.jobs.workers() if waits else None}
 
 
 @tk.side_effect_free
