@@ -42,6 +42,7 @@ json_option = click.option(
 quiet_option = click.option(
     "--quiet", "-q", is_flag=True, help="Print results and warnings only."
 )
+note_option = click.option("--note", default="", help="Why, for the journal.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 parts_option = click.option(
     "--only",
@@ -75,9 +76,10 @@ def options_of(ctx: click.Context) -> Options:
     return current() if given is None else Options(given)
 
 
-def portal_of(ctx: click.Context, talk: Talk) -> Portal:
-    """The site that a command is for, and who is told what goes on."""
-    return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"))
+def portal_of(ctx: click.Context, talk: Talk, note: str = "") -> Portal:
+    """The site that a command is for, who is told what goes on, and the note why."""
+    why = {"note": one_line(note)[:500]} if note else {}
+    return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"), why)
 
 
 def refuse_without_terminal() -> None:

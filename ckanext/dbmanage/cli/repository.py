@@ -14,7 +14,7 @@ from ..engine.uploads.listing import of
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
-from .base import Command, json_option, portal_of, quiet_option
+from .base import Command, json_option, note_option, portal_of, quiet_option
 from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 
 
@@ -80,10 +80,11 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 @click.option(
     "--release", is_flag=True, help="Hold it no longer: retention decides again."
 )
+@note_option
 @click.pass_context
-def keep(ctx: click.Context, id: str, release: bool) -> None:
+def keep(ctx: click.Context, id: str, release: bool, note: str) -> None:
     """Hold a backup, whatever retention says."""
-    found = retain.keep(portal_of(ctx, Talk(quiet=False)), id, not release)
+    found = retain.keep(portal_of(ctx, Talk(quiet=False), note), id, not release)
     echo(f"{found.id}  {'released' if release else 'kept'}")
 
 

@@ -20,6 +20,7 @@ from .base import (
     ask,
     database_option,
     no_backup_option,
+    note_option,
     parts_option,
     portal_of,
     quiet_option,
@@ -39,6 +40,7 @@ from .output import Talk, echo, preview_table, replaced_names
     "--trust", is_flag=True, help="Run the SQL of a backup not signed by this site."
 )
 @no_backup_option
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
@@ -49,6 +51,7 @@ def restore(
     preview: bool,
     trust: bool,
     no_backup: bool,
+    note: str,
     yes: bool,
     quiet: bool,
 ) -> None:
@@ -58,7 +61,7 @@ def restore(
     copy beside what is live, is checked there, and is switched in at once; what was
     replaced is kept for `ckan db undo`, and backed up.
     """
-    portal = portal_of(ctx, Talk(quiet))
+    portal = portal_of(ctx, Talk(quiet), note)
     if preview:
         echo(preview_table(preview_restore(portal, source, only)))
     else:
@@ -93,12 +96,13 @@ def _restore(
 
 
 @click.command(cls=Command)
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
-def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
+def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     """Switch back what the last restore replaced; a second undo takes that back."""
-    portal, operation = portal_of(ctx, Talk(quiet)), ""
+    portal, operation = portal_of(ctx, Talk(quiet), note), ""
     if not yes:
         refuse_without_terminal()
         last = last_to_undo(portal)
@@ -136,16 +140,23 @@ def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
 @click.argument("file", type=click.Path())
 @database_option
 @no_backup_option
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
 def load(
-    ctx: click.Context, file: str, only: str, no_backup: bool, yes: bool, quiet: bool
+    ctx: click.Context,
+    file: str,
+    only: str,
+    no_backup: bool,
+    note: str,
+    yes: bool,
+    quiet: bool,
 ) -> None:
     """Load one database from FILE, as `restore` does: copy, checks, switch.
 
     This runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
     path = os.path.join(os.curdir, file)  # never an id
-    portal = portal_of(ctx, Talk(quiet))
+    portal = portal_of(ctx, Talk(quiet), note)
     _restore(portal, path, (only,), trust=True, no_backup=no_backup, yes=yes)

@@ -18,7 +18,14 @@ from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
 from ..portal.command import pasted, typed
-from .base import Command, duration_option, json_option, portal_of, quiet_option
+from .base import (
+    Command,
+    duration_option,
+    json_option,
+    note_option,
+    portal_of,
+    quiet_option,
+)
 from .output import Talk, echo, echo_json
 
 
@@ -26,13 +33,19 @@ from .output import Talk, echo, echo_json
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
 @click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
 @duration_option
+@note_option
 @json_option
 @click.pass_context
 def maintenance(
-    ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
+    ctx: click.Context,
+    what: str,
+    read_only: bool,
+    seconds: int,
+    note: str,
+    as_json: bool,
 ) -> None:
     """Take the site away for visitors (503 and a calm page), or end it, or ask."""
-    portal = portal_of(ctx, Talk(quiet=as_json))
+    portal = portal_of(ctx, Talk(quiet=as_json), note)
     opened = open_site if what == "status" else open_to_change
     site, repository = opened(portal)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
@@ -66,9 +79,12 @@ def maintenance(
     help="What the page may do with it; restore when nothing is said.",
 )
 @duration_option
+@note_option
 @quiet_option
 @click.pass_context
-def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
+def arm(
+    ctx: click.Context, id: str, to: str, seconds: int, note: str, quiet: bool
+) -> None:
     """Let the sysadmin page do one thing with this backup, once, for some minutes.
 
     It may restore it, or with --to delete it, release it (hold it no more), or download
@@ -78,7 +94,7 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
     talk = Talk(quiet)
-    portal = portal_of(ctx, talk)
+    portal = portal_of(ctx, talk, note)
     if portal.options.web_restore == "never":
         raise Refused(
             "ckanext.dbmanage.web_restore is `never`: the page restores, deletes and "

@@ -252,6 +252,8 @@ def run(id: str) -> None:
         if known["until"]:
             _run_once(build_site(options), known)
         actor = {key: known[key] for key in ACTOR if known[key]} | {"job": id}
+        if note := known["arguments"].get("note"):
+            actor["note"] = note
         portal = Portal(options, job.log, _application(options), actor)
         try:
             job.log.result(KINDS[known["kind"]](portal, **known["arguments"]))

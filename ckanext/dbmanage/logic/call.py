@@ -183,7 +183,8 @@ class Call:
         """Asks for a job, and notes who does; as `Jobs.show` tells it."""
         what = "proof" if kind == "verify" and arguments.get("prove") else kind
         # first: a job that no line of the journal tells of must not run
-        self.note(what, of=str(arguments.get("id") or kind))
+        why = {"note": note} if (note := arguments.get("note")) else {}
+        self.note(what, of=str(arguments.get("id") or kind), **why)
         return self.jobs.enqueue(kind, arguments, self.actor)
 
 

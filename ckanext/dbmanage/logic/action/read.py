@@ -26,9 +26,10 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
         source, user, time, until}, worker: {count, others, seen, waiting,
         command}, jobs, ended, maintenance, armed: {backup, to, until, by}, web_restore,
-        redis, half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
-        asked for, ``tables`` and ``journal``. ``state`` is the worst of ``failed``,
-        ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``, ``ok``.
+        redis, half_way, exports, wanted, nights, undo_days, retention, blockers}`` and,
+        when asked for, ``tables`` and ``journal``. ``state`` is the worst of
+        ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``,
+        ``ok``.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
         are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
         sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of

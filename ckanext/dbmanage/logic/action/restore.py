@@ -107,7 +107,7 @@ def _enqueue_armed(
         )
     if blockers:
         raise Refused("; ".join(blockers))
-    call.note(kind, of=name)
+    call.note(kind, of=name, note=arguments["note"])
     until, used = stamp(now() + _WAITS), None
     if armed:
         used = call.arming.use(name)

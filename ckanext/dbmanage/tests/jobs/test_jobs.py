@@ -132,6 +132,32 @@ def test_an_undo_takes_back_what_was_shown_and_nothing_else(
     assert "Another switch" in str(refused["error"]["operation"])
 
 
+def test_why_is_in_the_journal_and_on_the_page(site: Site, backup: str) -> None:
+    typed, asked = "a bulk import went <wrong>", "it was right after all"
+    site.portal.module(
+        "restore",
+        backup,
+        "--only",
+        "datastore",
+        "--no-backup",
+        "--yes",
+        "--note",
+        typed,
+    )
+    site.portal.db("arm", "undo", "--note", "for Ana")
+    job = site.act("dbmanage_undo", confirm=TITLE, note=asked)
+    assert site.ended(site.token, job["id"])["state"] == "done"
+    found = {(e.get("what"), e["event"]): e.get("note") for e in site.journal}
+    for what, event, note in (
+        ("restore", "begin", typed), ("restore", "done", typed), ("arm", "done", "for Ana"),
+        ("undo", "asked", asked), ("undo", "done", asked),
+    ):  # fmt: skip
+        assert found[what, event] == note
+    page = site.session(SYSADMIN).ask("GET", "/ckan-admin/backups/journal").text
+    assert '<q dir="auto">a bulk import went &lt;wrong&gt;</q>' in page
+    assert asked in page and "for Ana" in page
+
+
 def test_a_job_that_dies_before_it_begins_is_lost_at_once(site: Site) -> None:
     """The worker's process makes a connection of its own; the web process has one."""
     name = site.portal.names["database"]
