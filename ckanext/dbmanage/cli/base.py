@@ -9,10 +9,14 @@ from ..engine import signals
 from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
 from ..engine.printable import one_line
+from ..engine.report import Standing
 from ..operations.context import Portal
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
-from .output import Talk, told
+from .output import Talk, echo, told
+
+#: where a context keeps who is told what goes on
+_TALK = "dbmanage.talk"
 
 
 class Told(click.Command):
@@ -29,11 +33,22 @@ class Told(click.Command):
 
 
 class Command(Told):
-    """The same, and a signal that would kill it ends it in good order."""
+    """The same, and a signal ends it in good order: it says what is true then."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with signals.ended_by_signals():
-            return super().invoke(ctx)
+        try:
+            with signals.ended_by_signals():
+                return super().invoke(ctx)
+        except (KeyboardInterrupt, signals.Ended, click.Abort) as error:
+            talk: Talk | None = ctx.meta.get(_TALK)
+            if talk:
+                talk.end()
+            said = (talk.standing if talk else Standing()).sentence()
+            if isinstance(error, KeyboardInterrupt):
+                raise click.ClickException(told(f"ended by Ctrl-C. {said}")) from error
+            by = f"ended by {error.name}. " if isinstance(error, signals.Ended) else ""
+            echo(told(by + said), err=True)
+            raise
 
 
 json_option = click.option(
@@ -78,6 +93,7 @@ def options_of(ctx: click.Context) -> Options:
 
 def portal_of(ctx: click.Context, talk: Talk, note: str = "") -> Portal:
     """The site that a command is for, who is told what goes on, and the note why."""
+    ctx.meta[_TALK] = talk
     why = {"note": one_line(note)[:500]} if note else {}
     return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"), why)
 

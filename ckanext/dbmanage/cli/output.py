@@ -17,6 +17,7 @@ import click
 from ..engine import printable
 from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
+from ..engine.report import Standing
 from ..portal.command import pasted, typed
 
 if TYPE_CHECKING:  # what lists backups starts without these
@@ -46,6 +47,7 @@ class Talk:
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
+        self.standing = Standing()
         self._phase = ""
         self._bar: Any = None
 

@@ -22,6 +22,7 @@ from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
 from ..engine.redis.sealed import seal, use
+from ..engine.report import Standing
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
@@ -71,6 +72,7 @@ class Log:
         self._ckan = ckan
         self._phase, self._next = "", 0.0
         self.switches = False
+        self.standing = Standing()
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
@@ -169,7 +171,8 @@ class Running:
         except SystemExit:
             cancelled = self._jobs.redis.exists(self._cancel)
             state = CANCELLED if cancelled else FAILED
-            error = "" if cancelled else "the worker was told to end"
+            said = pasted(self.log.standing.sentence(), self.ckan)
+            error = "" if cancelled else f"the worker was told to end. {said}"
             self.log.say("cancelled" if cancelled else error)
             if not cancelled:
                 raise

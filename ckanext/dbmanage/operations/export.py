@@ -37,6 +37,7 @@ def run_export(
     """
     facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
     with journalled(portal, "export", name, **facts) as (_, noted):
+        portal.talk.standing.made[:] = [f"what was exported to {name} is not whole"]
         with (
             target as write,
             Export(

@@ -101,6 +101,10 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
     talk, options = portal.talk, portal.options
     with journalled(portal, "reindex", "index") as (repository, facts):
         with application(portal):
+            talk.standing.done = (
+                "The database was not changed; the search index may be partly old, "
+                "partly new: `ckan db reindex`"
+            )
             if changed:
                 done = reindex_changed(options, talk.rows)
             else:

@@ -40,6 +40,9 @@ def run_prune(portal: Portal, dry_run: bool) -> Pruned:
         if dry_run:
             objects = unnamed_objects(repository, set(forgotten))
         else:
+            talk.standing.made.append(
+                "some of what is to go may be gone: `ckan db prune` goes on"
+            )
             objects = prune_backups(repository, decisions, talk.progress).objects
         with live_lock(site.main):
             if not dry_run:

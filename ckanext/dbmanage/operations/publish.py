@@ -128,6 +128,7 @@ def _publish(
             "licence": _licence(options.public_licence),
         }
         _, changed = published.commit(directory, files, about)
+        portal.talk.standing.done = "The public dumps are published"
     return done, changed
 
 

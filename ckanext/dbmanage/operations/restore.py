@@ -7,6 +7,7 @@ do, `run_restore` does it when that still holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,9 @@ from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, locked
 
+#: what follows a switch, while it does
+OWES_INDEX = "searches may show the old state: `ckan db reindex --changed`"
+_OWES_BACKUP = "the safety backup was not finished: `ckan db backup`"
 #: rows of a preview: `{kind, now, then, lost, gained, changed}`
 Rows = list[dict[str, Any]]
 
@@ -134,7 +138,12 @@ def run_restore(
             for sentence in _warnings(site, repository, source, attended):
                 talk.warn(sentence)
         let_go()
-        with owing_an_index(site, repository, "database" in source.archives):
+        index = "database" in source.archives
+        talk.standing.owed[:] = [
+            *([OWES_INDEX] * index),
+            *([_OWES_BACKUP] * (not no_backup)),
+        ]
+        with owing_an_index(site, repository, index):
             restored = restore_backup(
                 Operation(site, repository, talk), source,
                 migrate.prepare(portal.options),
@@ -172,6 +181,7 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
                 "touched: look at what an undo would take back now, and confirm that"
             )
         let_go()
+        talk.standing.owed[:] = [OWES_INDEX]
         with owing_an_index(site, repository, True):
             undone = undo_switch(Operation(site, repository, talk))
         after_switch(portal, repository, undone)
@@ -188,6 +198,8 @@ def after_switch(portal: Portal, repository: Repository, restored: Restored) -> 
             "are in what was replaced, not in what is live"
         )
     catch_up(portal, repository)
+    with suppress(ValueError):
+        portal.talk.standing.owed.remove(OWES_INDEX)
 
 
 def _look_at(
@@ -242,6 +254,7 @@ def _back_up_replaced(
         op = Operation(site, repository, talk)
         reason = f"before restore of {name}"
         taken = take_replaced(op, restored.replaced, reason)
+        talk.standing.owed.clear()
         talk.say(f"the replaced state is backup {taken.id}")
         if why := why_incomplete(taken):
             talk.warn(why)

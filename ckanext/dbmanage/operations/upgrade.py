@@ -26,7 +26,7 @@ from ..portal.site import build_site
 from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, settle
-from .restore import after_switch
+from .restore import OWES_INDEX, after_switch
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
@@ -89,7 +89,13 @@ def run_upgrade(
                     _backed_up(portal, known, repository, report, no_backup),
                     live_lock(site.main),
                 ):
+                    talk.standing.done = (
+                        "Some migrations may be in the live database: `ckan db upgrade "
+                        "--in-place` goes on, a restore of the backup goes back"
+                    )
                     migrate.migrate_live(portal.options, known, report)
+                    talk.standing.done = "The live database is migrated"
+                talk.standing.owed[:] = [OWES_INDEX]
                 repository.mark("reindex", True)
                 catch_up(portal, repository)
                 return None
@@ -178,6 +184,7 @@ def _upgraded(
         preflight(site, repository, source)
         _refuse_other_owners(site, source)
         try:
+            talk.standing.owed[:] = [OWES_INDEX]
             with owing_an_index(site, repository, True):
                 switched = restore_backup(
                     Operation(site, repository, talk), source,

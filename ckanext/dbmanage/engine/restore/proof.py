@@ -22,7 +22,7 @@ from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..operation import Operation
 from ..postgres.database import Connection, Database, closing, query
-from ..report import Listener, Silent, Warn
+from ..report import Listener, Silent, Standing, Warn
 from ..repository.backup import Backup
 from ..site import Site
 from ..uploads.listing import of
@@ -82,6 +82,10 @@ class _Noting(Silent):
 
     listener: Listener
     noted: list[str]
+
+    @property
+    def standing(self) -> Standing:  # type: ignore[override]
+        return self.listener.standing
 
     def warn(self, sentence: str) -> None:
         self.noted.append(sentence)

@@ -13,12 +13,13 @@ from ..postgres import writes
 from ..postgres.locks import live_lock
 from ..postgres.sessions import DRAIN, PATIENCE, other_connections, own_backends, wait
 from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
+from ..signals import uninterrupted
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move
 from ..uploads.staging import stage
 from . import switch
 from .copies import Prepare, loaded_copies
-from .history import Pair, planned_moves, undoable
+from .history import Pair, planned_moves, switches, undoable
 from .properties import copy_properties, stays_behind
 from .recover import recover
 from .scratch import drop_older, staged
@@ -76,7 +77,7 @@ def restore_backup(
                 written = refuse_written(site, since, pairs) if since else {}
                 planned = planned_moves(site, repository, laid)
                 still_locked()
-                switch.switch(op, pairs, planned, written)
+                _switch(op, what, pairs, planned, written)
         done = _restored(op, pairs, laid, before)
     # with `since` nothing was, but for what reading itself writes
     return replace(done, source=source.name, written={} if since else done.written)
@@ -107,8 +108,21 @@ def undo_switch(op: Operation) -> Restored:
         with _away(op, "restore"):
             planned = planned_moves(site, repository, moves)
             still_locked()
-            switch.switch(op, pairs, planned)
+            _switch(op, "undo", pairs, planned)
         return _restored(op, pairs, moves, before)
+
+
+def _switch(
+    op: Operation,
+    what: str,
+    pairs: list[Pair],
+    moves: list[Move],
+    written: Mapping[int, int] | None = None,
+) -> None:
+    """The switch; whoever ends the operation is told on which side of it they are."""
+    with uninterrupted():
+        switch.switch(op, pairs, moves, written)
+        op.standing.done = f"The {what} is done{op.site.advise('back', '; ')}"
 
 
 @contextmanager
@@ -126,13 +140,16 @@ def _journalled(
         try:
             yield op, still_locked
         except BaseException as error:
+            done = False
             with suppress(OSError):
-                op.record("failed", what=what, error=_reason(error))
+                done = op.id in switches(op.site, op.repository)
+                why = {} if done else {"error": _reason(error)}
+                op.record("done" if done else "failed", what=what, **why)
             if isinstance(error, (psycopg2.Error, OSError)):
-                raise ToolFailed(
-                    f"the {what} failed and all that is live is as it was: "
-                    + _reason(error)
-                ) from error
+                state = "failed and all that is live is as it was"
+                if done:
+                    state = "is done, but what comes after it was not"
+                raise ToolFailed(f"the {what} {state}: {_reason(error)}") from error
             raise
         op.record("done", what=what)
         drop_older(op)
