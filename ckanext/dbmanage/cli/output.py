@@ -191,6 +191,15 @@ def replaced_names(restored: Restored) -> str:
     return " and ".join([*names, *sorted(set(restored.replaced.inside.values()))])
 
 
+def next_steps(restored: Restored) -> str:
+    """How long visitors waited, and what to do after a switch."""
+    return (
+        f"visitors could not save for {restored.read_only + restored.away:.1f} s, and "
+        f"the site was away for {restored.away:.1f} s of that. Next: look at a dataset "
+        "that you know"
+    )
+
+
 def preview_table(rows: list[dict[str, Any]]) -> str:
     """What a restore would lose and gain, a line for each kind of object."""
     columns = ("kind", "now", "then", "lost", "gained", "changed")

@@ -27,7 +27,7 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
-from .output import Talk, echo, preview_table, replaced_names
+from .output import Talk, echo, next_steps, preview_table, replaced_names
 
 
 @click.command(cls=Command)
@@ -93,6 +93,7 @@ def _restore(
             f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
             "goes back"
         )
+    portal.talk.say(next_steps(restored))
 
 
 @click.command(cls=Command)
@@ -116,6 +117,7 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     portal.talk.say(
         f"what it replaced is kept: {replaced_names(undone)}; a second undo goes back"
     )
+    portal.talk.say(next_steps(undone))
 
 
 @click.command(cls=Command)

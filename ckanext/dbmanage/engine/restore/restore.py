@@ -1,8 +1,9 @@
 """Restore and undo: the order of their steps."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import psycopg2
 
@@ -35,7 +36,8 @@ class Restored:
     """What a restore of `source` or an undo did.
 
     `written` counts the rows by `part: table` that were written to the live databases
-    after the copy was begun: they are in the replaced ones.
+    after the copy was begun: they are in the replaced ones. Visitors were kept from
+    saving for `read_only` seconds, then from the site for `away` seconds.
     """
 
     operation: str
@@ -43,6 +45,16 @@ class Restored:
     replaced: Replaced
     written: Mapping[str, int]
     source: str = ""
+    read_only: float = 0.0
+    away: float = 0.0
+
+
+@dataclass
+class _Waited:
+    """How long visitors waited, in seconds."""
+
+    read_only: float = 0.0
+    away: float = 0.0
 
 
 def restore_backup(
@@ -73,12 +85,12 @@ def restore_backup(
                 for sentence in stays_behind(scratch.live):
                     op.warn(sentence)
             pairs = [scratch.pair for scratch in scratches.values()]
-            with _away(op, what):
+            with _away(op, what) as waited:
                 written = refuse_written(site, since, pairs) if since else {}
                 planned = planned_moves(site, repository, laid)
                 still_locked()
                 _switch(op, what, pairs, planned, written)
-        done = _restored(op, pairs, laid, before)
+        done = _restored(op, pairs, laid, before, waited)
     # with `since` nothing was, but for what reading itself writes
     return replace(done, source=source.name, written={} if since else done.written)
 
@@ -105,11 +117,11 @@ def undo_switch(op: Operation) -> Restored:
     with _journalled(op, "undo", "the last switch") as (op, still_locked):
         pairs, moves = undoable(site, repository)
         before = counters(site, [pair.part for pair in pairs])
-        with _away(op, "restore"):
+        with _away(op, "restore") as waited:
             planned = planned_moves(site, repository, moves)
             still_locked()
             _switch(op, "undo", pairs, planned)
-        return _restored(op, pairs, moves, before)
+        return _restored(op, pairs, moves, before, waited)
 
 
 def _switch(
@@ -165,7 +177,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _away(op: Operation, what: str) -> Iterator[None]:
+def _away(op: Operation, what: str) -> Iterator[_Waited]:
     """The site read-only, then away, and nobody at work in its databases.
 
     Reading goes on while long transactions come to their end; visitors wait only for
@@ -173,22 +185,32 @@ def _away(op: Operation, what: str) -> Iterator[None]:
     and commands do not look at the maintenance key.
     """
     op.progress("switch")
-    site = op.site
+    site, waited = op.site, _Waited()
     mine = own_backends(site.databases)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     with ExitStack() as stack:
         connections = other_connections(site.databases, stack)
         to = stack.enter_context(keeper.held(what, f"{what}-{op.id}", op.warn))
+        begun = time.monotonic()
         to(READ_ONLY)
         wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
+        gone = time.monotonic()
+        waited.read_only = gone - begun
         to(AWAY)
         for who in wait(connections, mine, "state <> 'idle'", _CALM, DRAIN):
             op.warn(f"still at work in the live databases, and ended: {who}")
-        yield
+        try:
+            yield waited
+        finally:
+            waited.away = time.monotonic() - gone
 
 
 def _restored(
-    op: Operation, pairs: list[Pair], moves: list[Move], before: Counters
+    op: Operation,
+    pairs: list[Pair],
+    moves: list[Move],
+    before: Counters,
+    waited: _Waited,
 ) -> Restored:
     """What was done, and what was written to the databases that are replaced now."""
     databases = {
@@ -204,4 +226,6 @@ def _restored(
     inside = {move.prefix: move.undo for move in moves}
     parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
     replaced = Replaced(databases, inside)
-    return Restored(op.id, parts, replaced, rows_written(before, after))
+    return Restored(
+        op.id, parts, replaced, rows_written(before, after), **asdict(waited)
+    )

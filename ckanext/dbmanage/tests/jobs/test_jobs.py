@@ -146,7 +146,8 @@ def test_why_is_in_the_journal_and_on_the_page(site: Site, backup: str) -> None:
     )
     site.portal.db("arm", "undo", "--note", "for Ana")
     job = site.act("dbmanage_undo", confirm=TITLE, note=asked)
-    assert site.ended(site.token, job["id"])["state"] == "done"
+    done = site.ended(site.token, job["id"])
+    assert done["state"] == "done"
     found = {(e.get("what"), e["event"]): e.get("note") for e in site.journal}
     for what, event, note in (
         ("restore", "begin", typed), ("restore", "done", typed), ("arm", "done", "for Ana"),
@@ -156,6 +157,15 @@ def test_why_is_in_the_journal_and_on_the_page(site: Site, backup: str) -> None:
     page = site.session(SYSADMIN).ask("GET", "/ckan-admin/backups/journal").text
     assert '<q dir="auto">a bulk import went &lt;wrong&gt;</q>' in page
     assert asked in page and "for Ana" in page
+    # who watches it is told what visitors have waited, and what to do
+    assert done["result"]["away"] > 0
+    page = site.session(SYSADMIN).ask(
+        "GET", f"/ckan-admin/backups/job/{job['id']}/live"
+    )
+    assert (
+        f"for {done['result']['away']} seconds of that the site was away" in page.text
+    )
+    assert "What to do next" in page.text
 
 
 def test_a_job_that_dies_before_it_begins_is_lost_at_once(site: Site) -> None:
