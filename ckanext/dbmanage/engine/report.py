@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .course import Course
+
 #: what people call the settings, and what their commands begin with; filled by what
 #: stands above the engine and knows them
 NAMES: dict[str, str] = {}
@@ -43,18 +45,22 @@ class Standing:
 class Listener(Protocol):
     """A terminal, or the log of a job.
 
-    `progress` counts bytes and `rows` rows; `end` ends the last phase. Operations keep
-    `standing` true.
+    `progress` counts bytes and `rows` rows of a stage, whose name may end in the part
+    that it is of; `end` ends the last one, and `finish` all: it is done. What lies
+    ahead is planned in `course`. Operations keep `standing` true.
     """
 
     @property
     def standing(self) -> Standing: ...
+    @property
+    def course(self) -> Course: ...
 
     def say(self, sentence: str) -> None: ...
     def warn(self, sentence: str) -> None: ...
     def progress(self, phase: str, done: int, total: int) -> None: ...
     def rows(self, phase: str, done: int, total: int) -> None: ...
     def end(self) -> None: ...
+    def finish(self) -> None: ...
 
 
 class Silent:
@@ -64,8 +70,13 @@ class Silent:
     def standing(self) -> Standing:
         return self.__dict__.setdefault("_standing", Standing())
 
+    @property
+    def course(self) -> Course:
+        return self.__dict__.setdefault("_course", Course())
+
     def say(self, sentence: str) -> None: ...
     def warn(self, sentence: str) -> None: ...
     def progress(self, phase: str, done: int, total: int) -> None: ...
     def rows(self, phase: str, done: int, total: int) -> None: ...
     def end(self) -> None: ...
+    def finish(self) -> None: ...

@@ -18,6 +18,7 @@ import click
 from redis import RedisError
 
 from ..engine.clock import stamp
+from ..engine.course import Course
 from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
@@ -72,7 +73,7 @@ class Log:
         self._ckan = ckan
         self._phase, self._next = "", 0.0
         self.switches = False
-        self.standing = Standing()
+        self.standing, self.course = Standing(), Course()
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
@@ -95,11 +96,17 @@ class Log:
     def rows(self, phase: str, done: int, total: int) -> None:
         self._count(phase, done, total, "rows")
 
+    def finish(self) -> None:
+        self.end()
+        self.course = Course()
+
     def end(self) -> None:
+        self.course.end()
         if not self._phase:
             return
         seconds = round(time.time() - self._begun, 1)
-        self._phases.append({"phase": self._phase, "seconds": seconds})
+        phase, part = _parted(self._phase)
+        self._phases.append({"phase": phase, "part": part, "seconds": seconds})
         self._phase = ""
         with suppress(Exception):
             words = json.dumps(self._phases[-50:])
@@ -123,18 +130,38 @@ class Log:
     def _count(self, phase: str, done: int, total: int, unit: str) -> None:
         moment = time.time()
         if phase == self._phase and moment < self._next:
+            self.course.count(phase, done, total)
             return
-        facts: dict[str, Any] = {"done": done, "about": total}
+        facts: dict[str, Any] = {"done": done}
         if phase != self._phase:
             self.end()
             self._phase, self._begun = phase, moment
-            facts |= {"phase": phase, "phase_begun": moment, "unit": unit}
+            name, part = _parted(phase)
+            facts |= {"phase": name, "part": part}
+            facts |= {"phase_begun": moment, "unit": unit}
             self.say(f"{phase} …")
             if phase == "switch":
                 self.final()
+        self.course.count(phase, done, total)
+        facts |= {"about": self.course.whole} | self.estimate()
         self._next = moment + _TICK
         with suppress(Exception):
             self._redis.hset(self._key, mapping=facts)
+
+    def estimate(self) -> dict[str, Any]:
+        """How far all of the job is, what lies ahead, and the seconds that are left."""
+        left = self.course.left()
+        return {
+            "share": round(self.course.share(), 4),
+            "ahead": json.dumps([_parted(name) for name in self.course.ahead[:50]]),
+            "left": "" if left is None else round(left),
+        }
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A stage's name as two: what it does, of which part."""
+    stage, _, part = name.partition(" ")
+    return stage, part
 
 
 class Running:
@@ -205,6 +232,8 @@ class Running:
         while not stop.wait(_BEAT):
             with suppress(Exception):
                 self._show_life()
+                # an estimate grows old while nothing is counted
+                self._jobs.redis.hset(self._key, mapping=self.log.estimate())
                 final = self._jobs.redis.hget(self._key, "final") == b"1"
                 if final or not self._jobs.redis.exists(self._cancel):
                     continue

@@ -46,7 +46,7 @@ def run_export(
         ):
             done = moment.write(kind, write, check, portal.talk.rows)
         noted |= {"rows": done.rows, "failed": len(done.failed)}
-    portal.talk.end()
+    portal.talk.finish()
     return done, moment.moment
 
 

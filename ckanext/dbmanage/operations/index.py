@@ -73,7 +73,7 @@ def index_changed(portal: Portal, repository: Repository) -> None:
     talk = portal.talk
     try:
         with application(portal):
-            done = reindex_changed(portal.options, talk.progress)
+            done = reindex_changed(portal.options, talk.rows)
     except DbmanageError as error:
         talk.warn(
             f"{error}. The data is restored; searches will show the old state until "
@@ -111,6 +111,7 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
                 done = reindex_all(
                     portal.app, options, jobs or options.jobs, talk.rows, deep
                 )
+        talk.finish()
         facts |= {"indexed": done.indexed, "removed": done.removed}
         facts |= {"failed": len(done.failed), "agrees": done.agrees}
         if repository and done.agrees and not done.failed:

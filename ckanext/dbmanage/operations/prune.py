@@ -53,7 +53,7 @@ def run_prune(portal: Portal, dry_run: bool) -> Pruned:
             repository.record(
                 "prune", "done", what="prune", dropped=dropped, forgotten=forgotten
             )
-    talk.end()
+    talk.finish()
     if objects.problem:
         talk.warn(objects.problem)
     return Pruned(decisions, objects, dropped)

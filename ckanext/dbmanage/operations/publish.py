@@ -27,6 +27,7 @@ from ..records.published import Published
 from .context import Portal, refuse_root
 from .index import catch_up
 from .journal import journalled
+from .stages import staged
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
@@ -72,9 +73,9 @@ def run_publish(
             except OSError as error:  # a repository may be there to be read only
                 portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
         _refuse_a_closed_site(portal.app, portal.options)
-        done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
+        with staged(portal, repository, "publish", published.KINDS):
+            done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
         facts["rows"] = {kind: each.rows for kind, each in done.items()}
-    portal.talk.end()
     return done, changed
 
 

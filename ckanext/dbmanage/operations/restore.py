@@ -18,6 +18,7 @@ from ..engine.operation import Operation
 from ..engine.report import Listener, Warn
 from ..engine.repository.repository import Repository
 from ..engine.restore import preflight
+from ..engine.restore.copies import stages_of
 from ..engine.restore.history import last_switch, undoable
 from ..engine.restore.preview import preview
 from ..engine.restore.restore import Restored, restore_backup, undo_switch
@@ -25,10 +26,12 @@ from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
 from ..portal import migrate
 from ..records.kinds import KINDS
+from .allowed import wanted
 from .backup import why_incomplete
 from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, locked
+from .stages import of_backup, staged
 
 #: what follows a switch, while it does
 OWES_INDEX = "searches may show the old state: `ckan db reindex --changed`"
@@ -128,6 +131,9 @@ def run_restore(
     """
     talk = portal.talk
     with locked(portal, "restore", heads=True) as (site, repository):
+        parts = list(only or wanted(site, portal.options))
+        ahead = _after_source(portal, parts, "database" in parts, not no_backup)
+        talk.course.plan(["verify", *ahead])
         source = open_source(
             site, repository, confirmed.reference if confirmed else name,
             parts=only, trust=trust, progress=talk.progress,
@@ -143,15 +149,30 @@ def run_restore(
             *([OWES_INDEX] * index),
             *([_OWES_BACKUP] * (not no_backup)),
         ]
-        with owing_an_index(site, repository, index):
-            restored = restore_backup(
-                Operation(site, repository, talk), source,
-                migrate.prepare(portal.options),
-            )  # fmt: skip
-        after_switch(portal, repository, restored)
-        if restored.replaced.parts and not no_backup:
-            _back_up_replaced(site, repository, restored, talk, source.name)
+        ahead = _after_source(portal, source.parts, index, not no_backup)
+        with staged(portal, repository, "restore", ahead):
+            with owing_an_index(site, repository, index):
+                restored = restore_backup(
+                    Operation(site, repository, talk), source,
+                    migrate.prepare(portal.options),
+                )  # fmt: skip
+            after_switch(portal, repository, restored)
+            if restored.replaced.parts and not no_backup:
+                _back_up_replaced(site, repository, restored, talk, source.name)
     return restored
+
+
+def _after_source(
+    portal: Portal, parts: list[str], index: bool, backup: bool
+) -> list[str]:
+    """The stages of a restore, once its source was read."""
+    return [
+        *stages_of(parts),
+        *(["uploads"] if "files" in parts else []),
+        "switch",
+        *(["index"] if index and portal.app else []),
+        *(of_backup(parts) if backup else []),
+    ]
 
 
 def last_to_undo(portal: Portal) -> dict[str, str]:
@@ -182,16 +203,17 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
             )
         let_go()
         talk.standing.owed[:] = [OWES_INDEX]
-        with owing_an_index(site, repository, True):
-            undone = undo_switch(Operation(site, repository, talk))
-        after_switch(portal, repository, undone)
+        ahead = ["switch", *(["index"] if portal.app else [])]
+        with staged(portal, repository, "undo", ahead):
+            with owing_an_index(site, repository, True):
+                undone = undo_switch(Operation(site, repository, talk))
+            after_switch(portal, repository, undone)
     return undone
 
 
 def after_switch(portal: Portal, repository: Repository, restored: Restored) -> None:
     """Tells what was written meanwhile, and brings the index up to date."""
     let_go()
-    portal.talk.end()
     for table, rows in sorted(restored.written.items()):
         portal.talk.warn(
             f"{rows} rows of {table} were written while the switch was prepared: they "

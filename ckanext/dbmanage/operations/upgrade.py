@@ -14,7 +14,7 @@ from ..engine.redis.maintenance import READ_ONLY, Maintenance
 from ..engine.repository import prune, retention
 from ..engine.repository.repository import Repository
 from ..engine.restore import written
-from ..engine.restore.copies import loaded_copies
+from ..engine.restore.copies import loaded_copies, stages_of
 from ..engine.restore.preflight import changed_owners, may_create, preflight
 from ..engine.restore.restore import Restored, restore_backup
 from ..engine.restore.source import Source, open_source
@@ -27,6 +27,7 @@ from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, settle
 from .restore import OWES_INDEX, after_switch
+from .stages import of_backup, staged
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
@@ -81,6 +82,7 @@ def run_upgrade(
             with _backed_up(portal, known, repository, report, no_backup) as source:
                 _rehearse(portal, known, repository, source, report)
             return None
+        parts = list(site.databases)
         keeper = Maintenance(site.redis_url, site.databases["database"].url)
         with keeper.held("upgrade", "upgrade", talk.warn) as to:
             if in_place:
@@ -99,7 +101,9 @@ def run_upgrade(
                 repository.mark("reindex", True)
                 catch_up(portal, repository)
                 return None
-            switched = _upgraded(portal, known, repository, report, no_backup, to)
+            ahead = [*of_backup(parts), *stages_of(parts), "check", "switch"]
+            with staged(portal, repository, "upgrade", ahead):
+                switched = _upgraded(portal, known, repository, report, no_backup, to)
         after_switch(portal, repository, switched)
     return switched
 

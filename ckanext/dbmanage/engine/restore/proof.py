@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..backup.verify import verify_backup
 from ..clock import stamp
+from ..course import Course
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..operation import Operation
@@ -86,6 +87,10 @@ class _Noting(Silent):
     @property
     def standing(self) -> Standing:  # type: ignore[override]
         return self.listener.standing
+
+    @property
+    def course(self) -> Course:  # type: ignore[override]
+        return self.listener.course
 
     def warn(self, sentence: str) -> None:
         self.noted.append(sentence)

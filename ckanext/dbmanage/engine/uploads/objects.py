@@ -21,10 +21,10 @@ def object_path(objects: Path, digest: str) -> Path:
     return objects / digest[:2] / digest
 
 
-def digest_of(path: Path) -> str:
-    """The sum of a file. Raises OSError."""
+def digest_of(path: Path, told: Callable[[int], None] = lambda _: None) -> str:
+    """The sum of a file; `told` as `Hashed` takes it. Raises OSError."""
     with open_plain(path) as file:
-        return Hashed(file).read_rest().sha256
+        return Hashed(file, told).read_rest().sha256
 
 
 def add_objects(staged: Path, objects: Path) -> None:
@@ -53,11 +53,12 @@ def problems(
             if "sha256" not in facts:
                 continue
             place = object_path(objects, facts["sha256"])
-            if not (wrong := wrong_at_sight(place, facts["size"])):
+            if wrong := wrong_at_sight(place, facts["size"]):
+                read(facts["size"])
+            else:
                 with suppress(OSError):
-                    changed = digest_of(place) != place.name
+                    changed = digest_of(place, read) != place.name
                     wrong = f"its content {place.name} was changed" if changed else ""
-            read(facts["size"])
             if wrong:
                 yield f"upload {facts['path']!r}: {wrong}"
     except Damaged as error:

@@ -145,8 +145,10 @@ def dbmanage_job_show(call: Call, data: Data) -> Data:
     :param log: so many of the log's last lines, default 100
 
     :returns: ``{id, kind, arguments, state, asked, until, begun, ended, user, address,
-        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
-        cancellable, armed, result, error, lines, log}``; ``state`` is ``queued``,
+        forwarded, phase, part, phases, ahead, done, about, unit, rate, share,
+        seconds_left, seen, cancellable, armed, result, error, lines, log}``; ``share``
+        (0 to 1) and ``seconds_left`` are of the whole job, ``ahead`` the phases that
+        follow, ``done`` of ``about`` of this phase; ``state`` is ``queued``,
         ``running``, ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died);
         one that has not begun at ``until`` has failed; ``lines`` is how many the log
         has had, also those that are forgotten; ``worker`` is as in ``dbmanage_status``
