@@ -20,7 +20,7 @@ class Lazy(click.Command):
     @property
     def needs_ckan(self) -> bool:
         """Whether it runs CKAN's own code, so that there is no `python -m` for it."""
-        return self._module == "records" or self._name in ("init", "clean")
+        return self._module in ("records", "worker") or self._name in ("init", "clean")
 
     def load(self) -> click.Command:
         """The command itself."""
@@ -53,6 +53,7 @@ site maintenance: Take the site away for visitors (503 and a calm page), or end 
 site arm: Let the sysadmin page do one thing with this backup, once, for some minutes.
 site doctor: Check everything that the portal's data needs; each problem with what
   mends it.
+worker worker: Do the jobs of the sysadmin page: what it asks for waits until one runs.
 upgrade init: Migrate the database: a copy of it first, then switch that in.
 upgrade upgrade: Migrate the database: a copy of it first, then switch that in.
 upgrade clean: Remove everything from the database and the search index.

@@ -25,7 +25,7 @@ def backup(
 ) -> None:
     """Take a backup, check it, and print its id."""
     talk = Talk(quiet or as_json)
-    taken = take_backup(portal_of(ctx, talk), only, note, keep)
+    taken = take_backup(portal_of(ctx, talk, note), only, note, keep)
     about = taken.describe()
     if as_json:
         wanted = ("id", "path", "parts", "bytes", "seconds")

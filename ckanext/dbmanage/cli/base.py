@@ -16,25 +16,47 @@ from ..engine import signals
 from ..engine.clock import day_and_time, seconds_of, seconds_until
 from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
-from ..engine.printable import one_line, sentence
+from ..engine.printable import one_line
+from ..engine.report import Standing
 from ..operations.context import Portal
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
-from .output import Talk, echo, size
+from .output import Talk, echo, size, told
+
+#: where a context keeps who is told what goes on
+_TALK = "dbmanage.talk"
 
 
-class Command(click.Command):
+class Told(click.Command):
     """A command whose failures are one message and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = told(error.message)  # type: ignore[misc]
+            raise
+        except TOLD as error:
+            raise click.ClickException(told(explanation_of(error))) from error
+
+
+class Command(Told):
+    """The same, and a signal ends it in good order: it says what is true then."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with signals.ended_by_signals():
                 return super().invoke(ctx)
-        except click.ClickException as error:
-            error.message = sentence(error.message)  # type: ignore[misc]
+        except (KeyboardInterrupt, signals.Ended, click.Abort) as error:
+            talk: Talk | None = ctx.meta.get(_TALK)
+            if talk:
+                talk.end()
+            said = (talk.standing if talk else Standing()).sentence()
+            if isinstance(error, KeyboardInterrupt):
+                raise click.ClickException(told(f"ended by Ctrl-C. {said}")) from error
+            by = f"ended by {error.name}. " if isinstance(error, signals.Ended) else ""
+            echo(told(by + said), err=True)
             raise
-        except TOLD as error:
-            raise click.ClickException(sentence(explanation_of(error))) from error
 
 
 json_option = click.option(
@@ -43,6 +65,7 @@ json_option = click.option(
 quiet_option = click.option(
     "--quiet", "-q", is_flag=True, help="Print results and warnings only."
 )
+note_option = click.option("--note", default="", help="Why, for the journal.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 parts_option = click.option(
     "--only",
@@ -76,9 +99,11 @@ def options_of(ctx: click.Context) -> Options:
     return current() if given is None else Options(given)
 
 
-def portal_of(ctx: click.Context, talk: Talk) -> Portal:
-    """The site that a command is for, and who is told what goes on."""
-    return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"))
+def portal_of(ctx: click.Context, talk: Talk, note: str = "") -> Portal:
+    """The site that a command is for, who is told what goes on, and the note why."""
+    ctx.meta[_TALK] = talk
+    why = {"note": one_line(note)[:500]} if note else {}
+    return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"), why)
 
 
 def refuse_without_terminal() -> None:

@@ -8,17 +8,25 @@ what others wrote.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from ..engine import printable
 from ..engine.clock import ago, day_and_time
+from ..engine.course import Course
 from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
+from ..engine.report import Standing
+from ..portal.command import pasted, typed
+from .progress import line, stage_name
 
 if TYPE_CHECKING:  # what lists backups starts without these
     from ..engine.repository.backup import Backup
@@ -38,62 +46,130 @@ def echo_json(document: object) -> None:
     echo(json.dumps(document))
 
 
+def told(sentence: str) -> str:
+    """A sentence as it is printed, its commands as they are typed here."""
+    return printable.sentence(pasted(sentence, typed()))
+
+
 class Talk:
     """The listener of a command: sentences, warnings and progress on stderr."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._phase = ""
-        self._bar: Any = None
+        self.standing, self.course = Standing(), Course()
+        self._guard = threading.RLock()  # work side by side tells of its bytes
+        self._shown, self._next, self._width = "", 0.0, 0
+        self._said: Callable[[float], str] = size
+        self._stop = threading.Event()  # of the thread that draws; there is none yet
+        self._stop.set()
 
     def say(self, sentence: str) -> None:
         """A sentence, unless `--quiet`."""
-        self.end()
         if not self._quiet:
-            echo(printable.sentence(sentence), err=True)
+            self._between(lambda: echo(told(sentence), err=True))
 
     def warn(self, sentence: str) -> None:
         """A sentence that is said even with `--quiet`."""
-        self.end()
-        said = printable.sentence(f"Warning: {sentence}")
-        click.secho(said, fg="yellow", err=True)
+        said = told(f"Warning: {sentence}")
+        self._between(lambda: click.secho(said, fg="yellow", err=True))
 
     def progress(self, phase: str, done: int, total: int) -> None:
-        """Phase, bytes and time left on a terminal, the phases alone elsewhere."""
+        """One line of the whole on a terminal, the stages alone elsewhere."""
         self._count(phase, done, total, size)
 
     def rows(self, phase: str, done: int, total: int) -> None:
         """The same, in rows."""
-        self._count(phase, done, total, lambda count: f"{count} rows")
+        self._count(phase, done, total, lambda count: f"{count:.0f} rows")
 
     def _count(
-        self, phase: str, done: int, total: int, said: Callable[[Any], str]
+        self, phase: str, done: int, total: int, said: Callable[[float], str]
     ) -> None:
-        if self._quiet:
-            return
-        if phase != self._phase:
-            self.end()
-            self._phase = phase
-            if total and sys.stderr.isatty():
-                self._bar = click.progressbar(
-                    length=total,
-                    label=f"{one_line(phase):8}",
-                    file=sys.stderr,
-                    item_show_func=lambda count: "" if count is None else said(count),
-                )
-            else:
-                echo(f"{one_line(phase)} …", err=True)
-        if self._bar is not None:
-            # the sizes of tables are a guess at the size of their dump
-            step = min(done, self._bar.length) - self._bar.pos
-            self._bar.update(max(step, 0), done)
+        with self._guard:
+            first = not self.course.number
+            ahead = list(self.course.ahead) if first else []
+            begins = self.course.count(phase, done, total)
+            self._said = said
+            if self._quiet:
+                return
+            terminal = sys.stderr.isatty()
+            if begins and len(ahead) > 1:
+                names = dict.fromkeys(name.partition(" ")[0] for name in ahead)
+                echo(one_line(f"stages: {', '.join(names)}"), err=True)
+            if not terminal:
+                if begins:
+                    echo(f"{stage_name(phase)} …", err=True)
+                return
+            if said is not size:  # what counts rows forks: no thread may be there
+                self._stop.set()
+            elif self._stop.is_set():
+                self._stop = threading.Event()
+                tick = threading.Thread(target=self._tick, args=[self._stop])
+                tick.daemon = True
+                tick.start()
+            self._width = columns(sys.stderr)
+            if begins or time.monotonic() > self._next:
+                self._draw(line(self.course, said, self._width))
+
+    def _tick(self, stop: threading.Event) -> None:
+        """Draws the line anew while nothing is told: time goes on."""
+        while not stop.wait(1):
+            with self._guard:
+                if self.course.name and not stop.is_set():
+                    self._draw(line(self.course, self._said, self._width))
+
+    def _draw(self, text: str) -> None:
+        self._next = time.monotonic() + 0.1
+        click.echo("\r" + text.ljust(len(self._shown)), nl=False, err=True)
+        self._shown = text
+
+    def _between(self, tell: Callable[[], object]) -> None:
+        """Tells something, where the line of the progress is."""
+        with self._guard:
+            shown, self._shown = self._shown, ""
+            if shown:
+                click.echo(f"\r{' ' * len(shown)}\r", nl=False, err=True)
+            tell()
+            if shown:
+                self._draw(shown)
 
     def end(self) -> None:
-        """Ends the line of a progress bar."""
-        if self._bar is not None:
-            self._bar.render_finish()
-            self._bar = None
-        self._phase = ""
+        """Ends the line of the progress."""
+        with self._guard:
+            self._stop.set()
+            self.course.end()
+            if self._shown:
+                click.echo(err=True)
+                self._shown = ""
+
+    def finish(self) -> None:
+        """The same once all is done, which the line says then."""
+        with self._guard:
+            number, seconds = self.course.number, self.course.seconds
+            self.course.end()
+            if number and not self._quiet:
+                said = f"done in {took(seconds)}"
+                if self._shown:
+                    self._draw(f"{number}/{number} {said}")
+                else:
+                    echo(said, err=True)
+            self.end()
+            self.course = Course()
+
+
+def columns(stream: IO[str]) -> int:
+    """How wide a stream's terminal is, 80 when it does not say."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def took(seconds: float) -> str:
+    """A time span that is over: 4.2 s, 12 min 5 s."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def size(count: float) -> str:
@@ -189,6 +265,15 @@ def replaced_names(restored: Restored) -> str:
     """The databases and folders that hold what was replaced."""
     names = [database.name for database in restored.replaced.databases.values()]
     return " and ".join([*names, *sorted(set(restored.replaced.inside.values()))])
+
+
+def next_steps(restored: Restored) -> str:
+    """How long visitors waited, and what to do after a switch."""
+    return (
+        f"visitors could not save for {restored.read_only + restored.away:.1f} s, and "
+        f"the site was away for {restored.away:.1f} s of that. Next: look at a dataset "
+        "that you know"
+    )
 
 
 def preview_table(rows: list[dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from .base import (
     ask_to_replace,
     json_option,
     nobody_watches,
+    note_option,
     portal_of,
     quiet_option,
     refuse_without_terminal,
@@ -95,10 +96,11 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 @click.option(
     "--release", is_flag=True, help="Hold it no longer: retention decides again."
 )
+@note_option
 @click.pass_context
-def keep(ctx: click.Context, id: str, release: bool) -> None:
+def keep(ctx: click.Context, id: str, release: bool, note: str) -> None:
     """Hold a backup, whatever retention says."""
-    found = retain.keep(portal_of(ctx, Talk(quiet=False)), id, not release)
+    found = retain.keep(portal_of(ctx, Talk(quiet=False), note), id, not release)
     echo(f"{found.id}  {'released' if release else 'kept'}")
 
 

@@ -26,6 +26,7 @@ from .base import (
     ask_to_replace,
     database_option,
     no_backup_option,
+    note_option,
     parts_option,
     portal_of,
     quiet_option,
@@ -38,6 +39,7 @@ from .output import (
     echo,
     echo_json,
     many,
+    next_steps,
     preview_names,
     preview_table,
     replaced_names,
@@ -55,6 +57,7 @@ from .output import (
     "--trust", is_flag=True, help="Run the SQL of a backup not signed by this site."
 )
 @no_backup_option
+@note_option
 @yes_option
 @click.option("--json", "as_json", is_flag=True, help="With --preview: as JSON.")
 @quiet_option
@@ -66,6 +69,7 @@ def restore(
     preview: bool,
     trust: bool,
     no_backup: bool,
+    note: str,
     yes: bool,
     as_json: bool,
     quiet: bool,
@@ -78,7 +82,7 @@ def restore(
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
-    portal = portal_of(ctx, Talk(quiet or as_json))
+    portal = portal_of(ctx, Talk(quiet or as_json), note)
     if not preview:
         _restore(portal, source, only, trust, no_backup, yes)
         return
@@ -114,6 +118,7 @@ def _restore(
             f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
             "goes back"
         )
+    portal.talk.say(next_steps(restored))
 
 
 def _question(portal: Portal, about: Look) -> str:
@@ -134,12 +139,13 @@ def _changed(count: int | None, then: str = "changed since then") -> str:
 
 
 @click.command(cls=Command)
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
-def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
+def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     """Switch back what the last restore replaced; a second undo takes that back."""
-    portal, operation = portal_of(ctx, Talk(quiet)), ""
+    portal, operation = portal_of(ctx, Talk(quiet), note), ""
     if not yes:
         refuse_without_terminal()
         last, count = last_to_undo(portal)
@@ -155,6 +161,7 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
         f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` "
         + ("goes back" if redo else "is a redo now, and brings it back")
     )
+    portal.talk.say(next_steps(undone))
 
 
 def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
@@ -194,16 +201,23 @@ def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> No
 @click.argument("file", type=click.Path())
 @database_option
 @no_backup_option
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
 def load(
-    ctx: click.Context, file: str, only: str, no_backup: bool, yes: bool, quiet: bool
+    ctx: click.Context,
+    file: str,
+    only: str,
+    no_backup: bool,
+    note: str,
+    yes: bool,
+    quiet: bool,
 ) -> None:
     """Load one database from FILE, as `restore` does: copy, checks, switch.
 
     This runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
     path = os.path.join(os.curdir, file)  # never an id
-    portal = portal_of(ctx, Talk(quiet))
+    portal = portal_of(ctx, Talk(quiet), note)
     _restore(portal, path, (only,), trust=True, no_backup=no_backup, yes=yes)

@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -18,7 +18,15 @@ from ..operations.allowed import refused_on_the_web
 from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
-from .base import Command, json_option, portal_of, quiet_option, time_options
+from ..portal.command import pasted, typed
+from .base import (
+    Command,
+    json_option,
+    note_option,
+    portal_of,
+    quiet_option,
+    time_options,
+)
 from .output import Talk, echo, echo_json
 
 
@@ -26,17 +34,23 @@ from .output import Talk, echo, echo_json
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
 @click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
 @time_options
+@note_option
 @json_option
 @click.pass_context
 def maintenance(
-    ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
+    ctx: click.Context,
+    what: str,
+    read_only: bool,
+    seconds: int,
+    note: str,
+    as_json: bool,
 ) -> None:
     """Take the site away for visitors (503 and a calm page), or end it, or ask.
 
     Sysadmins who sign in with a browser still see the site, and each page has a button
     that ends this. Nobody does while a restore or an upgrade has the site away.
     """
-    portal = portal_of(ctx, Talk(quiet=as_json))
+    portal = portal_of(ctx, Talk(quiet=as_json), note)
     opened = open_site if what == "status" else open_to_change
     site, repository = opened(portal)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
@@ -70,9 +84,12 @@ def maintenance(
     help="What the page may do with it; restore when nothing is said.",
 )
 @time_options
+@note_option
 @quiet_option
 @click.pass_context
-def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
+def arm(
+    ctx: click.Context, id: str, to: str, seconds: int, note: str, quiet: bool
+) -> None:
     """Let the sysadmin page do one thing with this backup, once, for some minutes.
 
     It may restore it, or with --to delete it, release it (hold it no more), or download
@@ -82,7 +99,7 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
     if id == UNDO and to != "restore":
         raise click.UsageError("undo takes no --to")
     talk = Talk(quiet)
-    portal = portal_of(ctx, talk)
+    portal = portal_of(ctx, talk, note)
     site, repository = open_to_change(portal)
     name = id if id == UNDO else repository.find(id).id
     if why := refused_on_the_web(site, repository, portal.options, name, to):
@@ -116,6 +133,7 @@ def doctor(
     except TOLD as error:
         what = "repair" if fix else "configuration"
         found = [Finding(what, PROBLEM, explanation_of(error))]
+    found = [replace(each, text=pasted(each.text, typed())) for each in found]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]
     if nagios:

@@ -14,6 +14,7 @@ from ..portal.plan import Plan, Wanted
 from .base import (
     Command,
     ask_name,
+    note_option,
     portal_of,
     quiet_option,
     refuse_without_terminal,
@@ -45,6 +46,7 @@ def _made_safe(of_core: click.Command) -> click.Command:
         help="Migrate the live database itself: needs no right to make a copy.",
     )
     @click.option("--no-backup", is_flag=True, help="Do not keep the backup before it.")
+    @note_option
     @quiet_option
     @click.pass_context
     def run(
@@ -53,13 +55,14 @@ def _made_safe(of_core: click.Command) -> click.Command:
         rehearse: bool,
         in_place: bool,
         no_backup: bool,
+        note: str,
         quiet: bool,
         **options: Any,
     ) -> None:
         if rehearse and in_place:
             raise click.UsageError("--rehearse and --in-place are two ways: give one")
         talk, report, known = Talk(quiet), Report(), list[Plan]()
-        portal = portal_of(ctx, talk)
+        portal = portal_of(ctx, talk, note)
 
         def planned(plan: Plan) -> None:
             known.append(plan)
@@ -107,17 +110,20 @@ init, upgrade = _made_safe(core.init), _made_safe(core.upgrade)
 
 @click.command(cls=Command)
 @click.option("--no-backup", is_flag=True, help="Do not take a backup before.")
+@note_option
 @yes_option
 @quiet_option
 @click.pass_context
-def clean(ctx: click.Context, no_backup: bool, yes: bool, quiet: bool) -> None:
+def clean(
+    ctx: click.Context, no_backup: bool, note: str, yes: bool, quiet: bool
+) -> None:
     """Remove everything from the database and the search index.
 
     A backup is taken first, unless there is nothing.
     """
     # unlike core's, it needs neither Solr nor to own what is PostGIS's
     talk, confirmed = Talk(quiet), None
-    portal = portal_of(ctx, talk)
+    portal = portal_of(ctx, talk, note)
     if not yes:
         refuse_without_terminal()
         site, confirmed = look_at_clean(portal)

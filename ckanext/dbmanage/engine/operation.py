@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .report import Listener, Silent
+from .report import Listener, Silent, Standing
 from .repository.repository import Repository
 from .site import Site
 
@@ -35,6 +35,11 @@ class Operation:
     def record(self, event: str, **facts: Any) -> None:
         """Adds a line of this operation to the journal. Raises OSError."""
         self.repository.record(self.id, event, **facts)
+
+    @property
+    def standing(self) -> Standing:
+        """What is true of the live site, should the operation be ended now."""
+        return self.listener.standing
 
     def warn(self, sentence: str) -> None:
         """Tells what the operator should read."""

@@ -1,7 +1,6 @@
 """Signals: what ends an operation, and what they must not interrupt."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -29,13 +28,21 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+class Ended(SystemExit):
+    """The process was told to end, by a signal that would kill it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Turns signals that would kill the process into SystemExit."""
 
     # so that what is half-done is cleaned up, as for Ctrl-C
     def end(number: int, _: Any) -> NoReturn:
-        sys.exit(128 + number)
+        raise Ended(number)
 
     numbers = (signal.SIGTERM, signal.SIGHUP)
     try:

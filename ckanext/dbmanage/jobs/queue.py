@@ -13,6 +13,7 @@ from ..engine.clock import id_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.redis.client import answering
 from ..engine.redis.sealed import seal
+from ..portal.command import on_server
 from .record import (
     ACTIVE,
     CANCELLED,
@@ -40,8 +41,8 @@ if redis.call('HGET', KEYS[1], 'final') == '1' then return 0 end
 redis.call('SET', KEYS[2], '1', 'EX', 3600)
 return 1"""
 
-#: what a worker calls, by its name: it stands above this module
-RUN: Any = "ckanext.dbmanage.jobs.worker.run"
+#: what a worker calls, by its name; it stays, for jobs wait while a site is upgraded
+RUN: Any = "ckanext.dbmanage.jobs.run"
 
 
 class Jobs(Records):
@@ -116,27 +117,42 @@ class Jobs(Records):
         return self.key(f"once:{kind}:{digest}")
 
     def workers(self) -> dict[str, Any]:
-        """Who takes the jobs: `{count, seen, waiting, command}`.
+        """Who takes the jobs: `{count, others, seen, waiting, command}`.
 
-        `seen` is seconds since the last sign of life, None when there is no worker.
+        `others` are workers of this site that run while none takes these jobs;
+        `seen` is seconds since the last sign of life, None when there is no worker;
+        `command` starts one on the server.
         """
-        from ckan.lib.jobs import get_queue
+        from ckan.lib.jobs import add_queue_name_prefix, get_queue
         from rq import Worker
 
-        found: list[Any] = []
+        found, others = list[Any](), 0
         with answering():
             queue = get_queue(self.queue)
             # what RQ cannot read is no worker
-            with suppress(AttributeError, KeyError, TypeError, ValueError):
+            unreadable = (AttributeError, KeyError, TypeError, ValueError)
+            with suppress(*unreadable):
                 found = [each for each in Worker.all(queue=queue) if _lives(each)]
+            with suppress(*unreadable):
+                ours = add_queue_name_prefix("")
+                others = (
+                    0
+                    if found
+                    else sum(
+                        _lives(each)
+                        and any(n.startswith(ours) for n in each.queue_names())
+                        for each in Worker.all(connection=queue.connection)
+                    )
+                )
             waiting = queue.count
         beats = [each.last_heartbeat for each in found if each.last_heartbeat]
         ages = [now().replace(tzinfo=None) - b.replace(tzinfo=None) for b in beats]
         return {
             "count": len(found),
+            "others": others,
             "seen": round(min(a.total_seconds() for a in ages)) if ages else None,
             "waiting": waiting,
-            "command": f"ckan jobs worker {self.queue}",
+            "command": f"{on_server(self.options)} db worker",
         }
 
     def cancel(self, id: str) -> dict[str, Any]:

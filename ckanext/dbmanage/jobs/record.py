@@ -37,7 +37,8 @@ class Records:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.secrets = options.secrets
-        self.redis = connect(options.redis_url)
+        with answering():  # the URL may be none
+            self.redis = connect(options.redis_url)
         self._url = options.databases["database"].url
         self.queue = f"dbmanage-{self.key('').split(':')[1][:8]}"
 
@@ -53,8 +54,10 @@ class Records:
         """What is known of a job, with the last lines of its log. Raises Refused.
 
         `{id, kind, arguments, state, asked, until, begun, ended, user, address,
-        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
-        cancellable, result, error, lines, log}`: times in UTC, `rate` a second, `seen`
+        forwarded, phase, part, phases, ahead, done, about, unit, rate, share,
+        seconds_left, seen, cancellable, result, error, lines, log}`: times in UTC,
+        `done` and `about` of the phase, `rate` of it a second; `share` (0 to 1) and
+        `seconds_left` of the whole job, None while nobody would believe it; `seen`
         seconds since the last sign of life, `lines` how many the log has had.
         """
         with answering():
@@ -112,10 +115,9 @@ class Records:
             state, error = LOST, DIED
         elif state == QUEUED and expired(wanted["until"]):
             state, error = FAILED, too_late(wanted["until"])
-        done, about, begun = facts["done"], facts["about"], facts.pop("phase_begun")
+        done, begun, left = facts["done"], facts.pop("phase_begun"), facts.pop("left")
         spent = max(time.time() - begun, 0.001) if begun else 0.0
         rate = done / spent if state == RUNNING and done and spent > 1 else None
-        left = (about - done) / rate if rate and about > done else None
         final = facts.pop("final")
         armed = wanted.pop("armed")
         return {
@@ -127,7 +129,7 @@ class Records:
             "error": error,
             "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
             "rate": rate and round(rate, 1),
-            "seconds_left": left and round(left),
+            "seconds_left": left if state == RUNNING else None,
             "seen": round(LIFE - alive / 1000, 1) if state == RUNNING else None,
             "cancellable": state == QUEUED or (state == RUNNING and not final),
             "log": log,
@@ -150,9 +152,20 @@ def facts_of(known: dict[str, str]) -> dict[str, Any]:
         "ended": _moment(known.get("ended")),
         "phase": one_line(known.get("phase")),
         "phases": [
-            {"phase": one_line(each["phase"]), "seconds": _number(each["seconds"])}
+            {
+                "phase": one_line(each["phase"]),
+                "part": one_line(each.get("part")),
+                "seconds": _number(each["seconds"]),
+            }
             for each in phases
         ],
+        "part": one_line(known.get("part")),
+        "ahead": [
+            {"phase": one_line(phase), "part": one_line(part)}
+            for phase, part in loaded(known.get("ahead", "[]").encode())
+        ],
+        "share": min(_number(known.get("share")), 1.0),
+        "left": int(_number(left)) if (left := known.get("left")) else None,
         "done": int(_number(known.get("done"))),
         "about": int(_number(known.get("about"))),
         "phase_begun": _number(known.get("phase_begun")),

@@ -8,6 +8,7 @@ from typing import Any
 from ..engine.errors import DbmanageError
 from ..engine.layout import DENIED
 from ..engine.restore.history import REDO
+from ..engine.restore.restore import Restored
 from ..operations.backup import take_backup, verify_backups, why_incomplete
 from ..operations.context import Portal
 from ..operations.export import export_for_page
@@ -48,7 +49,7 @@ def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, 
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_restore(portal, id, tuple(parts))
     portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
-    return {"backup": id, "parts": done.parts, "written": dict(done.written)}
+    return {"backup": id} | _switched(done)
 
 
 def _undo(
@@ -61,7 +62,13 @@ def _undo(
     else:
         said = f"undone: {' and '.join(done.parts)} as before"
     portal.talk.say(said)
-    return {"parts": done.parts, "written": dict(done.written)}
+    return _switched(done)
+
+
+def _switched(done: Restored) -> dict[str, Any]:
+    """What came of a restore or an undo; what visitors waited is in seconds."""
+    waited = {"read_only": round(done.read_only, 1), "away": round(done.away, 1)}
+    return {"parts": done.parts, "written": dict(done.written), **waited}
 
 
 def _export(portal: Portal, kind: str, everything: bool) -> dict[str, Any]:

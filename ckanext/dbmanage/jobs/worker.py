@@ -18,14 +18,17 @@ import click
 from redis import RedisError
 
 from ..engine.clock import stamp
+from ..engine.course import Course
 from ..engine.errors import Refused, hide_values
 from ..engine.printable import one_line
 from ..engine.redis.arming import Arming
 from ..engine.redis.sealed import seal, use
+from ..engine.report import Standing
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
 from ..operations.context import Portal, refuse_root
 from ..operations.journal import TOLD, reason
+from ..portal.command import on_server, pasted
 from ..portal.config import Options, current
 from ..portal.site import build_site
 from .queue import ACTOR, Jobs
@@ -59,18 +62,23 @@ return 1"""
 class Log:
     """The listener of a job: writes to Redis; one that does not answer stops no job.
 
+    `ckan` is how that is typed on the server, for the commands in what it is told;
     `switches` says whether the job has come to its switch.
     """
 
-    def __init__(self, redis: Any, key: str, secrets: tuple[str, ...]) -> None:
+    def __init__(
+        self, redis: Any, key: str, secrets: tuple[str, ...], ckan: str = "ckan"
+    ) -> None:
         self._redis, self._key, self._secrets = redis, key, secrets
+        self._ckan = ckan
         self._phase, self._next = "", 0.0
         self.switches = False
+        self.standing, self.course = Standing(), Course()
         self._phases: list[dict[str, Any]] = []
         self._begun = 0.0
 
     def say(self, sentence: str) -> None:
-        line = f"{stamp()}\t{one_line(sentence)}"
+        line = f"{stamp()}\t{one_line(pasted(sentence, self._ckan))}"
         with suppress(Exception):
             pipe = self._redis.pipeline()
             pipe.rpush(f"{self._key}:log", line.encode())
@@ -88,11 +96,17 @@ class Log:
     def rows(self, phase: str, done: int, total: int) -> None:
         self._count(phase, done, total, "rows")
 
+    def finish(self) -> None:
+        self.end()
+        self.course = Course()
+
     def end(self) -> None:
+        self.course.end()
         if not self._phase:
             return
         seconds = round(time.time() - self._begun, 1)
-        self._phases.append({"phase": self._phase, "seconds": seconds})
+        phase, part = _parted(self._phase)
+        self._phases.append({"phase": phase, "part": part, "seconds": seconds})
         self._phase = ""
         with suppress(Exception):
             words = json.dumps(self._phases[-50:])
@@ -116,18 +130,38 @@ class Log:
     def _count(self, phase: str, done: int, total: int, unit: str) -> None:
         moment = time.time()
         if phase == self._phase and moment < self._next:
+            self.course.count(phase, done, total)
             return
-        facts: dict[str, Any] = {"done": done, "about": total}
+        facts: dict[str, Any] = {"done": done}
         if phase != self._phase:
             self.end()
             self._phase, self._begun = phase, moment
-            facts |= {"phase": phase, "phase_begun": moment, "unit": unit}
+            name, part = _parted(phase)
+            facts |= {"phase": name, "part": part}
+            facts |= {"phase_begun": moment, "unit": unit}
             self.say(f"{phase} …")
             if phase == "switch":
                 self.final()
+        self.course.count(phase, done, total)
+        facts |= {"about": self.course.whole} | self.estimate()
         self._next = moment + _TICK
         with suppress(Exception):
             self._redis.hset(self._key, mapping=facts)
+
+    def estimate(self) -> dict[str, Any]:
+        """How far all of the job is, what lies ahead, and the seconds that are left."""
+        left = self.course.left()
+        return {
+            "share": round(self.course.share(), 4),
+            "ahead": json.dumps([_parted(name) for name in self.course.ahead[:50]]),
+            "left": "" if left is None else round(left),
+        }
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A stage's name as two: what it does, of which part."""
+    stage, _, part = name.partition(" ")
+    return stage, part
 
 
 class Running:
@@ -137,7 +171,8 @@ class Running:
         self._jobs, self._known = jobs, known
         self._id, self._key = known["id"], jobs.job_key(known["id"])
         self._cancel = f"{self._key}:cancel"
-        self.log = Log(jobs.redis, self._key, jobs.secrets)
+        self.ckan = on_server(jobs.options)
+        self.log = Log(jobs.redis, self._key, jobs.secrets, self.ckan)
 
     def begin(self) -> bool:
         """Takes the job, unless it was cancelled before."""
@@ -163,13 +198,14 @@ class Running:
         except SystemExit:
             cancelled = self._jobs.redis.exists(self._cancel)
             state = CANCELLED if cancelled else FAILED
-            error = "" if cancelled else "the worker was told to end"
+            said = pasted(self.log.standing.sentence(), self.ckan)
+            error = "" if cancelled else f"the worker was told to end. {said}"
             self.log.say("cancelled" if cancelled else error)
             if not cancelled:
                 raise
         except BaseException as failure:
             hide_values(failure)
-            state, error = FAILED, _why(failure)
+            state, error = FAILED, pasted(_why(failure), self.ckan)
             self.log.say(f"failed: {error}")
             _log.exception("the job %s failed", self._id)
             raise
@@ -196,6 +232,8 @@ class Running:
         while not stop.wait(_BEAT):
             with suppress(Exception):
                 self._show_life()
+                # an estimate grows old while nothing is counted
+                self._jobs.redis.hset(self._key, mapping=self.log.estimate())
                 final = self._jobs.redis.hget(self._key, "final") == b"1"
                 if final or not self._jobs.redis.exists(self._cancel):
                     continue
@@ -246,6 +284,8 @@ def run(id: str) -> None:
         if known["until"]:
             _run_once(build_site(options), known)
         actor = {key: known[key] for key in ACTOR if known[key]} | {"job": id}
+        if note := known["arguments"].get("note"):
+            actor["note"] = note
         portal = Portal(options, job.log, _application(options), actor)
         try:
             job.log.result(KINDS[known["kind"]](portal, **known["arguments"]))
@@ -263,7 +303,7 @@ def _run_once(site: Site, known: dict[str, Any]) -> None:
 
 
 def _application(options: Options) -> Any:
-    """CKAN's Flask application, which `ckan jobs worker` has made and not entered."""
+    """CKAN's Flask application, which the worker has made and not entered."""
     from ckan.config.middleware import make_app
 
     context = click.get_current_context(silent=True)

@@ -28,6 +28,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
+from ..portal.command import on_server, pasted
 from ..portal.config import current
 from ..portal.site import build_site
 from .schema import Parameter
@@ -105,10 +106,9 @@ def refused_at(field: str) -> Iterator[None]:
     """Makes what the engine raises in the block a ValidationError of a field."""
     try:
         yield
-    except DbmanageError as error:
-        raise tk.ValidationError({field: [str(error)]}) from error
-    except (psycopg2.Error, OSError) as error:
-        raise tk.ValidationError({field: [errors.explanation_of(error)]}) from error
+    except (DbmanageError, psycopg2.Error, OSError) as error:
+        said = pasted(errors.explanation_of(error), on_server(current()))
+        raise tk.ValidationError({field: [said]}) from error
 
 
 class Call:
@@ -183,7 +183,8 @@ class Call:
         """Asks for a job, and notes who does; as `Jobs.show` tells it."""
         what = "proof" if kind == "verify" and arguments.get("prove") else kind
         # first: a job that no line of the journal tells of must not run
-        self.note(what, of=str(arguments.get("id") or kind))
+        why = {"note": note} if (note := arguments.get("note")) else {}
+        self.note(what, of=str(arguments.get("id") or kind), **why)
         return self.jobs.enqueue(kind, arguments, self.actor)
 
 

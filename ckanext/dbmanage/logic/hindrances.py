@@ -21,10 +21,14 @@ def of_a_switch(repository: Repository, status: dict[str, Any]) -> list[str]:
     if status["redis"]:
         return [status["redis"]]
     found = []
-    if not status["worker"]["count"]:
+    worker = status["worker"]
+    if not worker["count"]:
+        others = worker["others"] and (
+            f" that takes these jobs ({worker['others']} of this site take others only)"
+        )
         found.append(
-            "no worker runs, so nobody would begin it: start one on the server, "
-            f"`{status['worker']['command']}`"
+            f"no worker runs{others or ''}, so nobody would begin it: start one on the "
+            f"server, `{worker['command']}`"
         )
     if status["jobs"]:
         job = status["jobs"][0]

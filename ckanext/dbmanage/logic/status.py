@@ -25,6 +25,7 @@ from ..operations.safety import (
     headline,
     needed,
 )
+from ..portal.command import on_server, pasted
 from ..portal.config import Options
 from . import hindrances
 from .known import backups, journal_end, of_journal
@@ -84,7 +85,9 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "exports": downloads.exports(repository),
         **background,
     }
-    status["blockers"] = hindrances.of_a_switch(repository, status)
+    ckan = on_server(options)
+    found = hindrances.of_a_switch(repository, status)
+    status["blockers"] = [pasted(each, ckan) for each in found]
     words = {"text": most.text, "sentence": SENTENCES[most.state]}
     words |= {"colour": most.colour, "n": most.n}
     return status | {"state": most.state, "headline": words}

@@ -11,10 +11,13 @@ from ..engine.operation import Operation
 from ..engine.repository.backup import Backup, why_partial
 from ..engine.repository.repository import Repository
 from ..engine.restore import proof
+from ..engine.restore.copies import stages_of
 from ..portal import isolated, migrate
+from .allowed import wanted
 from .context import Portal
 from .index import open_to_change
 from .locked import locked, settle
+from .stages import of_backup, staged
 
 
 def take_backup(
@@ -22,11 +25,13 @@ def take_backup(
 ) -> Backup:
     """Takes a backup of the parts, by default of those that the configuration says."""
     with locked(portal, "backup") as (site, repository):
-        taken = take(
-            Operation(site, repository, portal.talk),
-            parts=parts or portal.options.parts, note=note, keep=keep,
-        )  # fmt: skip
-    portal.talk.end()
+        chosen = parts or portal.options.parts
+        ahead = of_backup(chosen or tuple(wanted(site, portal.options)))
+        with staged(portal, repository, "backup", ahead):
+            taken = take(
+                Operation(site, repository, portal.talk),
+                parts=chosen, note=note, keep=keep,
+            )  # fmt: skip
     return taken
 
 
@@ -46,11 +51,15 @@ def verify_backups(
     """
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal, heads=prove)
-    wanted = repository.backups() if name is None else [repository.find(name)]
-    for found in wanted:
+    chosen = repository.backups() if name is None else [repository.find(name)]
+    for found in chosen:
         try:
             if prove:
-                with repository.lock("proof"):
+                ahead = ["verify", *stages_of(found.parts), "read"]
+                with (
+                    repository.lock("proof"),
+                    staged(portal, repository, "proof", ahead),
+                ):
                     settle(site, repository, talk)
                     record = proof.prove(
                         Operation(site, repository, talk), found,
@@ -60,7 +69,8 @@ def verify_backups(
                 talk.say(f"the evidence is in {evidence}")
                 problems = record["problems"]
             else:
-                problems = verify_backup(found, site, talk.progress)
+                with staged(portal, None, "verify", ["verify"]):
+                    problems = verify_backup(found, site, talk.progress)
                 _note(repository, found, event_of(problems), problems=len(problems))
         except Denied as error:
             problems = [error.why]

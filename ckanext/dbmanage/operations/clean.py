@@ -7,6 +7,7 @@ from ..engine.postgres.database import closing
 from ..engine.postgres.emptying import Emptying, emptying
 from ..engine.postgres.locks import live_lock
 from ..engine.postgres.tables import drop_tables
+from ..engine.signals import uninterrupted
 from ..engine.site import Site
 from .context import Portal, application
 from .locked import let_go, locked
@@ -51,8 +52,13 @@ def run_clean(
         with (
             closing(site.databases["database"].connect()) as connection,
             live_lock(site.main),
+            uninterrupted(),  # its statement does not end for a signal anyway
         ):
             drop_tables(connection, planned.tables)
+            talk.standing.done = "The database is empty"
+            talk.standing.owed[:] = [
+                "searches still show what was there: `ckan search-index clear`"
+            ]
         repository.record("clean", "done", what="clean", tables=len(planned.tables))
     try:
         with application(portal):

@@ -24,7 +24,7 @@ class Portal:
     """A CKAN site, as an operation works on it.
 
     `app` is CKAN's Flask application, None where CKAN was not started; `actor` what
-    the journal notes of who asked: `{user, address}`.
+    the journal notes of who asked, and why: `{user, address, note}`.
     """
 
     options: Options

@@ -38,6 +38,7 @@ def run_export(
     """
     facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
     with journalled(portal, "export", name, **facts) as (_, noted):
+        portal.talk.standing.made[:] = [f"what was exported to {name} is not whole"]
         with target as write:
             written = 0
 
@@ -56,7 +57,7 @@ def run_export(
                 f"the export of {kind}", export, portal.talk.warn, lambda: not written
             )
         noted |= {"rows": done.rows, "failed": len(done.failed)}
-    portal.talk.end()
+    portal.talk.finish()
     return done, moment.moment
 
 

@@ -79,7 +79,7 @@ def index_changed(portal: Portal, repository: Repository) -> None:
         with application(portal):
             done = again(
                 _INDEXING,
-                lambda: reindex_changed(portal.options, talk.progress),
+                lambda: reindex_changed(portal.options, talk.rows),
                 talk.warn,
             )
     except DbmanageError as error:
@@ -116,7 +116,12 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
             return reindex_all(portal.app, options, processes, talk.rows, deep)
 
         with application(portal):
+            talk.standing.done = (
+                "The database was not changed; the search index may be partly old, "
+                "partly new: `ckan db reindex`"
+            )
             done = again(_INDEXING, work, talk.warn)
+        talk.finish()
         facts |= {"indexed": done.indexed, "removed": done.removed}
         facts |= {"failed": len(done.failed), "agrees": done.agrees}
         if repository and done.agrees and not done.failed:

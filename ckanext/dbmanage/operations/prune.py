@@ -42,6 +42,9 @@ def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
         if dry_run:
             objects = unnamed_objects(repository, set(forgotten))
         else:
+            talk.standing.made.append(
+                "some of what is to go may be gone: `ckan db prune` goes on"
+            )
             objects = prune_backups(repository, decisions, talk.progress).objects
         with live_lock(site.main):
             if not dry_run:
@@ -53,7 +56,7 @@ def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
                 "prune", "done", what="prune", dropped=dropped, forgotten=forgotten,
                 by_itself=by_itself,
             )  # fmt: skip
-    talk.end()
+    talk.finish()
     if objects.problem:
         talk.warn(objects.problem)
     return Pruned(decisions, objects, dropped)

@@ -28,6 +28,7 @@ from ..records.published import Published
 from .context import Portal, refuse_root
 from .index import catch_up
 from .journal import journalled
+from .stages import staged
 
 FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
@@ -73,13 +74,13 @@ def run_publish(
             except OSError as error:  # a repository may be there to be read only
                 portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
         _refuse_a_closed_site(portal.app, portal.options)
-        done, changed = again(
-            "the publication",
-            lambda: _publish(portal, fresh, jobs or portal.options.jobs),
-            portal.talk.warn,
-        )
+        with staged(portal, repository, "publish", published.KINDS):
+            done, changed = again(
+                "the publication",
+                lambda: _publish(portal, fresh, jobs or portal.options.jobs),
+                portal.talk.warn,
+            )
         facts["rows"] = {kind: each.rows for kind, each in done.items()}
-    portal.talk.end()
     return done, changed
 
 
@@ -133,6 +134,7 @@ def _publish(
             "licence": _licence(options.public_licence),
         }
         _, changed = published.commit(directory, files, about)
+        portal.talk.standing.done = "The public dumps are published"
     return done, changed
 
 

@@ -7,6 +7,7 @@ do, `run_restore` does it when that still holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from ..engine.operation import Operation
 from ..engine.report import Listener, Warn
 from ..engine.repository.repository import Repository
 from ..engine.restore import preflight
+from ..engine.restore.copies import stages_of
 from ..engine.restore.history import last_switch, undoable
 from ..engine.restore.preview import preview
 from ..engine.restore.restore import Restored, restore_backup, undo_switch
@@ -28,11 +30,16 @@ from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
 from ..portal import changed, migrate
 from ..records.kinds import KINDS
+from .allowed import wanted
 from .backup import why_incomplete
 from .context import Portal
 from .index import catch_up, owing_an_index
 from .locked import let_go, locked
+from .stages import of_backup, staged
 
+#: what follows a switch, while it does
+OWES_INDEX = "searches may show the old state: `ckan db reindex --changed`"
+_OWES_BACKUP = "the safety backup was not finished: `ckan db backup`"
 #: rows of a preview: `{kind, now, then, lost, gained, changed}`
 Rows = list[dict[str, Any]]
 #: looks at what is to be restored; raises Refused
@@ -121,6 +128,9 @@ def run_restore(
     """
     talk = portal.talk
     with locked(portal, "restore", heads=True) as (site, repository):
+        parts = list(only or wanted(site, portal.options))
+        ahead = _after_source(portal, parts, "database" in parts, not no_backup)
+        talk.course.plan(["verify", *ahead])
         source = open_source(
             site, repository, confirmed.reference if confirmed else name,
             parts=only, trust=trust, progress=talk.progress,
@@ -131,15 +141,35 @@ def run_restore(
             for sentence in warnings_of(site, repository, source, attended):
                 talk.warn(sentence)
         let_go()
-        with owing_an_index(site, repository, "database" in source.archives):
-            restored = restore_backup(
-                Operation(site, repository, talk), source,
-                migrate.prepare(portal.options, talk.warn),
-            )  # fmt: skip
-        after_switch(portal, repository, restored)
-        if restored.replaced.parts and not no_backup:
-            _back_up_replaced(site, repository, restored, talk, source.name)
+        index = "database" in source.archives
+        talk.standing.owed[:] = [
+            *([OWES_INDEX] * index),
+            *([_OWES_BACKUP] * (not no_backup)),
+        ]
+        ahead = _after_source(portal, source.parts, index, not no_backup)
+        with staged(portal, repository, "restore", ahead):
+            with owing_an_index(site, repository, index):
+                restored = restore_backup(
+                    Operation(site, repository, talk), source,
+                    migrate.prepare(portal.options, talk.warn),
+                )  # fmt: skip
+            after_switch(portal, repository, restored)
+            if restored.replaced.parts and not no_backup:
+                _back_up_replaced(site, repository, restored, talk, source.name)
     return restored
+
+
+def _after_source(
+    portal: Portal, parts: list[str], index: bool, backup: bool
+) -> list[str]:
+    """The stages of a restore, once its source was read."""
+    return [
+        *stages_of(parts),
+        *(["uploads"] if "files" in parts else []),
+        "switch",
+        *(["index"] if index and portal.app else []),
+        *(of_backup(parts) if backup else []),
+    ]
 
 
 def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
@@ -176,22 +206,26 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
                 "touched: look at what an undo would take back now, and confirm that"
             )
         let_go()
-        with owing_an_index(site, repository, True):
-            undone = undo_switch(Operation(site, repository, talk))
-        after_switch(portal, repository, undone)
+        talk.standing.owed[:] = [OWES_INDEX]
+        ahead = ["switch", *(["index"] if portal.app else [])]
+        with staged(portal, repository, "undo", ahead):
+            with owing_an_index(site, repository, True):
+                undone = undo_switch(Operation(site, repository, talk))
+            after_switch(portal, repository, undone)
     return undone
 
 
 def after_switch(portal: Portal, repository: Repository, restored: Restored) -> None:
     """Tells what was written meanwhile, and brings the index up to date."""
     let_go()
-    portal.talk.end()
     for table, rows in sorted(restored.written.items()):
         portal.talk.warn(
             f"{rows} rows of {table} were written while the switch was prepared: they "
             "are in what was replaced, not in what is live"
         )
     catch_up(portal, repository)
+    with suppress(ValueError):
+        portal.talk.standing.owed.remove(OWES_INDEX)
 
 
 def _look_at(
@@ -259,6 +293,7 @@ def _back_up_replaced(
         op = Operation(site, repository, talk)
         reason = f"before restore of {name}"
         taken = take_replaced(op, restored.replaced, reason)
+        talk.standing.owed.clear()
         talk.say(f"the replaced state is backup {taken.id}")
         if why := why_incomplete(taken):
             talk.warn(why)

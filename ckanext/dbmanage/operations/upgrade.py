@@ -14,7 +14,7 @@ from ..engine.redis.maintenance import READ_ONLY, Maintenance
 from ..engine.repository import prune, retention
 from ..engine.repository.repository import Repository
 from ..engine.restore import written
-from ..engine.restore.copies import loaded_copies
+from ..engine.restore.copies import loaded_copies, stages_of
 from ..engine.restore.preflight import changed_owners, may_create, preflight
 from ..engine.restore.restore import Restored, restore_backup
 from ..engine.restore.source import Source, open_source
@@ -26,7 +26,8 @@ from ..portal.site import build_site
 from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, settle
-from .restore import after_switch
+from .restore import OWES_INDEX, after_switch
+from .stages import of_backup, staged
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
@@ -81,6 +82,7 @@ def run_upgrade(
             with _backed_up(portal, known, repository, report, no_backup) as source:
                 _rehearse(portal, known, repository, source, report)
             return None
+        parts = list(site.databases)
         keeper = Maintenance(site.redis_url, site.databases["database"].url)
         with keeper.held("upgrade", "upgrade", talk.warn) as to:
             if in_place:
@@ -89,11 +91,19 @@ def run_upgrade(
                     _backed_up(portal, known, repository, report, no_backup),
                     live_lock(site.main),
                 ):
+                    talk.standing.done = (
+                        "Some migrations may be in the live database: `ckan db upgrade "
+                        "--in-place` goes on, a restore of the backup goes back"
+                    )
                     migrate.migrate_live(portal.options, known, report, talk.warn)
+                    talk.standing.done = "The live database is migrated"
+                talk.standing.owed[:] = [OWES_INDEX]
                 repository.mark("reindex", True)
                 catch_up(portal, repository)
                 return None
-            switched = _upgraded(portal, known, repository, report, no_backup, to)
+            ahead = [*of_backup(parts), *stages_of(parts), "check", "switch"]
+            with staged(portal, repository, "upgrade", ahead):
+                switched = _upgraded(portal, known, repository, report, no_backup, to)
         after_switch(portal, repository, switched)
     return switched
 
@@ -178,6 +188,7 @@ def _upgraded(
         preflight(site, repository, source)
         _refuse_other_owners(site, source)
         try:
+            talk.standing.owed[:] = [OWES_INDEX]
             with owing_an_index(site, repository, True):
                 switched = restore_backup(
                     Operation(site, repository, talk), source,

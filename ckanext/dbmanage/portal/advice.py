@@ -23,6 +23,7 @@ ADVICE = {
     "untrusted": "To restore it all the same, say --trust: this runs the SQL in it as "
     "CKAN's database role",
     "undo": "`ckan db undo` brings it back",
+    "back": "`ckan db undo` goes back",
     "plain role": "Let CKAN connect as a plain role, as its manual says",
     "admin": "or set ckanext.dbmanage.admin_url to a connection of a role that may",
     "superuser": "or set ckanext.dbmanage.admin_url to a superuser's connection",

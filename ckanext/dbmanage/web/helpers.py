@@ -16,7 +16,8 @@ from ckan.plugins import toolkit as tk
 from flask import g
 
 from ..engine.clock import now, parse_stamp
-from ..portal.config import Options
+from ..portal.command import on_server
+from ..portal.config import Options, current
 from .sysadmins import maintenance_by_hand
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
@@ -247,9 +248,15 @@ def zone() -> str:
     return str(_visitor()[1])
 
 
+def ckan() -> str:
+    """`ckan`, as it is typed on the server."""
+    return on_server(current())
+
+
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
     shown = (
         size, number, percent, moment, ago, duration, clock, zone, word, maintenance,
+        ckan,
     )  # fmt: skip
     return {f"dbmanage_{each.__name__}": each for each in shown}

@@ -115,6 +115,7 @@ def _take(op: Operation, draft: _Draft) -> Backup:
                 objects = own_directory(op.repository.path / layout.OBJECTS)
                 add_objects(staged, objects)
             backup = op.repository.add(partial, op.id)
+            op.standing.made.append(f"backup {op.id} is there")
     verified = {"time": stamp(), "problems": []}
     backup.remember(verified=verified, keep=draft.keep)
     op.record(

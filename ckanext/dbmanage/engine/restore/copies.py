@@ -1,6 +1,6 @@
 """Copies: a backup is loaded beside the live databases, migrated and counted."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -49,6 +49,16 @@ def choose(
 Prepare = Callable[[Mapping[str, Database], list[str]], None]
 
 
+def stages_of(parts: Iterable[str]) -> list[str]:
+    """What lies ahead of `loaded_copies` of these parts."""
+    return [
+        f"{stage} {part}"
+        for part in parts
+        if part != "files"
+        for stage in ("unpack", "load", "check")
+    ]
+
+
 @contextmanager
 def loaded_copies(
     op: Operation,
@@ -71,7 +81,7 @@ def loaded_copies(
                 }
                 for part, scratch in scratches.items():
                     _load(op, source, scratch)
-                    op.progress("check")
+                    op.progress(f"check {part}")
                     _compare_rows(source, part, scratch.database)
                 _migrate(op, source, scratches, prepare)
                 for scratch in scratches.values():
@@ -115,7 +125,10 @@ def _load(op: Operation, source: Source, scratch: Scratch) -> None:
     with op.repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
         most = 0 if source.signed else limit(packed.stat().st_size)
-        path = unpack(packed, directory, source.sha256(part), op.progress, most)
+        path = unpack(
+            packed, directory, source.sha256(part),
+            lambda name, done, about: op.progress(f"{name} {part}", done, about), most,
+        )  # fmt: skip
         with closing(scratch.database.connect()) as connection:
             tools = contents.tools(path, connection, site.pg_bin)
             found = contents_of(path)
@@ -134,7 +147,7 @@ def _load(op: Operation, source: Source, scratch: Scratch) -> None:
         arguments += ["--no-tablespaces"] if plan.tablespaces else []
         name = f"{source.name} ({part})"
         doing = f"restoring {name} into a copy"
-        op.progress("load")
+        op.progress(f"load {part}")
         if source.signed:
             target, environment = scratch.database.program(settings)
             arguments += ["-j", str(site.jobs), "--no-password", *target, str(path)]
@@ -146,7 +159,7 @@ def _load(op: Operation, source: Source, scratch: Scratch) -> None:
                 words = feeding.load(connection, [*arguments, "-f-", str(path)], name)
         if words:
             op.warn(f"{doing}, pg_restore says: {words[:_WORDS]}")
-        op.progress("check")
+        op.progress(f"check {part}")
         complete(Loaded(op, scratch, found, plan, left, source.signed))
 
 

@@ -18,11 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..backup.verify import event_of, verify_backup
 from ..clock import stamp
+from ..course import Course
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..operation import Operation
 from ..postgres.database import Connection, Database, closing, query
-from ..report import Listener, Silent, Warn
+from ..report import Listener, Silent, Standing, Warn
 from ..repository.backup import Backup
 from ..site import Site
 from ..uploads.listing import of
@@ -85,6 +86,14 @@ class _Noting(Silent):
 
     listener: Listener
     noted: list[str]
+
+    @property
+    def standing(self) -> Standing:  # type: ignore[override]
+        return self.listener.standing
+
+    @property
+    def course(self) -> Course:  # type: ignore[override]
+        return self.listener.course
 
     def warn(self, sentence: str) -> None:
         self.noted.append(sentence)

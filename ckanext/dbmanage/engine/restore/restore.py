@@ -1,8 +1,9 @@
 """Restore and undo: the order of their steps."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import psycopg2
 
@@ -14,6 +15,7 @@ from ..postgres.again import passes
 from ..postgres.locks import live_lock
 from ..postgres.sessions import DRAIN, PATIENCE, other_connections, own_backends, wait
 from ..redis.maintenance import AWAY, READ_ONLY, Maintenance
+from ..signals import uninterrupted
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move
 from ..uploads.staging import stage
@@ -44,7 +46,8 @@ class Restored:
     """What a restore of `source`, or an undo or a redo of one, did.
 
     `written` counts the rows by `part: table` that were written to the live databases
-    after the copy was begun: they are in the replaced ones.
+    after the copy was begun: they are in the replaced ones. Visitors were kept from
+    saving for `read_only` seconds, then from the site for `away` seconds.
     """
 
     operation: str
@@ -53,6 +56,16 @@ class Restored:
     written: Mapping[str, int]
     source: str = ""
     what: str = ""
+    read_only: float = 0.0
+    away: float = 0.0
+
+
+@dataclass
+class _Waited:
+    """How long visitors waited, in seconds."""
+
+    read_only: float = 0.0
+    away: float = 0.0
 
 
 def restore_backup(
@@ -83,12 +96,12 @@ def restore_backup(
                 for sentence in stays_behind(scratch.live):
                     op.warn(sentence)
             pairs = [scratch.pair for scratch in scratches.values()]
-            with _away(op, what):
+            with _away(op, what) as waited:
                 written = refuse_written(site, since, pairs) if since else {}
                 planned = planned_moves(site, repository, laid)
                 still_locked()
-                switch.switch(op, pairs, planned, written, still_locked)
-        done = _restored(op, pairs, laid, before)
+                _switch(op, what, pairs, planned, written, still_locked)
+        done = _restored(op, pairs, laid, before, waited)
     # with `since` nothing was, but for what reading itself writes
     return replace(
         done, source=source.name, what=what, written={} if since else done.written
@@ -120,12 +133,26 @@ def undo_switch(op: Operation) -> Restored:
         pairs, moves = undoable(site, repository)
         may_switch(site, [pair.part for pair in pairs])
         before = counters(site, [pair.part for pair in pairs])
-        with _away(op, "restore"):
+        with _away(op, "restore") as waited:
             planned = planned_moves(site, repository, moves)
             still_locked()
-            switch.switch(op, pairs, planned, locked=still_locked)
-        done = _restored(op, pairs, moves, before)
+            _switch(op, what, pairs, planned, {}, still_locked)
+        done = _restored(op, pairs, moves, before, waited)
     return replace(done, source=source, what=what)
+
+
+def _switch(
+    op: Operation,
+    what: str,
+    pairs: list[Pair],
+    moves: list[Move],
+    written: Mapping[int, int],
+    locked: Callable[[], None],
+) -> None:
+    """The switch; whoever ends the operation is told on which side of it they are."""
+    with uninterrupted():
+        switch.switch(op, pairs, moves, written, locked)
+        op.standing.done = f"The {what} is done{op.site.advise('back', '; ')}"
 
 
 @contextmanager
@@ -143,12 +170,17 @@ def _journalled(
         try:
             yield op, still_locked
         except BaseException as error:
+            done = False
             with suppress(OSError):
-                op.record("failed", what=what, error=_reason(error))
+                facts = operations_of(op.site, op.repository).get(op.id)
+                done = bool(facts and facts["switched"])
+                why = {} if done else {"error": _reason(error)}
+                op.record("done" if done else "failed", what=what, **why)
             if isinstance(error, psycopg2.Error | OSError) or passes(error):
-                raise ToolFailed(
-                    f"the {what} failed, and {_fate(op)}: {_reason(error)}"
-                ) from error
+                state = "is done, but what comes after it was not"
+                if not done:
+                    state = f"failed, and {_fate(op)}"
+                raise ToolFailed(f"the {what} {state}: {_reason(error)}") from error
             raise
         op.record("done", what=what)
         drop_older(op)
@@ -177,7 +209,7 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _away(op: Operation, what: str) -> Iterator[None]:
+def _away(op: Operation, what: str) -> Iterator[_Waited]:
     """The site read-only, then away, and nobody at work in its databases.
 
     Reading goes on while long transactions come to their end; visitors wait only for
@@ -185,22 +217,32 @@ def _away(op: Operation, what: str) -> Iterator[None]:
     and commands do not look at the maintenance key.
     """
     op.progress("switch")
-    site = op.site
+    site, waited = op.site, _Waited()
     mine = own_backends(site.databases)
     keeper = Maintenance(site.redis_url, site.databases["database"].url)
     with ExitStack() as stack:
         connections = other_connections(site.databases, stack)
         to = stack.enter_context(keeper.held(what, f"{what}-{op.id}", op.warn))
+        begun = time.monotonic()
         to(READ_ONLY)
         wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
+        gone = time.monotonic()
+        waited.read_only = gone - begun
         to(AWAY)
         for who in wait(connections, mine, "state <> 'idle'", _CALM, DRAIN):
             op.warn(f"still at work in the live databases, and ended: {who}")
-        yield
+        try:
+            yield waited
+        finally:
+            waited.away = time.monotonic() - gone
 
 
 def _restored(
-    op: Operation, pairs: list[Pair], moves: list[Move], before: Counters
+    op: Operation,
+    pairs: list[Pair],
+    moves: list[Move],
+    before: Counters,
+    waited: _Waited,
 ) -> Restored:
     """What was done, and what was written to the databases that are replaced now."""
     databases = {
@@ -216,4 +258,6 @@ def _restored(
     inside = {move.prefix: move.undo for move in moves}
     parts = [*(pair.part for pair in pairs), *(["files"] if moves else [])]
     replaced = Replaced(databases, inside)
-    return Restored(op.id, parts, replaced, rows_written(before, after))
+    return Restored(
+        op.id, parts, replaced, rows_written(before, after), **asdict(waited)
+    )

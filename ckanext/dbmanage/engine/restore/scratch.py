@@ -169,13 +169,25 @@ def _locale(keeper: Connection, like: dict[str, Any]) -> Iterator[sql.Composable
 def drop_ours(op: Operation, pair: Pair, name: str) -> bool:
     """Drops a pair's scratch or undo database, and notes it; whether it is gone now.
 
-    Raises ConnectionFailed, psycopg2.Error, OSError.
+    That it cannot be noted is told: it is gone. Raises ConnectionFailed,
+    psycopg2.Error.
     """
     with closing(op.site.databases[pair.part].maintenance()) as connection:
         gone = _drop_ours(op.site, connection, pair, name)
     if gone:
-        op.record("drop", database=name)
+        _note_drop(op, database=name)
     return gone
+
+
+def _note_drop(op: Operation, **what: str) -> None:
+    try:
+        op.record("drop", **what)
+    except OSError as error:
+        (name,) = what.values()
+        op.warn(
+            f"{name!r} is dropped, which could not be noted in the journal: "
+            f"{error.strerror or error}"
+        )
 
 
 def _drop_ours(site: Site, connection: Connection, pair: Pair, name: str) -> bool:
@@ -243,7 +255,7 @@ def _discard(op: Operation, move: Move, name: str) -> bool:
     place = Path(move.path) / name
     gone = discard(place, move.token)
     if gone:
-        op.record("drop", folder=str(place))
+        _note_drop(op, folder=str(place))
     return gone
 
 

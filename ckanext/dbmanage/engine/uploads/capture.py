@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,6 +91,7 @@ def take(
     `add_objects` makes the new contents the repository's. Raises OSError, Damaged.
     """
     inside = inside or {}
+    expected = expected or _size(among, inside)
     with create_file(listed) as file:
         write = partial(_write, among, objects, staged, inside, progress, expected)
         try:
@@ -113,7 +114,7 @@ def take(
                 out.write(format_line({"path": path, "missing": True}))
         file.flush()
         os.fsync(file.fileno())
-    _reread(staged)
+    _reread(staged, progress)
     return taken, Listing(listed, out.bytes, out.sha256)
 
 
@@ -133,6 +134,10 @@ def _write(
     """
     taken, out, earlier = Taken(), Hashed(file), _Previous(previous)
     links: set[str] = set()
+
+    def told(read: int) -> None:
+        progress("uploads", taken.bytes + read, expected)
+
     for found in walk(among, inside):
         if not safe(found.path):
             taken.refused += 1
@@ -141,7 +146,7 @@ def _write(
         line = earlier.unchanged(found, objects)
         if line is None:
             try:
-                facts = _read(found, objects, staged)
+                facts = _read(found, objects, staged, told)
             except FileNotFoundError:
                 continue  # deleted meanwhile; missing if the database names it
             line = format_line(facts)
@@ -163,7 +168,7 @@ def _write(
         taken.count += 1
         out.write(line)
         if not taken.count % 100:
-            progress("uploads", taken.bytes, expected)
+            told(0)
     earlier.finish()
     for folder in among:
         for name in sorted(folder.above):
@@ -172,6 +177,17 @@ def _write(
                 links.add(path)
                 taken.without(files, left_out.above(path, files))
     return taken, out, links
+
+
+def _size(among: list[Folder], inside: Mapping[str, str]) -> int:
+    """The bytes of all uploads, as far as they can be seen without opening any."""
+    size = 0
+    for found in walk(among, inside):
+        with suppress(OSError):
+            size += os.stat(
+                found.name, dir_fd=found.directory, follow_symlinks=False
+            ).st_size
+    return size
 
 
 def _is_linked_directory(found: Found) -> bool:
@@ -248,8 +264,13 @@ class _Previous:
         return None
 
 
-def _read(found: Found, objects: Path, staged: Path) -> dict[str, Any]:
-    """Reads a file until it holds still; stores its content where it is new."""
+def _read(
+    found: Found, objects: Path, staged: Path, told: Callable[[int], None]
+) -> dict[str, Any]:
+    """Reads a file until it holds still; stores its content where it is new.
+
+    `told` is called with the bytes that are read of it so far.
+    """
     for attempt in range(_ATTEMPTS):
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -270,7 +291,7 @@ def _read(found: Found, objects: Path, staged: Path) -> dict[str, Any]:
                 return {"path": found.path, "refused": "no plain file"}
             if time.time_ns() - before.st_ctime_ns < _TICK:
                 time.sleep(_TICK / 1e9)
-            digest = _store(file, objects, staged)
+            digest = _store(file, objects, staged, told)
             after = os.fstat(handle)
         facts = facts_of_file(found.path, after)
         if digest[1] == after.st_size and facts_of_file(found.path, before) == facts:
@@ -279,13 +300,16 @@ def _read(found: Found, objects: Path, staged: Path) -> dict[str, Any]:
     return {"path": found.path, "refused": "changed whenever it was read"}
 
 
-def _store(file: IO[bytes], objects: Path, staged: Path) -> tuple[str, int]:
+def _store(
+    file: IO[bytes], objects: Path, staged: Path, told: Callable[[int], None]
+) -> tuple[str, int]:
     partial = staged / "partial"
     partial.unlink(missing_ok=True)
     read = Hashed(file)
     with create_file(partial) as out:
         while chunk := read.read(_CHUNK):
             out.write(chunk)
+            told(read.bytes)
     name = read.sha256
     for place in (objects, staged):
         with suppress(OSError):
@@ -310,11 +334,18 @@ def _mode(path: str, among: list[Folder], inside: Mapping[str, str]) -> int | No
         return None
 
 
-def _reread(staged: Path) -> None:
+def _reread(staged: Path, progress: Progress) -> None:
     """What was just stored is read back from the disk. Raises Damaged."""
     (staged / "partial").unlink(missing_ok=True)
     os.sync()  # thousands of files: once for all of them
-    for directory in staged.iterdir():
-        for stored in directory.iterdir():
-            if objects.digest_of(stored) != stored.name:
-                raise Damaged("what was just written", [f"upload {stored.name}"])
+    total = sum(stored.stat().st_size for stored in staged.glob("??/*"))
+    done = 0
+
+    def told(read: int) -> None:
+        nonlocal done
+        done += read
+        progress("verify files", done, total)
+
+    for stored in staged.glob("??/*"):
+        if objects.digest_of(stored, told) != stored.name:
+            raise Damaged("what was just written", [f"upload {stored.name}"])

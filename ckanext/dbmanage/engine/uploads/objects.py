@@ -20,10 +20,10 @@ def object_path(objects: Path, digest: str) -> Path:
     return objects / digest[:2] / digest
 
 
-def digest_of(path: Path) -> str:
-    """The sum of a file. Raises OSError."""
+def digest_of(path: Path, told: Callable[[int], None] = lambda _: None) -> str:
+    """The sum of a file; `told` as `Hashed` takes it. Raises OSError."""
     with open_plain(path) as file:
-        return Hashed(file).read_rest().sha256
+        return Hashed(file, told).read_rest().sha256
 
 
 def add_objects(staged: Path, objects: Path) -> None:
@@ -55,9 +55,10 @@ def problems(
             if "sha256" not in facts:
                 continue
             place = object_path(objects, facts["sha256"])
-            if not (wrong := wrong_at_sight(place, facts["size"])):
-                wrong = _wrong_inside(place)
-            read(facts["size"])
+            if wrong := wrong_at_sight(place, facts["size"]):
+                read(facts["size"])
+            else:
+                wrong = _wrong_inside(place, read)
             if wrong:
                 yield f"upload {facts['path']!r}: {wrong}"
     except Damaged as error:
@@ -68,9 +69,9 @@ def problems(
         yield f"{LIST}: {error.strerror}"
 
 
-def _wrong_inside(place: Path) -> str:
+def _wrong_inside(place: Path, read: Callable[[int], None]) -> str:
     try:
-        changed = digest_of(place) != place.name
+        changed = digest_of(place, read) != place.name
     except PermissionError:
         raise
     except OSError as error:

@@ -85,10 +85,21 @@ def stage(
         target = scratch[folder] / rest
         like = folder.path / Path(rest).parts[0]
         _parents(target.parent, scratch[folder], like if like.is_dir() else folder.path)
-        _copy(objects, target, facts)
+        _copy(objects, target, facts, _Told(progress, done, expected))
         done += facts["size"]
-        progress("uploads", done, expected)
+    progress("uploads", done, expected)
     os.sync()
+
+
+class _Told:
+    """Counts what is written to it, after what was written before."""
+
+    def __init__(self, progress: Progress, done: int, expected: int) -> None:
+        self._progress, self._done, self._expected = progress, done, expected
+
+    def write(self, chunk: bytes) -> None:
+        self._done += len(chunk)
+        self._progress("uploads", self._done, self._expected)
 
 
 def _parents(directory: Path, top: Path, like: Path) -> None:
@@ -110,9 +121,9 @@ def _own(path: Path, like: os.stat_result) -> None:
         os.chown(path, like.st_uid, like.st_gid)
 
 
-def _copy(objects: Path, target: Path, facts: Mapping[str, Any]) -> None:
+def _copy(objects: Path, target: Path, facts: Mapping[str, Any], told: _Told) -> None:
     with open_content(objects, facts) as file, create_file(target) as out:
-        copy_content(file, facts, out)
+        copy_content(file, facts, out, told)
     parent = target.parent.stat()
     _own(target, parent)
     target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)

@@ -8,6 +8,7 @@ from ...engine.backup.by_hand import by_hand
 from ...engine.backup.downloads import names
 from ...engine.clock import parse_stamp
 from ...engine.repository.backup import Backup
+from ...jobs.record import QUEUED
 from ...operations.allowed import (
     having,
     lacking_rights,
@@ -37,10 +38,10 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     :returns: ``{state, headline: {text, sentence, colour, n}, site, count, damaged,
         unreadable, future, newest, proven, expected_by, failed: {time, error}, bytes,
         needed, uploads_bytes, disk: {total, free}, undo: {operation, what, source,
-        user, time, until, way, of}, worker: {count, seen, waiting, command}, jobs,
-        ended, maintenance, armed: {backup, to, until, by}, web_restore, redis, half_way,
-        exports, wanted, nights, undo_days, retention, pruned, blockers}`` and, when
-        asked for, ``tables`` and ``journal``. ``state`` is the worst of
+        user, time, until, way, of}, worker: {count, others, seen, waiting,
+        command}, jobs, ended, maintenance, armed: {backup, to, until, by},
+        web_restore, redis, half_way, exports, wanted, nights, undo_days, retention,
+        pruned, blockers}`` and, when asked for, ``tables`` and ``journal``. ``state`` is the worst of
         ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
         ``disproved``, ``overdue``, ``full``, ``unreadable``, ``unproven``, ``stale``
         (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
@@ -182,16 +183,21 @@ def dbmanage_job_show(call: Call, data: Data) -> Data:
     :param log: so many of the log's last lines, default 100
 
     :returns: ``{id, kind, arguments, state, asked, until, begun, ended, user, address,
-        forwarded, phase, phases, done, about, unit, rate, seconds_left, seen,
-        cancellable, armed, result, error, lines, log}``; ``state`` is ``queued``,
+        forwarded, phase, part, phases, ahead, done, about, unit, rate, share,
+        seconds_left, seen, cancellable, armed, result, error, lines, log}``; ``share``
+        (0 to 1) and ``seconds_left`` are of the whole job, ``ahead`` the phases that
+        follow, ``done`` of ``about`` of this phase; ``state`` is ``queued``,
         ``running``, ``done``, ``failed``, ``cancelled`` or ``lost`` (its worker died);
         one that has not begun at ``until`` has failed; ``lines`` is how many the log
-        has had, also those that are forgotten
+        has had, also those that are forgotten; ``worker`` is as in ``dbmanage_status``
+        while it waits, else None
 
     Raises ValidationError for an ``id`` that is not known (any more).
     """
     with refused_at("id"):
-        return call.jobs.show(data["id"], data["log"])
+        known = call.jobs.show(data["id"], data["log"])
+        waits = known["state"] == QUEUED
+        return known | {"worker": call.jobs.workers() if waits else None}
 
 
 @tk.side_effect_free

@@ -12,6 +12,7 @@ from ...engine.errors import Refused
 from ...engine.redis.arming import DEEDS, RESTORE, UNDO
 from ...engine.repository.backup import Backup
 from ...operations.allowed import lacking_rights, of_a_restore, unfit
+from ...portal.command import on_server
 from .. import schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
@@ -112,7 +113,7 @@ def _enqueue_armed(
         blockers += lacking_rights(call.site)
     if blockers:
         raise Refused("; ".join(blockers))
-    call.note(arguments.get("way", kind), of=name)
+    call.note(arguments.get("way", kind), of=name, note=arguments["note"])
     until, used = stamp(now() + _WAITS), None
     if armed:
         used = call.arming.use(name)
@@ -144,7 +145,8 @@ def armed_once(call: Call, to: str, name: str) -> Iterator[None]:
 def _refuse_unarmed(call: Call, what: str, name: str) -> NoReturn:
     call.note(what, of=name, event="refused", error="not armed")
     to = f" --to {what}" if what in DEEDS[1:] else ""
-    how = f"an operator runs `ckan db arm {name}{to}` on the server first"
+    line = f"{on_server(call.options)} db arm {name}{to}"
+    how = f"an operator runs `{line}` on the server first"
     if call.options.web_restore == "never":
         how = "ckanext.dbmanage.web_restore is `never`: do it on the server"
     raise tk.NotAuthorized(tk._("This is off on the web: {}").format(how))

@@ -18,6 +18,8 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
+import rq
 
 from ckanext.dbmanage.engine.clock import parse_stamp
 
@@ -41,7 +43,7 @@ ckan()
 def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
         made.token = made.api_token()
-        made.start_worker(made.queue, [sys.executable, "-c", HASTY])
+        made.start_worker([sys.executable, "-c", HASTY])
         wait_until(lambda: made.act("dbmanage_status")["worker"]["count"], 90)
         yield made
 
@@ -130,6 +132,42 @@ def test_an_undo_takes_back_what_was_shown_and_nothing_else(
     assert "Another switch" in str(refused["error"]["operation"])
 
 
+def test_why_is_in_the_journal_and_on_the_page(site: Site, backup: str) -> None:
+    typed, asked = "a bulk import went <wrong>", "it was right after all"
+    site.portal.module(
+        "restore",
+        backup,
+        "--only",
+        "datastore",
+        "--no-backup",
+        "--yes",
+        "--note",
+        typed,
+    )
+    site.portal.db("arm", "undo", "--note", "for Ana")
+    job = site.act("dbmanage_undo", confirm=TITLE, note=asked)
+    done = site.ended(site.token, job["id"])
+    assert done["state"] == "done"
+    found = {(e.get("what"), e["event"]): e.get("note") for e in site.journal}
+    for what, event, note in (
+        ("restore", "begin", typed), ("restore", "done", typed), ("arm", "done", "for Ana"),
+        ("undo", "asked", asked), ("undo", "done", asked),
+    ):  # fmt: skip
+        assert found[what, event] == note
+    page = site.session(SYSADMIN).ask("GET", "/ckan-admin/backups/journal").text
+    assert '<q dir="auto">a bulk import went &lt;wrong&gt;</q>' in page
+    assert asked in page and "for Ana" in page
+    # who watches it is told what visitors have waited, and what to do
+    assert done["result"]["away"] > 0
+    page = site.session(SYSADMIN).ask(
+        "GET", f"/ckan-admin/backups/job/{job['id']}/live"
+    )
+    assert (
+        f"for {done['result']['away']} seconds of that the site was away" in page.text
+    )
+    assert "What to do next" in page.text
+
+
 def test_a_job_that_dies_before_it_begins_is_lost_at_once(site: Site) -> None:
     """The worker's process makes a connection of its own; the web process has one."""
     name = site.portal.names["database"]
@@ -210,6 +248,22 @@ def test_an_export_and_a_publication_are_journalled_with_who_asked(site: Site) -
     assert done["publish"]["rows"]["organizations"] == 1
 
 
+def test_a_worker_of_this_site_does_what_waits_and_ends(
+    site: Site, asleep: None
+) -> None:
+    """Jobs of before an upgrade too: what RQ calls had another name then."""
+    kinds = ("groups", "users")
+    old, new = (site.act("dbmanage_export", kind=kind)["id"] for kind in kinds)
+    client = redis.Redis.from_url(site.portal.options["ckan.redis.url"])
+    job = rq.job.Job.fetch(old, connection=client)
+    assert job.func_name == "ckanext.dbmanage.jobs.run"
+    job.func_name = "ckanext.dbmanage.jobs.worker.run"
+    job.save()
+    site.portal.db("worker", "--burst")
+    for id in (old, new):
+        assert site.act("dbmanage_job_show", id=id)["state"] == "done"
+
+
 def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:
     site.portal.db("arm", backup, "--for", "1s")
     time.sleep(1.1)
@@ -268,7 +322,11 @@ def test_the_pages_from_the_list_to_the_end_of_a_job(site: Site) -> None:
     look(path, id, "walk", "Export as JSON Lines")
     look(path + id, "Verified", "sha256sum -c SHA256SUMS")
     look(f"{path}{id}?compare=1", "Rows then and now")
-    look(f"{path}{id}/restore", "Restoring from the web is off", f"ckan db arm {id}")
+    look(
+        f"{path}{id}/restore",
+        "Restoring from the web is off",
+        f"{site.portal.ini} db arm {id}",
+    )
     look(f"{path}{id}/download", "all.tar", "Your password, again")
     look(f"{path}{id}/delete", "other backup")
     look(f"{path}journal", "127.0.0.1")

@@ -75,8 +75,7 @@ def quiet(shared: Site) -> Site:
 def worked(site: Site) -> Site:
     """A site whose worker runs."""
     token = site.api_token()
-    command = site.act("dbmanage_status", token)["worker"]["command"]
-    site.start_worker(command.split()[-1])
+    site.start_worker()
     wait_until(lambda: site.act("dbmanage_status", token)["worker"]["count"], 60)
     site.token = token
     return site
@@ -280,9 +279,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
     token, portal = site.api_token(), site.portal
     id = portal.backup().name
     slowed(portal)
-    site.start_worker(
-        site.act("dbmanage_status", token)["worker"]["command"].split()[-1]
-    )
+    site.start_worker()
     before = sorted(p.name for p in portal.repository.iterdir())
     there, rows_before = portal.copies(), rows(portal)
     portal.db("arm", id)
@@ -315,8 +312,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
 def test_a_worker_that_dies_is_shown_and_locks_nobody_out(site: Site) -> None:
     worked, token = site, site.api_token()
     slowed(site.portal)
-    command = site.act("dbmanage_status", token)["worker"]["command"]
-    site.start_worker(command.split()[-1])
+    site.start_worker()
     job = worked.act("dbmanage_backup_create", token)
     wait_until(lambda: worked.act("dbmanage_job_show", token, id=job["id"])["phase"])
     assert worked.worker is not None
@@ -339,7 +335,7 @@ def test_a_worker_that_dies_is_shown_and_locks_nobody_out(site: Site) -> None:
     worked.portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
     assert worked.portal.backup().is_dir()
     assert not list(worked.portal.repository.glob(".*.partial"))
-    worked.start_worker(status["worker"]["command"].split()[-1])
+    worked.start_worker()
     again = worked.act("dbmanage_backup_create", token)
     assert again["id"] != job["id"]
     assert worked.ended(token, again["id"])["state"] == "done"
@@ -360,7 +356,7 @@ def test_portals_on_one_redis_do_not_mix(
     ]
     assert commands[0] != commands[1]
     try:
-        sites[0].start_worker(commands[0].split()[-1])
+        sites[0].start_worker()
         assert sites[0].ended(tokens[0], jobs[0]["id"])["state"] == "done"
         (other,) = sites[1].act("dbmanage_job_list", tokens[1])
         assert other["id"] == jobs[1]["id"] and other["state"] == "queued"

@@ -116,7 +116,9 @@ class Portal:
         clean = {
             k: v for k, v in os.environ.items() if not k.startswith(("CKAN_", "PG"))
         }
-        return clean | {"PYTHONWARNINGS": "ignore", "TZ": "UTC"}
+        # as who has activated the environment, and named the site: `ckan db …` is all
+        own = {"CKAN_INI": str(self.ini), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        return clean | own | {"PYTHONWARNINGS": "ignore", "TZ": "UTC"}
 
     def ckan(self, *arguments: str, code: int = 0, **options: Any) -> Any:
         """`ckan -c ini …`; fails the test when it ends with another code."""

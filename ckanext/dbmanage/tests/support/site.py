@@ -118,11 +118,11 @@ class Site:
     # -- jobs
 
     def start_worker(
-        self, queue: str, program: Sequence[str | Path] = (BIN / "ckan",)
+        self, program: Sequence[str | Path] = (BIN / "ckan",)
     ) -> subprocess.Popen:
         with open(self.portal.directory / "worker.log", "ab") as log:
             self.worker = forked.start(
-                [*program, "-c", self.portal.ini, "jobs", "worker", queue],
+                [*program, "-c", self.portal.ini, "db", "worker"],
                 env=self.portal.environment | {"PATH": f"{BIN}:/usr/bin:/bin"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -155,7 +155,7 @@ class Site:
 
     def paused_worker(self) -> subprocess.Popen:
         """A worker that is there and takes nothing, until SIGCONT."""
-        worker, token = self.start_worker(self.queue), self.api_token()
+        worker, token = self.start_worker(), self.api_token()
         wait_until(lambda: self.act("dbmanage_status", token)["worker"]["count"], 90)
         worker.send_signal(signal.SIGSTOP)
         return worker

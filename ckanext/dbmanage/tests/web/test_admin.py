@@ -52,11 +52,6 @@ def site(portal: Portal, serve: Callable[[Portal], Web]) -> Iterator[Site]:
     made.stop()
 
 
-@pytest.fixture
-def queue(site: Site) -> str:
-    return site.queue
-
-
 def opened(browser: Browser, site: Site, name: str = SYSADMIN, **options: Any) -> Page:
     """A page of somebody who is signed in; nothing outside the site is asked for."""
     context = browser.new_context(base_url=site.base, **options)
@@ -113,13 +108,15 @@ def menu(page: Page, id: str, item: str) -> None:
 
 
 def test_back_up_verify_prove_hold_download(
-    browser: Browser, site: Site, queue: str, tmp_path: Path
+    browser: Browser, site: Site, tmp_path: Path
 ) -> None:
     page = opened(browser, site)
     page.goto("/ckan-admin/")
     page.click("text=Backups")
     expect(page.locator(".dbm-health")).to_contain_text("No backup yet.")
-    expect(page.locator(".dbm-notes")).to_contain_text(f"ckan jobs worker {queue}")
+    expect(page.locator(".dbm-notes")).to_contain_text(
+        f"-c {site.portal.ini} db worker"
+    )
     looked(page, "empty")
 
     page.click("text=Make the first backup")
@@ -138,7 +135,7 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "offline")
     page.click("text=Follow it on a page of its own")
     page.locator("#job-h").wait_for()
-    site.start_worker(queue)
+    site.start_worker()
     done(page)  # the page notices by itself
     page.click("text=Show the backup")
     (backup,) = [p for p in site.portal.repository.iterdir() if p.name.endswith("Z")]
@@ -207,16 +204,14 @@ def test_back_up_verify_prove_hold_download(
     expect(page.locator(".dbm-split details")).not_to_have_attribute("open", "")
 
 
-def test_restore_while_others_read_then_undo(
-    browser: Browser, site: Site, queue: str
-) -> None:
+def test_restore_while_others_read_then_undo(browser: Browser, site: Site) -> None:
     id = site.portal.backup().name
     before = site.portal.sql("SELECT count(*) FROM resource")
     # as CKAN would: what it shows from the index it tells by this time
     site.portal.sql(
         "DELETE FROM resource; UPDATE package SET metadata_modified = now()"
     )
-    site.start_worker(queue)
+    site.start_worker()
     page = opened(browser, site)
     page.goto(BACKUPS)
     menu(page, id, "shows first what would change")
@@ -304,9 +299,7 @@ def read_meanwhile(browser: Browser, site: Site, page: Page) -> list[str]:
     return seen
 
 
-def test_cancel_two_tabs_and_an_expired_session(
-    browser: Browser, site: Site, queue: str
-) -> None:
+def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) -> None:
     page = opened(browser, site)
     page.goto(BACKUPS)
     other = page.context.new_page()
@@ -320,7 +313,7 @@ def test_cancel_two_tabs_and_an_expired_session(
 
     slowed(site.portal)
     there = site.portal.copies()
-    site.start_worker(queue)
+    site.start_worker()
     page.goto(BACKUPS)
     page.click("text=Make the first backup")
     expect(page.locator(".dbm-job-state")).to_contain_text("Running", timeout=60_000)
@@ -373,11 +366,11 @@ sys.exit(dump.wait())
 
 
 def test_a_backup_by_the_keyboard_alone_with_its_progress(
-    browser: Browser, site: Site, queue: str
+    browser: Browser, site: Site
 ) -> None:
     slowed(site.portal)
     (site.portal.directory / "slow" / "pg_dump").write_text(SLOW_DUMP)
-    site.start_worker(queue)
+    site.start_worker()
     page = opened(browser, site)
     page.goto(BACKUPS)
     for _ in range(60):
@@ -562,8 +555,8 @@ def test_the_restore_page_notices_that_it_was_armed(
         shared.stop()
 
 
-def test_without_javascript(browser: Browser, site: Site, queue: str) -> None:
-    site.start_worker(queue)
+def test_without_javascript(browser: Browser, site: Site) -> None:
+    site.start_worker()
     page = opened(browser, site, java_script_enabled=False)
     page.goto(BACKUPS)
     page.click("text=Make the first backup")

@@ -21,6 +21,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import redis
+import rq
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.clock import stamp
@@ -261,9 +262,9 @@ def test_what_hinders_a_restore_is_said_before_anything_is_typed(
     words = {"confirm": TITLE, "password": PASSWORD}
     answer = me.post(path, **words)
     assert answer.status_code == 400 and "no worker runs" in answer.text
-    assert site.queue in answer.text
+    assert " db worker" in answer.text
     shown = site.act("dbmanage_backup_show", token, id=backup, parts=["files"])
-    assert [site.queue in each for each in shown["blockers"]] == [True]
+    assert [" db worker`" in each for each in shown["blockers"]] == [True]
     # an armed restore is not used up by what was refused
     assert site.act("dbmanage_status", token)["armed"]["backup"] == backup
     assert "asked" not in [
@@ -293,6 +294,28 @@ def test_what_hinders_a_restore_is_said_before_anything_is_typed(
         site.act("dbmanage_job_cancel", token, id=known["id"])
     finally:
         site.stop()
+
+
+def test_a_worker_that_takes_other_jobs_is_no_worker(
+    site: Site, me: Session, token: str
+) -> None:
+    """As who runs `ckan jobs worker`, and waits for what that never takes."""
+    client = redis.Redis.from_url(site.portal.options["ckan.redis.url"])
+    name = f"ckan:{site.portal.options['ckan.site_id']}:default"
+    others = rq.Worker([rq.Queue(name, connection=client)], connection=client)
+    others.register_birth()
+    try:
+        worker = site.act("dbmanage_status", token)["worker"]
+        assert (worker["count"], worker["others"]) == (0, 1)
+        page = me.ask("GET", BACKUPS).text
+        assert "1 worker of this site runs, but takes other jobs only." in page
+        assert worker["command"] in page
+        job = site.act("dbmanage_publish", token)["id"]
+        page = me.ask("GET", f"{BACKUPS}job/{job}").text
+        assert worker["command"] in page and "takes other jobs only" in page
+        site.act("dbmanage_job_cancel", token, id=job)
+    finally:
+        others.register_death()
 
 
 def test_a_backup_that_does_not_fit_names_one_that_does(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ...support.cluster import Cluster
+from ...support.cluster import PG_BIN, Cluster
 from ...support.portal import Portal, fill, refused
 from ...support.waiting import end_group
 
@@ -178,10 +179,48 @@ def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
                 break
             # on a busy machine it was done before the signal came
         assert process.returncode not in (0, None) and "Traceback" not in said
+        assert "Nothing live was changed." in said
         assert not list(portal.repository.glob(".*.partial"))
         assert portal.copies() == left
         assert [b["id"] for b in portal.backups()] == [b["id"] for b in listed]
     assert portal.state() == before
+
+
+@pytest.mark.parametrize("moment", ["switch", "dump"])
+def test_ctrl_c_says_on_which_side_of_the_switch_it_came(
+    portal: Portal, moment: str
+) -> None:
+    portal.backup("--only", "datastore")
+    slow = portal.directory / "slow"  # the safety backup lasts until the signal comes
+    slow.mkdir()
+    for name, wait in (("pg_dump", "sleep 20"), ("pg_restore", "true")):
+        (slow / name).write_text(
+            f'#!/bin/sh\ncase "$*" in *--no-password*) {wait};; esac\n'
+            f'exec "{PG_BIN / name}" "$@"\n'
+        )
+        (slow / name).chmod(0o755)
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(slow)})
+    before = portal.oids()
+    process = portal.start("restore", "latest", "--yes")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(moment):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in said
+    switched = portal.oids() != before
+    assert switched or moment == "switch"
+    if not switched:
+        assert said.endswith("Nothing live was changed.\n")
+        return
+    assert said.endswith(
+        "The restore is done; `ckan db undo` goes back; the safety backup was not "
+        "finished: `ckan db backup`.\n"
+    )
+    lines = (portal.repository / "journal.jsonl").read_text().splitlines()
+    ends = [e for e in map(json.loads, lines) if e.get("what") == "restore"]
+    assert [e["event"] for e in ends] == ["begin", "done"]
 
 
 def test_the_disk_of_the_repository_is_full(
