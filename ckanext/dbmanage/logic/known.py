@@ -99,8 +99,8 @@ _TOLD = ("done", "failed", "asked", "refused", "cancelled")
 def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     """The journal's last lines that people want to read, the newest first.
 
-    `{time, what, event, of, user, address, forwarded, by, error}`; `forwarded` is what
-    a proxy, or anybody, said of where it came from.
+    `{time, what, event, of, user, address, forwarded, by, error, note}`; `forwarded` is
+    what a proxy, or anybody, said of where it came from, `note` why it was done.
     """
     journal = journal_end(repository)
     # a restore's last line does not say of what
@@ -112,6 +112,7 @@ def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any
             continue
         told = asdict(entry.actor) | {"time": entry.moment, "what": what}
         told |= {"event": entry.event, "error": entry.text("error")}
+        told["note"] = entry.text("note")
         of = entry.text("backup") or sources.get(entry.operation) or entry.operation
         told["of"] = one_line(of).removeprefix("backup ")
         lines.append({key: one_line(text) for key, text in told.items()})

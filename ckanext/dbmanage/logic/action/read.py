@@ -1,13 +1,14 @@
 """Actions that change nothing."""
 
 from contextlib import suppress
+from os.path import lexists
 
 from ckan.plugins import toolkit as tk
 
-from ...engine.backup.downloads import names
+from ...engine.backup.downloads import names, sizes
 from ...engine.repository.backup import Backup
 from ...operations.allowed import having, must_stay, unfit, wanted
-from .. import hindrances, live, schema
+from .. import hindrances, listing, live, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
 from ..status import read_status
@@ -25,16 +26,19 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         error}, bytes, uploads_bytes, disk: {total, free}, undo: {operation, what,
         source, user, time, until}, worker: {count, seen, waiting, command}, jobs,
         ended, maintenance, armed: {backup, to, until, by}, web_restore, redis,
-        half_way, exports, wanted, nights, undo_days, retention, blockers}`` and, when
-        asked for, ``tables`` and ``journal``. ``state`` is the worst of ``failed``,
-        ``offline``, ``empty``, ``overdue``, ``unproven``, ``running``, ``ok``.
-        ``newest`` and ``proven`` have all parts that a backup of this site has, which
-        are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
-        sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
-        all when it failed or was lost; ``redis`` says why Redis does not answer, then
-        ``worker``, ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports``
-        are names for ``dbmanage_backup_download``; ``blockers`` is what would make any
-        restore or undo fail now.
+        half_way, exports, export_sizes, wanted, nights, undo_days, retention,
+        blockers}`` and, when asked for, ``tables`` and ``journal``. ``state`` is the
+        worst of ``failed``, ``offline``, ``empty``, ``overdue``, ``unproven``,
+        ``running``, ``ok``. ``newest`` and ``proven`` have all parts that a backup of
+        this site has, which are ``wanted``; ``nights`` are the last 30 backups,
+        ``[{id, created, seconds, sizes}]``, the oldest first; ``jobs`` wait or run,
+        ``ended`` is the last one of all when it failed or was lost; ``redis`` says why
+        Redis does not answer, then ``worker``, ``jobs``, ``maintenance`` and ``armed``
+        are not known; ``exports`` are names for ``dbmanage_backup_download``,
+        ``export_sizes`` their bytes; ``blockers`` is what would make any restore or
+        undo fail now. ``tables`` are by part ``{bytes, tables, largest: [{table, bytes,
+        rows, resource: {name, dataset, title}}]}``, ``resource`` None where a table has
+        no resource's data; ``journal`` is as ``lines`` of ``dbmanage_journal``.
 
     Raises ValidationError for ``tables`` that PostgreSQL does not tell of.
     """
@@ -49,26 +53,70 @@ def dbmanage_status(call: Call, data: Data) -> Data:
 
 
 @tk.side_effect_free
-@action(limit=schema.number(1000, 1, 100_000), before=schema.optional)
+@action(
+    limit=schema.number(1000, 1, 100_000), before=schema.optional, q=schema.optional,
+    state=schema.optional, parts=schema.parts, held=schema.flag_or_none,
+    reason=schema.optional,
+)  # fmt: skip
 def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
     """The backups, the newest first.
 
     :param limit: at most so many, default 1000
     :param before: only those older than this id
+    :param q: only those with all of these words in their id, note, reason or day
+        (``2026-11-23``, or as the caller's language writes it)
+    :param state: only those that are ``proven``, ``verified``, ``unverified``,
+        ``damaged``, ``foreign`` or ``unreadable``
+    :param parts: only those of exactly these parts, a list
+    :param held: only those that are held, or with false those that are not
+    :param reason: only those whose reason begins so: ``manual``, ``before restore``, …
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
         proved, reason, note, keep, versions, problems, files, path, stays}``; ``stays``
         is why it may not be deleted, or empty
 
-    Raises ValidationError for a repository that cannot be read.
+    Raises ValidationError for a repository that cannot be read, and for a ``state``
+    that no backup can have.
     """
     every, before = backups(call.repository), data.get("before")
     listed = [each for each in every if not before or each["id"] < before]
+    listed = listing.backups(listed, data)
     return _with_stays(call, every, listed[: data["limit"]])
 
 
 @tk.side_effect_free
-@action(id=schema.needed, compare=schema.flag, parts=schema.parts)
+@action(
+    limit=schema.number(100, 1, 1000), what=schema.optional, who=schema.optional,
+    since=schema.moment, until=schema.moment,
+)  # fmt: skip
+def dbmanage_journal(call: Call, data: Data) -> Data:
+    """Who did what, when and from where: the journal's last lines, the newest first.
+
+    :param limit: at most so many, default 100
+    :param what: only of this: ``backup``, ``verify``, ``proof``, ``restore``,
+        ``delete``, ``download``, … as ``what`` of a line
+    :param who: only of this user, of the portal or of the server's system
+    :param since: only from this day on (``2026-11-23``, of the site's time zone), or
+        from this moment on (``2026-11-23T04:55:00Z``)
+    :param until: only up to this day, or moment
+
+    :returns: ``{count, lines: [{time, what, event, of, user, address, forwarded, by,
+        error, note}], whats, whos}``; ``count`` is how many there are without a limit,
+        ``whats`` and ``whos`` are all that the journal knows; ``note`` is why it was
+        done
+    """
+    every = journal_lines(call.repository, 100_000)
+    found = listing.lines(every, data)
+    return {
+        "count": len(found),
+        "lines": found[: data["limit"]],
+        "whats": sorted({line["what"] for line in every}),
+        "whos": sorted({line["user"] or line["by"] for line in every} - {""}),
+    }
+
+
+@tk.side_effect_free
+@action(id=schema.needed, compare=schema.flag, parts=schema.parts, sizes=schema.flag)
 def dbmanage_backup_show(call: Call, data: Data) -> Data:
     """One backup.
 
@@ -76,15 +124,19 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
     :param compare: also count the live rows, in 20 seconds at most, default false
     :param parts: a list of ``database``, ``datastore``, ``files``, of whose restore
         ``blockers`` tells; all by default
+    :param sizes: also ``download_sizes``, default false; the first time it reads the
+        whole list of uploads
 
     :returns: as ``dbmanage_backup_list``, and ``databases`` (rows by table),
         ``contents`` (bytes and sha256 by file), ``downloads`` (names for
-        ``dbmanage_backup_download``), ``made`` (what made it), ``proof``, ``history``
-        (lines of the journal), ``fits`` (why it may not be restored, or empty),
-        ``instead`` (the newest that may, where it may not), ``blockers`` (what would
-        make its restore fail now); with ``compare`` ``differing``: ``[{part, table,
-        then, now}]``, or None where counting took too long: a preview of the restore
-        (``dbmanage_restore``) takes its time
+        ``dbmanage_backup_download``, and with ``sizes`` their bytes by name in
+        ``download_sizes``, without those that cannot be read), ``made`` (what made it),
+        ``proof``, ``evidence`` (whether ``/ckan-admin/backups/ID/evidence`` is a page
+        that tells of it), ``history`` (lines of the journal), ``fits`` (why it may not
+        be restored, or empty), ``instead`` (the newest that may, where it may not),
+        ``blockers`` (what would make its restore fail now); with ``compare``
+        ``differing``: ``[{part, table, then, now}]``, or None where counting took too
+        long: a preview of the restore (``dbmanage_restore``) takes its time
 
     Raises ObjectNotFound.
     """
@@ -102,6 +154,7 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         "downloads": downloads,
         "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
         "proof": found.state().get("proved"),
+        "evidence": lexists(call.repository.path / "state" / f"{found.id}.html"),
         "history": history(call.repository, found.id),
         "fits": unfit(call.options, found),
         "instead": "",
@@ -114,6 +167,8 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         shown["blockers"] = status["blockers"] + hindrances.of_a_restore(
             call.site, call.repository, found, data["parts"]
         )
+    if data["sizes"]:
+        shown["download_sizes"] = sizes(call.repository, found)
     if data["compare"]:
         shown["differing"] = live.rows_now(call.site, found)
     return shown
