@@ -53,10 +53,11 @@ def _differing(site: Site, found: Backup) -> list[dict[str, Any]]:
 def table_sizes(site: Site) -> dict[str, Any]:
     """What fills the databases, by part: `{bytes, tables, largest}`.
 
-    `largest` is a list of `{table, bytes, rows}`; rows are the planner's estimate.
-    Raises ConnectionFailed.
+    `largest` is a list of `{table, bytes, rows, resource}`; rows are the planner's
+    estimate, `resource` is `{name, dataset, title}` of the one whose data the table
+    has, None for other tables. Raises ConnectionFailed.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for part, database in site.databases.items():
         with closing(database.connect()) as connection:
             (whole,) = query(
@@ -74,4 +75,18 @@ def table_sizes(site: Site) -> dict[str, Any]:
             "tables": whole[1],
             "largest": [dict(zip(names, row, strict=True)) for row in rows],
         }
+    every = [table for about in found.values() for table in about["largest"]]
+    with closing(site.main.connect()) as connection:
+        rows = query(connection, _RESOURCES, [table["table"] for table in every])
+    names = ("name", "dataset", "title")
+    resources = {id: dict(zip(names, about, strict=True)) for id, *about in rows}
+    for table in every:
+        table["resource"] = resources.get(table["table"])
     return found
+
+
+#: a table of the DataStore has the id of its resource
+_RESOURCES = (
+    "SELECT r.id, r.name, p.name, p.title FROM public.resource r"
+    " JOIN public.package p ON p.id = r.package_id WHERE r.id = ANY(%s)"
+)

@@ -4,10 +4,13 @@ They are made at a call: while the actions are imported, CKAN's are not there ye
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
 from typing import Any
 
 from ckan.plugins import toolkit as tk
 
+from ..engine.clock import is_stamp
 from ..engine.layout import PARTS
 
 Parameter = Callable[[], list[Any]]
@@ -31,6 +34,16 @@ def line() -> list[Any]:
 def flag() -> list[Any]:
     """Yes or no, by default no."""
     return [*_default(False), *_core("boolean_validator")]
+
+
+def flag_or_none() -> list[Any]:
+    """Yes or no, or neither."""
+    return [*_default(None), _flag_or_none]
+
+
+def moment() -> list[Any]:
+    """A day of the site's time zone, `2026-11-23`, or a moment, as a stamp."""
+    return [*_core("ignore_empty", "unicode_safe"), _day_or_moment]
 
 
 def parts() -> list[Any]:
@@ -82,6 +95,19 @@ def _list_of_parts(value: Any) -> list[str]:
         if part not in PARTS:
             raise tk.Invalid(tk._("Choose from {}").format(", ".join(PARTS)))
     return [part for part in PARTS if part in chosen]
+
+
+def _flag_or_none(value: Any) -> bool | None:
+    # `ignore_empty` takes a no for nothing
+    flag: Any = tk.get_validator("boolean_validator")
+    return None if value in (None, "") else flag(value, {})
+
+
+def _day_or_moment(value: str) -> str:
+    with suppress(ValueError):
+        if is_stamp(value) or str(date.fromisoformat(value)) == value:
+            return value
+    raise tk.Invalid(tk._("A day as 2026-11-23, or a moment as 2026-11-23T04:55:00Z"))
 
 
 def _text_to_send(value: Any) -> str:

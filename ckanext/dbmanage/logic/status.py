@@ -83,6 +83,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "web_restore": options.web_restore,
         "half_way": repository.marked("reindex"),
         "exports": downloads.exports(repository),
+        "export_sizes": downloads.sizes(repository, None),
         **background,
     }
     ckan = on_server(options)

@@ -127,10 +127,9 @@ def refused_on_the_web(
         return unfit(options, found) or "; ".join(
             of_a_restore(site, repository, found, parts)
         )
-    described = [each.describe() for each in repository.backups()]
-    about = next(each for each in described if each["id"] == name)
+    about = found.describe()
     if to == DELETE:
-        return must_stay(about, described, having(described, wanted(site, options)))
+        return must_stay(about)
     if to == RELEASE and not about["keep"]:
         return "it is not held"
     return ""

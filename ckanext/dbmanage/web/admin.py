@@ -11,7 +11,7 @@ from flask import make_response, redirect, request
 
 from ..engine.layout import PARTS
 from ..engine.redis.arming import DELETE, RELEASE, UNDO
-from . import dump_page, helpers
+from . import dump_page, helpers, looked_for
 from .guard import (
     armed_for,
     attempt,
@@ -23,24 +23,17 @@ from .guard import (
     submit,
 )
 
-#: backups on one page of the list
-_PAGE = 10
-
 
 @pages.route("/")
 def index() -> Any:
     """The list, and whether all is well."""
-    before = request.args.get("before", "")
     status = read("status", journal=8)
-    listed = read("backup_list", before=before, limit=_PAGE + 1)
     job = next(iter(status["jobs"]), None)
     if job:  # it, or Redis, may have gone since
         job = attempt("job_show", id=job["id"], log=30)[0] or job
     extra = {
         "status": status,
-        "backups": listed[:_PAGE],
-        "older": listed[_PAGE - 1]["id"] if len(listed) > _PAGE else None,
-        "before": before,
+        **looked_for.backups(),
         "nights": _chart(status["nights"]),
         "job": job,
         "parts": PARTS,
@@ -88,8 +81,7 @@ def tables() -> Any:
 @pages.route("/journal")
 def journal() -> Any:
     """Who did what, and from where."""
-    extra = {"journal": read("status", journal=1000)["journal"]}
-    return tk.render("dbmanage/admin/journal.html", extra)
+    return tk.render("dbmanage/admin/journal.html", looked_for.journal())
 
 
 @pages.route("/<id>")

@@ -14,7 +14,7 @@ from ..engine.redis.arming import RESTORE, UNDO
 
 pages = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
-_POLICY = (
+POLICY = (
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 
@@ -62,7 +62,7 @@ def add_headers(response: Response) -> Response:
     response.headers["X-Frame-Options"] = "DENY"
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers["Cache-Control"] = "no-store"
     request.environ["__no_cache__"] = True  # else core calls it public
     return response

@@ -101,6 +101,12 @@ _WORDS = {
         "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
     },
+    "reason": {
+        "manual": _("By hand"),
+        "before upgrade": _("Before an upgrade"),
+        "before clean": _("Before the database was emptied"),
+        "before restore": _("Before a restore"),
+    },
     "event": {
         "done": _("done"),
         "failed": _("failed"),

@@ -6,6 +6,7 @@ The bytes then come from `engine.backup.downloads`, which no action could stream
 
 import hashlib
 import re
+from contextlib import suppress
 from typing import Any
 
 from ckan.plugins import toolkit as tk
@@ -14,6 +15,7 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import FileWrapper
 
 from ..engine.backup import downloads
+from ..engine.clock import stamp
 from ..engine.errors import DbmanageError
 from ..engine.layout import EXPORTS
 from ..engine.redis.arming import DOWNLOAD
@@ -22,13 +24,16 @@ from ..portal.config import current
 from ..portal.directories import sendfile
 from ..portal.site import build_site
 from .conditional import finished
-from .guard import armed_for, attempt, pages, read
+from .guard import POLICY, armed_for, attempt, pages, read
+
+_INERT = f"{POLICY}; default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
 @pages.route("/<id>/download", methods=["GET", "POST"])
 def download(id: str) -> Any:
     """The files of a backup, once an operator has armed that, or of the exports."""
-    backup = None if id == EXPORTS else read("backup_show", id=id)
+    backup = None if id == EXPORTS else read("backup_show", id=id, sizes=True)
+    exported = {} if backup else read("status")
     link, errors, file = None, {}, request.form.get("file", "")
     if request.method == "POST":
         password = request.form.get("password", "")
@@ -36,7 +41,8 @@ def download(id: str) -> Any:
         link, errors = attempt("backup_download", file=file, **data)
     extra = {
         "backup": backup,
-        "files": backup["downloads"] if backup else read("status")["exports"],
+        "files": backup["downloads"] if backup else exported["exports"],
+        "sizes": backup["download_sizes"] if backup else exported["export_sizes"],
         "file": file,
         "link": link,
         "errors": errors,
@@ -47,6 +53,21 @@ def download(id: str) -> Any:
     return make_response(page, 400 if errors else 200)
 
 
+@pages.route("/<id>/evidence")
+def evidence(id: str) -> Any:
+    """The page that a backup's newest proof has written, which needs nothing else."""
+    backup = read("backup_show", id=id)
+    try:
+        page = downloads.evidence(build_site(current()), backup["id"])
+    except (DbmanageError, OSError):
+        return tk.abort(404, tk._("There is no evidence: prove the backup first"))
+    response = make_response(page)
+    response.headers["Content-Type"] = "text/html; charset=utf-8"
+    # a file that lies on the disk, not signed: nothing in it may run
+    response.headers["Content-Security-Policy"] = _INERT
+    return response
+
+
 @pages.route("/file/<token>/<name>")
 def file(token: str, name: str) -> Any:
     """A file, for the user that its link was made for."""
@@ -55,7 +76,7 @@ def file(token: str, name: str) -> Any:
         links = Links(site)
         link = links.find(token, tk.current_user.name)
         if link is None:
-            return tk.abort(404, tk._("This link is not good any more: make a new one"))
+            return _no_more(404)
         opened = downloads.opened_of(site, link["backup"], link["file"])
     except (DbmanageError, OSError):
         return tk.abort(404, tk._("There is no such file any more"))
@@ -64,7 +85,7 @@ def file(token: str, name: str) -> Any:
         proof = _may_send(links, token, link)
         if proof is None:
             response.close()
-            return tk.abort(410, tk._("This link was used already: make a new one"))
+            return _no_more(410, link, _used_at(links, token, link))
         if proof:
             response.set_cookie(
                 _cookie(token), proof, max_age=RESUME, httponly=True,
@@ -75,6 +96,22 @@ def file(token: str, name: str) -> Any:
     response.headers["Content-Type"] = "application/octet-stream"
     response.headers["Content-Disposition"] = f'attachment; filename="{plain}"'
     return response
+
+
+def _no_more(
+    status: int, link: dict[str, str] | None = None, used: str | None = None
+) -> Response:
+    """The page of a link that is not good any more: why, and where to ask anew."""
+    extra = {
+        "link": link,
+        "used": used,
+        # else the begin could not be noted
+        "late": link is None or link["until"] <= stamp(),
+        "again": (link["backup"] or EXPORTS) if link else "",
+        "resume": RESUME,
+    }
+    page = tk.render("dbmanage/admin/link.html", extra)
+    return make_response(page, status)
 
 
 def _response(content: Any, place: str, etag: str, backup: str) -> Response:
@@ -106,6 +143,12 @@ def _may_send(links: Links, token: str, link: dict[str, str]) -> str | None:
         return links.begin(token, link) or None
     except (DbmanageError, OSError):
         return None
+
+
+def _used_at(links: Links, token: str, link: dict[str, str]) -> str | None:
+    with suppress(DbmanageError, OSError):
+        return links.used_at(token, link["until"])
+    return None
 
 
 def _cookie(token: str) -> str:

@@ -5,6 +5,7 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 from .. import layout
 from ..clock import parse_id
 from ..disk import is_regular, regular_files
-from ..errors import Refused
+from ..errors import DbmanageError, Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
-from ..opened import open_directory, open_plain
+from ..opened import open_directory, open_plain, read_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import Hashed, dumped
@@ -27,6 +28,8 @@ from .manifest import sums_of
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
 _BLOCK = 512
+#: bytes of a page of evidence: a line for each table
+_MOST_EVIDENCE = 64 << 20
 
 
 def names(repository: Repository, found: Backup | None) -> list[str]:
@@ -37,6 +40,28 @@ def names(repository: Repository, found: Backup | None) -> list[str]:
     own = {MANIFEST, SUMS, *(found.manifest["contents"] if found.signed else ())}
     whole = [ALL] if found.signed else []  # else nobody knows what its list names
     return whole + sorted(n for n in own if n in there and is_regular(there[n]))
+
+
+def sizes(repository: Repository, found: Backup | None) -> dict[str, int]:
+    """The bytes of what can be downloaded, by name, without what cannot be read.
+
+    Of a tar they are what it will have, to the byte.
+    """
+    known = {}
+    for name in names(repository, found):
+        with suppress(DbmanageError, OSError):
+            if found is not None and name == ALL:
+                known[name] = _tar_size(_whole(found))
+            else:
+                directory = found.path if found else repository.path / EXPORTS
+                known[name] = os.lstat(directory / name).st_size
+    return known
+
+
+def evidence(site: Site, id: str) -> bytes:
+    """The page that the newest proof of a backup wrote. Raises OSError without one."""
+    with open_directory(Path(site.repository) / "state") as inside:
+        return read_plain(f"{id}.html", _MOST_EVIDENCE, inside=inside)
 
 
 def saved_as(backup: str, file: str) -> str:
@@ -68,10 +93,9 @@ def open_download(
     if file not in names(repository, found):
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
-        digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
-        moment = int(parse_id(found.id).timestamp())
-        size = _tar_size(_Whole(str(found.path), digest, found))
-        return Tar(lambda: _entries(found), moment, size), "", digest
+        whole, moment = _whole(found), int(parse_id(found.id).timestamp())
+        tar = Tar(lambda: _entries(found), moment, _tar_size(whole))
+        return tar, "", whole.digest
     directory = found.path if found else repository.path / EXPORTS
     with open_directory(directory) as inside:
         content = open_plain(file, inside=inside)
@@ -125,6 +149,11 @@ class _Whole:
     path: str
     digest: str
     found: Backup = field(compare=False)
+
+
+def _whole(found: Backup) -> _Whole:
+    digest = hashlib.sha256(b"tar\n" + dumped(found.manifest)).hexdigest()
+    return _Whole(str(found.path), digest, found)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..clock import FAR, is_future, now, parse_stamp, stamp
 from ..site import Site
 from .client import answering, connect, key_of
-from .sealed import seal, unseal, use
+from .sealed import seal, unseal, use, used_at
 
 #: seconds until a link is no good any more: before its download, and from then on
 _FRESH, RESUME = 900, 6 * 3600
@@ -70,6 +70,10 @@ class Links:
             key = f"{self._key(token)}:begun"
             self._redis.set(key, _digest(proof), ex=_FRESH + RESUME)
         return proof
+
+    def used_at(self, token: str, until: str) -> str | None:
+        """When its download was begun, None when it was not. Raises OSError."""
+        return used_at(self._repository, _digest(token)[:32], until)
 
     def begun(self, token: str, proof: str) -> bool:
         """Whether a proof is the one that was handed out with the begin."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def _mark(repository: Path, token: str, until: str) -> Path:
 def is_used(repository: Path, token: str, until: str) -> bool:
     """Whether what is good once, until a moment, was used. Raises OSError."""
     return _mark(repository, token, until).exists()
+
+
+def used_at(repository: Path, token: str, until: str) -> str | None:
+    """When it was used, None when it was not. Raises OSError."""
+    with suppress(FileNotFoundError):
+        made = os.lstat(_mark(repository, token, until)).st_mtime
+        return stamp(datetime.fromtimestamp(made, timezone.utc))
+    return None
 
 
 def use(repository: Path, token: str, until: str) -> bool:

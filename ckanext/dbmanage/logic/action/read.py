@@ -1,11 +1,12 @@
 """Actions that change nothing."""
 
 from contextlib import suppress
+from os.path import lexists
 
 from ckan.plugins import toolkit as tk
 
 from ...engine.backup.by_hand import by_hand
-from ...engine.backup.downloads import names
+from ...engine.backup.downloads import names, sizes
 from ...engine.clock import parse_stamp
 from ...engine.repository.backup import Backup
 from ...jobs.record import QUEUED
@@ -19,7 +20,7 @@ from ...operations.allowed import (
     wanted,
 )
 from ...portal.changed import datasets
-from .. import hindrances, live, schema
+from .. import hindrances, listing, live, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
 from ..status import read_status
@@ -40,9 +41,9 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         needed, uploads_bytes, disk: {total, free}, undo: {operation, what, source,
         user, time, until, way, of}, worker: {count, others, seen, waiting,
         command}, jobs, ended, maintenance, armed: {backup, to, until, by},
-        web_restore, redis, half_way, exports, wanted, nights, undo_days, retention,
-        pruned, blockers}`` and, when asked for, ``tables`` and ``journal``. ``state`` is the worst of
-        ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
+        web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
+        retention, pruned, blockers}`` and, when asked for, ``tables`` and ``journal``.
+        ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
         ``disproved``, ``overdue``, ``full``, ``unreadable``, ``unproven``, ``stale``
         (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
         sentence, ``red``, ``amber`` or ``green``, with ``n`` backups that it is about.
@@ -53,9 +54,13 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
         all when it failed or was lost; ``redis`` says why Redis does not answer, then
         ``worker``, ``jobs``, ``maintenance`` and ``armed`` are not known; ``exports``
-        are names for ``dbmanage_backup_download``; ``blockers`` is what would make any
-        restore or undo fail now; ``way`` is ``redo`` where an undo brings back what
-        the last one took away, ``of`` what was done first, ``restore`` or ``upgrade``.
+        are names for ``dbmanage_backup_download``, ``export_sizes`` their bytes;
+        ``blockers`` is what would make any restore or undo fail now; ``way`` is
+        ``redo`` where an undo brings back what the last one took away, ``of`` what was
+        done first, ``restore`` or ``upgrade``. ``tables`` are by part ``{bytes, tables,
+        largest: [{table, bytes, rows, resource: {name, dataset, title}}]}``,
+        ``resource`` None where a table has no resource's data; ``journal`` is as
+        ``lines`` of ``dbmanage_journal``.
 
     Raises ValidationError for ``tables`` that PostgreSQL does not tell of.
     """
@@ -74,12 +79,23 @@ def dbmanage_status(call: Call, data: Data) -> Data:
 
 
 @tk.side_effect_free
-@action(limit=schema.number(1000, 1, 100_000), before=schema.optional)
+@action(
+    limit=schema.number(1000, 1, 100_000), before=schema.optional, q=schema.optional,
+    state=schema.optional, parts=schema.parts, held=schema.flag_or_none,
+    reason=schema.optional,
+)  # fmt: skip
 def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
     """The backups, the newest first.
 
     :param limit: at most so many, default 1000
     :param before: only those older than this id
+    :param q: only those with all of these words in their id, note, reason or day
+        (``2026-11-23``, or as the caller's language writes it)
+    :param state: only those that are ``proven``, ``verified``, ``unverified``,
+        ``damaged``, ``foreign`` or ``unreadable``
+    :param parts: only those of exactly these parts, a list
+    :param held: only those that are held, or with false those that are not
+    :param reason: only those whose reason begins so: ``manual``, ``before restore``, …
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
         proved, reason, note, keep, versions, problems, files, path, future, stays,
@@ -88,18 +104,51 @@ def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
         was taken, such ones come last; ``stays`` is why it may not be deleted, or
         empty, ``newest`` why only with ``newest`` of ``dbmanage_backup_delete``
 
-    Raises ValidationError for a repository that cannot be read.
+    Raises ValidationError for a repository that cannot be read, and for a ``state``
+    that no backup can have.
     """
     every, before = backups(call.repository), data.get("before")
     # those of the future come last, whatever their ids
     listed = [e for e in every if not before or e["future"] or e["id"] < before]
     if before and before in (ids := [e["id"] for e in every]):
         listed = every[ids.index(before) + 1 :]
+    listed = listing.backups(listed, data)
     return _with_stays(call, every, listed[: data["limit"]])
 
 
 @tk.side_effect_free
-@action(id=schema.needed, compare=schema.flag, parts=schema.parts)
+@action(
+    limit=schema.number(100, 1, 1000), what=schema.optional, who=schema.optional,
+    since=schema.moment, until=schema.moment,
+)  # fmt: skip
+def dbmanage_journal(call: Call, data: Data) -> Data:
+    """Who did what, when and from where: the journal's last lines, the newest first.
+
+    :param limit: at most so many, default 100
+    :param what: only of this: ``backup``, ``verify``, ``proof``, ``restore``,
+        ``delete``, ``download``, … as ``what`` of a line
+    :param who: only of this user, of the portal or of the server's system
+    :param since: only from this day on (``2026-11-23``, of the site's time zone), or
+        from this moment on (``2026-11-23T04:55:00Z``)
+    :param until: only up to this day, or moment
+
+    :returns: ``{count, lines: [{time, what, event, of, user, address, forwarded, by,
+        error, note}], whats, whos}``; ``count`` is how many there are without a limit,
+        ``whats`` and ``whos`` are all that the journal knows; ``note`` is why it was
+        done
+    """
+    every = journal_lines(call.repository, 100_000)
+    found = listing.lines(every, data)
+    return {
+        "count": len(found),
+        "lines": found[: data["limit"]],
+        "whats": sorted({line["what"] for line in every}),
+        "whos": sorted({line["user"] or line["by"] for line in every} - {""}),
+    }
+
+
+@tk.side_effect_free
+@action(id=schema.needed, compare=schema.flag, parts=schema.parts, sizes=schema.flag)
 def dbmanage_backup_show(call: Call, data: Data) -> Data:
     """One backup.
 
@@ -107,11 +156,15 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
     :param compare: also count the live rows, in 20 seconds at most, default false
     :param parts: a list of ``database``, ``datastore``, ``files``, of whose restore
         ``blockers`` tells; all by default
+    :param sizes: also ``download_sizes``, default false; the first time it reads the
+        whole list of uploads
 
     :returns: as ``dbmanage_backup_list``, and ``databases`` (rows by table),
         ``contents`` (bytes and sha256 by file), ``downloads`` (names for
-        ``dbmanage_backup_download``), ``made`` (what made it), ``proof``, ``history``
-        (lines of the journal), ``fits`` (why it may not be restored, or empty),
+        ``dbmanage_backup_download``, and with ``sizes`` their bytes by name in
+        ``download_sizes``, without those that cannot be read), ``made`` (what made it),
+        ``proof``, ``evidence`` (whether ``/ckan-admin/backups/ID/evidence`` is a page
+        that tells of it), ``history`` (lines of the journal), ``fits`` (why it may not be restored, or empty),
         ``instead`` (the newest that may, where it may not), ``blockers`` (what would
         make its restore fail now), ``by_hand`` (shell commands that bring it back
         beside the live site, with stock tools alone), ``changed`` (datasets that
@@ -135,6 +188,7 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         "downloads": downloads,
         "made": {key: manifest.get(key) for key in ("site", "by", "skew_seconds")},
         "proof": found.state().get("proved"),
+        "evidence": lexists(call.repository.path / "state" / f"{found.id}.html"),
         "history": history(call.repository, found.id),
         "fits": unfit(call.options, found),
         "instead": "",
@@ -151,6 +205,8 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         )
         if found.moment:
             shown["changed"] = datasets(call.site, found.moment)
+    if data["sizes"]:
+        shown["download_sizes"] = sizes(call.repository, found)
     if data["compare"]:
         shown["differing"] = live.rows_now(call.site, found)
     return shown

@@ -41,6 +41,7 @@ from ..support.web import Web
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
     "dbmanage_job_show", "dbmanage_job_list", "dbmanage_maintenance_show",
+    "dbmanage_journal",
 }  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def test_who_may_call_the_actions_and_with_what(quiet: Site) -> None:
     site, sysadmin = quiet, quiet.token
     others = ["", site.api_token(USER), site.api_token(ORG_ADMIN)]
     names = sorted(action.functions())
-    assert len(names) == 17
+    assert len(names) == 18
     for name in names:
         for token in others:
             answer = site.web.ask(

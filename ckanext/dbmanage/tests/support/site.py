@@ -204,9 +204,9 @@ def own_redis() -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 @contextmanager
-def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
-    """A site that the tests of a module share: to start CKAN takes seconds."""
-    portal, webs = Portal(directory, secrets.token_hex(4), options), []
+def cloned(template: Portal, directory: Path, **options: str) -> Iterator[Portal]:
+    """A portal that the tests of a module share."""
+    portal = Portal(directory, secrets.token_hex(4), options)
     for part, own in portal.names.items():
         clone(template.names[part], own)
     query(f'GRANT CONNECT ON DATABASE "{portal.names["datastore"]}"'
@@ -214,6 +214,16 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
     own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
     portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
     portal.fill_uploads()
+    try:
+        yield portal
+    finally:
+        portal.drop()
+
+
+@contextmanager
+def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
+    """A site that the tests of a module share: to start CKAN takes seconds."""
+    webs = []
 
     def serve(portal: Portal) -> Web:
         webs.append(Quiet(portal))
@@ -221,16 +231,16 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
         return webs[0]
 
     made = None
-    try:
-        made = Site(portal, serve)
-        yield made
-    finally:
-        if made:
-            made.stop()
-        for web in webs:
-            web.process.terminate()
-            web.process.wait()
-        portal.drop()
+    with cloned(template, directory, **options) as portal:
+        try:
+            made = Site(portal, serve)
+            yield made
+        finally:
+            if made:
+                made.stop()
+            for web in webs:
+                web.process.terminate()
+                web.process.wait()
 
 
 def slowed(portal: Portal) -> None:
