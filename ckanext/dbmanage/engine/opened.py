@@ -51,9 +51,9 @@ def open_plain(
         raise
 
 
-def read_plain(path: str | Path, limit: int, *, inside: int | None = None) -> bytes:
+def read_plain(path: str | Path, limit: int) -> bytes:
     """All of a plain file of at most `limit` bytes. Raises OSError as `open_plain`."""
-    with open_plain(path, inside=inside, limit=limit) as file:
+    with open_plain(path, limit=limit) as file:
         content = file.read(limit + 1)  # it may have grown since
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))

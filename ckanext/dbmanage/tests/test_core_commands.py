@@ -27,12 +27,16 @@ _NOT = "not test_db_clean_clears_search_index"
 class _Run:
     """Some files of CKAN's tests, run with a plugin on services of its own."""
 
-    def __init__(self, directory: Path, plugin: str, redis: int, files: Iterable[str]):
+    def __init__(
+        self, directory: Path, plugin: str, redis: int, files: Iterable[str], where: str
+    ):
         directory.mkdir()
         # databases that no other process of the tests has a session in
         self.portal = Portal(directory, f"core{secrets.token_hex(4)}")
         for name in self.portal.names.values():
-            query(f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0")
+            query(
+                f"CREATE DATABASE {name} OWNER ckan_default TEMPLATE template0 {where}"
+            )
         self.portal.ini.write_text(self._settings(plugin, redis))
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CKAN_")}
         self.process = subprocess.Popen(
@@ -80,7 +84,9 @@ class _Run:
         return int(passed), set(failed)
 
 
-def test_what_passes_with_a_plugin_of_core_passes_with_ours(tmp_path: Path) -> None:
+def test_what_passes_with_a_plugin_of_core_passes_with_ours(
+    tmp_path: Path, memory: str
+) -> None:
     """With `image_view`, core's own plugin that declares an option, the same ones fail.
 
     "No undeclared options" fails with every plugin that declares options, for the
@@ -91,13 +97,15 @@ def test_what_passes_with_a_plugin_of_core_passes_with_ours(tmp_path: Path) -> N
     halves = files[::2], files[1::2]
     with ExitStack() as stack:
         both = [
-            stack.enter_context(_Run(tmp_path / f"ours{n}", "dbmanage", 4 + n, half))
+            stack.enter_context(
+                _Run(tmp_path / f"ours{n}", "dbmanage", 4 + n, half, memory)
+            )
             for n, half in enumerate(halves)
         ]
         results = [each.result() for each in both]
     failed = results[0][1] | results[1][1]
     assert results[0][0] + results[1][0] > 100
     doubtful = {name.partition("::")[0] for name in failed}
-    with _Run(tmp_path / "core", "image_view", 4, doubtful) as core:
+    with _Run(tmp_path / "core", "image_view", 4, doubtful, memory) as core:
         _, fail_anyhow = core.result()
     assert failed == fail_anyhow

@@ -73,10 +73,10 @@ class Contents:
     program: str = ""
     encoding: str = "UTF8"
 
-    def tables(self, schema: str = "public") -> set[str]:
-        """The names of the tables in a schema."""
+    def tables(self) -> set[str]:
+        """The names of the tables in the schema public."""
         return {
-            e.name for e in self.entries if e.kind == "TABLE" and e.schema == schema
+            e.name for e in self.entries if e.kind == "TABLE" and e.schema == "public"
         }
 
 

@@ -67,16 +67,12 @@ def prune_backups(
     return Pruned(tuple(forgotten), size, objects)
 
 
-def unnamed_objects(
-    repository: Repository,
-    forgotten: set[str],
-    progress: Progress = lambda *_: None,
-) -> Unnamed:
+def unnamed_objects(repository: Repository, forgotten: set[str]) -> Unnamed:
     """What `prune` would remove of the objects if these backups were forgotten.
 
     The caller holds the repository's lock.
     """
-    return _sift(repository, forgotten, progress, lambda *_, **__: None)
+    return _sift(repository, forgotten, lambda *_: None, lambda *_, **__: None)
 
 
 def _forget(repository: Repository, decision: Decision) -> int:

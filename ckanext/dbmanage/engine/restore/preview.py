@@ -97,7 +97,7 @@ def preview(
             if part == "database":
                 found += _compare(site, database, connection, path, kinds, most, told)
             else:
-                found.append(_compare_tables(site, connection, path))
+                found.append(_compare_tables(connection, path))
         finally:
             if connection is not None:
                 connection.close()
@@ -282,18 +282,13 @@ class _Rows:
         return Damaged(self._name, [f"its table {self.table!r} {what}"])
 
 
-def _compare_tables(
-    site: Site, connection: Connection | None, path: Path
-) -> dict[str, Any]:
-    def shown(names: Iterator[str]) -> set[str]:
-        return {name for name in names if not name.startswith("_")}
-
-    there = shown(iter(contents_of(path).tables()))
-    here: set[str] = set()
-    if connection is not None:
-        here = shown(
-            name for schema, name, *_ in tables_of(connection) if schema == "public"
-        )
+def _compare_tables(connection: Connection | None, path: Path) -> dict[str, Any]:
+    rows = tables_of(connection) if connection is not None else ()
+    here = {name for schema, name, *_ in rows if schema == "public"}
+    here, there = (
+        {name for name in names if not name.startswith("_")}
+        for names in (here, contents_of(path).tables())
+    )
     return {
         "kind": f"{name_of('datastore')} tables",
         "now": len(here),

@@ -52,6 +52,29 @@ def query(statement: str, database: str = "postgres", *values: Any) -> list[tupl
         return cursor.fetchall() if cursor.description else []
 
 
+def wait_for_the_last_statement() -> None:
+    """Waits until the server has noticed that clients were killed.
+
+    It ends the statement that it was at first.
+    """
+
+    def orphans() -> bool:
+        served = query(
+            "SELECT client_port FROM pg_stat_activity"
+            " WHERE client_port > 0 AND pid <> pg_backend_pid()"
+        )
+        lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        # its own end of a connection is closed as soon as a client is dead
+        alive = {
+            int(end.rpartition(":")[2], 16)
+            for _, end, _, state, *_ in lines
+            if state == "01"  # established
+        }
+        return bool({port for (port,) in served} - alive)
+
+    wait_until(lambda: not orphans())
+
+
 def clone(origin: str, name: str) -> None:
     """Makes a database as another one is; its files are copied, which is quickest."""
     query(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ...support.cluster import PG_BIN, Cluster
+from ...support.cluster import PG_BIN, Cluster, wait_for_the_last_statement
 from ...support.portal import Portal, fill, refused
 from ...support.waiting import end_group
 
@@ -74,7 +74,7 @@ def test_restore_killed_at_random_moments(portal: Portal) -> None:
             process.communicate()
         else:
             end_group(process)
-        time.sleep(0.3)  # the server may be at the last statement still
+        wait_for_the_last_statement()
         assert portal.state() in (old, new)
     whole(portal)
 
@@ -97,7 +97,7 @@ def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
     else:
         pytest.fail(f"{phase} did not come")
     end_group(process)
-    time.sleep(0.3)
+    wait_for_the_last_statement()
     assert portal.state() in (old, new)
     whole(portal)
     portal.module("restore", "oldest", "--yes", "--no-backup")

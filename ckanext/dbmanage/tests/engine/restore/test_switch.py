@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +12,7 @@ from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.restore import restore
 from ckanext.dbmanage.engine.restore.preflight import preflight
 
-from ...support.cluster import Cluster, query
+from ...support.cluster import Cluster, query, wait_for_the_last_statement
 from ...support.portal import Portal
 from ...support.small import Small
 from ...support.waiting import end_group, wait_until
@@ -90,7 +89,7 @@ def test_a_switch_over_two_servers_that_was_killed_is_completed(
     )
     main = next(pair for pair in pairs if pair["part"] == "database")
     end_group(process)
-    time.sleep(0.5)
+    wait_for_the_last_statement()
     # whatever of the two was done, the next command settles both the same way
     done = portal.module("backup")
     live = query(

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
 
+from ...support.cluster import wait_for_the_last_statement
 from ...support.portal import Portal, refused
 from ...support.uploads import LAST, listed
 from ...support.waiting import end_group, wait_until
@@ -176,10 +177,10 @@ def test_killed_between_flag_and_flag_off(portal: Portal, sign: str) -> None:
             while process.poll() is None and not (
                 set(portal.storage.glob(".dbm_*_undo")) - undo
             ):
-                pass
+                time.sleep(0.0002)  # a look takes as long
         time.sleep(moment)
         end_group(process)
-        time.sleep(0.3)  # the server may be at the last statement still
+        wait_for_the_last_statement()
         done = portal.module("prune")  # any command that looks after what was left
         assert portal.state() in (before, damaged), done.stderr
         assert "no restore is half-way" in portal.module("doctor", code=None).stdout
