@@ -160,7 +160,7 @@ def test_publish_and_use_the_dumps(
 #: what is said beside the words of the manual, where nobody is there to be asked
 _UNASKED = ("load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q")
 #: in this order, for the last leave nothing
-_UNRUN = ("keep", "arm", "dump", "load", "prune", "clean", "init")
+_UNRUN = ("keep", "dump", "load", "arm", "prune", "clean", "init")
 
 
 def test_the_commands_that_no_page_runs_as_a_script(
