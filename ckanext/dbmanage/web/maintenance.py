@@ -256,10 +256,7 @@ def _words(options: Options, known: Mapping[str, Any], language: str) -> dict[st
     where, zone = Locale.parse(language), helpers.zone_of(options)
     until = helpers.hour(known["until"], zone, where) if _lasts(known) else ""
     away = "away" if known["level"] == AWAY else "reading"
-    # an upgrade is away as briefly as a restore, but its data may have grown
     how_long = "until" if until else "moment" if about != "upgrade" else "soon"
-    if away == "reading" and not until:
-        how_long = "moment"
     heading, what = t[f"{away}_{how_long}"], t[f"{away}_{how_long}_what"]
     if away == "away":
         what = f"{t[about]} {what}"

@@ -78,7 +78,10 @@ def watch(app: Any, options: Options) -> None:
     def mark(response: Any) -> Any:
         known = is_sysadmin()
         request.environ.get(KNOWN, {})["sysadmin"] = known
-        if known and marks.of(request.environ) != tk.current_user.id:
+        # a program with a token needs none, and no cache may hand it to others
+        page = not (request.path.startswith("/api/") or response.cache_control.public)
+        if known and page and marks.of(request.environ) != tk.current_user.id:
+            request.environ["__no_cache__"] = True
             marks.put(response)
         return response
 

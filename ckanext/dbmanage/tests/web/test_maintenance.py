@@ -119,6 +119,8 @@ def test_a_moment_is_a_minute_at_most(portal: Portal) -> None:
     one.by_hand(READ_ONLY, 50)
     posted = page_of(portal, "POST")[1]
     assert "Saving waits for a moment" in posted and "in a few seconds" in posted
+    one.on(READ_ONLY, 50, "upgrade")  # its copy is migrated meanwhile
+    assert "Saving waits for some minutes" in page_of(portal, "POST")[1]
     one.by_hand(READ_ONLY, 3600)
     until = parse_stamp((one.status() or {})["until"]) + timedelta(hours=5, minutes=30)
     assert f"Saving waits until about {until:%H:%M}<" in page_of(portal, "POST")[1]
