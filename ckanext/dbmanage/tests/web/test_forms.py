@@ -515,6 +515,8 @@ def test_a_link_that_expires_under_way_is_not_found(
 
 def test_the_manual_s_commands(site: Site, backup: str, token: str) -> None:
     arm, actions = commands("sysadmin.rst")
+    # what there is nothing of to undo is not armed
+    site.portal.module("restore", backup, "--only", "files", "--yes", "--no-backup")
     run(site.portal, arm)
     assert site.act("dbmanage_status", token)["armed"]["backup"] == "undo"
     answers = run(site.portal, actions)
