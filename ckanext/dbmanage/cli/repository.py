@@ -129,11 +129,11 @@ def forget(
     its ID can be typed instead.
     """
     portal = portal_of(ctx, Talk(quiet or as_json))
+    said = [*ids] if newest else []
     if not yes:
         refuse_without_terminal()
-        _confirm(retain.look_at_forget(portal, ids), newest)
-        newest = True
-    done = retain.forget(portal, ids, newest=ids if newest else ())
+        said += _confirmed(retain.look_at_forget(portal, ids), newest)
+    done = retain.forget(portal, ids, newest=said)
     if as_json:
         freed = done.bytes + done.objects.bytes
         echo_json({"forgotten": done.forgotten, "bytes": freed})
@@ -144,11 +144,13 @@ def forget(
     portal.talk.say(f"{freed} are free again")
 
 
-def _confirm(doomed: list[retain.Doomed], newest: bool) -> None:
-    """Asks whether backups are to go; ends the command when not.
+def _confirmed(doomed: list[retain.Doomed], newest: bool) -> list[str]:
+    """Asks whether backups are to go, and ends the command when not.
 
     The id of the newest good one is asked for, unless `newest` has said that it goes.
+    Returns the ids that were typed.
     """
+    typed = []
     for each in doomed:
         about = each.about
         said = [
@@ -164,8 +166,10 @@ def _confirm(doomed: list[retain.Doomed], newest: bool) -> None:
             question = f"  {each.newest}. Type its ID to delete it all the same"
             if click.prompt(question, err=True).strip() != about["id"]:
                 raise click.Abort
+            typed.append(about["id"])
     what = "this backup" if len(doomed) == 1 else f"these {len(doomed)} backups"
     ask(f"Delete {what} for good?")
+    return typed
 
 
 @click.command(cls=Command)

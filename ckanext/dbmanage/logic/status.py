@@ -165,8 +165,9 @@ def pruned(journal: list[Entry]) -> str | None:
     """
     for entry in reversed(journal):
         known = entry.text("what") == "prune" and entry.event == "done"
-        if known and entry.fields.get("by_itself") is True and is_stamp(entry.moment):
-            return None if is_older(entry.moment, PROVEN) else entry.moment
+        timed = entry.fields.get("by_itself") is True and is_stamp(entry.moment)
+        if known and timed and not is_older(entry.moment, PROVEN):
+            return entry.moment
     return None
 
 

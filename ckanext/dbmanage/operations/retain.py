@@ -12,7 +12,7 @@ from ..engine.repository.prune import Pruned
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from .allowed import having, must_stay, newest_good, wanted
-from .context import Portal, open_site
+from .context import Portal
 from .index import open_to_change
 
 
@@ -41,7 +41,7 @@ def look_at_forget(portal: Portal, ids: Sequence[str]) -> list[Doomed]:
 
     Raises Refused for one that `must_stay`, or is not named by its id.
     """
-    site, repository = open_site(portal)
+    site, repository = open_to_change(portal)
     return _doomed(portal, site, repository, ids)
 
 
