@@ -15,6 +15,7 @@ from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
 from .base import Command, json_option, note_option, portal_of, quiet_option
+from .columns import fitted, width
 from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 
 
@@ -115,7 +116,8 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         return
     for decision in done.decisions:
         verb = "forget" if decision.forget else "keep"
-        echo(f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}")
+        said = f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}"
+        echo(fitted(said, 26, width()))
     for name in done.dropped:
         echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
     echo(

@@ -18,6 +18,7 @@ from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
 from ..portal.command import pasted, typed
+from . import columns
 from .base import (
     Command,
     duration_option,
@@ -26,6 +27,7 @@ from .base import (
     portal_of,
     quiet_option,
 )
+from .columns import fitted
 from .output import Talk, echo, echo_json
 
 
@@ -145,6 +147,7 @@ def doctor(
     else:
         width = max(len(each.name) for each in found)
         for each in found:
-            echo(f"{each.state:8} {each.name:{width}}  {one_line(each.text)}")
+            said = f"{each.state:8} {each.name:{width}}  {one_line(each.text)}"
+            echo(fitted(said, width + 11, columns.width()))
     if problems:
         sys.exit(1)
