@@ -26,6 +26,7 @@ from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
 from ..engine.report import Standing
 from ..portal.command import pasted, typed
+from .columns import fitted, width
 from .progress import line, stage_name
 
 if TYPE_CHECKING:  # what lists backups starts without these
@@ -199,7 +200,8 @@ def backup_table(described: list[dict[str, Any]]) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])
-    return "\n".join(form.format(*row).rstrip() for row in rows)
+    fits = (fitted(form.format(*row).rstrip(), 18, width()) for row in rows)
+    return "\n".join(fits)
 
 
 def backup_facts(one: Backup, about: dict[str, Any]) -> str:
@@ -233,7 +235,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
             for table, count in sorted(rows.items())
             if count
         ]
-    return "\n".join(lines)
+    return "\n".join(fitted(line, 10, width()) for line in lines)
 
 
 def _uploads(about: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
+from .columns import fitted, width
 from .output import Talk, backup_facts, backup_table, echo, echo_json, size
 
 
@@ -200,7 +201,8 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         return
     for decision in done.decisions:
         verb = "forget" if decision.forget else "keep"
-        echo(f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}")
+        said = f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}"
+        echo(fitted(said, 26, width()))
     for name in done.dropped:
         echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
     echo(

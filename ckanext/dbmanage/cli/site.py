@@ -19,6 +19,7 @@ from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
 from ..portal.command import pasted, typed
+from . import columns
 from .base import (
     Command,
     json_option,
@@ -27,6 +28,7 @@ from .base import (
     quiet_option,
     time_options,
 )
+from .columns import fitted
 from .output import Talk, echo, echo_json
 
 
@@ -148,6 +150,7 @@ def doctor(
     else:
         width = max(len(each.name) for each in found)
         for each in found:
-            echo(f"{each.state:8} {each.name:{width}}  {one_line(each.text)}")
+            said = f"{each.state:8} {each.name:{width}}  {one_line(each.text)}"
+            echo(fitted(said, width + 11, columns.width()))
     if problems:
         sys.exit(1)
