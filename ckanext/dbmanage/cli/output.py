@@ -5,6 +5,8 @@ results to stdout. Nothing is printed that is not printable, for names and messa
 what others wrote.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """The search index: rebuilt, and brought up to date where a switch owes that."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING

@@ -5,6 +5,8 @@ nothing is loaded: what nothing else needs is left out, anything else is refused
 beforehand.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
