@@ -41,7 +41,7 @@ parts_option = click.option(
     type=click.Choice(PARTS),
     multiple=True,
     metavar="PART",
-    help="Only this part: database, datastore or files; may be repeated.",
+    help="Only this part: database, datastore or files (the uploads). May be repeated.",
 )
 database_option = click.option(
     "--only",
@@ -53,12 +53,12 @@ database_option = click.option(
 no_backup_option = click.option(
     "--no-backup",
     is_flag=True,
-    help="Do not back up what was replaced afterwards.",
+    help="Do not take a backup of what was replaced.",
 )
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    help="How many processes read; ckanext.dbmanage.jobs without it.",
+    help="How many processes read. The default is ckanext.dbmanage.jobs.",
 )
 
 
@@ -76,7 +76,10 @@ def portal_of(ctx: click.Context, talk: Talk) -> Portal:
 def refuse_without_terminal() -> None:
     """Refuses to go on where nobody can be asked. Raises UsageError."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to ask (no terminal): say --yes")
+        raise click.UsageError(
+            "this command asks before it goes on, and there is no terminal to ask on: "
+            "add --yes to go on without the question"
+        )
 
 
 def ask(question: str) -> None:
@@ -93,7 +96,7 @@ _DURATION = {"s": 1, "m": 60, "h": 3600}
 def _seconds(_: click.Context, __: click.Parameter, value: str) -> int:
     unit = _DURATION.get(value[-1:])
     if unit is None or not value[:-1].isdecimal() or int(value[:-1]) == 0:
-        raise click.BadParameter("a time such as 90s, 30m or 2h")
+        raise click.BadParameter("give a time such as 90s, 30m or 2h")
     return int(value[:-1]) * unit
 
 
@@ -103,5 +106,5 @@ duration_option = click.option(
     default="30m",
     callback=_seconds,
     metavar="TIME",
-    help="It ends by itself after this time, 30m when none is given.",
+    help="For how long; it ends by itself. The default is 30m.",
 )

@@ -17,6 +17,7 @@ import click
 from ..engine import printable
 from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
+from ..engine.words import size
 
 if TYPE_CHECKING:  # what lists backups starts without these
     from ..engine.repository.backup import Backup
@@ -93,17 +94,6 @@ class Talk:
         self._phase = ""
 
 
-def size(count: float) -> str:
-    """A number of bytes for people: 52.4 MB."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    for unit in ("KB", "MB", "GB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"
-
-
 def backup_table(described: list[dict[str, Any]]) -> str:
     """The backups, as `Backup.describe` tells of them, a line each."""
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
@@ -113,7 +103,7 @@ def backup_table(described: list[dict[str, Any]]) -> str:
             note = " ".join(filter(None, [f"({one_line(one['reason'])})", note]))
         when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
         state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
-        state += ", kept" if one["keep"] else ""
+        state += ", held" if one["keep"] else ""
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
         )
@@ -132,7 +122,8 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
         "created": one_line(about["created"]),
         "seconds": one_line(about["seconds"]),
         "problems": "\n          ".join(map(one_line, about["problems"])),
-        "keep": "yes" if about["keep"] else "",
+        "keep": "",
+        "held": "yes" if about["keep"] else "",
         "versions": "",
         "files": "",
     }

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from ..engine import words
 from ..engine.backup.dump import to_file, to_stream
 from ..engine.printable import one_line
 from ..operations.context import Portal, open_site
@@ -36,7 +37,9 @@ from .output import Talk, echo, preview_table, replaced_names
     "--preview", is_flag=True, help="Only show what would be lost and gained."
 )
 @click.option(
-    "--trust", is_flag=True, help="Run the SQL of a backup not signed by this site."
+    "--trust",
+    is_flag=True,
+    help="Run the SQL of a backup that is not signed by this site.",
 )
 @no_backup_option
 @yes_option
@@ -52,11 +55,12 @@ def restore(
     yes: bool,
     quiet: bool,
 ) -> None:
-    """Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump -Fc.
+    """Bring back a backup, or a file of pg_dump -Fc.
 
-    A directory or a file is written with a slash, as in ./portal.dump. It goes into a
-    copy beside what is live, is checked there, and is switched in at once; what was
-    replaced is kept for `ckan db undo`, and backed up.
+    Give its ID (also latest or oldest), its directory or its file; a directory or a
+    file with a slash, as in ./portal.dump. It is loaded into a copy beside the live
+    database and checked there; then the copy is switched in. What it replaces is kept
+    for `ckan db undo`, and backed up.
     """
     portal = portal_of(ctx, Talk(quiet))
     if preview:
@@ -78,13 +82,13 @@ def _restore(
         refuse_without_terminal()
         confirmed = look_at_restore(portal, source, only, trust)
         echo(preview_table(confirmed.rows), err=True)
-        parts = " and ".join(confirmed.parts)
+        parts = words.parts(confirmed.parts)
         ask(f"Replace the live {parts} by {confirmed.name}?")
     restored = run_restore(
         portal, source, only, trust=trust, no_backup=no_backup, attended=True,
         confirmed=confirmed,
     )  # fmt: skip
-    echo(f"restored {' and '.join(restored.parts)} from {one_line(restored.source)}")
+    echo(f"restored {words.parts(restored.parts)} from {one_line(restored.source)}")
     if restored.replaced.parts:
         portal.talk.say(
             f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
@@ -97,7 +101,10 @@ def _restore(
 @quiet_option
 @click.pass_context
 def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
-    """Switch back what the last restore replaced; a second undo takes that back."""
+    """Switch back what the last restore replaced.
+
+    A second undo takes the first one back.
+    """
     portal, operation = portal_of(ctx, Talk(quiet)), ""
     if not yes:
         refuse_without_terminal()
@@ -108,7 +115,7 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
             "{what} of {time} ({source})?".format_map(last)
         )
     undone = run_undo(portal, operation)
-    echo(f"undone: {' and '.join(undone.parts)} as before")
+    echo(f"switched back: {words.parts(undone.parts)}")
     portal.talk.say(
         f"what it replaced is kept: {replaced_names(undone)}; a second undo goes back"
     )
@@ -120,9 +127,14 @@ def undo(ctx: click.Context, yes: bool, quiet: bool) -> None:
 @quiet_option
 @click.pass_context
 def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
-    """Write one database to FILE (- is stdout) as pg_restore reads it."""
+    """Write one database to a file, as pg_dump -Fc does.
+
+    `pg_restore` and `ckan db load` read it. With - in place of FILE it goes to stdout.
+    """
     if file == "-" and sys.stdout.isatty():
-        raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
+        raise click.UsageError(
+            "a dump is not written to a terminal: name a file, or use a pipe"
+        )
     talk = Talk(quiet)
     site, _ = open_site(portal_of(ctx, talk))
     if file == "-":
@@ -142,9 +154,10 @@ def dump(ctx: click.Context, file: str, only: str, quiet: bool) -> None:
 def load(
     ctx: click.Context, file: str, only: str, no_backup: bool, yes: bool, quiet: bool
 ) -> None:
-    """Load one database from FILE, as `restore` does: copy, checks, switch.
+    """Replace one database by a file of pg_dump -Fc.
 
-    This runs the SQL in FILE as CKAN's database role: load only what you trust.
+    As `ckan db restore` does it: a copy is loaded and checked, then switched in. This
+    runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
     path = os.path.join(os.curdir, file)  # never an id
     portal = portal_of(ctx, Talk(quiet))

@@ -23,14 +23,19 @@ from .output import Talk, echo, echo_json
 
 @click.command(cls=Command)
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
-@click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
+@click.option(
+    "--read-only", is_flag=True, help="Visitors can still read; only saving waits."
+)
 @duration_option
 @json_option
 @click.pass_context
 def maintenance(
     ctx: click.Context, what: str, read_only: bool, seconds: int, as_json: bool
 ) -> None:
-    """Take the site away for visitors (503 and a calm page), or end it, or ask."""
+    """Close the site to visitors, open it, or tell which.
+
+    Visitors see a page that says so, with status 503.
+    """
     portal = portal_of(ctx, Talk(quiet=as_json))
     opened = open_site if what == "status" else open_to_change
     site, repository = opened(portal)
@@ -48,7 +53,7 @@ def maintenance(
     if as_json:
         echo_json(status or {"level": "off"})
     elif status is None:
-        echo("off: the site is open")
+        echo("off: the site is open to visitors")
     else:
         echo(
             f"{status['level']}: {status['reason']}, by {status['owner']} since "
@@ -62,20 +67,21 @@ def maintenance(
     "--to",
     type=click.Choice(["restore", "delete", "release", "download"]),
     default="restore",
-    help="What the page may do with it; restore when nothing is said.",
+    help="What the page may do. The default is restore.",
 )
 @duration_option
 @quiet_option
 @click.pass_context
 def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None:
-    """Let the sysadmin page do one thing with this backup, once, for some minutes.
+    """Let the web page do one thing with a backup, once.
 
-    It may restore it, or with --to delete it, release it (hold it no more), or download
-    one file of it, which may be all.tar. With undo in place of an ID it may take the
-    last restore back. What was armed before is armed no more.
+    The sysadmin page may restore the backup; with --to it may delete it, release it
+    (stop holding it) or download one file of it, which may be all.tar. With undo in
+    place of an ID the page may undo the last restore. What was armed before is armed no
+    longer.
     """
     if id == UNDO and to != "restore":
-        raise click.UsageError("undo takes no --to")
+        raise click.UsageError("there is no --to for undo: leave it out")
     talk = Talk(quiet)
     portal = portal_of(ctx, talk)
     if portal.options.web_restore == "never":
@@ -95,15 +101,18 @@ def arm(ctx: click.Context, id: str, to: str, seconds: int, quiet: bool) -> None
 @click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
 @click.option("--preview", is_flag=True, help="With --fix: only say what it would do.")
 @json_option
-@click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
+@click.option(
+    "--nagios", is_flag=True, help="Print one line; exit with the codes of a monitor."
+)
 @click.pass_context
 def doctor(
     ctx: click.Context, fix: bool, preview: bool, as_json: bool, nagios: bool
 ) -> None:
-    """Check everything that the portal's data needs; each problem with what mends it.
+    """Check all that the portal's data needs.
 
-    --fix ends what was left half-way, brings the search index up to date, sets the
-    DataStore's permissions and closes the repository to others.
+    Each problem is told with what mends it. --fix finishes what was left half-way,
+    brings the search index up to date, sets the DataStore's permissions and closes the
+    repository to other users.
     """
     portal = portal_of(ctx, Talk(quiet=as_json or nagios))
     try:

@@ -112,7 +112,8 @@ def backups(_: Portal, site: Site, repository: Repository) -> Found:
     if parse_id(good[0]["id"]) > now():
         yield (
             PROBLEM,
-            f"the newest backup {good[0]['id']} is of the future: set the clock",
+            f"the newest backup, {good[0]['id']}, has a time in the future: set the "
+            "clock of this server",
         )
 
 

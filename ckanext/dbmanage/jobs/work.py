@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..engine import words
 from ..engine.errors import DbmanageError
 from ..operations.backup import take_backup, verify_backups, why_incomplete
 from ..operations.context import Portal
@@ -14,7 +15,7 @@ from ..operations.restore import preview_restore, run_restore, run_undo
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
     taken = take_backup(portal, tuple(parts), note, keep)
-    portal.talk.say(f"backup {taken.id} is there, verified")
+    portal.talk.say(f"backup {taken.id} is taken and verified")
     if why := why_incomplete(taken):
         raise DbmanageError(why)
     return {"backup": taken.id, "bytes": taken.bytes}
@@ -39,14 +40,14 @@ def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
 def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_restore(portal, id, tuple(parts))
-    portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
+    portal.talk.say(f"restored {words.parts(done.parts)} from {done.source}")
     return {"backup": id, "parts": done.parts, "written": dict(done.written)}
 
 
 def _undo(portal: Portal, note: str, operation: str) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
-    portal.talk.say(f"undone: {' and '.join(done.parts)} as before")
+    portal.talk.say(f"switched back: {words.parts(done.parts)}")
     return {"parts": done.parts, "written": dict(done.written)}
 
 

@@ -163,7 +163,9 @@ class Running:
         except SystemExit:
             cancelled = self._jobs.redis.exists(self._cancel)
             state = CANCELLED if cancelled else FAILED
-            error = "" if cancelled else "the worker was told to end"
+            error = (
+                "" if cancelled else "the worker was stopped before the job had ended"
+            )
             self.log.say("cancelled" if cancelled else error)
             if not cancelled:
                 raise

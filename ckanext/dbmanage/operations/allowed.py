@@ -67,7 +67,7 @@ def must_stay(
     sorted, the newest first, as `Backup.describe` tells.
     """
     if about["keep"]:
-        return "it is held; release it first"
+        return "it is held: stop holding it first"
     for among in (described, whole):
         for state in ("proven", "verified"):
             newest = next((each for each in among if each["state"] == state), None)

@@ -188,7 +188,7 @@ def test_quiet_says_nothing_but_results_and_warnings(portal: Portal) -> None:
         )
     assert portal.backups()[0]["keep"]
     (decided,) = json.loads(portal.db("prune", "--json").stdout)["backups"]
-    assert not decided["forget"] and decided["reason"] == "held by keep"
+    assert not decided["forget"] and decided["reason"] == "held"
     status = portal.db("maintenance", "status", "--json").stdout
     assert json.loads(status) == {"level": "off"}
 

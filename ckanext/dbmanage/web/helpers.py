@@ -80,17 +80,17 @@ _WORDS = {
         "restore": _("Restore"),
         "undo": _("Undo"),
         "keep": _("Held"),
-        "release": _("Given back to retention"),
+        "release": _("No longer held"),
         "delete": _("Deleted"),
         "download": _("Download"),
         "export": _("Export"),
         "publish": _("Publication"),
-        "prune": _("Retention applied"),
+        "prune": _("Retention rules applied"),
         "arm": _("Armed"),
         "cancel": _("Job cancelled"),
         "maintenance read-only": _("Saving paused"),
-        "maintenance away": _("Site taken away"),
-        "maintenance off": _("Saving goes on"),
+        "maintenance away": _("Site closed to visitors"),
+        "maintenance off": _("Maintenance ended"),
         "upgrade": _("Upgrade"),
         "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
@@ -187,6 +187,12 @@ def ago(time: str | None) -> str:
     return format_timedelta(delta, add_direction=True, locale=locale())
 
 
+def since(seconds: float | None) -> str:
+    """How long ago, of a time span: 1 second ago."""
+    passed = timedelta(seconds=-round(seconds or 0))
+    return format_timedelta(passed, add_direction=True, locale=locale())
+
+
 def duration(seconds: float | None) -> str:
     """A time span: 2 minutes."""
     return format_timedelta(timedelta(seconds=seconds or 0), locale=locale())
@@ -206,5 +212,5 @@ def zone() -> str:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
-    shown = (size, number, percent, moment, ago, duration, clock, zone, word)
+    shown = (size, number, percent, moment, ago, since, duration, clock, zone, word)
     return {f"dbmanage_{each.__name__}": each for each in shown}

@@ -88,9 +88,9 @@ class MaintenanceMiddleware:
             return None
         if path.startswith("/api/"):
             message = (
-                "The site is away for a moment: try again"
+                "The site is closed for maintenance: try again later"
                 if level == AWAY
-                else "Saving waits for a moment, nothing was changed: try again"
+                else "Saving is paused and nothing was changed: try again in a moment"
             )
             error = {"__type": "Service Unavailable", "message": message}
             response = _json(503, {"success": False, "error": error})

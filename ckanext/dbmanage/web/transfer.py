@@ -55,16 +55,16 @@ def file(token: str, name: str) -> Any:
         links = Links(site)
         link = links.find(token, tk.current_user.name)
         if link is None:
-            return tk.abort(404, tk._("This link is not good any more: make a new one"))
+            return tk.abort(404, tk._("This link is no longer valid: make a new one"))
         opened = downloads.opened_of(site, link["backup"], link["file"])
     except (DbmanageError, OSError):
-        return tk.abort(404, tk._("There is no such file any more"))
+        return tk.abort(404, tk._("This file is no longer there"))
     response = _response(*opened, link["backup"])
     if request.method == "GET" and response.status_code in (200, 206):
         proof = _may_send(links, token, link)
         if proof is None:
             response.close()
-            return tk.abort(410, tk._("This link was used already: make a new one"))
+            return tk.abort(410, tk._("This link was already used: make a new one"))
         if proof:
             response.set_cookie(
                 _cookie(token), proof, max_age=RESUME, httponly=True,

@@ -18,6 +18,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move, is_ours, planned_move, sound
+from ..words import NAMES
 
 
 class Foreign(Refused):
@@ -87,7 +88,7 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
         if pair.part not in last["switched"]:
             continue
         if pair.part not in site.databases or not pair.live_oid:
-            raise Refused(f"there was no {pair.part} before the last restore")
+            raise Refused(f"there was no {NAMES[pair.part]} before the last restore")
         with closing(site.databases[pair.part].maintenance()) as connection:
             found = query(
                 connection,

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .. import words
 from ..backup.verify import verify_backup
 from ..clock import stamp
 from ..disk import write_file
@@ -195,12 +196,12 @@ def evidence(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
     uploads = "not part of this backup"
     if seen := record["uploads"]:
         uploads = (
-            f"{seen['named']}, of these missing on the disk before the backup: "
+            f"{seen['named']}; missing on the disk before the backup: "
             f"{seen['missing_before']}"
         )
     facts = {
         "Site": f"{site.url} ({site.id})",
-        "Backup": f"{found.id}: {', '.join(found.parts)}",
+        "Backup": f"{found.id}: {words.parts(found.parts)}",
         "Proven at": record["time"],
         "Took": f"{record['seconds']} s",
         "Made with": f"CKAN {versions.get('ckan')}",

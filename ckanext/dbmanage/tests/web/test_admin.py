@@ -123,7 +123,7 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "empty")
 
     page.click("text=Make the first backup")
-    expect(page.locator("#job-live")).to_contain_text("It waits for the worker.")
+    expect(page.locator("#job-live")).to_contain_text("This job waits for a worker.")
     looked(page, "queued")
     # a look that comes while the site is away says nothing; the next one tells
     site.portal.db("maintenance", "on", "--for", "3s")
@@ -135,7 +135,7 @@ def test_back_up_verify_prove_hold_download(
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("worker does not answer")
     looked(page, "offline")
-    page.click("text=Follow it on a page of its own")
+    page.click("text=Show it on its own page")
     page.locator("#job-h").wait_for()
     site.start_worker(queue)
     done(page)  # the page notices by itself
@@ -158,7 +158,7 @@ def test_back_up_verify_prove_hold_download(
 
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("Protected.")
-    menu(page, backup.name, "retention will not remove it")
+    menu(page, backup.name, "retention never deletes it")
     expect(page.locator(".dbm-kept")).to_have_text("Held")
     page.click("text=Delete…")
     expect(page.locator(".dbm")).to_contain_text("it is held")
@@ -481,7 +481,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     repository.mark("reindex", True)
     at("", "half-way", "ckan db doctor --fix")
     repository.mark("reindex", False)
-    at(f"{newest.name}/restore", "blocked", "It cannot be begun now:", "no worker runs")
+    at(f"{newest.name}/restore", "blocked", "This cannot start now:", "no worker runs")
 
     foreign = portal.repository / "20200101T000000Z"
     subprocess.run(["cp", "-a", newest, foreign], check=True)
@@ -511,7 +511,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     at("", "overdue", "A backup is overdue.", "Expected by")
     expect(health).to_have_class(re.compile("is-warn"))
     at("tables", "tables", "What fills the databases")
-    at(f"{old}/delete", "delete-newest", "It may not be deleted:")
+    at(f"{old}/delete", "delete-newest", "This backup may not be deleted:")
 
     page.goto(f"/de{BACKUPS}")
     expect(health).to_contain_text("Eine Sicherung ist überfällig.")
@@ -523,7 +523,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     for path, name in (("", "list"), (old, "backup"), (f"{old}/restore", "restore")):
         plain.goto(BACKUPS + path)
         plain.screenshot(path=SHOTS / f"no-script-{name}.png", full_page=True)
-    expect(plain.locator(".dbm-confirm")).to_contain_text("Look again whether")
+    expect(plain.locator(".dbm-confirm")).to_contain_text("Check again whether")
 
 
 def test_the_restore_page_notices_that_it_was_armed(

@@ -37,7 +37,7 @@ def test_the_clock_set_back(portal: Portal) -> None:
     assert done.stdout.strip() == "21000101T000000Z"
     assert "the clock stands before the newest backup" in done.stderr
     assert portal.backups()[0]["id"] == "21000101T000000Z"
-    assert "of the future" in portal.module("doctor", code=1).stdout
+    assert "has a time in the future" in portal.module("doctor", code=1).stdout
 
 
 def test_two_hosts_with_one_repository(

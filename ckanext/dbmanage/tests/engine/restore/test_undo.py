@@ -27,7 +27,7 @@ def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
     for wanted in (damaged, before, damaged):
         done = portal.module("undo", "--yes")
         assert portal.state() == wanted
-        assert "undone: database and datastore and files as before" in done.stdout
+        assert "switched back: database, DataStore and uploads" in done.stdout
     # one generation, however often
     ours = portal.copies()
     assert len(ours) == 2 and all(name.endswith("_undo") for name in ours)
