@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..engine import printable
+from ..engine import printable, words
 from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
 from ..engine.words import size
@@ -114,9 +114,13 @@ def backup_table(described: list[dict[str, Any]]) -> str:
 
 def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     """All that is known of one backup; `about` is what it says in `describe`."""
-    plain = about | {
+    plain: dict[str, str] = about | {
         "bytes": size(about["bytes"]),
-        "parts": one_line(", ".join(about["parts"])),
+        "parts": one_line(words.parts(about["parts"])),
+        "sizes": ", ".join(
+            f"{words.NAMES.get(part, part)} {size(bytes)}"
+            for part, bytes in about["sizes"].items()
+        ),
         "note": one_line(about["note"]),
         "reason": one_line(about["reason"]),
         "created": one_line(about["created"]),

@@ -128,7 +128,10 @@ def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
     _name_failed(exported, talk)
     for kind, done in exported.items():
         if done.index_failed:
-            talk.warn(f"the search index did not answer: {done.index_failed}")
+            talk.warn(
+                "the search index did not answer, so the database was read instead: "
+                f"{done.index_failed}"
+            )
         if done.failed:
             problems.append(
                 f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "

@@ -19,6 +19,7 @@ from ..engine.restore.preflight import may_create
 from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
+from ..engine.words import size
 from ..operations.context import Portal
 from ..records import published as dumps
 from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Found, age_since, in_words
@@ -83,9 +84,9 @@ def repository_directory(_: Portal, site: Site, repository: Repository) -> Found
     newest = next((b for b in repository.backups() if b.signed), None)
     needed = (newest.bytes - newest.files.get("bytes", 0)) * 3 if newest else 0
     if free < needed:
-        yield PROBLEM, f"{free} bytes are free in {path}: too few for a backup more"
+        yield PROBLEM, f"{size(free)} are free in {path}: too little for another backup"
     elif not mode & 0o077:
-        yield OK, f"{path} can be written to, {free // 1_000_000} MB are free"
+        yield OK, f"{path} can be written to, {size(free)} are free"
 
 
 def backups(_: Portal, site: Site, repository: Repository) -> Found:

@@ -73,10 +73,14 @@ def users(_: Portal, site: Site, __: Repository) -> Found:
 def search_index(portal: Portal, _: Site, __: Repository) -> Found:
     if portal.app is None:  # CKAN was not started
         return
-    from ..records.search_index import Index
+    from ..records.search_index import Index, unanswered
 
     with application(portal):
-        changed, orphans = Index(portal.options).differing()
+        try:
+            changed, orphans = Index(portal.options).differing()
+        except Exception as error:
+            yield PROBLEM, unanswered(error)
+            return
     if changed or orphans:
         yield (
             PROBLEM,

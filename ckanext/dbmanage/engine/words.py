@@ -27,6 +27,6 @@ def parts(names: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as a sentence has them: `a, b and c`."""
-    *some, last = names
+    """Names as a sentence has them: `a, b and c`; empty when there is none."""
+    *some, last = [*names] or [""]
     return f"{', '.join(some)} and {last}" if some else last

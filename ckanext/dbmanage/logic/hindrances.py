@@ -15,6 +15,7 @@ from ..engine.postgres.database import closing
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
+from ..engine.words import size
 from ..operations.allowed import unfit
 from ..portal.config import Options
 from .known import GOOD, backups
@@ -64,8 +65,8 @@ def of_a_restore(
     disk = disk_of(Path(next(iter(site.uploads.values()), repository.path)))
     if disk and uploads > disk["free"]:
         found.append(
-            f"the uploads need {uploads} bytes beside the live ones, and "
-            f"{disk['free']} are free: make room, or leave the uploads out"
+            f"the uploads need {size(uploads)} beside the live ones, and "
+            f"{size(disk['free'])} are free: make room, or leave the uploads out"
         )
     return found
 

@@ -173,10 +173,12 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
         reason = message_of(error)
         if arguments.get("password"):  # libpq never says it; make sure for all time
             reason = reason.replace(str(arguments["password"]), "***")
-        raise ConnectionFailed(
+        failed = ConnectionFailed(
             f"cannot connect to database {arguments.get('dbname')!r}: {reason} "
             f"(is the server up, and is {option} right?)"
-        ) from None
+        )
+        failed.reason = reason
+        raise failed from None
     return connection
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import words
 from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..report import Progress
@@ -51,8 +52,9 @@ def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
         free = shutil.disk_usage(path).free
         if free < size:
             raise Refused(
-                f"the uploads need {size} bytes beside the live ones in {path}, and "
-                f"{free} are free: make room, or restore with --only database"
+                f"the uploads need {words.size(size)} beside the live ones in {path}, "
+                f"and {words.size(free)} are free: make room, or restore with "
+                "--only database"
             )
 
 
