@@ -14,7 +14,8 @@ class Lazy(click.Command):
     """
 
     def __init__(self, module: str, name: str, help: str) -> None:
-        super().__init__(name, help=help)
+        # given, it is wrapped where it is too long, and not cut
+        super().__init__(name, help=help, short_help=help)
         self._module, self._name = module, name
 
     @property
@@ -38,7 +39,7 @@ class Lazy(click.Command):
 _LIST = """
 backup backup: Take a backup, check it, and print its id.
 repository backups: List the backups, or show one.
-backup verify: Read every byte of a backup, and name what has changed.
+backup verify: Read a backup again, and name what has changed.
 restore restore: Bring back a backup, or a file of pg_dump -Fc.
 restore undo: Switch back what the last restore replaced.
 restore dump: Write one database to a file, as pg_dump -Fc does.
@@ -74,6 +75,9 @@ def extend_core() -> list[click.Command]:
     from ..portal import isolated
 
     isolated.allow_percent()
+    for command in core.db.commands.values():
+        first = " ".join((command.help or "").partition("\n\n")[0].split())
+        command.short_help = command.short_help or first
     for command in COMMANDS:
         core.db.add_command(command)
     return []

@@ -5,7 +5,14 @@ import click
 from ..engine import words
 from ..engine.printable import one_line
 from ..operations.backup import take_backup, verify_backups, why_incomplete
-from .base import Command, json_option, parts_option, portal_of, quiet_option
+from .base import (
+    Command,
+    complete_ids,
+    json_option,
+    parts_option,
+    portal_of,
+    quiet_option,
+)
 from .output import Talk, echo, echo_json, verdict
 
 
@@ -44,7 +51,7 @@ def backup(
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=complete_ids)
 @click.option("--all", "every", is_flag=True, help="All backups.")
 @click.option(
     "--prove", is_flag=True, help="Also restore it into a copy, and check that."
@@ -60,12 +67,12 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Read every byte of a backup, and name what has changed.
+    """Read a backup again, and name what has changed.
 
-    Without ID it is the latest one. With --prove the backup is also restored into
-    scratch databases beside the live site. They are migrated to the installed CKAN,
-    their rows are counted, CKAN reads from them, and they are dropped. An evidence page
-    tells what was seen.
+    Every byte is read. Without ID it is the latest backup. With --prove the backup is
+    also restored into scratch databases beside the live site. They are migrated to the
+    installed CKAN, their rows are counted, CKAN reads from them, and they are dropped.
+    An evidence page tells what was seen.
     """
     if id is not None and every:
         raise click.UsageError("give either an ID or --all")

@@ -114,25 +114,27 @@ def backup_table(described: list[dict[str, Any]]) -> str:
 
 def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     """All that is known of one backup; `about` is what it says in `describe`."""
-    plain: dict[str, str] = about | {
-        "bytes": size(about["bytes"]),
+    plain = {
+        "id": one_line(about["id"]),
+        "path": one_line(about["path"]),
+        "state": one_line(about["state"]),
+        "verified": one_line(about["verified"]),
+        "proven": one_line(about["proved"]),
         "parts": one_line(words.parts(about["parts"])),
-        "sizes": ", ".join(
-            f"{words.NAMES.get(part, part)} {size(bytes)}"
-            for part, bytes in about["sizes"].items()
-        ),
-        "note": one_line(about["note"]),
-        "reason": one_line(about["reason"]),
+        "size": size(about["bytes"]),
         "created": one_line(about["created"]),
-        "seconds": one_line(about["seconds"]),
-        "problems": "\n          ".join(map(one_line, about["problems"])),
-        "keep": "",
+        "reason": one_line(about["reason"]),
+        "note": one_line(about["note"]),
         "held": "yes" if about["keep"] else "",
-        "versions": "",
-        "files": "",
+        "problems": "\n          ".join(map(one_line, about["problems"])),
     }
     if one.signed:  # else nobody knows what these fields hold
-        plain["files"] = _uploads(about["files"])
+        sizes = about["sizes"].items()
+        plain["parts"] = ", ".join(
+            f"{words.NAMES[part]} {size(n)}" for part, n in sizes
+        )
+        plain["took"] = f"{about['seconds'] or 0:.1f} s"
+        plain["uploads"] = _uploads(about["files"])
         plain["versions"] = ", ".join(
             one_line(f"{name} {' '.join(v) if isinstance(v, list) else v}")
             for name, v in (about["versions"] or {}).items()
@@ -141,7 +143,9 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     databases = one.manifest["databases"] if one.signed else {}
     for part, database in databases.items():
         rows = database.get("rows") or {}
-        lines.append(f"{part}: {len(rows)} tables, {sum(rows.values())} rows")
+        lines.append(
+            f"{words.NAMES[part]}: {len(rows)} tables, {sum(rows.values())} rows"
+        )
         lines += [
             f"  {count:>10}  {one_line(table)}"
             for table, count in sorted(rows.items())

@@ -129,7 +129,7 @@ def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
     for kind, done in exported.items():
         if done.index_failed:
             talk.warn(
-                "the search index did not answer, so the database was read instead: "
+                f"read from the database instead of the search index: "
                 f"{done.index_failed}"
             )
         if done.failed:

@@ -15,12 +15,12 @@ from ..engine.words import size
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
-from .base import Command, json_option, portal_of, quiet_option
+from .base import Command, complete_ids, json_option, portal_of, quiet_option
 from .output import Talk, backup_facts, backup_table, echo, echo_json
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False)
+@click.argument("id", required=False, shell_complete=complete_ids)
 @click.option("--fetch", metavar="PATH", help="Take this upload out of the backup.")
 @click.option(
     "-O", "--output", type=click.Path(), help="Where to; standard output without it."
@@ -78,7 +78,7 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", shell_complete=complete_ids)
 @click.option(
     "--release", is_flag=True, help="Stop holding it: retention decides again."
 )

@@ -19,6 +19,7 @@ from ..operations.restore import (
 from .base import (
     Command,
     ask,
+    complete_sources,
     database_option,
     no_backup_option,
     parts_option,
@@ -31,7 +32,7 @@ from .output import Talk, echo, preview_table, replaced_names
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="ID|DIR|FILE")
+@click.argument("source", metavar="ID|DIR|FILE", shell_complete=complete_sources)
 @parts_option
 @click.option(
     "--preview", is_flag=True, help="Only show what would be lost and gained."

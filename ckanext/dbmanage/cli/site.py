@@ -17,7 +17,14 @@ from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
-from .base import Command, duration_option, json_option, portal_of, quiet_option
+from .base import (
+    Command,
+    complete_ids,
+    duration_option,
+    json_option,
+    portal_of,
+    quiet_option,
+)
 from .output import Talk, echo, echo_json
 
 
@@ -62,7 +69,7 @@ def maintenance(
 
 
 @click.command(cls=Command)
-@click.argument("id", metavar="ID|undo")
+@click.argument("id", metavar="ID|undo", shell_complete=complete_ids)
 @click.option(
     "--to",
     type=click.Choice(["restore", "delete", "release", "download"]),

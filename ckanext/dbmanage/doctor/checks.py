@@ -19,7 +19,7 @@ from ..engine.restore.preflight import may_create
 from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
-from ..engine.words import size
+from ..engine.words import NAMES, size
 from ..operations.context import Portal
 from ..records import published as dumps
 from .finding import FRESH, HINT, OK, PROBLEM, PROVEN, STALE, Found, age_since, in_words
@@ -30,12 +30,12 @@ def databases(_: Portal, site: Site, __: Repository) -> Found:
         with closing(database.connect()) as connection:
             major = server_major(connection)
             closed = unreadable(connection)
-        yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
+        yield OK, f"the {NAMES[part]} {database.name!r} answers, PostgreSQL {major}"
         if closed:
             yield (
                 PROBLEM,
-                f"CKAN's role may not read all of the {part}, so no backup can be "
-                f"taken: as the owner of the tables run {' '.join(closed)}",
+                f"CKAN's role may not read all of the {NAMES[part]}, so no backup can "
+                f"be taken: as the owner of the tables run {' '.join(closed)}",
             )
 
 

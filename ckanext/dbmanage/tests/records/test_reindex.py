@@ -155,7 +155,12 @@ def test_a_solr_that_is_down_is_said(portal: Portal) -> None:
     for options in ([], ["--changed"], ["--deep"]):
         done = portal.db("reindex", *options, code=1)
         assert "the search index could not be brought up to date" in done.stderr
+        assert "Solr does not answer: is it up, and is solr_url right?" in done.stderr
         assert "Traceback" not in done.stderr
+    portal.write(solr_url=f"{url}-nowhere")
+    (told,) = portal.db("reindex", code=1).stderr.splitlines()[-1:]
+    assert "Solr answers with the error 404: is solr_url right" in told
+    assert len(told) < 250 and "<" not in told
     portal.write(solr_url=url)
     assert documents(portal) == before
     done = portal.db("reindex", "--deep", "--changed", code=2)
