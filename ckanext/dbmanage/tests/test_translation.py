@@ -9,6 +9,7 @@ the .po files and run it again, which compiles them. A new language is begun wit
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
+
+from ckanext.dbmanage.web import told
 
 PACKAGE = Path(__file__).parent.parent
 I18N = PACKAGE / "i18n"
@@ -131,6 +134,51 @@ def test_german_has_german_quotes() -> None:
     for word, said in pairs(read(I18N / f"de/LC_MESSAGES/{DOMAIN}.po")):
         marks = re.findall(r"[„“”\"]", said)
         assert marks == ["„", "“"] * word.count("“"), said
+
+
+def test_no_page_writes_a_time_by_itself() -> None:
+    """`web/helpers.py` does, as the visitor's language writes it, in the site's zone."""
+    own = re.compile(r"\[\d+:\d+\]|strftime|datetimeformat|render_datetime|time_ago")
+    found = [
+        (file.name, match[0])
+        for file in PACKAGE.glob("templates/**/*.html")
+        if (match := own.search(file.read_text()))
+    ]
+    written = re.compile(r"strftime|:%[HdY]|format_datetime\(")
+    found += [
+        (file.name, match[0])
+        for file in PACKAGE.glob("web/*.py")
+        if file.name != "helpers.py" and (match := written.search(file.read_text()))
+    ]
+    assert found == []
+
+
+def test_what_a_page_translates_is_said_somewhere() -> None:
+    """As it stands there, with what is filled in: else the page would show English."""
+    said = set()
+    for file in PACKAGE.rglob("*.py"):
+        if file.name == "told.py" or "tests" in file.relative_to(PACKAGE).parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                filled = [getattr(each, "value", "") for each in node.values]
+                said.add("".join(e if isinstance(e, str) else "{}" for e in filled))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.add(node.value)
+    assert [each for each in told.SENTENCES if each not in said] == []
+
+
+def test_a_sentence_of_the_engine_is_told_in_the_visitor_s_language(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    german = texts(read(I18N / f"de/LC_MESSAGES/{DOMAIN}.po"))
+    monkeypatch.setattr(told.tk, "_", lambda text: german[text].string)
+    text = "another job is under way, backup {0} 20261126T064400Z-1: let it end"
+    assert told.told(text) == (
+        "ein anderer Auftrag läuft, backup {0} 20261126T064400Z-1: Warten Sie sein Ende ab"
+    )
+    for other in ("", "pg_dump said {no}", "it is damaged: " + "x" * 3000):
+        assert told.told(other) == other
 
 
 def update() -> None:

@@ -9,13 +9,19 @@ from functools import lru_cache
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_timedelta
+from babel.dates import (
+    format_date,
+    format_time,
+    format_timedelta,
+    get_datetime_format,
+)
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
 from flask import g
 
 from ..engine.clock import now, parse_stamp
+from .told import told
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -105,6 +111,17 @@ _WORDS = {
 }
 
 
+def counted(kind: str, n: int) -> str:
+    """So many records of a kind: 50 datasets."""
+    words = {
+        "datasets": tk.ungettext("{n} dataset", "{n} datasets", n),
+        "organizations": tk.ungettext("{n} organization", "{n} organizations", n),
+        "groups": tk.ungettext("{n} group", "{n} groups", n),
+        "users": tk.ungettext("{n} user", "{n} users", n),
+    }
+    return words.get(kind, f"{{n}} {kind}").format(n=number(n))
+
+
 def word(kind: str, name: str) -> str:
     """The word for a state, a phase, a part, a kind of job, or of the journal."""
     return tk._(_WORDS[kind].get(name, name)) if name else ""
@@ -162,7 +179,9 @@ def percent(part: float, whole: float) -> str:
 
 
 def moment(time: str | None, form: str = "medium") -> str:
-    """A point in time in the site's zone, without the zone's name."""
+    """A point in time in the site's zone, as the language writes it; a page names the
+    zone once. `form` is of the day: `medium`, `long`; or `clock`: hours to seconds.
+    """
     if not time:
         return ""
     where, zone, from_the_right = _visitor()
@@ -176,7 +195,14 @@ def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
     there = parse_stamp(time).astimezone(zone)
     # English without a country is the world's, not America's
     where = Locale("en", "GB") if str(where) == "en" else where
-    return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
+    if form == "clock":
+        return format_time(there, "medium", zone, where)
+    together = get_datetime_format("medium", where)
+    day, hour = (
+        format_date(there.date(), form, where),
+        format_time(there, "short", zone, where),
+    )
+    return str(together).replace("{1}", day).replace("{0}", hour)
 
 
 def ago(time: str | None) -> str:
@@ -212,5 +238,8 @@ def zone() -> str:
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
-    shown = (size, number, percent, moment, ago, since, duration, clock, zone, word)
+    shown = (
+        size, number, percent, counted, moment, ago, since, duration, clock, zone, word,
+        told,
+    )  # fmt: skip
     return {f"dbmanage_{each.__name__}": each for each in shown}

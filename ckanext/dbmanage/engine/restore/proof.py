@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import words
 from ..backup.verify import verify_backup
-from ..clock import stamp
+from ..clock import parse_stamp, stamp
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..operation import Operation
@@ -202,7 +202,7 @@ def evidence(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
     facts = {
         "Site": f"{site.url} ({site.id})",
         "Backup": f"{found.id}: {words.parts(found.parts)}",
-        "Proven at": record["time"],
+        "Proven at": f"{parse_stamp(record['time']):%d %B %Y, %H:%M UTC}",
         "Took": f"{record['seconds']} s",
         "Made with": f"CKAN {versions.get('ckan')}",
         "Proven with": f"CKAN {site.versions.get('ckan')}",
