@@ -121,6 +121,6 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     for name in done.dropped:
         echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
     echo(
-        f"{'would free' if dry_run else 'freed'} {done.objects.count} contents of "
-        f"uploads, {size(done.objects.bytes)}"
+        f"{'would free' if dry_run else 'freed'} {size(done.objects.bytes)} of "
+        f"uploads, {done.objects.count} contents that no backup names"
     )

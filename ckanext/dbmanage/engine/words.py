@@ -13,7 +13,7 @@ NAMES = {"database": "database", "datastore": "DataStore", "files": "uploads"}
 def size(count: float) -> str:
     """A number of bytes: 52.4 MB, in powers of 1000."""
     if count < 1000:
-        return f"{count:.0f} bytes"
+        return f"{count:.0f} byte{'s' * (count != 1)}"
     for unit in ("kB", "MB", "GB"):
         count /= 1000
         if count < 999.95:  # what would be rounded to 1000.0 is one of the next unit

@@ -70,7 +70,9 @@ def run_publish(
             try:
                 catch_up(portal, repository)
             except OSError as error:  # a repository may be there to be read only
-                portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
+                portal.talk.warn(
+                    f"the search index is still out of date: {explanation_of(error)}"
+                )
         _refuse_a_closed_site(portal.app, portal.options)
         done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
         facts["rows"] = {kind: each.rows for kind, each in done.items()}

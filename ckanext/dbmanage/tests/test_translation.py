@@ -1,4 +1,4 @@
-"""The pages' texts: all extracted, all of them translated.
+"""The pages' texts: all extracted; all in German, the headline in any language.
 
 To bring the catalogues up to date, from the checkout's root:
 `python -m ckanext.dbmanage.tests.test_translation`, then translate what is missing in
@@ -21,7 +21,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
 
-from ckanext.dbmanage.web import told
+from ckanext.dbmanage.web import helpers, told
 
 PACKAGE = Path(__file__).parent.parent
 I18N = PACKAGE / "i18n"
@@ -90,18 +90,32 @@ def test_there_is_a_german_translation() -> None:
     assert "de" in [path.parts[-3] for path in catalogues()]
 
 
+#: what a language has at least: whether all is well, in which state something is, and
+#: what the first page offers
+HEADLINE = (
+    "Protected.", "A job is running.", "The last backup failed.", "No backup yet.",
+    "A backup is overdue.", "Backed up, but not proven.", "Back up now", "All backups",
+    "The background worker does not answer.", "Last backup", "Last proven backup",
+    "Held", "Times are {zone}.", *helpers._WORDS["state"].values(),
+    *helpers._WORDS["part"].values(),
+)  # fmt: skip
+
+
 def test_every_text_is_translated(path: Path) -> None:
-    known = texts(read(path))
-    assert set(known) == set(texts(read(TEMPLATE))), UPDATE
+    known, wanted = texts(read(path)), set(texts(read(TEMPLATE)))
+    assert set(known) >= wanted, UPDATE
     assert [key for key, message in known.items() if message.fuzzy] == []
-    assert [word for word, said in pairs(read(path)) if not said] == []
+    lacking = [word for word, said in pairs(read(path)) if not said]
+    if path.parts[-3] == "de":
+        assert set(known) == wanted and lacking == []
+    assert [word for word in HEADLINE if word in lacking] == []
 
 
 def test_a_translation_keeps_the_fields(path: Path) -> None:
     def fields(text: str) -> list[str]:
         return sorted(re.findall(r"\{\w*\}", text))
 
-    wrong = [p for p in pairs(read(path)) if fields(p[0]) != fields(p[1])]
+    wrong = [p for p in pairs(read(path)) if p[1] and fields(p[0]) != fields(p[1])]
     assert wrong == []
 
 
@@ -120,14 +134,18 @@ def test_what_ckan_says_too_is_said_as_ckan_does(path: Path) -> None:
     language = path.parts[-3]
     core = Path(ckan.__file__).parent / f"i18n/{language}/LC_MESSAGES/ckan.mo"
     known = {word: said for word, said in pairs(read(core)) if said}
-    own = [(w, said, known[w]) for w, said in pairs(read(path)) if w in known]
+    own = [(w, s, known[w]) for w, s in pairs(read(path)) if s and w in known]
     assert ("Datasets", known["Datasets"]) in [each[:2] for each in own]
     assert [each for each in own if each[1] != each[2]] == []
 
 
 def test_the_compiled_file_says_the_same(path: Path) -> None:
-    compiled = read(path.with_suffix(".mo"))
-    assert sorted(pairs(compiled)) == sorted(pairs(read(path))), UPDATE
+    compiled = [*pairs(read(path.with_suffix(".mo")))]
+    said = [pair for pair in pairs(read(path)) if pair[1]]
+    # a plural that nobody has translated is compiled as it is in English
+    assert sorted(p for p in compiled if p[0] != p[1] or p in said) == sorted(said), (
+        UPDATE
+    )
 
 
 def test_german_has_german_quotes() -> None:

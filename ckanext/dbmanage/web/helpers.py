@@ -161,10 +161,16 @@ def size(count: float | None) -> str:
 
 @lru_cache(maxsize=10_000)
 def _size(count: float, where: Locale) -> str:
-    power = min(max((len(str(int(count))) - 1) // 3, 1), len(_UNITS))
+    # by the rule of `engine.words.size`
+    if count < 1000:
+        said = format_unit(count, "digital-byte", "long", format="0", locale=where)
+        return said.replace("digital-byte", "B")  # where a language has no word for it
+    power = 1
+    while power < len(_UNITS) and count / 1000**power >= 999.95:
+        power += 1
     unit = f"digital-{_UNITS[power - 1]}"
     return format_unit(
-        count / 1000**power, unit, "short", format="#,##0.#", locale=where
+        count / 1000**power, unit, "short", format="#,##0.0", locale=where
     )
 
 

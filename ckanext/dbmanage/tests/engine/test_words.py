@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from babel import Locale
 
 import ckanext.dbmanage
 from ckanext.dbmanage.engine.words import listed, parts, size
+from ckanext.dbmanage.web.helpers import _size
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
 
@@ -17,13 +19,19 @@ PACKAGE = Path(ckanext.dbmanage.__file__).parent
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"),
+        (0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"),
         (999_950, "1.0 MB"), (1_080_175_203, "1.1 GB"), (5e12, "5.0 TB"),
         (2e16, "20000.0 TB"),
     ],
 )  # fmt: skip
 def test_a_size_is_told_in_the_unit_that_fits(count: float, said: str) -> None:
     assert size(count) == said
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 999_949, 999_950, 1_080_175_203])
+def test_a_page_tells_a_size_by_the_same_rule(count: int) -> None:
+    assert _size(count, Locale("en")) == size(count)
+    assert "digital" not in _size(count, Locale("ar"))
 
 
 def test_parts_have_the_names_that_people_know() -> None:

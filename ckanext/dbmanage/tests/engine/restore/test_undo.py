@@ -47,7 +47,7 @@ def test_what_undo_would_need_is_gone(portal: Portal) -> None:
     assert not list(portal.storage.glob(".dbm_*"))
     assert not portal.copies()
     done = portal.module("undo", "--yes", code=1)
-    assert "not there any more" in done.stderr and "Traceback" not in done.stderr
+    assert "is gone: it was dropped" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_directories_that_look_like_ours_survive(portal: Portal) -> None:
