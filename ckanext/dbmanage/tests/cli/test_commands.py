@@ -40,7 +40,6 @@ def test_every_summary_ends(width: int) -> None:
             assert f"{command.name:18}  {command.help}\n" in shown
 
 
-@pytest.mark.smoke
 def test_an_id_is_completed_by_the_shell(portal: Portal) -> None:
     name = portal.backup().name
 
