@@ -14,7 +14,8 @@ class Lazy(click.Command):
     """
 
     def __init__(self, module: str, name: str, help: str) -> None:
-        super().__init__(name, help=help)
+        # given, it is wrapped where it is too long, and not cut
+        super().__init__(name, help=help, short_help=help)
         self._module, self._name = module, name
 
     @property
@@ -37,31 +38,25 @@ class Lazy(click.Command):
 #: module and name, and the first sentence of the help; in the order of the manual
 _LIST = """
 backup backup: Take a backup, check it, and print its id.
-repository backups: List the backups, or show one: an ID, latest or oldest.
-backup verify: Read every byte of a backup (the latest without ID) and name what was
-  changed.
-restore restore: Restore a backup (ID, latest, oldest, its directory) or a file of
-  pg_dump -Fc.
-restore undo: Switch back what the last restore replaced; a second undo takes that back.
-restore dump: Write one database to FILE (- is stdout) as pg_restore reads it.
-restore load: Load one database from FILE, as `restore` does: copy, checks, switch.
-repository keep: Hold a backup, whatever retention says.
+repository backups: List the backups, or show one.
+backup verify: Read a backup again, and name what has changed.
+restore restore: Bring back a backup, or a file of pg_dump -Fc.
+restore undo: Switch back what the last restore replaced.
+restore dump: Write one database to a file, as pg_dump -Fc does.
+restore load: Replace one database by a file of pg_dump -Fc.
+repository keep: Hold a backup, so that retention never deletes it.
 repository forget: Delete backups for good.
-repository prune: Forget backups by the rules of retention, with the reason for each.
-site maintenance: Take the site away for visitors (503 and a calm page), or end it, or
-  ask.
-site arm: Let the sysadmin page do one thing with this backup, once, for some minutes.
-site doctor: Check everything that the portal's data needs; each problem with what
-  mends it.
-worker worker: Do the jobs of the sysadmin page: what it asks for waits until one runs.
-upgrade init: Migrate the database: a copy of it first, then switch that in.
-upgrade upgrade: Migrate the database: a copy of it first, then switch that in.
-upgrade clean: Remove everything from the database and the search index.
-records export: Write all records of a KIND as JSON Lines, as of one moment, in order
-  of name.
-records publish: Write the public dumps: what everyone may read, as files at /dump/.
-records reindex: Rebuild the search index in bulk; search serves the old one until the
-  end.
+repository prune: Delete the backups that no retention rule keeps.
+site maintenance: Close the site to visitors, open it, or tell which.
+site arm: Let the web page do one thing with a backup, once.
+site doctor: Check all that the portal's data needs.
+worker worker: Do the jobs of the sysadmin page.
+upgrade init: Create CKAN's tables, or migrate those there are.
+upgrade upgrade: Migrate the database, on a copy of it.
+upgrade clean: Delete all data from database and search index.
+records export: Write all records of a KIND as JSON Lines.
+records publish: Write the public dumps, the files at /dump/.
+records reindex: Rebuild the search index while the old one serves.
 """
 COMMANDS = tuple(
     Lazy(module, name, " ".join(help.split()))
@@ -82,6 +77,9 @@ def extend_core() -> list[click.Command]:
     from ..portal import isolated
 
     isolated.allow_percent()
+    for command in core.db.commands.values():
+        first = " ".join((command.help or "").partition("\n\n")[0].split())
+        command.short_help = command.short_help or first
     for command in COMMANDS:
         core.db.add_command(command)
     return []

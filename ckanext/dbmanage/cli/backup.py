@@ -2,16 +2,26 @@
 
 import click
 
+from ..engine import words
 from ..engine.printable import one_line
 from ..operations.backup import take_backup, verify_backups, why_incomplete
-from .base import Command, json_option, parts_option, portal_of, quiet_option
-from .output import Talk, echo, echo_json, size, verdict
+from .base import (
+    Command,
+    complete_ids,
+    json_option,
+    parts_option,
+    portal_of,
+    quiet_option,
+)
+from .output import Talk, echo, echo_json, verdict
 
 
 @click.command(cls=Command)
-@click.option("--note", default="", help="A note to keep with the backup.")
+@click.option("--note", default="", help="A note to store with the backup.")
 @parts_option
-@click.option("--keep", is_flag=True, help="Hold this backup, whatever retention says.")
+@click.option(
+    "--keep", is_flag=True, help="Hold this backup: retention never deletes it."
+)
 @json_option
 @quiet_option
 @click.pass_context
@@ -32,7 +42,7 @@ def backup(
         echo_json({key: about[key] for key in wanted})
     else:
         talk.say(
-            f"backed up {' and '.join(about['parts'])}: {size(about['bytes'])} "
+            f"backed up {words.parts(about['parts'])}: {words.size(about['bytes'])} "
             f"in {about['seconds']:.1f} s, verified, in {about['path']}"
         )
         echo(taken.id)
@@ -41,10 +51,10 @@ def backup(
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False)
-@click.option("--all", "every", is_flag=True, help="Every backup.")
+@click.argument("id", required=False, shell_complete=complete_ids)
+@click.option("--all", "every", is_flag=True, help="All backups.")
 @click.option(
-    "--prove", is_flag=True, help="Also restore it beside the live site, and look."
+    "--prove", is_flag=True, help="Also restore it into a copy, and check that."
 )
 @json_option
 @quiet_option
@@ -57,13 +67,15 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Read every byte of a backup (the latest without ID) and name what was changed.
+    """Read a backup again, and name what has changed.
 
-    With --prove it is restored into scratch databases, migrated to the installed CKAN,
-    counted, read through CKAN, and dropped; an evidence page tells what was seen.
+    Every byte is read. Without ID it is the latest backup. With --prove the backup is
+    also restored into scratch databases beside the live site. They are migrated to the
+    installed CKAN, their rows are counted, CKAN reads from them, and they are dropped.
+    An evidence page tells what was seen.
     """
     if id is not None and every:
-        raise click.UsageError("give an ID or --all")
+        raise click.UsageError("give either an ID or --all")
     portal = portal_of(ctx, Talk(quiet or as_json))
     chosen = None if every else "latest" if id is None else id
     results, verdicts = [], dict[str, list[str]]()
@@ -92,4 +104,6 @@ def verify(
             f"cannot be read: {', '.join(closed)}; what mends it stands above"
         )
     if "foreign" in verdicts:
-        raise click.ClickException("not all are this site's own; their bytes are whole")
+        raise click.ClickException(
+            "some backups are not signed by this site; no byte of them has changed"
+        )

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..engine import signals
 from ..engine.clock import day_and_time, seconds_of, seconds_until
@@ -18,7 +19,7 @@ from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
 from ..engine.printable import one_line
 from ..engine.report import Standing
-from ..operations.context import Portal
+from ..operations.context import Portal, find_site
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
 from .output import Talk, echo, size, told
@@ -72,7 +73,7 @@ parts_option = click.option(
     type=click.Choice(PARTS),
     multiple=True,
     metavar="PART",
-    help="Only this part: database, datastore or files; may be repeated.",
+    help="Only this part: database, datastore or files (the uploads). May be repeated.",
 )
 database_option = click.option(
     "--only",
@@ -84,13 +85,34 @@ database_option = click.option(
 no_backup_option = click.option(
     "--no-backup",
     is_flag=True,
-    help="Do not back up what was replaced afterwards.",
+    help="Do not take a backup of what was replaced.",
 )
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    help="How many processes read; ckanext.dbmanage.jobs without it.",
+    help="How many processes read. The default is ckanext.dbmanage.jobs.",
 )
+
+
+def complete_ids(
+    ctx: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The backups' ids that begin so, for the shell."""
+    try:
+        names = find_site(portal_of(ctx, Talk(quiet=True)))[1].names()
+    except Exception:  # amid a line nobody wants to read why
+        names = []
+    known = [*names, "latest", "oldest"] if names else []
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
+def complete_sources(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The same; what has a slash is completed as a file."""
+    if "/" in incomplete:
+        return [CompletionItem(incomplete, type="file")]
+    return complete_ids(ctx, parameter, incomplete)
 
 
 def options_of(ctx: click.Context) -> Options:
@@ -109,7 +131,10 @@ def portal_of(ctx: click.Context, talk: Talk, note: str = "") -> Portal:
 def refuse_without_terminal() -> None:
     """Refuses to go on where nobody can be asked. Raises UsageError."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to ask (no terminal): say --yes")
+        raise click.UsageError(
+            "this command asks before it goes on, and there is no terminal to ask on: "
+            "add --yes to go on without the question"
+        )
 
 
 def nobody_watches() -> bool:

@@ -19,12 +19,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ..engine import printable
+from ..engine import printable, words
 from ..engine.clock import ago, day_and_time
 from ..engine.course import Course
 from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
 from ..engine.report import Standing
+from ..engine.words import size
 from ..portal.command import pasted, typed
 from .columns import fitted, width
 from .progress import line, stage_name
@@ -173,17 +174,6 @@ def took(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def size(count: float) -> str:
-    """A number of bytes for people: 52.4 MB."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    for unit in ("KB", "MB", "GB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1000:.1f} TB"
-
-
 def backup_table(described: list[dict[str, Any]]) -> str:
     """The backups, as `Backup.describe` tells of them, a line each."""
     rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
@@ -193,7 +183,7 @@ def backup_table(described: list[dict[str, Any]]) -> str:
             note = " ".join(filter(None, [f"({one_line(one['reason'])})", note]))
         when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
         state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
-        state += ", kept" if one["keep"] else ""
+        state += ", held" if one["keep"] else ""
         state += ", in the future" if one["future"] else ""
         rows.append(
             (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
@@ -206,21 +196,28 @@ def backup_table(described: list[dict[str, Any]]) -> str:
 
 def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     """All that is known of one backup; `about` is what it says in `describe`."""
-    plain = about | {
-        "bytes": size(about["bytes"]),
-        "parts": one_line(", ".join(about["parts"])),
-        "note": one_line(about["note"]),
-        "reason": one_line(about["reason"]),
+    plain = {
+        "id": one_line(about["id"]),
+        "path": one_line(about["path"]),
+        "state": one_line(about["state"]),
+        "verified": one_line(about["verified"]),
+        "proven": one_line(about["proved"]),
+        "parts": one_line(words.parts(about["parts"])),
+        "size": size(about["bytes"]),
         "created": one_line(about["created"]),
-        "seconds": one_line(about["seconds"]),
-        "problems": "\n          ".join(map(one_line, about["problems"])),
-        "keep": "yes" if about["keep"] else "",
+        "reason": one_line(about["reason"]),
+        "note": one_line(about["note"]),
+        "held": "yes" if about["keep"] else "",
         "future": "its date is in the future" if about["future"] else "",
-        "versions": "",
-        "files": "",
+        "problems": "\n          ".join(map(one_line, about["problems"])),
     }
     if one.signed:  # else nobody knows what these fields hold
-        plain["files"] = _uploads(about["files"])
+        sizes = about["sizes"].items()
+        plain["parts"] = ", ".join(
+            f"{words.NAMES[part]} {size(n)}" for part, n in sizes
+        )
+        plain["took"] = f"{about['seconds'] or 0:.1f} s"
+        plain["uploads"] = _uploads(about["files"])
         plain["versions"] = ", ".join(
             one_line(f"{name} {' '.join(v) if isinstance(v, list) else v}")
             for name, v in (about["versions"] or {}).items()
@@ -229,7 +226,9 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     databases = one.manifest["databases"] if one.signed else {}
     for part, database in databases.items():
         rows = database.get("rows") or {}
-        lines.append(f"{part}: {len(rows)} tables, {sum(rows.values())} rows")
+        lines.append(
+            f"{words.NAMES[part]}: {len(rows)} tables, {sum(rows.values())} rows"
+        )
         lines += [
             f"  {count:>10}  {one_line(table)}"
             for table, count in sorted(rows.items())

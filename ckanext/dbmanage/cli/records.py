@@ -33,7 +33,7 @@ from .output import Talk, left_out
 _fresh_option = click.option(
     "--fresh",
     is_flag=True,
-    help="Read the database only, nothing from the search index.",
+    help="Read from the database only, not from the search index.",
 )
 
 
@@ -46,15 +46,19 @@ _fresh_option = click.option(
     metavar="FILE",
     help="Where to; standard output without it, or -.",
 )
-@click.option("--all", "everything", is_flag=True, help="Private, draft, deleted too.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also private, draft and deleted ones."
+)
 @_fresh_option
-@click.option("--secrets", is_flag=True, help="Users with password hashes, API keys.")
+@click.option(
+    "--secrets", is_flag=True, help="Users with their password hashes and API keys."
+)
 @click.option(
     "--check",
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Show N random ones again by CKAN's own action, and compare.",
+    help="Compare N random ones with what CKAN's own action shows.",
 )
 @jobs_option
 @yes_option
@@ -72,14 +76,15 @@ def export(
     yes: bool,
     quiet: bool,
 ) -> None:
-    """Write all records of a KIND as JSON Lines, as of one moment, in order of name.
+    """Write all records of a KIND as JSON Lines.
 
-    Each line is what a visitor who is not signed in gets from the API, in the bytes of
-    `ckanapi dump`. FILE may end in .gz or .zst. An export of before is replaced; of
-    any other file it is asked first.
+    All are of one moment, in order of name. Each line is what a visitor who is not
+    signed in gets from the API, byte for byte as `ckanapi dump` writes it. FILE may end
+    in .gz or .zst. An earlier export is replaced; before any other file is replaced,
+    the command asks.
     """
     if secrets and kind != "users":
-        raise click.UsageError("--secrets is for users only")
+        raise click.UsageError("--secrets is for KIND users only")
     talk, begun = Talk(quiet), time.monotonic()
     portal = portal_of(ctx, talk)
     wanted, target, name = Wanted(everything, fresh, secrets), _stdout(), ""
@@ -102,7 +107,9 @@ def export(
     )
     _complain({kind: done}, talk)
     if done.checked:
-        talk.say(f"{done.checked} of them shown again by CKAN's own action: equal")
+        talk.say(
+            f"{done.checked} of them compared with CKAN's own action: no difference"
+        )
 
 
 @contextmanager
@@ -134,11 +141,14 @@ def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
     _name_failed(exported, talk)
     for kind, done in exported.items():
         if done.index_failed:
-            talk.warn(f"the search index did not answer: {done.index_failed}")
+            talk.warn(
+                f"read from the database instead of the search index: "
+                f"{done.index_failed}"
+            )
         if done.failed:
             problems.append(
                 f"{len(done.failed)} of {done.rows + len(done.failed)} {kind} could "
-                "not be shown and are missing, see above"
+                "not be shown and are missing: see the warnings above"
             )
         if done.differing:
             problems.append(
@@ -155,10 +165,10 @@ def _complain(exported: Mapping[str, Exported], talk: Talk) -> None:
 @quiet_option
 @click.pass_context
 def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> None:
-    """Write the public dumps: what everyone may read, as files at /dump/.
+    """Write the public dumps, the files at /dump/.
 
-    For a timer. Everything appears at once or not at all; a file whose content did not
-    change stays as it is.
+    They hold what everyone may read. Run it by a timer. All files appear at once or not
+    at all; a file whose content did not change stays as it is.
     """
     talk, begun = Talk(quiet), time.monotonic()
     portal = portal_of(ctx, talk)
@@ -180,10 +190,14 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
 
 @click.command(cls=Command)
 @click.option(
-    "--changed", is_flag=True, help="Only what differs by its time, or is missing."
+    "--changed",
+    is_flag=True,
+    help="Only datasets that are missing or have another time.",
 )
 @click.option(
-    "--deep", is_flag=True, help="Look at every dataset, send only what differs."
+    "--deep",
+    is_flag=True,
+    help="Compare every dataset, and send only those that differ.",
 )
 @jobs_option
 @quiet_option
@@ -191,17 +205,18 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
 def reindex(
     ctx: click.Context, changed: bool, deep: bool, jobs: int | None, quiet: bool
 ) -> None:
-    """Rebuild the search index in bulk; search serves the old one until the end.
+    """Rebuild the search index while the old one serves.
 
     The documents are those of `ckan search-index rebuild`. A dataset that cannot be
-    indexed is named, the others are indexed all the same. --deep finds what a time does
-    not show, like an organization's new title; not a change of who may see a dataset.
+    indexed is named; the others are indexed all the same. --deep finds what a time does
+    not show, like the new title of an organization; it does not find a change of who
+    may see a dataset.
     """
     if changed and deep:
-        raise click.UsageError("--changed and --deep are two ways: give one")
+        raise click.UsageError("--changed and --deep exclude each other: give one")
     talk, begun = Talk(quiet), time.monotonic()
     done = rebuild(portal_of(ctx, talk), changed, deep, jobs)
-    same = f", {done.same} as they should be" if deep else ""
+    same = f", {done.same} unchanged" if deep else ""
     talk.say(
         f"search index: {done.indexed} datasets indexed, {done.removed} removed{same}, "
         f"in {time.monotonic() - begun:.1f} s"

@@ -11,6 +11,7 @@ from ..engine.printable import one_line
 from ..engine.repository.backup import Backup
 from ..engine.uploads import objects
 from ..engine.uploads.listing import of
+from ..engine.words import size
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
@@ -18,6 +19,7 @@ from .base import (
     Command,
     ask,
     ask_to_replace,
+    complete_ids,
     json_option,
     nobody_watches,
     note_option,
@@ -27,12 +29,12 @@ from .base import (
     yes_option,
 )
 from .columns import fitted, width
-from .output import Talk, backup_facts, backup_table, echo, echo_json, size
+from .output import Talk, backup_facts, backup_table, echo, echo_json
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False)
-@click.option("--fetch", metavar="PATH", help="Write this upload of the backup.")
+@click.argument("id", required=False, shell_complete=complete_ids)
+@click.option("--fetch", metavar="PATH", help="Take this upload out of the backup.")
 @click.option(
     "-O", "--output", type=click.Path(), help="Where to; standard output without it."
 )
@@ -47,9 +49,10 @@ def backups(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """List the backups, or show one: an ID, latest or oldest.
+    """List the backups, or show one.
 
-    With --fetch one upload comes out of it, by its path as files.jsonl has it.
+    The ID may also be latest or oldest. With --fetch one upload is taken out of the
+    backup, by its path as files.jsonl has it.
     """
     talk = Talk(quiet=as_json or fetch is not None)
     _, repository = open_site(portal_of(ctx, talk))
@@ -84,7 +87,7 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
     if output is None:
         if sys.stdout.isatty():
             raise click.UsageError(
-                "an upload is not for a terminal: give -O, or a pipe"
+                "an upload is not written to a terminal: give -O FILE, or a pipe"
             )
         objects.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
@@ -93,20 +96,22 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", shell_complete=complete_ids)
 @click.option(
-    "--release", is_flag=True, help="Hold it no longer: retention decides again."
+    "--release", is_flag=True, help="Stop holding it: retention decides again."
 )
 @note_option
 @click.pass_context
 def keep(ctx: click.Context, id: str, release: bool, note: str) -> None:
-    """Hold a backup, whatever retention says."""
+    """Hold a backup, so that retention never deletes it."""
     found = retain.keep(portal_of(ctx, Talk(quiet=False), note), id, not release)
-    echo(f"{found.id}  {'released' if release else 'kept'}")
+    echo(f"{found.id}  {'no longer held' if release else 'held'}")
 
 
 @click.command(cls=Command)
-@click.argument("ids", metavar="ID…", nargs=-1, required=True)
+@click.argument(
+    "ids", metavar="ID…", nargs=-1, required=True, shell_complete=complete_ids
+)
 @click.option(
     "--newest", is_flag=True, help="Also the newest proven backup, if it is named."
 )
@@ -179,10 +184,11 @@ def _confirmed(doomed: list[retain.Doomed], newest: bool) -> list[str]:
 @quiet_option
 @click.pass_context
 def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    """Forget backups by the rules of retention, with the reason for each.
+    """Delete the backups that no retention rule keeps.
 
-    Then what no backup names any more, and what a restore replaced and `undo` would
-    bring back, once it is older than `ckanext.dbmanage.undo_days`.
+    The reason is told for each backup. Then the contents of uploads are deleted that no
+    backup names any more, and what a restore replaced, once it is older than
+    `ckanext.dbmanage.undo_days`: `ckan db undo` cannot bring it back then.
     """
     portal = portal_of(ctx, Talk(quiet or as_json))
     done = run_prune(portal, dry_run, by_itself=nobody_watches())
@@ -206,6 +212,6 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     for name in done.dropped:
         echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
     echo(
-        f"{'would free' if dry_run else 'freed'} {done.objects.count} contents of "
-        f"uploads, {size(done.objects.bytes)}"
+        f"{'would free' if dry_run else 'freed'} {size(done.objects.bytes)} of "
+        f"uploads, {done.objects.count} contents that no backup names"
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from ..engine import words
 from ..engine.backup.dump import to_file, to_stream
 from ..engine.clock import parse_stamp
 from ..engine.printable import one_line
@@ -24,6 +25,7 @@ from .base import (
     Command,
     ask_name,
     ask_to_replace,
+    complete_sources,
     database_option,
     no_backup_option,
     note_option,
@@ -48,13 +50,15 @@ from .output import (
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="ID|DIR|FILE")
+@click.argument("source", metavar="ID|DIR|FILE", shell_complete=complete_sources)
 @parts_option
 @click.option(
     "--preview", is_flag=True, help="Only show what would be lost and gained, by name."
 )
 @click.option(
-    "--trust", is_flag=True, help="Run the SQL of a backup not signed by this site."
+    "--trust",
+    is_flag=True,
+    help="Run the SQL of a backup that is not signed by this site.",
 )
 @no_backup_option
 @note_option
@@ -74,11 +78,12 @@ def restore(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Restore a backup (ID, latest, oldest, its directory) or a file of pg_dump -Fc.
+    """Bring back a backup, or a file of pg_dump -Fc.
 
-    A directory or a file is written with a slash, as in ./portal.dump. It goes into a
-    copy beside what is live, is checked there, and is switched in at once; what was
-    replaced is kept for `ckan db undo`, and backed up.
+    Give its ID (also latest or oldest), its directory or its file; a directory or a
+    file with a slash, as in ./portal.dump. It is loaded into a copy beside the live
+    database and checked there; then the copy is switched in. What it replaces is kept
+    for `ckan db undo`, and backed up.
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
@@ -112,7 +117,7 @@ def _restore(
         portal, source, only, trust=trust, no_backup=no_backup, attended=True,
         confirmed=confirmed,
     )  # fmt: skip
-    echo(f"restored {' and '.join(restored.parts)} from {one_line(restored.source)}")
+    echo(f"restored {words.parts(restored.parts)} from {one_line(restored.source)}")
     if restored.replaced.parts:
         portal.talk.say(
             f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
@@ -144,7 +149,10 @@ def _changed(count: int | None, then: str = "changed since then") -> str:
 @quiet_option
 @click.pass_context
 def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
-    """Switch back what the last restore replaced; a second undo takes that back."""
+    """Switch back what the last restore replaced.
+
+    A second undo takes the first one back.
+    """
     portal, operation = portal_of(ctx, Talk(quiet), note), ""
     if not yes:
         refuse_without_terminal()
@@ -154,7 +162,7 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     undone = run_undo(portal, operation)
     redo = undone.what == REDO
     echo(
-        f"{'redone' if redo else 'undone'}: {' and '.join(undone.parts)} as "
+        f"{'redone' if redo else 'undone'}: {words.parts(undone.parts)} as "
         f"{f'restored from {one_line(undone.source)}' if redo else 'before'}"
     )
     portal.talk.say(
@@ -183,9 +191,14 @@ def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
 @quiet_option
 @click.pass_context
 def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> None:
-    """Write one database to FILE (- is stdout) as pg_restore reads it."""
+    """Write one database to a file, as pg_dump -Fc does.
+
+    `pg_restore` and `ckan db load` read it. With - in place of FILE it goes to stdout.
+    """
     if file == "-" and sys.stdout.isatty():
-        raise click.UsageError("a dump is not for a terminal: name a file, or a pipe")
+        raise click.UsageError(
+            "a dump is not written to a terminal: name a file, or use a pipe"
+        )
     if file != "-":
         ask_to_replace(file, yes)
     talk = Talk(quiet)
@@ -214,9 +227,10 @@ def load(
     yes: bool,
     quiet: bool,
 ) -> None:
-    """Load one database from FILE, as `restore` does: copy, checks, switch.
+    """Replace one database by a file of pg_dump -Fc.
 
-    This runs the SQL in FILE as CKAN's database role: load only what you trust.
+    As `ckan db restore` does it: a copy is loaded and checked, then switched in. This
+    runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
     path = os.path.join(os.curdir, file)  # never an id
     portal = portal_of(ctx, Talk(quiet), note)

@@ -22,6 +22,7 @@ from ..portal.command import pasted, typed
 from . import columns
 from .base import (
     Command,
+    complete_ids,
     json_option,
     note_option,
     portal_of,
@@ -34,7 +35,9 @@ from .output import Talk, echo, echo_json
 
 @click.command(cls=Command)
 @click.argument("what", type=click.Choice(["on", "off", "status"]))
-@click.option("--read-only", is_flag=True, help="Let reading go on; only saving waits.")
+@click.option(
+    "--read-only", is_flag=True, help="Visitors can still read; only saving waits."
+)
 @time_options
 @note_option
 @json_option
@@ -47,10 +50,11 @@ def maintenance(
     note: str,
     as_json: bool,
 ) -> None:
-    """Take the site away for visitors (503 and a calm page), or end it, or ask.
+    """Close the site to visitors, open it, or tell which.
 
-    Sysadmins who sign in with a browser still see the site, and each page has a button
-    that ends this. Nobody does while a restore or an upgrade has the site away.
+    Visitors see a page that says so, with status 503. Sysadmins who sign in with a
+    browser still see the site, and each page has a button that ends this; but nobody
+    does while a restore or an upgrade has closed the site.
     """
     portal = portal_of(ctx, Talk(quiet=as_json), note)
     opened = open_site if what == "status" else open_to_change
@@ -69,7 +73,7 @@ def maintenance(
     if as_json:
         echo_json(status or {"level": "off"})
     elif status is None:
-        echo("off: the site is open")
+        echo("off: the site is open to visitors")
     else:
         echo(
             f"{status['level']}: {status['reason']}, by {status['owner']} since "
@@ -78,12 +82,12 @@ def maintenance(
 
 
 @click.command(cls=Command)
-@click.argument("id", metavar="ID|undo")
+@click.argument("id", metavar="ID|undo", shell_complete=complete_ids)
 @click.option(
     "--to",
     type=click.Choice(["restore", "delete", "release", "download"]),
     default="restore",
-    help="What the page may do with it; restore when nothing is said.",
+    help="What the page may do. The default is restore.",
 )
 @time_options
 @note_option
@@ -92,14 +96,15 @@ def maintenance(
 def arm(
     ctx: click.Context, id: str, to: str, seconds: int, note: str, quiet: bool
 ) -> None:
-    """Let the sysadmin page do one thing with this backup, once, for some minutes.
+    """Let the web page do one thing with a backup, once.
 
-    It may restore it, or with --to delete it, release it (hold it no more), or download
-    one file of it, which may be all.tar. With undo in place of an ID it may take the
-    last restore back. What was armed before is armed no more.
+    The sysadmin page may restore the backup; with --to it may delete it, release it
+    (stop holding it) or download one file of it, which may be all.tar. With undo in
+    place of an ID the page may undo the last restore. What was armed before is armed no
+    longer.
     """
     if id == UNDO and to != "restore":
-        raise click.UsageError("undo takes no --to")
+        raise click.UsageError("there is no --to for undo: leave it out")
     talk = Talk(quiet)
     portal = portal_of(ctx, talk, note)
     site, repository = open_to_change(portal)
@@ -117,15 +122,18 @@ def arm(
 @click.option("--fix", is_flag=True, help="Repair what can be repaired safely.")
 @click.option("--preview", is_flag=True, help="With --fix: only say what it would do.")
 @json_option
-@click.option("--nagios", is_flag=True, help="One line, and exit codes of a monitor.")
+@click.option(
+    "--nagios", is_flag=True, help="Print one line; exit with the codes of a monitor."
+)
 @click.pass_context
 def doctor(
     ctx: click.Context, fix: bool, preview: bool, as_json: bool, nagios: bool
 ) -> None:
-    """Check everything that the portal's data needs; each problem with what mends it.
+    """Check all that the portal's data needs.
 
-    --fix ends what was left half-way, brings the search index up to date, sets the
-    DataStore's permissions and closes the repository to others.
+    Each problem is told with what mends it. --fix finishes what was left half-way,
+    brings the search index up to date, sets the DataStore's permissions and closes the
+    repository to other users.
     """
     portal = portal_of(ctx, Talk(quiet=as_json or nagios))
     try:

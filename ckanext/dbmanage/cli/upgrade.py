@@ -22,30 +22,43 @@ from .base import (
 )
 from .output import Talk, echo, many, rehearsed_cost, replaced_names, upgrade_report
 
-_HELP = """Migrate the database: a copy of it first, then switch that in.
-
-What would make the migrations fail is named before; the state before is backed up, and
-`ckan db undo` goes back to it. An empty database is made ready by CKAN itself.
+_HELP = {
+    "init": "Create CKAN's tables, or migrate those there are.\n\n"
+    'This is what helps against "Database is not initialised". ',
+    "upgrade": "Migrate the database, on a copy of it.\n\n",
+}
+_HOW = """A database that has tables is copied; the copy is migrated and checked, then
+switched in. Before that, what would make the migrations fail is named, and the old
+state is backed up; `ckan db undo` goes back to it. In an empty database CKAN itself
+creates the tables.
 """
 
 _IN_PLACE = (
-    "the live database itself is migrated: its tables are locked meanwhile, so that "
-    "visitors wait or see errors, nothing is looked at before it counts, and not "
-    "`ckan db undo` goes back, but a restore of the backup"
+    "the live database itself is migrated. Its tables are locked meanwhile: visitors "
+    "wait, or see errors. Nothing is checked before it is live. `ckan db undo` cannot "
+    "go back; only a restore of the backup can"
 )
 
 
 def _made_safe(of_core: click.Command) -> click.Command:
     """Core's `upgrade` or `init` with all its options, made safe."""
 
-    @click.command(cls=Command, name=of_core.name, help=_HELP)
-    @click.option("--rehearse", is_flag=True, help="Do all but the switch, and report.")
+    name = str(of_core.name)
+
+    @click.command(cls=Command, name=name, help=_HELP[name] + _HOW)
+    @click.option(
+        "--rehearse",
+        is_flag=True,
+        help="Do all but the switch, and report what was seen.",
+    )
     @click.option(
         "--in-place",
         is_flag=True,
         help="Migrate the live database itself: needs no right to make a copy.",
     )
-    @click.option("--no-backup", is_flag=True, help="Do not keep the backup before it.")
+    @click.option(
+        "--no-backup", is_flag=True, help="Do not keep a backup of the state before."
+    )
     @note_option
     @quiet_option
     @click.pass_context
@@ -60,7 +73,9 @@ def _made_safe(of_core: click.Command) -> click.Command:
         **options: Any,
     ) -> None:
         if rehearse and in_place:
-            raise click.UsageError("--rehearse and --in-place are two ways: give one")
+            raise click.UsageError(
+                "--rehearse and --in-place exclude each other: give one"
+            )
         talk, report, known = Talk(quiet), Report(), list[Plan]()
         portal = portal_of(ctx, talk, note)
 
@@ -86,10 +101,12 @@ def _made_safe(of_core: click.Command) -> click.Command:
         (plan,) = known
         if plan.empty:
             if portal.app is None:  # CKAN itself makes its tables
-                raise Refused("the database is empty: `ckan db init` makes its tables")
+                raise Refused(
+                    "the database is empty: `ckan db init` creates the tables"
+                )
             ctx.invoke(of_core, **options)
         elif not plan.steps:
-            echo("Nothing is pending: the database is at the installed code")
+            echo("Nothing to do: the database fits the installed code")
         elif rehearse:
             echo(f"rehearsed: the upgrade would work. {rehearsed_cost(report)}")
         else:
@@ -109,7 +126,7 @@ init, upgrade = _made_safe(core.init), _made_safe(core.upgrade)
 
 
 @click.command(cls=Command)
-@click.option("--no-backup", is_flag=True, help="Do not take a backup before.")
+@click.option("--no-backup", is_flag=True, help="Do not take a backup first.")
 @note_option
 @yes_option
 @quiet_option
@@ -117,9 +134,9 @@ init, upgrade = _made_safe(core.init), _made_safe(core.upgrade)
 def clean(
     ctx: click.Context, no_backup: bool, note: str, yes: bool, quiet: bool
 ) -> None:
-    """Remove everything from the database and the search index.
+    """Delete all data from database and search index.
 
-    A backup is taken first, unless there is nothing.
+    A backup is taken first, unless the database is empty.
     """
     # unlike core's, it needs neither Solr nor to own what is PostGIS's
     talk, confirmed = Talk(quiet), None
@@ -136,13 +153,13 @@ def clean(
         ask_name(question, options)
     stays = run_clean(portal, no_backup, confirmed)
     for each in stays:
-        talk.warn(f"left where it is: {each}")
+        talk.warn(f"not deleted: {each}")
     echo(
         "CKAN's tables are gone; what stays is named above"
         if stays
         else "The database is empty"
     )
     talk.say(
-        "Next: `ckan db init` makes its tables, `ckan db load FILE` or `ckan db "
+        "Next: `ckan db init` creates new tables; `ckan db load FILE` or `ckan db "
         "restore ID` brings data back"
     )

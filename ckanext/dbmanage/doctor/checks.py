@@ -18,6 +18,7 @@ from ..engine.restore.preflight import may_create
 from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
+from ..engine.words import NAMES, size
 from ..operations.context import Portal
 from ..operations.safety import FRESH, GOOD, PROVEN, STALE, needed
 from ..records import published as dumps
@@ -29,12 +30,12 @@ def databases(_: Portal, site: Site, __: Repository) -> Found:
         with closing(database.connect()) as connection:
             major = server_major(connection)
             closed = unreadable(connection)
-        yield OK, f"the {part} {database.name!r} answers, PostgreSQL {major}"
+        yield OK, f"the {NAMES[part]} {database.name!r} answers, PostgreSQL {major}"
         if closed:
             yield (
                 PROBLEM,
-                f"CKAN's role may not read all of the {part}, so no backup can be "
-                f"taken: as the owner of the tables run {' '.join(closed)}",
+                f"CKAN's role may not read all of the {NAMES[part]}, so no backup can "
+                f"be taken: as the owner of the tables run {' '.join(closed)}",
             )
 
 
@@ -85,11 +86,11 @@ def repository_directory(_: Portal, site: Site, repository: Repository) -> Found
     if newest and free < needed(newest):
         yield (
             PROBLEM,
-            f"{free} bytes are free in {path}, and the next backup needs about "
-            f"{needed(newest)}: make room, or `ckan db prune`",
+            f"{size(free)} are free in {path}, and the next backup needs about "
+            f"{size(needed(newest))}: make room, or `ckan db prune`",
         )
     elif not mode & 0o077:
-        yield OK, f"{path} can be written to, {free // 1_000_000} MB are free"
+        yield OK, f"{path} can be written to, {size(free)} are free"
 
 
 def backups(_: Portal, site: Site, repository: Repository) -> Found:

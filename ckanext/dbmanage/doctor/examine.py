@@ -1,11 +1,12 @@
 """The checks by name, and all that they find."""
 
-from ..engine.errors import message_of
+from ..engine.errors import explanation_of, summary_of
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..operations.context import Portal
+from ..operations.journal import TOLD
 from . import checks, portal_checks
-from .finding import PROBLEM, Check, Finding
+from .finding import HINT, PROBLEM, Check, Finding
 
 CHECKS: dict[str, Check] = {
     "databases": checks.databases,
@@ -30,11 +31,25 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(portal: Portal, site: Site, repository: Repository) -> list[Finding]:
-    """All that the checks find, in their order."""
-    found = []
+    """All that the checks find, in their order; one fault is told once."""
+    found, told = [], dict[str, str]()
     for name, check in CHECKS.items():
         try:
             found += [Finding(name, *each) for each in check(portal, site, repository)]
         except Exception as error:  # a check that fails is itself a problem
-            found.append(Finding(name, PROBLEM, message_of(error)))
+            text = reason(error)
+            # both databases of a server that is down fail alike
+            first = told.setdefault(getattr(error, "reason", "") or text, name)
+            if first == name:
+                found.append(Finding(name, PROBLEM, text))
+            else:
+                same = f"not checked, for the reason that stands at {first}"
+                found.append(Finding(name, HINT, same))
     return found
+
+
+def reason(error: Exception) -> str:
+    """Why a check failed; of an error that nobody foresaw its name too."""
+    if isinstance(error, TOLD):
+        return explanation_of(error)
+    return f"this check failed: {summary_of(error)}"

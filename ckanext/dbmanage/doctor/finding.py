@@ -34,6 +34,9 @@ def age_since(time: str | None) -> timedelta:
 
 
 def in_words(age: timedelta) -> str:
-    """An age in hours, or in days."""
-    hours = age.total_seconds() / 3600
-    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+    """An age in minutes, hours, or days."""
+    minutes = age.total_seconds() / 60
+    for count, unit, most in ((minutes, "minute", 60), (minutes / 60, "hour", 48)):
+        if round(count) < most:
+            return f"{count:.0f} {unit}{'s' * (round(count) != 1)}"
+    return f"{minutes / 1440:.0f} days"

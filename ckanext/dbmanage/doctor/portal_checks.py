@@ -24,7 +24,7 @@ def migrations(portal: Portal, site: Site, _: Repository) -> Found:
     with closing(site.databases["database"].connect()) as connection:
         there = migration_heads(connection)
     if CORE not in there:
-        yield PROBLEM, "the database has no tables of CKAN: `ckan db init` makes them"
+        yield PROBLEM, "the database has no tables of CKAN: `ckan db init` creates them"
         return
     known = installed_migrations(plugins)
     installed = {f"{e.name}_{CORE}": e.name for e in entry_points(group="ckan.plugins")}
@@ -59,7 +59,7 @@ def migrations(portal: Portal, site: Site, _: Repository) -> Found:
                 "installed code: enable it, then `ckan db upgrade`",
             )
     if not behind:
-        yield OK, f"the database is at the head of {len(known)} sets of migrations"
+        yield OK, f"all {len(known)} sets of migrations have been run"
 
 
 def users(_: Portal, site: Site, __: Repository) -> Found:
@@ -73,10 +73,14 @@ def users(_: Portal, site: Site, __: Repository) -> Found:
 def search_index(portal: Portal, _: Site, __: Repository) -> Found:
     if portal.app is None:  # CKAN was not started
         return
-    from ..records.search_index import Index
+    from ..records.search_index import Index, unanswered
 
     with application(portal):
-        changed, orphans = Index(portal.options).differing()
+        try:
+            changed, orphans = Index(portal.options).differing()
+        except Exception as error:
+            yield PROBLEM, unanswered(error)
+            return
     if changed or orphans:
         yield (
             PROBLEM,

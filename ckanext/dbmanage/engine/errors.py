@@ -14,8 +14,16 @@
 Messages never hold a password: they are built from names, never from URLs.
 """
 
+import re
+
 from psycopg2 import Error as DatabaseError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
+
+#: of an address in a message: a user with a password, and what follows the path
+_ACCOUNT = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_QUERY = re.compile(r"\?[^\s'\")]{20,}")
+#: letters of a message, at most: a whole page may be told in place of a sentence
+_MOST = 500
 
 
 class DbmanageError(Exception):
@@ -23,7 +31,12 @@ class DbmanageError(Exception):
 
 
 class ConnectionFailed(DbmanageError):
-    """A server or a database could not be reached."""
+    """A server or a database could not be reached.
+
+    `reason` is what all databases of one server have in common in their messages.
+    """
+
+    reason = ""
 
 
 class Refused(DbmanageError):
@@ -71,17 +84,24 @@ class Passing(ToolFailed):
 
 
 def message_of(error: BaseException) -> str:
-    """The message of an error, on one line, without the values of a statement.
+    """The message of an error, on one line, without values, passwords and long queries.
 
     SQLAlchemy quotes the statement with its parameters, PostgreSQL a row of it: hashes
-    of passwords and keys are among them.
+    of passwords and keys are among them. What failed by HTTP quotes its address. What
+    CKAN's validation finds is told by field.
     """
     hide_values(error)
     if isinstance(error, DBAPIError):
         said = getattr(getattr(error.orig, "diag", None), "message_primary", None)
         lines = str(error.orig).strip().splitlines()
         return " ".join((said or (lines[0] if lines else "")).split())
-    return " ".join(str(error).split())
+    by_field = getattr(error, "error_summary", None)
+    if by_field and isinstance(by_field, dict):
+        text = "; ".join(f"{field}: {said}" for field, said in by_field.items())
+    else:
+        text = str(error)
+    text = _QUERY.sub("?…", _ACCOUNT.sub("***@", " ".join(text.split())))
+    return text if len(text) < _MOST else text[:_MOST] + " …"
 
 
 def summary_of(error: BaseException) -> str:
@@ -98,7 +118,7 @@ def explanation_of(failure: Exception) -> str:
         return f"the database: {message_of(failure)}"
     if isinstance(failure, OSError):
         where = f"{failure.filename}: " if failure.filename else ""
-        return f"{where}{failure.strerror or failure}"
+        return f"{where}{failure.strerror or message_of(failure)}"
     return str(failure)
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .words import size
+
 _MODES = {os.O_RDONLY: "rb", os.O_WRONLY: "wb", os.O_RDWR: "r+b"}
 
 
@@ -44,19 +46,19 @@ def open_plain(
         if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "is not a plain file", str(path))
         if limit is not None and about.st_size > limit:
-            raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))
+            raise OSError(errno.EFBIG, f"is larger than {size(limit)}", str(path))
         return os.fdopen(handle, _MODES[flags & os.O_ACCMODE])
     except BaseException:
         os.close(handle)
         raise
 
 
-def read_plain(path: str | Path, limit: int) -> bytes:
+def read_plain(path: str | Path, limit: int, *, inside: int | None = None) -> bytes:
     """All of a plain file of at most `limit` bytes. Raises OSError as `open_plain`."""
-    with open_plain(path, limit=limit) as file:
+    with open_plain(path, inside=inside, limit=limit) as file:
         content = file.read(limit + 1)  # it may have grown since
     if len(content) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))
+        raise OSError(errno.EFBIG, f"is larger than {size(limit)}", str(path))
     return content
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..engine import words
 from ..engine.errors import DbmanageError
 from ..engine.layout import DENIED
 from ..engine.restore.history import REDO
@@ -20,7 +21,7 @@ from ..operations.restore import run_restore, run_undo
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
     taken = take_backup(portal, tuple(parts), note, keep)
-    portal.talk.say(f"backup {taken.id} is there, verified")
+    portal.talk.say(f"backup {taken.id} is taken and verified")
     if why := why_incomplete(taken):
         raise DbmanageError(why)
     return {"backup": taken.id, "bytes": taken.bytes}
@@ -48,7 +49,7 @@ def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
 def _restore(portal: Portal, id: str, parts: list[str], note: str) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_restore(portal, id, tuple(parts))
-    portal.talk.say(f"restored {' and '.join(done.parts)} from {done.source}")
+    portal.talk.say(f"restored {words.parts(done.parts)} from {done.source}")
     return {"backup": id} | _switched(done)
 
 
@@ -58,9 +59,9 @@ def _undo(
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
     if done.what == REDO:
-        said = f"redone: {' and '.join(done.parts)} as restored from {done.source}"
+        said = f"redone: {words.parts(done.parts)} as restored from {done.source}"
     else:
-        said = f"undone: {' and '.join(done.parts)} as before"
+        said = f"undone: {words.parts(done.parts)} as before"
     portal.talk.say(said)
     return _switched(done)
 

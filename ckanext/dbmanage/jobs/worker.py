@@ -199,7 +199,11 @@ class Running:
             cancelled = self._jobs.redis.exists(self._cancel)
             state = CANCELLED if cancelled else FAILED
             said = pasted(self.log.standing.sentence(), self.ckan)
-            error = "" if cancelled else f"the worker was told to end. {said}"
+            error = (
+                ""
+                if cancelled
+                else f"the worker was stopped before the job had ended. {said}"
+            )
             self.log.say("cancelled" if cancelled else error)
             if not cancelled:
                 raise

@@ -78,7 +78,7 @@ def _refuse_forged(context: Context) -> None:
     if not has_request_context():
         return
     if tk.request.method != "POST":
-        raise tk.NotAuthorized(tk._("What changes something is asked for by POST"))
+        raise tk.NotAuthorized(tk._("An action that changes something needs POST"))
     if _by_token(context):
         return
     if tk.request.blueprint == "dbmanage_admin":  # its guard has looked

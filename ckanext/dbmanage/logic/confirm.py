@@ -50,5 +50,5 @@ def _wrong_password(call: Call, data: Data) -> str:
         return ""
     if tried >= TRIES:
         call.arming.off()
-        return _("That is not your password; what was armed is off now")
+        return _("That is not your password. What was armed is no longer armed")
     return _("That is not your password")

@@ -16,6 +16,7 @@ from ..engine.redis.arming import DELETE, RELEASE, RESTORE, UNDO
 from ..engine.repository.backup import Backup, why_partial
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
+from ..engine.words import size
 from ..portal.config import Options
 from ..portal.site import build_site
 
@@ -65,8 +66,8 @@ def of_a_restore(
     disk = disk_of(Path(next(iter(site.uploads.values()), repository.path)))
     if disk and uploads > disk["free"]:
         found.append(
-            f"the uploads need {uploads} bytes beside the live ones, and "
-            f"{disk['free']} are free: make room, or leave the uploads out"
+            f"the uploads need {size(uploads)} beside the live ones, and "
+            f"{size(disk['free'])} are free: make room, or leave the uploads out"
         )
     return found
 
@@ -154,7 +155,7 @@ def must_stay(about: Described) -> str:
     """Why a backup may not be deleted by hand whatever is said, empty when it may."""
     if about["state"] == "unreadable":
         return f"it {about['problems'][0]}"
-    return "it is held; release it first" if about["keep"] else ""
+    return "it is held: stop holding it first" if about["keep"] else ""
 
 
 def newest_good(

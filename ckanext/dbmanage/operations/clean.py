@@ -33,6 +33,8 @@ def run_clean(
     """
     from ckan.lib.search import clear_all
 
+    from ..records.search_index import unanswered
+
     talk = portal.talk
     with locked(portal, "clean") as (site, repository):
         planned = _planned(portal, site, tell=confirmed is None)
@@ -65,8 +67,8 @@ def run_clean(
             clear_all()
     except Exception as error:
         talk.warn(
-            "the search index still shows what was there, for it could not be emptied "
-            f"({type(error).__name__}): `ckan search-index clear` does it later"
+            "the search index could not be emptied, so searches still show what was "
+            f"there: {unanswered(error)}. Later run `ckan search-index clear`"
         )
     return planned.stays
 

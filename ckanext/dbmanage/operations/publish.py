@@ -72,7 +72,9 @@ def run_publish(
             try:
                 catch_up(portal, repository)
             except OSError as error:  # a repository may be there to be read only
-                portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
+                portal.talk.warn(
+                    f"the search index is still out of date: {explanation_of(error)}"
+                )
         _refuse_a_closed_site(portal.app, portal.options)
         with staged(portal, repository, "publish", published.KINDS):
             done, changed = again(

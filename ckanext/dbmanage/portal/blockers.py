@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.postgres.database import Connection, literal, query, quoted, server_major
+from ..engine.words import size
 
 #: the revision that wants e-mail addresses to be one of a kind whatever their case
 _ONE_EMAIL = "f7b64c701a10"
@@ -163,8 +164,8 @@ def room(
             continue
         if free < needed:
             yield (
-                f"{free // 1_000_000} MB are free for {what} in {path}, and the "
-                f"databases have {needed // 1_000_000} MB: make room, for backups by\n"
+                f"{size(free)} are free for {what} in {path}, and the databases have "
+                f"{size(needed)}: make room, for backups by\n"
                 "    ckan db prune"
             )
 

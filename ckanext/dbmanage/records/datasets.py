@@ -14,11 +14,10 @@ from ckan import plugins as p
 from ckan.lib import plugins as forms
 from ckan.lib.dictization import model_dictize
 
-from ..engine.errors import summary_of
 from . import validation
 from .kinds import Record, Shown
 from .rows import LONG_DATASETS, Rows, portions
-from .search_index import Index
+from .search_index import Index, unanswered
 from .swaps import (
     has_core_form,
     is_core_action,
@@ -117,7 +116,7 @@ class Datasets:
             fields = "id,metadata_modified,validated_data_dict"
             found = self._index.documents(list(modified), fields)
         except Exception as error:  # pysolr lets through what requests and urllib raise
-            self.index_failed = summary_of(error)
+            self.index_failed = unanswered(error)
             return {}
         return {
             id: each

@@ -14,7 +14,7 @@ from ..engine.report import Progress
 from ..portal.config import Options
 from .documents import Writer
 from .processes import Readers
-from .search_index import Index, batched
+from .search_index import Index, batched, unanswered
 
 #: datasets that a process makes and sends at once
 _SENT = 250
@@ -79,7 +79,7 @@ def _explained() -> Iterator[None]:
         yield
     except Exception as error:
         raise DbmanageError(
-            f"the search index could not be brought up to date: {summary_of(error)}"
+            f"the search index could not be brought up to date: {unanswered(error)}"
         ) from error
     finally:
         model.Session.remove()

@@ -1,6 +1,7 @@
 """The search index as it is: what it holds, and what differs from the database."""
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
@@ -9,12 +10,15 @@ from typing import Any, TypeVar
 
 import ckan.model as model
 import orjson
+import requests
 import sqlalchemy as sa
 from ckan.lib.search.common import make_connection
 
+from ..engine.errors import summary_of
 from ..portal.config import Options
 
 _BATCH, _REMOVED = 1000, 200
+_STATUS = re.compile(r"\(HTTP (\d+)\)")
 T = TypeVar("T")
 
 
@@ -103,6 +107,21 @@ class Index:
         ).docs:  # fmt: skip
             yield from ((each["id"], _modified(each)) for each in found)
             after = f'{{"{_escaped(found[-1]["id"])}" TO *]'
+
+
+def unanswered(error: BaseException) -> str:
+    """Why Solr gave no answer, for people: what pysolr and core say is a page long."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (requests.ConnectionError, requests.Timeout)):
+            return "Solr does not answer: is it up, and is solr_url right?"
+        if status := _STATUS.search(str(seen)):
+            return (
+                f"Solr answers with the error {status[1]}: is solr_url right, and has "
+                "the core CKAN's schema? Solr's own log says more"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return summary_of(error)
 
 
 def batched(rows: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import click
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.engine.backup import by_hand
 
-from .support.cluster import BIN, query
+from .support.cluster import BIN, PG_BIN, SUPERUSER, client, query
 from .support.manual import DOCS, commands, run, shown
 from .support.portal import Portal, made_by
 from .support.web import Web
@@ -91,6 +92,45 @@ def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> No
     finally:
         for name in ("recovered", "recovered_datastore"):
             query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+#: as sudo is on Debian; with passwords in place of the server's trust in its users
+_SUDO = """#!/bin/sh
+shift
+export PGHOST=127.0.0.1 PGPORT={port} PGUSER=postgres PGPASSWORD='{password}'
+[ "$1" = postgres ] && shift && exec "$@"
+shift
+psql -q -c "ALTER ROLE nobody PASSWORD 'nobody'" </dev/null
+export PGUSER=nobody PGPASSWORD=nobody
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
+"""
+
+
+def test_an_archive_is_made_of_plain_sql(portal: Portal, tmp_path: Path) -> None:
+    before = portal.state()
+    place = SUPERUSER.set(database=portal.names["database"])
+    url = place.render_as_string(hide_password=False)
+    plain = client(PG_BIN / "pg_dump", url, "-Fp", capture_output=True).stdout
+    # of a newer server, with a command amid it
+    odd = b"SET transaction_timeout = 0;\n\\! id -u\n"
+    file = tmp_path / "portal.sql.gz"
+    file.write_bytes(gzip.compress(odd + plain))
+    portal.damage()
+    (block,) = commands("plain-sql.rst")
+    # the page shows what a refusal tells
+    told = portal.module("load", file.name, "--yes", cwd=tmp_path, code=1).stderr
+    assert "CVE-2025-8714" in told and "Traceback" not in told
+    for line in block.replace(file.name, str(file.resolve())).splitlines():
+        assert " ".join(line.split()) in " ".join(told.split())
+    sudo = tmp_path / "sudo"
+    sudo.write_text(_SUDO.format(port=SUPERUSER.port, password=SUPERUSER.password))
+    sudo.chmod(0o755)
+    # whom a hidden command runs as
+    assert run(portal, f"cd {tmp_path}; PATH={tmp_path}:$PATH\n{block}") == "65534\n"
+    portal.module("load", "from_sql.dump", "--yes", "--no-backup", cwd=tmp_path)
+    after = portal.state()
+    main = [key for key in before if key.startswith("database:")]
+    assert main and {k: after[k] for k in main} == {k: before[k] for k in main}
 
 
 def test_export(portal: Portal, tmp_path: Path) -> None:
@@ -196,7 +236,7 @@ def test_quiet_says_nothing_but_results_and_warnings(portal: Portal) -> None:
         )
     assert portal.backups()[0]["keep"]
     (decided,) = json.loads(portal.db("prune", "--json").stdout)["backups"]
-    assert not decided["forget"] and decided["reason"] == "held by keep"
+    assert not decided["forget"] and decided["reason"] == "held"
     status = portal.db("maintenance", "status", "--json").stdout
     assert json.loads(status) == {"level": "off"}
 

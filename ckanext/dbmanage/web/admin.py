@@ -160,7 +160,7 @@ def verify(id: str) -> Any:
 @pages.route("/<id>/keep", methods=["POST"])
 def keep(id: str) -> Any:
     """Holds a backup."""
-    return submit("backup_keep", tk._("It is held"), backup_url(id), id=id)
+    return submit("backup_keep", tk._("The backup is held"), backup_url(id), id=id)
 
 
 @pages.route("/<id>/preview", methods=["POST"])
@@ -179,7 +179,7 @@ def delete(id: str) -> Any:
 @pages.route("/<id>/release", methods=["GET", "POST"])
 def release(id: str) -> Any:
     """The same, for giving a backup back to retention."""
-    done = tk._("It is given back to retention")
+    done = tk._("The backup is no longer held")
     return _for_good(id, RELEASE, "backup_keep", done, release=True)
 
 

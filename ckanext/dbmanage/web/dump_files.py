@@ -18,6 +18,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ..engine.errors import Refused
 from ..engine.layout import SUMS
+from ..engine.words import size
 from ..portal.config import Options
 from ..portal.directories import public_dir, sendfile
 from ..records import published
@@ -184,7 +185,7 @@ def _feed(found: Published) -> bytes:
         _add(entry, "title", file.name)
         _add(entry, "id", f"urn:sha256:{file.sha256}")
         _add(entry, "updated", file.modified)
-        _add(entry, "summary", f"{file.rows} {file.kind}, {file.bytes} bytes")
+        _add(entry, "summary", f"{file.rows} {file.kind}, {size(file.bytes)}")
         _add(entry, "link", rel="alternate", href=link)
         _add(
             entry, "link", rel="enclosure", type=file.type, length=str(file.bytes),

@@ -8,11 +8,9 @@ import re
 from datetime import timedelta
 from typing import Any
 
-from babel.dates import format_datetime, format_timedelta
 from ckan.plugins import toolkit as tk
 from flask import Blueprint, redirect
 
-from ..engine.clock import parse_stamp
 from ..engine.errors import Refused
 from ..portal.config import current
 from ..portal.directories import public_dir
@@ -63,19 +61,17 @@ def published_set() -> dict[str, Any] | None:
 
 
 def _for_people(found: published.Published) -> dict[str, Any]:
-    locale = helpers.locale()
     kinds: dict[str, list[published.File]] = {}
     for file in found.files.values():
         kinds.setdefault(file.kind, []).append(file)
     snapshot = found.document["snapshot"]
-    moment = parse_stamp(snapshot)
     age = published.age(found)
     return {
         "snapshot": snapshot,
-        "moment": format_datetime(moment, "long", locale=locale),
+        "moment": helpers.moment(snapshot, "long"),
         "stale": age > _STALE,
-        "age": format_timedelta(age, locale=locale),
-        "ago": format_timedelta(-age, add_direction=True, locale=locale),
+        "age": helpers.duration(age.total_seconds()),
+        "ago": helpers.since(age.total_seconds()),
         "licence": _licence(found.document.get("licence")),
         "kinds": [
             {

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, redirect, request
 from flask_wtf.csrf import CSRFError
 
 from ..engine.redis.arming import RESTORE, UNDO
+from .told import told
 
 pages = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
 
@@ -123,7 +124,7 @@ def _act(name: str, data: dict[str, Any]) -> Any:
 
 def _by_field(error: Any) -> dict[str, list[str]]:
     return {
-        field: [str(each) for each in (found if isinstance(found, list) else [found])]
+        field: [told(str(e)) for e in (found if isinstance(found, list) else [found])]
         for field, found in error.error_dict.items()
     }
 

@@ -9,7 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_time, format_timedelta, get_timezone
+from babel.dates import (
+    format_date,
+    format_time,
+    format_timedelta,
+    get_datetime_format,
+    get_timezone,
+)
 from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
@@ -19,6 +25,7 @@ from ..engine.clock import now, parse_stamp
 from ..portal.command import on_server
 from ..portal.config import Options, current
 from .sysadmins import maintenance_by_hand
+from .told import told
 
 _UNITS = ("kilobyte", "megabyte", "gigabyte", "terabyte")
 
@@ -86,17 +93,17 @@ _WORDS = {
         "undo": _("Undo"),
         "redo": _("Redo"),
         "keep": _("Held"),
-        "release": _("Given back to retention"),
+        "release": _("No longer held"),
         "delete": _("Deleted"),
         "download": _("Download"),
         "export": _("Export"),
         "publish": _("Publication"),
-        "prune": _("Retention applied"),
+        "prune": _("Retention rules applied"),
         "arm": _("Armed"),
         "cancel": _("Job cancelled"),
         "maintenance read-only": _("Saving paused"),
-        "maintenance away": _("Site taken away"),
-        "maintenance off": _("Saving goes on"),
+        "maintenance away": _("Site closed to visitors"),
+        "maintenance off": _("Maintenance ended"),
         "upgrade": _("Upgrade"),
         "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
@@ -118,6 +125,17 @@ _WORDS = {
         "not signed": _("not signed by this site"),
     },
 }
+
+
+def counted(kind: str, n: int) -> str:
+    """So many records of a kind: 50 datasets."""
+    words = {
+        "datasets": tk.ungettext("{n} dataset", "{n} datasets", n),
+        "organizations": tk.ungettext("{n} organization", "{n} organizations", n),
+        "groups": tk.ungettext("{n} group", "{n} groups", n),
+        "users": tk.ungettext("{n} user", "{n} users", n),
+    }
+    return words.get(kind, f"{{n}} {kind}").format(n=number(n))
 
 
 def word(kind: str, name: str) -> str:
@@ -159,10 +177,16 @@ def size(count: float | None) -> str:
 
 @lru_cache(maxsize=10_000)
 def _size(count: float, where: Locale) -> str:
-    power = min(max((len(str(int(count))) - 1) // 3, 1), len(_UNITS))
+    # by the rule of `engine.words.size`
+    if count < 1000:
+        said = format_unit(count, "digital-byte", "long", format="0", locale=where)
+        return said.replace("digital-byte", "B")  # where a language has no word for it
+    power = 1
+    while power < len(_UNITS) and count / 1000**power >= 999.95:
+        power += 1
     unit = f"digital-{_UNITS[power - 1]}"
     return format_unit(
-        count / 1000**power, unit, "short", format="#,##0.#", locale=where
+        count / 1000**power, unit, "short", format="#,##0.0", locale=where
     )
 
 
@@ -177,7 +201,9 @@ def percent(part: float, whole: float) -> str:
 
 
 def moment(time: str | None, form: str = "medium") -> str:
-    """A point in time in the site's zone, without the zone's name."""
+    """A point in time in the site's zone, as the language writes it; a page names the
+    zone once. `form` is of the day: `medium`, `long`; or `clock`: hours to seconds.
+    """
     if not time:
         return ""
     where, zone, from_the_right = _visitor()
@@ -191,7 +217,14 @@ def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
     there = parse_stamp(time).astimezone(zone)
     # English without a country is the world's, not America's
     where = Locale("en", "GB") if str(where) == "en" else where
-    return f"{format_date(there.date(), form, where)}, {there:%H:%M}"
+    if form == "clock":
+        return format_time(there, "medium", zone, where)
+    together = get_datetime_format("medium", where)
+    day, hour = (
+        format_date(there.date(), form, where),
+        format_time(there, "short", zone, where),
+    )
+    return str(together).replace("{1}", day).replace("{0}", hour)
 
 
 def hour(time: str, zone: tzinfo, where: Locale) -> str:
@@ -237,6 +270,12 @@ def ago(time: str | None) -> str:
     return format_timedelta(delta, add_direction=True, locale=locale())
 
 
+def since(seconds: float | None) -> str:
+    """How long ago, of a time span: 1 second ago."""
+    passed = timedelta(seconds=-round(seconds or 0))
+    return format_timedelta(passed, add_direction=True, locale=locale())
+
+
 def duration(seconds: float | None) -> str:
     """A time span: 2 minutes."""
     return format_timedelta(timedelta(seconds=seconds or 0), locale=locale())
@@ -262,7 +301,7 @@ def ckan() -> str:
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
     shown = (
-        size, number, percent, moment, ago, duration, clock, zone, word, maintenance,
-        ckan,
+        size, number, percent, counted, moment, ago, since, duration, clock, zone, word,
+        told, maintenance, ckan,
     )  # fmt: skip
     return {f"dbmanage_{each.__name__}": each for each in shown}

@@ -148,9 +148,9 @@ class MaintenanceMiddleware:
         if path.startswith("/api/"):
             end = f"until about {known['until']}" if _lasts(known) else "for a moment"
             message = (
-                f"The site is away {end}: try again"
+                f"The site is closed for maintenance {end}: try again"
                 if level == AWAY
-                else f"Saving waits {end}, nothing was changed: try again"
+                else f"Saving is paused {end}, and nothing was changed: try again"
             )
             error = {"__type": "Service Unavailable", "message": message}
             response = _json(503, {"success": False, "error": error})

@@ -79,7 +79,7 @@ def file(token: str, name: str) -> Any:
             return _no_more(404)
         opened = downloads.opened_of(site, link["backup"], link["file"])
     except (DbmanageError, OSError):
-        return tk.abort(404, tk._("There is no such file any more"))
+        return tk.abort(404, tk._("This file is no longer there"))
     response = _response(*opened, link["backup"])
     if request.method == "GET" and response.status_code in (200, 206):
         proof = _may_send(links, token, link)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
 import struct
 import sys
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
 from ..report import name_of
 from ..site import Site
+from . import plain_sql
 
 CHUNK = 1 << 18
 MAGIC = b"PGDMP"
@@ -216,7 +219,9 @@ def contents_of(path: Path) -> Contents:
 
 
 def refuse_other_formats(path: Path) -> None:
-    """Refuses what is no archive of `pg_dump -Fc`, with the reason. Raises Refused."""
+    """Refuses what is no archive of `pg_dump -Fc`, with the reason and the way to make
+    one of it. Raises Refused."""
+    packed = ""
     with open_plain(path) as file:
         stream: Any = file
         head = file.read(512)
@@ -227,26 +232,29 @@ def refuse_other_formats(path: Path) -> None:
                 )
             file.seek(0)
             stream = unpacked(file, path.name)
+            packed = "zstd"
             with suppress(zstandard.ZstdError):
                 head = stream.read(512)
+        elif head[:2] == b"\x1f\x8b":
+            file.seek(0)
+            packed = "gzip"
+            with suppress(OSError, EOFError, zlib.error):
+                head = gzip.GzipFile(fileobj=file).read(512)
+            if head[:5] == MAGIC:
+                raise Refused(
+                    f"{path.name} is compressed by gzip. Unpack it first: "
+                    f"`gzip -dk {shlex.quote(str(path))}`"
+                )
     if head[:5] == MAGIC:
         return
     if head[257:262] == b"ustar":
-        what = "is a tar archive"
-    elif head[:2] == b"\x1f\x8b":
-        what = "is compressed by gzip, so most likely plain SQL"
-    elif re.match(
-        rb"\s*(--|/\*|\\|(SET|CREATE|BEGIN|SELECT|DROP|ALTER|COPY)\b)", head, re.I
-    ):
-        what = "is plain SQL"
-    else:
-        raise Refused(f"{path.name} is not an archive of pg_dump -Fc")
-    raise Refused(
-        f"{path.name} {what}. Only archives of `pg_dump -Fc` are restored: plain SQL "
-        "must be run by psql, which obeys commands hidden in the data (CVE-2025-8714) "
-        "and cannot tell a whole file from a cut one. Make an archive with "
-        f"`{name_of('command')} dump FILE` or `pg_dump -Fc`"
-    )
+        raise Refused(
+            f"{path.name} is a tar archive. Only archives of `pg_dump -Fc` are "
+            f"restored: make one with `{name_of('command')} dump FILE` or `pg_dump -Fc`"
+        )
+    if plain_sql.begins(head):
+        raise Refused(f"{path.name} is plain SQL. {plain_sql.advice(path, packed)}")
+    raise Refused(f"{path.name} is not an archive of pg_dump -Fc")
 
 
 def refuse_wrong_part(found: Contents, part: str, name: str, site: Site) -> None:

@@ -15,6 +15,7 @@ from ..opened import open_plain
 from ..postgres.programs import Tools, finish, reading_tools, running
 from ..report import Progress, name_of
 from ..signature import Hashed
+from ..words import size
 from .contents import CHUNK, MAGIC, unpacked
 
 #: room on the disk that is left to others, and how often it is looked at
@@ -122,6 +123,6 @@ def _refuse_full(directory: Path, name: str) -> None:
     if disk.free < min(_ROOM, disk.total // 20):
         raise Refused(
             f"there is too little room to unpack {name} in {directory}: "
-            f"{disk.free >> 20} MB are left of {disk.total >> 20}. Make room there, "
-            f"or set {name_of('repository')} to a directory on a larger disk"
+            f"{size(disk.free)} are left of {size(disk.total)}. Make room there, or "
+            f"set {name_of('repository')} to a directory on a larger disk"
         )

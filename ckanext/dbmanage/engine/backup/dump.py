@@ -12,6 +12,7 @@ from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress
 from ..site import Site
+from ..words import NAMES
 
 _CHUNK = 1 << 18
 
@@ -31,7 +32,7 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
 def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
-        raise Refused(f"this site has no {part}{site.advise(f'no {part}')}")
+        raise Refused(f"this site has no {NAMES[part]}{site.advise(f'no {part}')}")
     database = site.databases[part]
     with closing(database.connect()) as connection:
         tables = tables_of(connection)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .. import layout
+from .. import layout, words
 from ..disk import create_file
 from ..errors import Refused
 from ..layout import FORMAT, MANIFEST, SUFFIXES, SUMS
@@ -93,6 +93,7 @@ def content_file(backup: Backup, part: str) -> Path:
     ]
     if not names:
         raise Refused(
-            f"backup {backup.id} holds no {part}: only {', '.join(backup.parts)}"
+            f"backup {backup.id} holds no {words.NAMES[part]}, only "
+            f"{words.parts(backup.parts)}"
         )
     return backup.path / names[0]

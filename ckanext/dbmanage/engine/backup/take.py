@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-from .. import layout
+from .. import layout, words
 from ..archive import extensions
 from ..clock import now, stamp
 from ..disk import own_directory
@@ -157,7 +157,8 @@ def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
         if part not in PARTS:
             raise Refused(f"there is no part {part!r}: choose from {', '.join(PARTS)}")
         if part not in there:
-            raise Refused(f"this site has no {part}{site.advise(f'no {part}')}")
+            named = words.NAMES[part]
+            raise Refused(f"this site has no {named}{site.advise(f'no {part}')}")
     return tuple(part for part in there if not parts or part in parts)
 
 

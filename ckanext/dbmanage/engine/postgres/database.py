@@ -169,6 +169,10 @@ def _reasoned(connection: Connection) -> Iterator[None]:
         raise
 
 
+#: what libpq asks beside its reason; the message asks the same
+_ASKS = re.compile(r" Is the server running [^?]*\?")
+
+
 def _connect(arguments: dict[str, Any], option: str) -> Connection:
     arguments = {"application_name": "dbmanage", "connect_timeout": 20} | arguments
     arguments["cursor_factory"] = _Cursor
@@ -176,13 +180,15 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
         connection = psycopg2.connect(**arguments)
         _set_up(connection, option)
     except psycopg2.Error as error:
-        reason = message_of(error)
+        reason = _ASKS.sub("", message_of(error))
         if arguments.get("password"):  # libpq never says it; make sure for all time
             reason = reason.replace(str(arguments["password"]), "***")
-        raise ConnectionFailed(
+        failed = ConnectionFailed(
             f"cannot connect to database {arguments.get('dbname')!r}: {reason} "
             f"(is the server up, and is {option} right?)"
-        ) from None
+        )
+        failed.reason = reason
+        raise failed from None
     return connection
 
 

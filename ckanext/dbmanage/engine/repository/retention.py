@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from .. import words
 from ..clock import has_come, id_stamp, now, parse_id
 from ..layout import FORMAT, MANIFEST
 from ..signature import read_json
@@ -98,7 +99,10 @@ def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:
     for each in found:
         if each.proven and not any(each.proven <= parts for parts in newer):
             newer.append(each.proven)
-            yield each.backup.id, f"the newest proven of {', '.join(each.backup.parts)}"
+            yield (
+                each.backup.id,
+                f"the newest proven of {words.parts(each.backup.parts)}",
+            )
 
 
 def _replaced(newer: int, wanted: int) -> tuple[bool, str]:
@@ -126,7 +130,7 @@ def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
             backup, fixed=f"cannot be read ({error.strerror}): never touched"
         )
     except ValueError:
-        return _Standing(backup, fixed="its name is no time: never touched")
+        return _Standing(backup, fixed="its name is not a time: never touched")
     if about["state"] == "foreign":
         return _Standing(backup, fixed="another site's: never touched")
     if backup.readable and not backup.signed:
@@ -135,7 +139,7 @@ def _standing(backup: Backup, limit: str, aside: str) -> _Standing:
         return _Standing(backup, fixed="of another version's format: never touched")
     partly = bool(why_partial(backup.files))
     good = about["state"] in _GOOD and not partly
-    fixed = "held by keep" if about["keep"] else ""
+    fixed = "held" if about["keep"] else ""
     if not fixed and str(about["reason"]).startswith("before ") and backup.id > limit:
         fixed = aside
     if about["state"] == "damaged":

@@ -19,6 +19,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move, is_ours, planned_move, sound
+from ..words import NAMES
 
 #: what a switch back is called in the journal: of a restore, and of such an undo
 UNDO, REDO = "undo", "redo"
@@ -82,16 +83,16 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
         )
     if last["foreign"]:
         raise Refused(
-            "the last restore switched databases or folders that are not this site's "
-            "any more: it cannot be undone as a whole; the backup that it took "
-            "afterwards holds what it replaced"
+            "the last restore replaced databases or folders that no longer belong to "
+            "this site, so it cannot be undone as a whole; the backup that the restore "
+            "took afterwards holds what was replaced"
         )
     pairs = []
     for pair in last["switch"]:
         if pair.part not in last["switched"]:
             continue
         if pair.part not in site.databases or not pair.live_oid:
-            raise Refused(f"there was no {pair.part} before the last restore")
+            raise Refused(f"there was no {NAMES[pair.part]} before the last restore")
         with closing(site.databases[pair.part].maintenance()) as connection:
             found = query(
                 connection,
@@ -101,8 +102,8 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
             )
         if found != [(pair.live_oid, pair.comment)]:
             raise Refused(
-                f"the database {pair.undo!r} with the state before is not there any "
-                "more: it was dropped, or renamed by hand; the backup that the restore "
+                f"the database {pair.undo!r} with the state before the last restore is "
+                "gone: it was dropped, or renamed by hand; the backup that the restore "
                 "took afterwards holds the same"
             )
         name = f"dbm_{secrets.token_hex(4)}_undo"
@@ -112,8 +113,8 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
     for move in last["moves"] if "files" in last["switched"] else ():
         if not is_ours(Path(move.path) / move.undo, move.token):
             raise Refused(
-                f"the uploads before the last restore are not in {move.path}/"
-                f"{move.undo} any more; the backup that it took afterwards holds them"
+                f"the uploads before the last restore are gone from {move.path}/"
+                f"{move.undo}; the backup that the restore took afterwards holds them"
             )
         moves.append(replace(move, scratch=move.undo, undo=f".dbm_{name}_undo"))
     return pairs, moves

@@ -16,8 +16,9 @@ from typing import Any
 import psycopg2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .. import words
 from ..backup.verify import event_of, verify_backup
-from ..clock import stamp
+from ..clock import parse_stamp, stamp
 from ..course import Course
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
@@ -207,13 +208,13 @@ def evidence(site: Site, found: Backup, record: Mapping[str, Any]) -> bytes:
     uploads = "not part of this backup"
     if seen := record["uploads"]:
         uploads = (
-            f"{seen['named']}, of these missing on the disk before the backup: "
+            f"{seen['named']}; missing on the disk before the backup: "
             f"{seen['missing_before']}"
         )
     facts = {
         "Site": f"{site.url} ({site.id})",
-        "Backup": f"{found.id}: {', '.join(found.parts)}",
-        "Proven at": record["time"],
+        "Backup": f"{found.id}: {words.parts(found.parts)}",
+        "Proven at": f"{parse_stamp(record['time']):%d %B %Y, %H:%M UTC}",
         "Took": f"{record['seconds']} s",
         "Made with": f"CKAN {versions.get('ckan')}",
         "Proven with": f"CKAN {site.versions.get('ckan')}",

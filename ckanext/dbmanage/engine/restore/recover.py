@@ -50,7 +50,8 @@ def _settle(op: Operation, facts: Any) -> None:
         elif moves.began(move):
             moves.back(move)
             op.warn(
-                f"the uploads in {move.path} are as before the restore that was ended"
+                f"the uploads in {move.path} are as they were before the restore that "
+                "was stopped"
             )
     if on and (old or facts["moves"]):
         what = [repr(pair.live) for pair in old] + [m.path for m in facts["moves"]]

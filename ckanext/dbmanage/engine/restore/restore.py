@@ -202,7 +202,7 @@ def _fate(op: Operation) -> str:
 def _reason(error: BaseException) -> str:
     """What ended a restore, on one line."""
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
-        return "it was told to end"
+        return "it was stopped, by Ctrl-C or by a signal"
     filename = getattr(error, "filename", None)
     where = f" ({filename})" if filename else ""
     return " ".join(str(getattr(error, "strerror", None) or error).split()) + where

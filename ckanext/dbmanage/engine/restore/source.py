@@ -80,9 +80,11 @@ def open_source(
             found = repository.find(name)
         except Refused as error:
             if not os.path.lexists(name):
-                raise
+                if "." not in name:
+                    raise
+                raise Refused(f"{error}. There is no file {name} either") from error
             raise Refused(
-                f"{error}. The {name} in this directory is meant by ./{name}"
+                f"{error}. For the file {name} in this directory write ./{name}"
             ) from error
         return _of_backup(site, found, parts, trust, progress)
     path = Path(os.path.realpath(name))
@@ -97,7 +99,7 @@ def open_source(
             found.objects = repository.path / layout.OBJECTS
         return _of_backup(site, found, parts, trust, progress)
     if not path.exists():
-        raise Refused(f"there is neither a backup nor a file {name!r}")
+        raise Refused(f"there is no file or directory {name!r}")
     return _of_file(site, path, parts, trust)
 
 

@@ -21,6 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from .. import words
 from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
@@ -66,7 +67,7 @@ def of(backup: Backup) -> Listing:
     about = backup.manifest["contents"].get(LIST)
     if about is None:
         raise Refused(
-            f"backup {backup.id} holds no files: only {', '.join(backup.parts)}"
+            f"backup {backup.id} holds no uploads, only {words.parts(backup.parts)}"
         )
     return Listing(backup.path / LIST, about["bytes"], about["sha256"])
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import words
 from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..report import Progress, name_of
@@ -52,8 +53,9 @@ def room(listing: Listing, objects: Path, among: list[Folder]) -> None:
         free = shutil.disk_usage(path).free
         if free < size:
             raise Refused(
-                f"the uploads need {size} bytes beside the live ones in {path}, and "
-                f"{free} are free: make room, or restore {name_of('without uploads')}"
+                f"the uploads need {words.size(size)} beside the live ones in {path}, "
+                f"and {words.size(free)} are free: make room, or restore "
+                + name_of("without uploads")
             )
 
 

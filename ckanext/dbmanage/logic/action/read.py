@@ -43,9 +43,9 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         command}, jobs, ended, maintenance, armed: {backup, to, until, by},
         web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
         retention, pruned, blockers}`` and, when asked for, ``tables`` and ``journal``.
-        ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and sound), ``damaged``,
-        ``disproved``, ``overdue``, ``full``, ``unreadable``, ``unproven``, ``stale``
-        (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
+        ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
+        sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``unreadable``,
+        ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
         sentence, ``red``, ``amber`` or ``green``, with ``n`` backups that it is about.
         ``needed`` are the bytes of the next backup; ``pruned`` is when ``prune`` was
         last run by a timer, None when never within a month.
@@ -164,7 +164,8 @@ def dbmanage_backup_show(call: Call, data: Data) -> Data:
         ``dbmanage_backup_download``, and with ``sizes`` their bytes by name in
         ``download_sizes``, without those that cannot be read), ``made`` (what made it),
         ``proof``, ``evidence`` (whether ``/ckan-admin/backups/ID/evidence`` is a page
-        that tells of it), ``history`` (lines of the journal), ``fits`` (why it may not be restored, or empty),
+        that tells of it), ``history`` (lines of the journal), ``fits`` (why it may not
+        be restored, or empty),
         ``instead`` (the newest that may, where it may not), ``blockers`` (what would
         make its restore fail now), ``by_hand`` (shell commands that bring it back
         beside the live site, with stock tools alone), ``changed`` (datasets that

@@ -83,7 +83,9 @@ def dbmanage_undo(call: Call, data: Data) -> Data:
     if last is None:
         raise Refused(tk._("There is nothing to undo"))
     if data.get("operation", last["operation"]) != last["operation"]:
-        other = tk._("Another switch was made since: look at what an undo takes back")
+        other = tk._(
+            "Another switch was made since: see what an undo would take back now"
+        )
         raise tk.ValidationError({"operation": [other]})
     confirm(call, data, UNDO, UNDO)
     job = {"note": data["note"], "operation": last["operation"]}

@@ -119,7 +119,7 @@ def dbmanage_backup_download(call: Call, data: Data) -> Data:
     if data["file"] not in names(call.repository, found):
         raise tk.ValidationError({"file": [tk._("There is no such file")]})
     if call.user == call.options.site_id:
-        who = tk._("A link is for a user: name one, or copy the file where it lies")
+        who = tk._("A link belongs to a user: name one, or copy the file on the server")
         raise tk.ValidationError({"message": [who]})
     id, once = "", nullcontext()
     if found:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 
 import pytest
+
+from ckanext.dbmanage.doctor.finding import in_words
 
 from ..support.portal import DATASETS, Portal
 
@@ -46,6 +49,26 @@ def test_the_doctor(portal: Portal) -> None:
     assert done.stdout.startswith("DBMANAGE CRITICAL - configuration: ")
     (found,) = json.loads(portal.module("doctor", "--json", code=1).stdout)
     assert found["name"] == "configuration" and "many" in found["text"]
+
+
+def test_one_fault_is_told_once(portal: Portal) -> None:
+    port = re.search(r":\d+/", portal.url("database"))
+    assert port
+    urls = {k: v for k, v in portal.options.items() if v.startswith("postgresql")}
+    portal.write(**{k: v.replace(port[0], ":1/") for k, v in urls.items()})
+    told = portal.module("doctor", "--nagios", code=2).stdout
+    assert told.count("Connection refused") == 1
+    shown = portal.module("doctor", code=1).stdout
+    (line,) = [line for line in shown.splitlines() if "Connection refused" in line]
+    assert line.startswith("problem  databases ") and line.count("?") == 1
+    later = [line.split() for line in shown.splitlines() if "not checked" in line]
+    assert ["hint", "migrations"] in [words[:2] for words in later] and len(later) == 7
+
+
+def test_an_age_is_told_in_the_unit_that_fits() -> None:
+    told = {30: "0 minutes", 60: "1 minute", 3500: "58 minutes", 3600: "1 hour",
+            26 * 3600: "26 hours", 49 * 3600: "2 days"}  # fmt: skip
+    assert {s: in_words(timedelta(seconds=s)) for s in told} == told
 
 
 def test_the_doctor_knows_ckan(portal: Portal) -> None:

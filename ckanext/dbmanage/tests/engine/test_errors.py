@@ -52,6 +52,20 @@ def test_an_error_is_told_without_values(failure: Exception) -> None:
         assert any(what in said for what in ("violates", "exist", "operator")), said
 
 
+def test_an_address_is_told_without_its_account_and_its_query() -> None:
+    asked = "?q=" + "x" * 600
+    error = OSError(f"no answer: http://solr:secret@host:8983/solr/ckan/select{asked}'")
+    assert message_of(error) == "no answer: http://***@host:8983/solr/ckan/select?…'"
+    assert len(message_of(OSError("x" * 9999))) < 510
+    assert message_of(OSError("is it up? yes")) == "is it up? yes"
+
+
+def test_what_is_found_by_field_is_no_dictionary() -> None:
+    error = Exception("None - {'name': ['Missing value']}")
+    error.error_summary = {"Name": "Missing value", "URL": "Bad"}  # type: ignore[attr-defined]
+    assert message_of(error) == "Name: Missing value; URL: Bad"
+
+
 def test_a_log_and_a_program_s_last_words_hold_none(failure: Exception) -> None:
     printed = traceback.format_exception(failure)
     lines = "".join(printed).splitlines(keepends=True)

@@ -202,7 +202,7 @@ def test_an_id_is_looked_up_in_the_repository_alone(
     source = open_source(SITE, repository, f"./{ID}")
     assert source.backup and source.backup.path == planted
     (tmp_path / "a.dump").write_text("not this one")
-    with pytest.raises(Refused, match=r"no backup 'a.dump' .* meant by ./a.dump"):
+    with pytest.raises(Refused, match=r"no backup 'a.dump' .* write ./a.dump"):
         open_source(SITE, repository, "a.dump")
     with pytest.raises(Refused, match="is not an archive"):
         open_source(SITE, repository, "./a.dump")

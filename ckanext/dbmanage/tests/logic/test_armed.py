@@ -70,7 +70,7 @@ def test_backups_are_released_and_deleted_by_an_operator_s_word_alone(
     answer = me.post(f"{path}/release", password=PASSWORD)
     assert answer.status_code == 400
     assert f"ckan db arm {old} --to release" in answer.text
-    assert "A stolen login must not be enough" in answer.text
+    assert "Somebody with a stolen password must not be able to do this" in answer.text
     me.post(f"{path}/keep", release="1")
     assert site.act("dbmanage_backup_show", id=old)["keep"] is True
 
@@ -87,7 +87,7 @@ def test_backups_are_released_and_deleted_by_an_operator_s_word_alone(
     done = site.portal.module("arm", old, "--to", "release", "--for", "5m")
     assert f"{old}  armed to release until " in done.stdout
     page = me.ask("GET", f"{path}/release").text
-    assert "Good for one time" in page and "<fieldset disabled>" not in page
+    assert "on the server, for one time" in page and "<fieldset disabled>" not in page
     wrong = me.post(f"{path}/release", password="no")
     assert wrong.status_code == 400 and "not your password" in wrong.text
     # what could not be done gives the word back
@@ -107,7 +107,7 @@ def test_backups_are_released_and_deleted_by_an_operator_s_word_alone(
     for what in ("release", "delete", "download"):
         assert (what, "refused", "not armed") in whats
     undo = site.portal.module("arm", "undo", "--to", "delete", code=2)
-    assert "undo takes no --to" in undo.stderr
+    assert "there is no --to for undo" in undo.stderr
 
 
 def link(site: Site, browser: Session, file: str) -> str:

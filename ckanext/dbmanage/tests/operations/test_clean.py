@@ -58,7 +58,7 @@ def test_init_takes_a_database_that_clean_left(portal: Portal) -> None:
     assert (
         "this goes too, for it needs CKAN's tables: the view own.titles" in done.stderr
     )
-    assert "left where it is: the table own.notes (it is in another" in done.stderr
+    assert "not deleted: the table own.notes (it is in another" in done.stderr
     assert "is empty" not in done.stdout and "tables are gone" in done.stdout
     assert portal.sql("SELECT to_regclass('visits')::text") == [(None,)]
     options = portal.settings

@@ -20,8 +20,8 @@ from ..support.portal import DATASETS, HEAD, Portal, own
 @pytest.mark.smoke
 def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
     for verb in ("upgrade", "init"):
-        assert "Nothing is pending" in portal.db(verb).stdout
-    assert "Nothing is pending" in portal.module("upgrade", "--rehearse").stdout
+        assert "Nothing to do" in portal.db(verb).stdout
+    assert "Nothing to do" in portal.module("upgrade", "--rehearse").stdout
     assert portal.backups() == []
     # nor does a container that calls `init` at each start need a place for backups
     own(portal, "CREATE TABLE gone_alembic_version (version_num text)",
@@ -29,7 +29,7 @@ def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
     storage = portal.options.pop("ckan.storage_path")
     portal.write()
     done = portal.db("init")
-    assert "Nothing is pending" in done.stdout and "the plugin 'gone'" in done.stderr
+    assert "Nothing to do" in done.stdout and "the plugin 'gone'" in done.stderr
     portal.write(**{"ckan.storage_path": storage})
     assert "two ways" in portal.db("upgrade", "--rehearse", "--in-place", code=2).stderr
 
@@ -59,7 +59,7 @@ def test_from_2_10_to_2_12_and_back(old: Portal) -> None:
                    "FROM package") == [(3 * DATASETS,)]  # fmt: skip
     ((kept, reason),) = [(b["id"], b["reason"]) for b in old.backups()[:1]]
     assert reason == "before upgrade" and kept in done.stderr
-    assert "Nothing is pending" in old.db("upgrade").stdout
+    assert "Nothing to do" in old.db("upgrade").stdout
     ((field,),) = old.sql(COMMENT, "datastore")
     assert json.loads(field) == {"_info": {"label": "Old"}}
 
@@ -110,7 +110,7 @@ def test_without_the_right_to_make_a_copy(
     assert "a restore of the backup" in done.stderr
     assert old.backups()[0]["reason"] == "before upgrade"
     assert "up to date" in old.ckan("db", "check").stdout
-    assert "Nothing is pending" in old.module("upgrade").stdout
+    assert "Nothing to do" in old.module("upgrade").stdout
 
 
 def test_cores_own_options(old: Portal) -> None:

@@ -115,7 +115,7 @@ def test_with_every_oddity_and_plugins(
     odd.db("reindex", code=None, env=env)
     assert documents(odd) == theirs
     told = odd.db("reindex", "--deep", code=None, env=env).stderr
-    assert f" 0 datasets indexed, 0 removed, {len(theirs) - 1} as they should" in told
+    assert f" 0 datasets indexed, 0 removed, {len(theirs) - 1} unchanged" in told
     odd.write(**{"ckan.plugins": "dbmanage"})
 
 
@@ -155,7 +155,12 @@ def test_a_solr_that_is_down_is_said(portal: Portal) -> None:
     for options in ([], ["--changed"], ["--deep"]):
         done = portal.db("reindex", *options, code=1)
         assert "the search index could not be brought up to date" in done.stderr
+        assert "Solr does not answer: is it up, and is solr_url right?" in done.stderr
         assert "Traceback" not in done.stderr
+    portal.write(solr_url=f"{url}-nowhere")
+    (told,) = portal.db("reindex", code=1).stderr.splitlines()[-1:]
+    assert "Solr answers with the error 404: is solr_url right" in told
+    assert len(told) < 250 and "<" not in told
     portal.write(solr_url=url)
     assert documents(portal) == before
     done = portal.db("reindex", "--deep", "--changed", code=2)
@@ -169,9 +174,9 @@ def test_what_a_plugin_says_otherwise_is_found(
     env = {"PYTHONPATH": documents_plugin, "SAID": "before"}
     portal.db("reindex", env=env)
     told = portal.db("reindex", "--deep", env=env).stderr
-    assert f" 0 datasets indexed, 0 removed, {DATASETS} as they should be" in told
+    assert f" 0 datasets indexed, 0 removed, {DATASETS} unchanged" in told
     told = portal.db("reindex", "--deep", env=env | {"SAID": "after"}).stderr
-    assert f" {DATASETS} datasets indexed, 0 removed, 0 as they should" in told
+    assert f" {DATASETS} datasets indexed, 0 removed, 0 unchanged" in told
     found = select(portal, fq=f"site_id:{portal.options['ckan.site_id']}", rows=1)
     assert found["response"]["docs"][0]["vocab_said"] == ["one", "after"]
 

@@ -53,7 +53,7 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "empty")
 
     page.click("text=Make the first backup")
-    expect(page.locator("#job-live")).to_contain_text("It waits for the worker.")
+    expect(page.locator("#job-live")).to_contain_text("This job waits for a worker.")
     looked(page, "queued")
     # a look that comes while the site is away says nothing; the next one tells
     site.portal.db("maintenance", "on", "--for", "3s")
@@ -66,7 +66,7 @@ def test_back_up_verify_prove_hold_download(
     # that nobody works weighs less, and is told below
     expect(page.locator(".dbm-health")).to_contain_text("No backup yet.")
     looked(page, "offline")
-    page.click("text=Follow it on a page of its own")
+    page.click("text=Show it on its own page")
     page.locator("#job-h").wait_for()
     site.start_worker()
     done(page)  # the page notices by itself
@@ -89,7 +89,7 @@ def test_back_up_verify_prove_hold_download(
 
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("Protected.")
-    menu(page, backup.name, "retention will not remove it")
+    menu(page, backup.name, "retention never deletes it")
     expect(page.locator(".dbm-kept")).to_have_text("Held")
     page.click("text=Delete…")
     expect(page.locator(".dbm")).to_contain_text("it is held")
@@ -406,7 +406,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     repository.mark("reindex", True)
     at("", "half-way", "ckan db doctor --fix")
     repository.mark("reindex", False)
-    at(f"{newest.name}/restore", "blocked", "It cannot be begun now:", "no worker runs")
+    at(f"{newest.name}/restore", "blocked", "This cannot start now:", "no worker runs")
 
     foreign = portal.repository / "20200101T000000Z"
     subprocess.run(["cp", "-a", newest, foreign], check=True)
@@ -448,7 +448,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     for path, name in (("", "list"), (old, "backup"), (f"{old}/restore", "restore")):
         plain.goto(BACKUPS + path)
         plain.screenshot(path=SHOTS / f"no-script-{name}.png", full_page=True)
-    expect(plain.locator(".dbm-confirm")).to_contain_text("Look again whether")
+    expect(plain.locator(".dbm-confirm")).to_contain_text("Check again whether")
 
 
 def test_the_restore_page_notices_that_it_was_armed(

@@ -369,8 +369,8 @@ def test_the_page_says_why_and_since_when(portal: Portal) -> None:
     one = keeper(portal)
     portal.options["ckan.locales_offered"] = "en de"
     for reason, said in (
-        ("restore", "saved copy. The site is away for less than a minute."),
-        ("upgrade", "being upgraded. The site is away for a few minutes."),
+        ("restore", "saved copy. The site cannot be reached for less than a minute."),
+        ("upgrade", "being upgraded. The site cannot be reached for a few minutes."),
     ):
         one.on(AWAY, 5, reason, "reference-7")
         body = page_of(portal)[1]

@@ -58,7 +58,9 @@ def test_other_formats_are_refused_with_the_reason(
     files = {
         "a.sql": (plain, "is plain SQL"),
         "b.dump": (b"\\! touch /tmp/pwned\n" + plain, "is plain SQL"),
-        "c.sql.gz": (gzip.compress(plain), "gzip"),
+        "c.sql.gz": (gzip.compress(plain), "is plain SQL"),
+        "i.dump.gz": (gzip.compress(b"PGDMP\x01"), "Unpack it first: `gzip -dk"),
+        "j.gz": (gzip.compress(plain)[:9] + os.urandom(99), "is not an archive"),
         "d.tar": (
             superuser_dump(portal, tmp_path / "x.tar", "-Ft").read_bytes(),
             "tar",

@@ -73,7 +73,7 @@ def test_the_newest_proven_one_stays_below_newer_unproven_ones(
     assert decided(repository) == {
         newest: "the last 1",
         newer: "-no rule keeps it",
-        proven: "the newest proven of database, datastore, files",
+        proven: "the newest proven of database, DataStore and uploads",
         older: "-no rule keeps it",
     }
     repository.find(newest).remember(proved={"time": "now", "problems": []})
@@ -90,7 +90,7 @@ def test_a_proof_of_one_part_does_not_push_out_that_of_all(
     whole, part = add(3, proven=True), add(4, ALL[1:], proven=True)
     said = decided(repository)
     assert said[one] == "the newest proven of database"
-    assert said[whole] == "the newest proven of database, datastore, files"
+    assert said[whole] == "the newest proven of database, DataStore and uploads"
     assert said[two] == said[part] == "-no rule keeps it"
 
 

@@ -111,7 +111,7 @@ def test_a_held_backup_stays_and_uses_up_no_rule(shelf: Shelf) -> None:
     for name in (ids[0], ids[5]):
         shelf.repository.find(name).remember(keep=True)
     decided = shelf.decide(last=2)
-    assert decided[ids[0]] == decided[ids[5]] == "held by keep"
+    assert decided[ids[0]] == decided[ids[5]] == "held"
     assert shelf.kept(last=2) == [ids[0], ids[1], ids[2], ids[5]]
     # but it is there: no other has to stay only to make up the least number
     assert shelf.kept(min=2) == [ids[0], ids[5]]
@@ -120,7 +120,7 @@ def test_a_held_backup_stays_and_uses_up_no_rule(shelf: Shelf) -> None:
 def test_a_held_damaged_backup_stays(shelf: Shelf) -> None:
     shelf.daily(3)
     old = shelf.add(NOON - timedelta(days=9), "damaged", keep=True)
-    assert shelf.decide(last=1)[old] == "held by keep"
+    assert shelf.decide(last=1)[old] == "held"
 
 
 @pytest.mark.parametrize("state", ["damaged", "unverified"])
@@ -164,7 +164,7 @@ def test_those_to_be_forgotten_are_not_newer_ones_that_are_there(shelf: Shelf) -
     between = shelf.add(NOON - timedelta(days=1))
     bad = shelf.add(NOON - timedelta(days=2), "damaged")
     decided = shelf.decide(last=0, min=1)
-    assert decided[held] == "held by keep"
+    assert decided[held] == "held"
     assert decided[between].startswith("-")
     assert decided[bad].endswith("; 1 newer verified one is there")
     # nor are those that stay for another reason than that they are good
@@ -207,6 +207,6 @@ def test_what_cannot_be_judged_is_never_touched(shelf: Shelf) -> None:
     empty.mkdir()
     decided = shelf.decide(last=1)
     assert decided[newer_format] == "of another version's format: never touched"
-    assert decided[nonsense] == "its name is no time: never touched"
+    assert decided[nonsense] == "its name is not a time: never touched"
     assert decided[unreadable] == "cannot be read (is not a plain file): never touched"
     assert decided[empty.name].startswith("-damaged: manifest.json cannot be read; ")

@@ -33,9 +33,9 @@ def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
     assert "nothing to undo" in portal.module("undo", "--yes", code=1).stderr
     portal.module("restore", "latest", "--yes", "--no-backup")
     site, repository = portal.engine()
-    back = "redone: database and datastore and files as restored from backup"
+    back = "redone: database, DataStore and uploads as restored from backup"
     for wanted, way, said in (
-        (damaged, UNDO, "undone: database and datastore and files as before"),
+        (damaged, UNDO, "undone: database, DataStore and uploads as before"),
         (before, REDO, back),
         (damaged, UNDO, "undone: database"),
     ):
@@ -88,7 +88,7 @@ def test_what_undo_would_need_is_gone(portal: Portal) -> None:
     assert not list(portal.storage.glob(".dbm_*"))
     assert not portal.copies()
     done = portal.module("undo", "--yes", code=1)
-    assert "not there any more" in done.stderr and "Traceback" not in done.stderr
+    assert "is gone: it was dropped" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_directories_that_look_like_ours_survive(portal: Portal) -> None:

@@ -1,0 +1,32 @@
+"""How things are told to people: sizes, parts, lists. One rule for each.
+
+In plain English, for terminals, logs and messages; the pages say the same in the
+visitor's language (`web/helpers.py`).
+"""
+
+from collections.abc import Iterable
+
+#: the parts of a backup; where they are typed, as after `--only`, their names stand
+NAMES = {"database": "database", "datastore": "DataStore", "files": "uploads"}
+
+
+def size(count: float) -> str:
+    """A number of bytes: 52.4 MB, in powers of 1000."""
+    if count < 1000:
+        return f"{count:.0f} byte{'s' * (count != 1)}"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 999.95:  # what would be rounded to 1000.0 is one of the next unit
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"
+
+
+def parts(names: Iterable[str]) -> str:
+    """The parts of a backup by their names: `database, DataStore and uploads`."""
+    return listed(NAMES.get(name, name) for name in names)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as a sentence has them: `a, b and c`; empty when there is none."""
+    *some, last = [*names] or [""]
+    return f"{', '.join(some)} and {last}" if some else last
