@@ -45,8 +45,9 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         retention, pruned, blockers}`` and, when asked for, ``tables`` and ``journal``.
         ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
         sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``unreadable``,
-        ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``; ``headline`` says it in a
-        sentence, ``red``, ``amber`` or ``green``, with ``n`` backups that it is about.
+        ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``;
+        ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
+        backups that it is about.
         ``needed`` are the bytes of the next backup; ``pruned`` is when ``prune`` was
         last run by a timer, None when never within a month.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
