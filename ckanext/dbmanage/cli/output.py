@@ -24,7 +24,7 @@ from ..engine.clock import ago, day_and_time
 from ..engine.course import Course
 from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
-from ..engine.report import Standing
+from ..engine.report import Standing, name_of
 from ..engine.words import size
 from ..portal.command import pasted, typed
 from .columns import fitted, width
@@ -213,9 +213,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     }
     if one.signed:  # else nobody knows what these fields hold
         sizes = about["sizes"].items()
-        plain["parts"] = ", ".join(
-            f"{words.NAMES[part]} {size(n)}" for part, n in sizes
-        )
+        plain["parts"] = ", ".join(f"{name_of(part)} {size(n)}" for part, n in sizes)
         plain["took"] = f"{about['seconds'] or 0:.1f} s"
         plain["uploads"] = _uploads(about["files"])
         plain["versions"] = ", ".join(
@@ -226,9 +224,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     databases = one.manifest["databases"] if one.signed else {}
     for part, database in databases.items():
         rows = database.get("rows") or {}
-        lines.append(
-            f"{words.NAMES[part]}: {len(rows)} tables, {sum(rows.values())} rows"
-        )
+        lines.append(f"{name_of(part)}: {len(rows)} tables, {sum(rows.values())} rows")
         lines += [
             f"  {count:>10}  {one_line(table)}"
             for table, count in sorted(rows.items())
@@ -315,14 +311,6 @@ def preview_names(found: Preview) -> list[str]:
     if found.count:
         lines.append(f"All {many(found.count, 'name')}, for a day: {found.file}")
     return lines
-
-
-#: the parts, within a sentence
-PART_NAMES = {
-    "database": "the database",
-    "datastore": "the DataStore",
-    "files": "the uploads",
-}
 
 
 def many(count: int, thing: str) -> str:

@@ -36,7 +36,6 @@ from .base import (
     yes_option,
 )
 from .output import (
-    PART_NAMES,
     Talk,
     echo,
     echo_json,
@@ -130,7 +129,7 @@ def _question(portal: Portal, about: Look) -> str:
     """What is replaced by what: site, parts, age and loss."""
     site = portal.options.site_address
     if not about.whole:
-        site = f"{' and '.join(PART_NAMES[part] for part in about.parts)} of {site}"
+        site = f"the {words.parts(about.parts)} of {site}"
     source, then = about.name, "differ"
     if about.moment:
         source = f"the backup of {when(about.moment)}"

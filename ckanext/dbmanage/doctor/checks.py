@@ -11,6 +11,7 @@ from ..engine.postgres.database import closing, server_major
 from ..engine.postgres.programs import dump_tools
 from ..engine.postgres.tables import unreadable
 from ..engine.redis.maintenance import Maintenance
+from ..engine.report import name_of
 from ..engine.repository import backup
 from ..engine.repository.repository import Repository
 from ..engine.restore.history import half_way
@@ -18,7 +19,7 @@ from ..engine.restore.preflight import may_create
 from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
-from ..engine.words import NAMES, size
+from ..engine.words import size
 from ..operations.context import Portal
 from ..operations.safety import FRESH, GOOD, PROVEN, STALE, needed
 from ..records import published as dumps
@@ -30,11 +31,11 @@ def databases(_: Portal, site: Site, __: Repository) -> Found:
         with closing(database.connect()) as connection:
             major = server_major(connection)
             closed = unreadable(connection)
-        yield OK, f"the {NAMES[part]} {database.name!r} answers, PostgreSQL {major}"
+        yield OK, f"the {name_of(part)} {database.name!r} answers, PostgreSQL {major}"
         if closed:
             yield (
                 PROBLEM,
-                f"CKAN's role may not read all of the {NAMES[part]}, so no backup can "
+                f"CKAN's role may not read all of the {name_of(part)}, so no backup can "
                 f"be taken: as the owner of the tables run {' '.join(closed)}",
             )
 

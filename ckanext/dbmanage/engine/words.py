@@ -6,8 +6,7 @@ visitor's language (`web/helpers.py`).
 
 from collections.abc import Iterable
 
-#: the parts of a backup; where they are typed, as after `--only`, their names stand
-NAMES = {"database": "database", "datastore": "DataStore", "files": "uploads"}
+from .report import name_of
 
 
 def size(count: float) -> str:
@@ -23,7 +22,7 @@ def size(count: float) -> str:
 
 def parts(names: Iterable[str]) -> str:
     """The parts of a backup by their names: `database, DataStore and uploads`."""
-    return listed(NAMES.get(name, name) for name in names)
+    return listed(map(name_of, names))
 
 
 def listed(names: Iterable[str]) -> str:

@@ -23,12 +23,13 @@ def of_a_switch(repository: Repository, status: dict[str, Any]) -> list[str]:
     found = []
     worker = status["worker"]
     if not worker["count"]:
-        others = worker["others"] and (
-            f" that takes these jobs ({worker['others']} of this site take others only)"
-        )
         found.append(
-            f"no worker runs{others or ''}, so nobody would begin it: start one on the "
-            f"server, `{worker['command']}`"
+            f"no worker runs that takes these jobs ({worker['others']} of this site "
+            "take others only), so nobody would begin it: start one on the server, "
+            f"`{worker['command']}`"
+            if worker["others"]
+            else "no worker runs, so nobody would begin it: start one on the server, "
+            f"`{worker['command']}`"
         )
     if status["jobs"]:
         job = status["jobs"][0]

@@ -30,7 +30,9 @@ _DECLARATION = Path(__file__).parent.parent / "config_declaration.yaml"
 
 NAMES |= {
     "command": "ckan db",
+    # parts of a backup; where they are typed, as after `--only`, their own names stand
     "datastore": "DataStore",
+    "files": "uploads",
     # what CKAN keeps beside the uploads, and makes again
     "not uploads": "webassets i18n",
     "without uploads": "with `--only database`",

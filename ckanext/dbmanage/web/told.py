@@ -32,6 +32,10 @@ SENTENCES = (
     _("it is held: stop holding it first"),
     _("it is the newest {} one"),
     _("no worker runs, so nobody would begin it: start one on the server, `{}`"),
+    _(
+        "no worker runs that takes these jobs ({} of this site take others only), so "
+        "nobody would begin it: start one on the server, `{}`"
+    ),
     _("another job is under way, {} {}: let it end"),
     _("the repository is in use by {}: let it end"),
     _(
@@ -44,7 +48,7 @@ SENTENCES = (
     ),
     _("its worker ended without a word: the worker's own log says why"),
     _("this job was begun before; nothing was touched: confirm it anew"),
-    _("the worker was stopped before the job had ended"),
+    _("the worker was stopped before the job had ended. {}"),
     _("backup {} is not {}: {}"),
     _("{} {} could not be shown: see the log"),
     _("Redis does not answer ({}): is it up, and is {} right?"),

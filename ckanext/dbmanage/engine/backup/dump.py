@@ -10,9 +10,8 @@ from ..errors import Refused
 from ..postgres.database import Database, closing, no_limits, quoted, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
-from ..report import Progress
+from ..report import Progress, name_of
 from ..site import Site
-from ..words import NAMES
 
 _CHUNK = 1 << 18
 
@@ -32,7 +31,7 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
 def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
-        raise Refused(f"this site has no {NAMES[part]}{site.advise(f'no {part}')}")
+        raise Refused(f"this site has no {name_of(part)}{site.advise(f'no {part}')}")
     database = site.databases[part]
     with closing(database.connect()) as connection:
         tables = tables_of(connection)

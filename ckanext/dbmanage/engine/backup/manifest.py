@@ -9,6 +9,7 @@ from .. import layout, words
 from ..disk import create_file
 from ..errors import Refused
 from ..layout import FORMAT, MANIFEST, SUFFIXES, SUMS
+from ..report import name_of
 from ..repository.backup import Backup
 from ..signature import dumped
 from ..site import Site
@@ -93,7 +94,7 @@ def content_file(backup: Backup, part: str) -> Path:
     ]
     if not names:
         raise Refused(
-            f"backup {backup.id} holds no {words.NAMES[part]}, only "
+            f"backup {backup.id} holds no {name_of(part)}, only "
             f"{words.parts(backup.parts)}"
         )
     return backup.path / names[0]

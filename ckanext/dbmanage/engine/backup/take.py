@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-from .. import layout, words
+from .. import layout
 from ..archive import extensions
 from ..clock import now, stamp
 from ..disk import own_directory
@@ -21,6 +21,7 @@ from ..postgres.again import again
 from ..postgres.database import Database, closing
 from ..postgres.locks import live_lock
 from ..postgres.tables import rows_of
+from ..report import name_of
 from ..repository.backup import Backup
 from ..signature import sign
 from ..site import Site
@@ -157,7 +158,7 @@ def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
         if part not in PARTS:
             raise Refused(f"there is no part {part!r}: choose from {', '.join(PARTS)}")
         if part not in there:
-            named = words.NAMES[part]
+            named = name_of(part)
             raise Refused(f"this site has no {named}{site.advise(f'no {part}')}")
     return tuple(part for part in there if not parts or part in parts)
 

@@ -14,12 +14,12 @@ from typing import Any
 from ..clock import is_future, is_stamp, now, parse_stamp, stamp
 from ..errors import Refused
 from ..postgres.database import Connection, closing, query
+from ..report import name_of
 from ..repository.journal import Entry
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.moves import Move, is_ours, planned_move, sound
-from ..words import NAMES
 
 #: what a switch back is called in the journal: of a restore, and of such an undo
 UNDO, REDO = "undo", "redo"
@@ -92,7 +92,7 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
         if pair.part not in last["switched"]:
             continue
         if pair.part not in site.databases or not pair.live_oid:
-            raise Refused(f"there was no {NAMES[pair.part]} before the last restore")
+            raise Refused(f"there was no {name_of(pair.part)} before the last restore")
         with closing(site.databases[pair.part].maintenance()) as connection:
             found = query(
                 connection,

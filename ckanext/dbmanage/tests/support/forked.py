@@ -30,8 +30,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+CKAN, CKANAPI = (
+    str(Path(sys.executable).parent / name) for name in ("ckan", "ckanapi")
+)
 #: the scripts that import CKAN
-SCRIPTS = [str(Path(sys.executable).parent / name) for name in ("ckan", "ckanapi")]
+SCRIPTS = [CKAN, CKANAPI]
 MODULE = "ckanext.dbmanage"
 _ENDED = b"ended "
 NAME = f"{MODULE}.tests.support.forked"
