@@ -35,8 +35,8 @@ def databases(_: Portal, site: Site, __: Repository) -> Found:
         if closed:
             yield (
                 PROBLEM,
-                f"CKAN's role may not read all of the {name_of(part)}, so no backup can "
-                f"be taken: as the owner of the tables run {' '.join(closed)}",
+                f"CKAN's role may not read all of the {name_of(part)}, so no backup "
+                f"can be taken: as the owner of the tables run {' '.join(closed)}",
             )
 
 
