@@ -73,7 +73,7 @@ def run_publish(
             except OSError as error:  # a repository may be there to be read only
                 portal.talk.warn(f"the index stays owed: {explanation_of(error)}")
         _refuse_a_closed_site(portal.app, portal.options)
-        with staged(portal, repository, "publish", published.KINDS):
+        with staged(portal, None, "publish", published.KINDS):
             done, changed = _publish(portal, fresh, jobs or portal.options.jobs)
         facts["rows"] = {kind: each.rows for kind, each in done.items()}
     return done, changed
