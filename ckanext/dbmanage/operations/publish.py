@@ -76,7 +76,7 @@ def run_publish(
                     f"the search index is still out of date: {explanation_of(error)}"
                 )
         _refuse_a_closed_site(portal.app, portal.options)
-        with staged(portal, repository, "publish", published.KINDS):
+        with staged(portal, None, "publish", published.KINDS):
             done, changed = again(
                 "the publication",
                 lambda: _publish(portal, fresh, jobs or portal.options.jobs),
