@@ -14,10 +14,11 @@ from .output import Talk
 @click.command(cls=Told)
 @click.pass_context
 def worker(ctx: click.Context, /, **options: Any) -> None:
-    """Do the jobs of the sysadmin page: what it asks for waits until one runs.
+    """Do the jobs of the sysadmin page.
 
-    It is `ckan jobs worker` for the queue of this site, and ends as that does. Run it
-    as CKAN's user, for as long as the site runs.
+    What the page asks for waits until one runs. It is `ckan jobs worker` for the queue
+    of this site, and ends as that does. Run it as CKAN's user, for as long as the site
+    runs.
     """
     portal = portal_of(ctx, Talk(quiet=False))
     site, _ = find_site(portal)

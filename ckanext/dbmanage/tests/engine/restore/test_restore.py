@@ -15,7 +15,7 @@ def test_restore_brings_back_every_row_and_nothing_else(portal: Portal) -> None:
     portal.damage()
     portal.sql("CREATE TABLE stray (a int); ALTER TABLE stray OWNER TO ckan_default")
     done = portal.db("restore", "latest", "--yes")
-    assert done.stdout.startswith("restored database and datastore")
+    assert done.stdout.startswith("restored database, DataStore")
     assert portal.state() == before
     # the replaced state is a backup too, and its databases are kept
     reasons = [one["reason"] for one in portal.backups()]

@@ -12,6 +12,7 @@ import pytest
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.backup import downloads
 from ckanext.dbmanage.engine.errors import Damaged
+from ckanext.dbmanage.engine.report import Progress
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.uploads import capture, objects
 from ckanext.dbmanage.engine.uploads.folders import Folder, folders_of
@@ -144,8 +145,8 @@ def test_the_sum_of_a_list_is_of_what_was_written(
     store.put("resources/b", b"evil")
     reread = capture._reread
 
-    def swapping(staged: Path) -> None:
-        reread(staged)
+    def swapping(staged: Path, progress: Progress) -> None:
+        reread(staged, progress)
         path = store.directory / "1-files.jsonl"
         swapped(Listing(path, 0, ""), digest(b"mine"), digest(b"evil"))
 

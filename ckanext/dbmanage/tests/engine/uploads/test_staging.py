@@ -33,7 +33,7 @@ def test_uploads_come_back_with_the_databases(portal: Portal) -> None:
     # what was replaced is in the backup that the restore took
     portal.module("restore", "latest", "--yes", "--no-backup")
     assert portal.state() == damaged
-    assert "restored database and datastore and files" in done.stdout
+    assert "restored database, DataStore and uploads" in done.stdout
 
 
 def test_uploads_alone(portal: Portal) -> None:
