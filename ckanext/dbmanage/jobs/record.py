@@ -7,6 +7,7 @@ from typing import Any
 from ..engine.clock import FAR, is_stamp, now, stamp
 from ..engine.errors import Refused
 from ..engine.printable import one_line
+from ..engine.redis.arming import ARMED
 from ..engine.redis.client import answering, connect, key_of
 from ..engine.redis.sealed import loaded, unseal
 from ..portal.config import Options
@@ -127,7 +128,7 @@ class Records:
             **facts,
             "state": state,
             "error": error,
-            "armed": armed and {k: armed[k] for k in ("backup", "to", "until", "by")},
+            "armed": armed and {k: armed[k] for k in ARMED if k in armed},
             "rate": rate and round(rate, 1),
             "seconds_left": left if state == RUNNING else None,
             "seen": round(LIFE - alive / 1000, 1) if state == RUNNING else None,

@@ -21,6 +21,8 @@ from .client import answering, connect, key_of
 UNDO = "undo"
 #: what can be armed, the first one when nothing is said
 RESTORE, DELETE, RELEASE, DOWNLOAD = DEEDS = "restore", "delete", "release", "download"
+#: what a job keeps of it; one that waits since a version before has no `since`
+ARMED = "backup", "to", "until", "by", "since"
 #: wrong passwords that switch it off
 TRIES = 4
 
@@ -57,7 +59,7 @@ class Arming:
         Until the same moment. Not in place of what an operator has armed since, nor
         after wrong passwords.
         """
-        document = {k: used[k] for k in ("backup", "to", "until", "by", "since")}
+        document = {k: used[k] for k in ARMED if k in used}
         seconds = int((parse_stamp(used["until"]) - now()).total_seconds())
         if seconds <= 0 or _is_ahead(used) or self.tries() >= TRIES:
             return False
