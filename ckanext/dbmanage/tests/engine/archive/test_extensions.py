@@ -55,7 +55,9 @@ def make_template() -> Iterator[Callable[[], str]]:
 
     def make() -> str:
         text = MANUAL.read_text()
-        block = re.search(r"\n\n(    createdb .*?)\n\n", text, re.DOTALL)
+        block = re.search(
+            r"\n\n(    sudo -u postgres createdb .*?)\n\n", text, re.DOTALL
+        )
         assert block
         made.append(f"ckan_template_{secrets.token_hex(3)}")
         environment = {
@@ -65,7 +67,9 @@ def make_template() -> Iterator[Callable[[], str]]:
             "PGUSER": str(SUPERUSER.username),
             "PGPASSWORD": str(SUPERUSER.password),
         }
+        # whoever runs this may be nobody's superuser on the machine
         script = block[1].replace("ckan_template", made[-1])
+        script = script.replace("sudo -u postgres ", "")
         subprocess.run(["sh", "-ec", script], env=environment, check=True)
         return made[-1]
 

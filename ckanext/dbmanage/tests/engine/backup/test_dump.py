@@ -45,7 +45,7 @@ def test_a_failed_dump_leaves_the_old_file(portal: Portal) -> None:
     portal.module("dump", str(file))
     good = file.read_bytes()
     portal.sql("CREATE TABLE secret_table (a int)")  # of the superuser: unreadable
-    done = portal.module("dump", str(file), code=1)
+    done = portal.module("dump", str(file), "--yes", code=1)
     assert "secret_table" in done.stderr
     assert file.read_bytes() == good
     assert [f.name for f in portal.directory.glob(".*")] == []
