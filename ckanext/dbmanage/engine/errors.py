@@ -33,10 +33,12 @@ class DbmanageError(Exception):
 class ConnectionFailed(DbmanageError):
     """A server or a database could not be reached.
 
-    `reason` is what all databases of one server have in common in their messages.
+    `reason` is what all databases of one server have in common in their messages;
+    `down` says that nothing answers there.
     """
 
     reason = ""
+    down = False
 
 
 class Refused(DbmanageError):

@@ -32,7 +32,7 @@ WAITS = (0.5, 1.5, 4.0)
 
 def passes(error: BaseException | None) -> bool:
     """Whether the same may work a moment later."""
-    if isinstance(error, Passing):
+    if isinstance(error, Passing) or getattr(error, "down", False):
         return True
     error = getattr(error, "orig", None) or error  # SQLAlchemy's has the driver's
     if isinstance(error, psycopg2.Error):

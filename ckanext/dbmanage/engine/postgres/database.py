@@ -180,14 +180,16 @@ def _connect(arguments: dict[str, Any], option: str) -> Connection:
         connection = psycopg2.connect(**arguments)
         _set_up(connection, option)
     except psycopg2.Error as error:
-        reason = _ASKS.sub("", message_of(error))
+        said = message_of(error)
+        reason = _ASKS.sub("", said)
+        down = reason != said
         if arguments.get("password"):  # libpq never says it; make sure for all time
             reason = reason.replace(str(arguments["password"]), "***")
         failed = ConnectionFailed(
             f"cannot connect to database {arguments.get('dbname')!r}: {reason} "
             f"(is the server up, and is {option} right?)"
         )
-        failed.reason = reason
+        failed.reason, failed.down = reason, down
         raise failed from None
     return connection
 

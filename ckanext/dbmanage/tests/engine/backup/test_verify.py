@@ -178,12 +178,12 @@ def test_a_copy_under_another_id_is_not_another_backup(
     copy = taken.with_name("20991231T000000Z")
     shutil.copytree(taken, copy)
     assert [(b["id"], b["state"]) for b in portal.backups()] == [
-        (copy.name, "foreign"),
         (taken.name, "verified"),
+        (copy.name, "foreign"),
     ]
-    done = portal.module("verify", "latest", code=1)
+    done = portal.module("verify", copy.name, code=1)
     assert "a copy under another name" in done.stdout
-    assert "--trust" in portal.module("restore", "latest", "--yes", code=1).stderr
+    assert "--trust" in portal.module("restore", copy.name, "--yes", code=1).stderr
 
 
 def test_hostile_ids_are_only_looked_up(portal: Portal, taken: Path) -> None:
