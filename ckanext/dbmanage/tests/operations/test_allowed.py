@@ -32,7 +32,8 @@ def test_what_the_page_would_refuse_is_not_armed(portal: Portal) -> None:
     for name, to in ((old, RESTORE), (old, DELETE), (old, DOWNLOAD), (new, RESTORE)):
         assert why(name.name, to) == ""
     assert why(old.name, RELEASE) == "it is not held"
-    assert why(new.name, DELETE) == "it is the newest verified one"
+    portal.module("keep", new.name)
+    assert why(new.name, DELETE) == "it is held: stop holding it first"
     with pytest.raises(Refused, match="nothing to undo"):
         why(UNDO)
     with open(new / "datastore.dump.zst", "ab") as file:
