@@ -160,9 +160,11 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
         ask_name(_undo_question(portal, last) + _changed(count), portal.options)
     undone = run_undo(portal, operation)
     redo = undone.what == REDO
+    parts, source = words.parts(undone.parts), one_line(undone.source)
     echo(
-        f"{'redone' if redo else 'undone'}: {words.parts(undone.parts)} as "
-        f"{f'restored from {one_line(undone.source)}' if redo else 'before'}"
+        f"redone: {parts} come from {source} again"
+        if redo
+        else f"undone: {parts} are what they were before"
     )
     portal.talk.say(
         f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` "

@@ -59,9 +59,9 @@ def _undo(
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
     if done.what == REDO:
-        said = f"redone: {words.parts(done.parts)} as restored from {done.source}"
+        said = f"redone: {words.parts(done.parts)} come from {done.source} again"
     else:
-        said = f"undone: {words.parts(done.parts)} as before"
+        said = f"undone: {words.parts(done.parts)} are what they were before"
     portal.talk.say(said)
     return _switched(done)
 

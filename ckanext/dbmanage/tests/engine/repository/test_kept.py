@@ -78,7 +78,10 @@ def test_the_newest_proven_one_stays_below_newer_unproven_ones(
     }
     repository.find(newest).remember(proved={"time": "now", "problems": []})
     said = decided(repository)
-    assert said[newest] == "the last 1, the newest proven of database, DataStore and uploads"
+    assert (
+        said[newest]
+        == "the last 1, the newest proven of database, DataStore and uploads"
+    )
     assert said[proven] == "-no rule keeps it"
 
 

@@ -33,9 +33,13 @@ def test_a_restore_is_undone_and_the_undo_too(portal: Portal) -> None:
     assert "nothing to undo" in portal.module("undo", "--yes", code=1).stderr
     portal.module("restore", "latest", "--yes", "--no-backup")
     site, repository = portal.engine()
-    back = "redone: database, DataStore and uploads as restored from backup"
+    back = "redone: database, DataStore and uploads come from backup"
     for wanted, way, said in (
-        (damaged, UNDO, "undone: database, DataStore and uploads as before"),
+        (
+            damaged,
+            UNDO,
+            "undone: database, DataStore and uploads are what they were before",
+        ),
         (before, REDO, back),
         (damaged, UNDO, "undone: database"),
     ):
