@@ -51,7 +51,7 @@ class Command(Told):
         except (KeyboardInterrupt, signals.Ended, click.Abort) as error:
             talk: Talk | None = ctx.meta.get(_TALK)
             if talk:
-                talk.end()
+                talk.hush()
             said = (talk.standing if talk else Standing()).sentence()
             if isinstance(error, KeyboardInterrupt):
                 raise click.ClickException(told(f"ended by Ctrl-C. {said}")) from error

@@ -143,8 +143,14 @@ class Talk:
                 click.echo(err=True)
                 self._shown = ""
 
+    def hush(self) -> None:
+        """Ends it for good: what ends meanwhile beside this tells no more."""
+        with self._guard:
+            self.end()
+            self._quiet = True
+
     def finish(self) -> None:
-        """The same once all is done, which the line says then."""
+        """The same as `end` once all is done, which the line says then."""
         with self._guard:
             number, seconds = self.course.number, self.course.seconds
             self.course.end()

@@ -31,7 +31,10 @@ def test_nothing_pending_is_done_at_once(portal: Portal) -> None:
     done = portal.db("init")
     assert "Nothing to do" in done.stdout and "the plugin 'gone'" in done.stderr
     portal.write(**{"ckan.storage_path": storage})
-    assert "exclude each other" in portal.db("upgrade", "--rehearse", "--in-place", code=2).stderr
+    assert (
+        "exclude each other"
+        in portal.db("upgrade", "--rehearse", "--in-place", code=2).stderr
+    )
 
 
 #: what 2.10 keeps of a field in its column's comment

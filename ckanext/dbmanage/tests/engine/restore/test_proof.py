@@ -76,7 +76,7 @@ def test_a_name_of_others_is_no_markup_in_the_evidence(tmp_path: Path) -> None:
         "databases": {hostile: {"rows": {hostile: 7}}}, "versions": {"ckan": hostile},
     }  # fmt: skip
     record = {
-        "time": "now", "seconds": 1.5, "tables": 1, "rows": 7, "migrated": [hostile],
+        "time": "2026-11-23T04:55:00Z", "seconds": 1.5, "tables": 1, "rows": 7, "migrated": [hostile],
         "read": {hostile: 1}, "uploads": {"named": 3, "missing_before": 2},
         "problems": [hostile], "told": [hostile, "more"],
     }  # fmt: skip

@@ -18,7 +18,7 @@ def test_another_secret_is_told_before_the_switch(portal: Portal) -> None:
     )
     done = portal.module("restore", "latest", "--yes", "--no-backup")
     warning = done.stderr.index("API tokens in it were made with another secret")
-    assert warning < done.stderr.index("switch")
+    assert warning < done.stderr.index("switch …")
     assert "another-secret" not in done.stderr
 
 
