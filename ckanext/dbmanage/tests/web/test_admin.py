@@ -53,7 +53,7 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "empty")
 
     page.click("text=Make the first backup")
-    expect(page.locator("#job-live")).to_contain_text("This job waits for a worker.")
+    expect(page.locator("#job-live")).to_contain_text("No worker runs.")
     looked(page, "queued")
     # a look that comes while the site is away says nothing; the next one tells
     site.portal.db("maintenance", "on", "--for", "3s")
@@ -320,7 +320,7 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
     page.wait_for_url(re.compile("/job/"))
     expect(page.locator(".dbm-phases .now")).to_contain_text("Dump", timeout=60_000)
     expect(page.locator(".dbm-progress-line")).to_contain_text(
-        re.compile(r"\d+\s?% · [\d.,]+ [kMG]B of about [\d.,]+ [kMG]B")
+        re.compile(r"\d+\s?% · Dump: [\d.,]+ [kMG]B of about [\d.,]+ [kMG]B")
     )
     while page.evaluate("!document.activeElement.classList.contains('dbm-log')"):
         page.keyboard.press("Tab")
@@ -406,7 +406,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     portal.db("maintenance", "off")
     _, repository = portal.engine()
     repository.mark("reindex", True)
-    at("", "half-way", "ckan db doctor --fix")
+    at("", "half-way", "db doctor --fix")
     repository.mark("reindex", False)
     at(f"{newest.name}/restore", "blocked", "This cannot start now:", "no worker runs")
 
@@ -462,12 +462,12 @@ def test_the_restore_page_notices_that_it_was_armed(
     try:
         page = opened(browser, shared)
         page.goto(f"{BACKUPS}{id}/restore")
-        page.uncheck("input[value=files]")
+        page.uncheck("input[type=checkbox][value=files]")
         button = page.locator("button:has-text('Restore to')")
         expect(button).to_be_disabled()
         shared.portal.db("arm", id)
         expect(button).to_be_enabled(timeout=30_000)
-        assert not page.is_checked("input[value=files]")
+        assert not page.is_checked("input[type=checkbox][value=files]")
         assert page.is_checked("input[value=database]")
     finally:
         worker.kill()

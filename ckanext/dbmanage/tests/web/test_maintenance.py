@@ -127,7 +127,7 @@ def test_a_moment_is_a_minute_at_most(portal: Portal) -> None:
     one.by_hand(AWAY, 3600)
     body = page_of(portal)[1]
     assert f"Back at about {until:%H:%M}<" in body
-    assert f"The site is away until about {until:%H:%M}." in body
+    assert f"The site cannot be reached until about {until:%H:%M}." in body
     one.by_hand(AWAY, 86_400)  # of another day
     day = f"{int(f'{until + timedelta(hours=23):%d}')} "
     assert re.search(
