@@ -69,7 +69,7 @@ def test_backups_are_released_and_deleted_by_an_operator_s_word_alone(
         assert not refused.get("success", True), refused
     answer = me.post(f"{path}/release", password=PASSWORD)
     assert answer.status_code == 400
-    assert f"ckan db arm {old} --to release" in answer.text
+    assert f".ini db arm {old} --to release" in answer.text
     assert "A stolen login must not be enough" in answer.text
     me.post(f"{path}/keep", release="1")
     assert site.act("dbmanage_backup_show", id=old)["keep"] is True
@@ -99,7 +99,7 @@ def test_backups_are_released_and_deleted_by_an_operator_s_word_alone(
     assert site.act("dbmanage_backup_show", id=old)["keep"] is False
     assert there(site) == before
     answer = me.post(f"{path}/delete", password=PASSWORD)
-    assert f"ckan db arm {old} --to delete" in answer.text
+    assert f".ini db arm {old} --to delete" in answer.text
     site.arm(old, "delete")
     assert me.post(f"{path}/delete", password=PASSWORD).status_code == 302
     assert [p.name for p in there(site)] == [p.name for p in before if p.name != old]
@@ -124,7 +124,7 @@ def test_a_backup_is_handed_out_by_an_operator_s_word_alone(
 ) -> None:
     id = there(site)[-1].name
     refused = site.act("dbmanage_backup_download", id=id, file="all.tar")
-    assert f"ckan db arm {id} --to download" in refused["error"]["message"]
+    assert f".ini db arm {id} --to download" in refused["error"]["message"]
     page = me.ask("GET", f"{BACKUPS}{id}/download").text
     assert "This is off on the web" in page and "<fieldset disabled>" in page
     answer = me.post(f"{BACKUPS}{id}/download", file="all.tar", password=PASSWORD)

@@ -432,7 +432,7 @@ def test_killed_at_each_step(
         before = portal.state()
         started = portal.start("upgrade", env=environment)
         said = ""
-        while f"{phase} …" not in said:
+        while f"\n{phase} " not in said:
             letter = started.stderr.read(1)
             assert letter, said
             said += letter
