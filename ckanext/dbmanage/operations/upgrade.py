@@ -84,28 +84,43 @@ def run_upgrade(
             return None
         parts = list(site.databases)
         keeper = Maintenance(site.redis_url, site.databases["database"].url)
-        with keeper.held("upgrade", "upgrade", talk.warn) as to:
-            if in_place:
-                to(READ_ONLY)
-                with (
-                    _backed_up(portal, known, repository, report, no_backup),
-                    live_lock(site.main),
-                ):
-                    talk.standing.done = (
-                        "Some migrations may be in the live database: `ckan db upgrade "
-                        "--in-place` goes on, a restore of the backup goes back"
-                    )
-                    migrate.migrate_live(portal.options, known, report, talk.warn)
-                    talk.standing.done = "The live database is migrated"
-                talk.standing.owed[:] = [OWES_INDEX]
-                repository.mark("reindex", True)
-                catch_up(portal, repository)
-                return None
-            ahead = [*of_backup(parts), *stages_of(parts), "check", "switch"]
-            with staged(portal, repository, "upgrade", ahead):
+        if in_place:
+            with keeper.held("upgrade", "upgrade", talk.warn) as to:
+                _in_place(portal, known, repository, report, no_backup, to)
+            return None
+        ahead = [*of_backup(parts), *stages_of(parts), "migrate", "check", "switch"]
+        ahead += ["index"] if portal.app else []
+        with staged(portal, repository, "upgrade", ahead):
+            with keeper.held("upgrade", "upgrade", talk.warn) as to:
                 switched = _upgraded(portal, known, repository, report, no_backup, to)
-        after_switch(portal, repository, switched)
+            after_switch(portal, repository, switched)
     return switched
+
+
+def _in_place(
+    portal: Portal,
+    known: Plan,
+    repository: Repository,
+    report: Report,
+    no_backup: bool,
+    to: Callable[[str], None],
+) -> None:
+    """Migrates the live databases themselves, after a backup."""
+    site, talk = known.site, portal.talk
+    to(READ_ONLY)
+    with (
+        _backed_up(portal, known, repository, report, no_backup),
+        live_lock(site.main),
+    ):
+        talk.standing.done = (
+            "Some migrations may be in the live database: `ckan db upgrade "
+            "--in-place` goes on, a restore of the backup goes back"
+        )
+        migrate.migrate_live(portal.options, known, report, portal.talk.warn)
+        talk.standing.done = "The live database is migrated"
+    talk.standing.owed[:] = [OWES_INDEX]
+    repository.mark("reindex", True)
+    catch_up(portal, repository)
 
 
 def _may_copy(site: Site) -> None:

@@ -208,6 +208,7 @@ def test_the_commands_that_no_page_runs_as_a_script(
 ) -> None:
     """Each line of the manual for a command, one after the other."""
     portal.backup()
+    portal.db("dump", str(tmp_path / "from_sql.dump"))  # what plain SQL was made into
     unasked = {line.split()[0]: line.split()[1:] for line in _UNASKED}
     for name in _UNRUN:
         # once, whichever pages show it
