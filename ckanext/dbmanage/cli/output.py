@@ -192,7 +192,7 @@ def backup_table(described: list[dict[str, Any]]) -> str:
         state += ", held" if one["keep"] else ""
         state += ", in the future" if one["future"] else ""
         rows.append(
-            (one["id"], state, size(one["bytes"]), ",".join(one["parts"]), note)
+            (one["id"], state, size(one["bytes"]), ", ".join(one["parts"]), note)
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])

@@ -211,7 +211,8 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
         echo(fitted(said, 26, width()))
     for name in done.dropped:
         echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
-    echo(
+    freed = (
         f"{'would free' if dry_run else 'freed'} {size(done.objects.bytes)} of "
         f"uploads, {done.objects.count} contents that no backup names"
     )
+    echo(fitted(freed, 2, width()))

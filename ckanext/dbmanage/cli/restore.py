@@ -233,6 +233,7 @@ def load(
     As `ckan db restore` does it: a copy is loaded and checked, then switched in. This
     runs the SQL in FILE as CKAN's database role: load only what you trust.
     """
-    path = os.path.join(os.curdir, file)  # never an id
+    # never an id
+    path = file if os.sep in file else os.path.join(os.curdir, file)
     portal = portal_of(ctx, Talk(quiet), note)
     _restore(portal, path, (only,), trust=True, no_backup=no_backup, yes=yes)

@@ -1,5 +1,7 @@
 """The checks by name, and all that they find."""
 
+from psycopg2.errors import UndefinedTable
+
 from ..engine.errors import explanation_of, summary_of
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
@@ -38,6 +40,8 @@ def examine(portal: Portal, site: Site, repository: Repository) -> list[Finding]
             found += [Finding(name, *each) for each in check(portal, site, repository)]
         except Exception as error:  # a check that fails is itself a problem
             text = reason(error)
+            if _lacks_a_table(error):
+                text = f"CKAN's tables are not there{site.advise('empty')}"
             # both databases of a server that is down fail alike
             first = told.setdefault(getattr(error, "reason", "") or text, name)
             if first == name:
@@ -46,6 +50,11 @@ def examine(portal: Portal, site: Site, repository: Repository) -> list[Finding]
                 same = f"not checked, for the reason that stands at {first}"
                 found.append(Finding(name, HINT, same))
     return found
+
+
+def _lacks_a_table(error: Exception) -> bool:
+    """Whether PostgreSQL knows no such table: the database is empty, or half of one."""
+    return isinstance(getattr(error, "orig", None) or error, UndefinedTable)
 
 
 def reason(error: Exception) -> str:

@@ -36,6 +36,8 @@ def age_since(time: str | None) -> timedelta:
 def in_words(age: timedelta) -> str:
     """An age in minutes, hours, or days."""
     minutes = age.total_seconds() / 60
+    if minutes < 1:
+        return "less than a minute"
     for count, unit, most in ((minutes, "minute", 60), (minutes / 60, "hour", 48)):
         if round(count) < most:
             return f"{count:.0f} {unit}{'s' * (round(count) != 1)}"

@@ -90,7 +90,11 @@ def _partial(directory: int, name: str, mode: int) -> tuple[str, IO[bytes]]:
             _sweep(directory, left)
     while True:
         partial = f".{kept}.{secrets.token_hex(4)}.partial"
-        file = create_file(partial, directory, mode)
+        try:
+            file = create_file(partial, directory, mode)
+        except OSError as error:
+            error.filename = name  # the one that the reader knows
+            raise
         with suppress(OSError):  # without locks here nobody sweeps it away either
             fcntl.flock(file, fcntl.LOCK_EX)
         # another command may have swept it away before it was locked

@@ -5,6 +5,7 @@ Each leaves a transcript in `.services/transcripts/`, to be read by people.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +33,28 @@ COMMANDS: dict[str, int | tuple[int, ...]] = {
     "doctor": (0, 1),
     "doctor --nagios": (0, 1, 2),
     "backup --only files": 0,
+    "keep latest": 0,
+    "forget latest": (1, 2),
+    "arm latest": 0,
+    "maintenance on --read-only --for 1m": 0,
+    "maintenance off": 0,
+    "dump /nosuch/portal.dump": 1,
+    "load ./nosuch.dump": (1, 2),
+    "clean": (1, 2),
+    "upgrade": (0, 2),  # what is typed without CKAN, in a pipe, has not all
+    "init": (0, 2),
+    "export organizations": (0, 2),
+    "reindex --changed": (0, 2),
+    "worker --burst": (0, 2),
+    "--help": 0,
+    "restore --help": 0,
     "nonsense": 2,
     "verify --nonsense": 2,
 }
 #: what most people look at: seen everywhere, the others at 80 columns and in a pipe
 MOST = ("backups", "backups latest", "backups nonsense", "verify", "prune --dry-run")
 #: what is one line for each thing, by the columns that are enough for it
-LISTS = {"backups": 200, "prune --dry-run": 200, "restore latest --preview": 80}
+LISTS = {"backups": 40, "prune --dry-run": 40, "restore latest --preview": 80}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +71,8 @@ def portal(
 
 def left(where: str, name: str, shown: Seen) -> None:
     TRANSCRIPTS.mkdir(parents=True, exist_ok=True)
-    path = TRANSCRIPTS / f"{name.replace(' ', '_')}.{where}.txt"
+    stem = re.sub(r"\W+", "_", name).strip("_")
+    path = TRANSCRIPTS / f"{stem}.{where}.txt"
     path.write_bytes(shown.written + f"[exit {shown.code}]\n".encode())
 
 
