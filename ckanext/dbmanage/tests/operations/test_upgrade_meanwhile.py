@@ -67,7 +67,7 @@ def test_a_write_meanwhile_is_in_another_copy_or_nothing_is_switched(
 
     started = portal.start("upgrade", env=environment)
     said = ""
-    while "migrate" not in said:
+    while "migrate …" not in said:
         said += started.stderr.read(1)
     # what leaves no rows to be counted, too
     portal.sql("UPDATE package SET notes = 'in time' WHERE id = 'id-1'")
@@ -112,7 +112,7 @@ def test_who_reads_with_a_token_does_not_hinder_it(
     ((before,),) = portal.sql(seen)
     started = portal.start("upgrade", env=environment)
     said = ""
-    while "migrate" not in said:
+    while "migrate …" not in said:
         said += started.stderr.read(1)
     path = "/api/3/action/package_show?id=dataset-1"
     assert web.ask(path, Authorization=token).status == 200
