@@ -285,9 +285,7 @@ def pictured(page: Page, name: str) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         page.screenshot(path=LOOKS / f"{name}-{width}.png", full_page=True)
         assert page.evaluate(STANDS_OUT) == [], f"{name} at {width}"
-    said = page.inner_text(".dbm")
-    for command in page.locator(".dbm pre").all_inner_texts():
-        said = said.replace(command, "")  # what a shell fills in
+    said = text_of(page)
     assert not FAULT.search(said), (name, FAULT.findall(said))
 
 
@@ -308,13 +306,21 @@ def test_each_screen_fits_its_window(
     page.context.close()
 
 
+def text_of(page: Page) -> str:
+    """What a page says, without the commands that are for a shell."""
+    said = page.inner_text(".dbm")
+    for command in page.locator(".dbm pre").all_inner_texts():
+        said = said.replace(command, "")
+    return said
+
+
 def english(page: Page) -> list[str]:
     """The page's texts that have a German translation and stand there in English."""
     catalogue = Path(ckanext.dbmanage.__file__).parent / "i18n/de/LC_MESSAGES"
     with open(catalogue / "ckanext-dbmanage.po", "rb") as file:
         known = read_po(file)
     said = {m.id: m.string for m in known if isinstance(m.id, str) and len(m.id) > 3}
-    lines = {line.strip() for line in page.inner_text(".dbm").splitlines()}
+    lines = {line.strip() for line in text_of(page).splitlines()}
     return sorted(line for line in lines if said.get(line, line) != line)
 
 
