@@ -113,7 +113,9 @@ def keep(ctx: click.Context, id: str, release: bool, note: str) -> None:
     "ids", metavar="ID…", nargs=-1, required=True, shell_complete=complete_ids
 )
 @click.option(
-    "--newest", is_flag=True, help="Also the newest proven backup, if it is named."
+    "--newest",
+    is_flag=True,
+    help="Delete the newest proven backup too, if its ID is given.",
 )
 @yes_option
 @json_option

@@ -92,7 +92,10 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
         if pair.part not in last["switched"]:
             continue
         if pair.part not in site.databases or not pair.live_oid:
-            raise Refused(f"there was no {name_of(pair.part)} before the last restore")
+            raise Refused(
+                f"the last restore cannot be undone: before it the site had no "
+                f"{name_of(pair.part)}, or has none now"
+            )
         with closing(site.databases[pair.part].maintenance()) as connection:
             found = query(
                 connection,

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import psycopg2
 
@@ -170,32 +171,30 @@ def _journalled(
         try:
             yield op, still_locked
         except BaseException as error:
-            done = False
+            facts: dict[str, Any] = {}
             with suppress(OSError):
-                facts = operations_of(op.site, op.repository).get(op.id)
-                done = bool(facts and facts["switched"])
+                facts = operations_of(op.site, op.repository).get(op.id) or {}
+                done = bool(facts.get("switched"))
                 why = {} if done else {"error": _reason(error)}
                 op.record("done" if done else "failed", what=what, **why)
             if isinstance(error, psycopg2.Error | OSError) or passes(error):
-                state = "is done, but what comes after it was not"
-                if not done:
-                    state = f"failed, and {_fate(op)}"
-                raise ToolFailed(f"the {what} {state}: {_reason(error)}") from error
+                fate = _fate(op, facts)
+                raise ToolFailed(f"the {what} {fate}: {_reason(error)}") from error
             raise
         op.record("done", what=what)
         drop_older(op)
 
 
-def _fate(op: Operation) -> str:
-    """What the journal says of the live site after an operation that failed."""
-    facts = operations_of(op.site, op.repository).get(op.id)
-    if facts is None or not facts["switched"] and not is_half_way(facts):
-        return "the live site is untouched"
-    if facts["switched"]:
-        return f"the live site was switched before{op.site.advise('undo')}"
+def _fate(op: Operation, facts: dict[str, Any]) -> str:
+    """What became of an operation that an error ended, as the journal has it."""
+    if facts.get("switched"):
+        back = op.site.advise("back", ", and ")
+        return f"is done{back}, but what comes after it was not"
+    if not facts or not is_half_way(facts):
+        return "failed, and the live site is untouched"
     return (
-        "not even the server could say whether the live site was switched; the next "
-        "command finishes that or turns it back"
+        "failed, and not even the server could say whether the live site was switched; "
+        "the next command finishes that or turns it back"
     )
 
 
