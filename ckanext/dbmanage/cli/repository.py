@@ -9,7 +9,7 @@ from ..engine.errors import Untrusted
 from ..engine.layout import UNSIGNED
 from ..engine.printable import one_line
 from ..engine.repository.backup import Backup
-from ..engine.uploads import objects
+from ..engine.uploads import contents
 from ..engine.uploads.listing import of
 from ..engine.words import size
 from ..operations import retain
@@ -89,10 +89,10 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
             raise click.UsageError(
                 "an upload is not written to a terminal: give -O FILE, or a pipe"
             )
-        objects.fetch(listed, found.objects, path, sys.stdout.buffer)
+        contents.fetch(listed, found.objects, path, sys.stdout.buffer)
         return
     with whole(output, 0o600) as file:
-        objects.fetch(listed, found.objects, path, file)
+        contents.fetch(listed, found.objects, path, file)
 
 
 @click.command(cls=Command)

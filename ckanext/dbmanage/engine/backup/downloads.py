@@ -21,7 +21,6 @@ from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import Hashed, dumped
 from ..site import Site
-from ..uploads import objects
 from ..uploads.listing import of
 from .manifest import sums_of
 
@@ -137,7 +136,7 @@ def _entries(found: Backup) -> Iterator[_Entry]:
         for line in of(found).lines():
             if "sha256" not in line:  # named by the database, and not there
                 continue
-            path = objects.object_path(found.objects, line["sha256"])
+            path = contents.object_path(found.objects, line["sha256"])
             name = f"objects/{path.parent.name}/{path.name}"
             yield _Entry(name, path, line["size"], line["sha256"])
 

@@ -26,9 +26,9 @@ from ..repository.backup import Backup
 from ..signature import sign
 from ..site import Site
 from ..uploads import capture
+from ..uploads.contents import add_objects
 from ..uploads.folders import folders_of
 from ..uploads.listing import Changed, of
-from ..uploads.objects import add_objects
 from .databases import Source, dump_all, own_oid, snapshot
 from .manifest import manifest_of, write_manifest
 from .verify import problems_of_new

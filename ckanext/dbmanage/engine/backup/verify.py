@@ -22,7 +22,7 @@ from ..report import Progress
 from ..repository.backup import Backup
 from ..signature import Hashed, dumped, read_own
 from ..site import Site
-from ..uploads import objects
+from ..uploads import contents
 from ..uploads.listing import of
 from .manifest import sums_of, well_formed
 from .together import Ended, Together
@@ -221,4 +221,4 @@ class _Reading:
         """What is wrong with the uploads, once their list is what it was."""
         if self._found.get(layout.LIST) == []:
             listed = of(self._backup)
-            yield from objects.problems(listed, self._backup.objects, self._work.count)
+            yield from contents.problems(listed, self._backup.objects, self._work.count)

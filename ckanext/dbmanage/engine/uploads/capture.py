@@ -16,7 +16,8 @@ from ..errors import Damaged, Refused
 from ..layout import LIST
 from ..report import Progress
 from ..signature import Hashed
-from . import left_out, objects
+from . import left_out
+from .contents import digest_of, object_path
 from .folders import Folder, Found, folder_of, walk
 from .listing import (
     HASH,
@@ -27,7 +28,6 @@ from .listing import (
     parse_line,
     safe,
 )
-from .objects import digest_of, object_path
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
@@ -347,5 +347,5 @@ def _reread(staged: Path, progress: Progress) -> None:
         progress("verify files", done, total)
 
     for stored in staged.glob("??/*"):
-        if objects.digest_of(stored, told) != stored.name:
+        if digest_of(stored, told) != stored.name:
             raise Damaged("what was just written", [f"upload {stored.name}"])

@@ -13,9 +13,9 @@ from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..report import Progress, name_of
 from . import moves
+from .contents import copy_content, object_path, open_content, wrong_at_sight
 from .folders import Folder, folder_of, mount_points, walk
 from .listing import Listing
-from .objects import copy_content, object_path, open_content, wrong_at_sight
 
 
 def room(listing: Listing, objects: Path, among: list[Folder]) -> None:

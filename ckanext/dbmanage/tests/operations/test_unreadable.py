@@ -145,11 +145,11 @@ def test_verifying_all_goes_on_and_calls_it_no_damage(
 def test_an_upload_that_is_closed_is_no_damage_either(
     shelf: Shelf, as_owner: AsOwner, portal: Portal
 ) -> None:
-    from ckanext.dbmanage.engine.uploads import objects
-    from ckanext.dbmanage.engine.uploads.objects import object_path
+    from ckanext.dbmanage.engine.uploads import contents
+    from ckanext.dbmanage.engine.uploads.contents import object_path
 
     found = shelf.repository.find("latest")
-    listing = objects.Listing(found.path / "files.jsonl", 0, "")
+    listing = contents.Listing(found.path / "files.jsonl", 0, "")
     content = next(shelf.objects.rglob("?" * 64))
     content.chmod(0)
     facts = {"path": "a", "sha256": content.name, "size": content.stat().st_size}
@@ -159,7 +159,7 @@ def test_an_upload_that_is_closed_is_no_damage_either(
         type(listing).lines, lines = (lambda _: iter([facts])), type(listing).lines
         try:
             with as_owner(), pytest.raises(PermissionError):
-                list(objects.problems(listing, shelf.objects))
+                list(contents.problems(listing, shelf.objects))
         finally:
             type(listing).lines = lines
 

@@ -14,7 +14,7 @@ from ckanext.dbmanage.engine.backup import downloads
 from ckanext.dbmanage.engine.errors import Damaged
 from ckanext.dbmanage.engine.report import Progress
 from ckanext.dbmanage.engine.repository.backup import Backup
-from ckanext.dbmanage.engine.uploads import capture, objects
+from ckanext.dbmanage.engine.uploads import capture, contents
 from ckanext.dbmanage.engine.uploads.folders import Folder, folders_of
 from ckanext.dbmanage.engine.uploads.listing import Changed, Listing, compare, of
 from ckanext.dbmanage.engine.uploads.moves import moves_of
@@ -53,7 +53,7 @@ class Store:
         found = capture.take(
             self.among, self.objects, path, staged, previous=previous, **options
         )
-        objects.add_objects(staged, self.objects)
+        contents.add_objects(staged, self.objects)
         return found
 
     def stage(self, listed: Listing) -> Path:
@@ -89,26 +89,26 @@ def test_a_list_that_was_swapped_lays_nothing_down_that_counts(store: Store) -> 
         lambda: store.stage(listed),
         lambda: room(listed, store.objects, store.among),
         lambda: compare(store.among, listed),
-        lambda: objects.fetch(listed, store.objects, "resources/a", io.BytesIO()),
+        lambda: contents.fetch(listed, store.objects, "resources/a", io.BytesIO()),
     ):
         with pytest.raises(Damaged, match=r"files\.jsonl: was changed"):
             use()
-    assert "was changed" in "".join(objects.problems(listed, store.objects))
+    assert "was changed" in "".join(contents.problems(listed, store.objects))
 
 
 def test_a_fetch_writes_nothing_of_a_swapped_list_or_content(store: Store) -> None:
     store.put("resources/a", b"mine")
     store.put("resources/b", b"evil")
     _, listed = store.take()
-    place = objects.object_path(store.objects, digest(b"mine").decode())
+    place = contents.object_path(store.objects, digest(b"mine").decode())
     place.write_bytes(b"evil")
     out = io.BytesIO()
     with pytest.raises(Damaged, match="resources/a"):
-        objects.fetch(listed, store.objects, "resources/a", out)
+        contents.fetch(listed, store.objects, "resources/a", out)
     place.write_bytes(b"mine")
     swapped(listed, digest(b"mine"), digest(b"evil"))
     with pytest.raises(Damaged):
-        objects.fetch(listed, store.objects, "resources/a", out)
+        contents.fetch(listed, store.objects, "resources/a", out)
     assert out.getvalue() == b""
 
 
