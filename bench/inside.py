@@ -25,6 +25,7 @@ from tools import quiet
 
 from ckanext.dbmanage.engine import signature
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
+from ckanext.dbmanage.engine.backup.segmented import Segmented
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.repository.repository import Repository
@@ -62,9 +63,10 @@ def dump(ini: str) -> dict[str, Any]:
         begun = time.monotonic()
         with snapshot(site, site.databases["database"]) as source:
             sources = {"database": source}
-            _, contents = dump_all(site, sources, partial, lambda *_: None)
+            into = {"database": Segmented(partial, partial, None)}
+            dump_all(site, sources, partial, into, lambda *_: None)
         seconds = time.monotonic() - begun
-    return {"seconds": seconds, "bytes": contents["database.dump.zst"]["bytes"]}
+    return {"seconds": seconds, "bytes": into["database"].stored}
 
 
 class _Marks(Silent):

@@ -52,7 +52,7 @@ def backups(
     """List the backups, or show one.
 
     The ID may also be latest or oldest. With --fetch one upload is taken out of the
-    backup, by its path as files.jsonl has it.
+    backup, by its path as files.jsonl.zst has it.
     """
     talk = Talk(quiet=as_json or fetch is not None)
     _, repository = open_site(portal_of(ctx, talk))

@@ -7,6 +7,7 @@
     │   ├── Written           what is to be replaced was written to since it was copied
     │   └── Untrusted         not signed by this site, and no `--trust` was given
     ├── Damaged               a backup or an archive is not what it was
+    │   └── Changed           a list or a file is not the one that was looked at
     ├── Denied                a backup has files that this user may not read
     └── ToolFailed            pg_dump, pg_restore or the server ended with an error
         └── Passing           the same may work a moment later (`postgres/again.py`)
@@ -64,6 +65,10 @@ class Damaged(DbmanageError):
     def __init__(self, what: str, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n  ".join([f"{what} is damaged:", *problems]))
+
+
+class Changed(Damaged):
+    """A list or a file is not the one that was looked at; what it said is void."""
 
 
 class Denied(DbmanageError):

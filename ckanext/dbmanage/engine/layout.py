@@ -3,11 +3,11 @@
 import re
 
 PARTS = ("database", "datastore", "files")
-#: a content file's possible names by part; nothing a manifest says becomes a path
-SUFFIXES = (".dump", ".dump.zst")
+#: the lists of a database's segments by part; nothing a manifest says becomes a path
+SEGMENTS = {"database": "database.list", "datastore": "datastore.list"}
 OBJECTS = "objects"
-LIST = "files.jsonl"
-FORMAT = 1
+LIST = "files.jsonl.zst"
+FORMAT = 2
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 #: the directory of the exports that the sysadmin page asked for

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import re
 import shlex
 import struct
 import sys
-import zlib
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import zstandard
 from psycopg2.extensions import encodings
 
 from ..errors import Damaged, Refused
-from ..opened import open_plain
 from ..postgres.database import Connection, server_major
 from ..postgres.programs import Tools, oldest_reader, restore_tools
 from ..report import name_of
 from ..site import Site
-from . import plain_sql
 
 CHUNK = 1 << 18
 MAGIC = b"PGDMP"
@@ -62,6 +55,20 @@ class Entry:
         return f"{self.kind} {' '.join(printable.split())}"
 
 
+class Archive(Protocol):
+    """A dump of `pg_dump -Fc`, wherever its bytes are: a file, segments.
+
+    `size` are the bytes on the disk that it is made of; `open` gives the dump itself,
+    to be read, and raises Refused when more than `most` bytes come out, if not zero.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    def open(self, most: int = 0) -> AbstractContextManager[Any]: ...
+
+
 @dataclass(frozen=True)
 class Contents:
     """An archive's table of contents; `encoding` is what PostgreSQL calls it.
@@ -81,6 +88,10 @@ class Contents:
         return {
             e.name for e in self.entries if e.kind == "TABLE" and e.schema == "public"
         }
+
+    def table_data(self) -> set[str]:
+        """The tables whose rows it holds, as `schema.table`."""
+        return {f"{e.schema}.{e.name}" for e in self.entries if e.kind == "TABLE DATA"}
 
 
 class _Reader:
@@ -128,13 +139,12 @@ class _Reader:
         return Damaged(self._name, ["its table of contents is not readable"])
 
 
-def read_contents(file: Any, name: str) -> Contents:
-    """The table of contents of an archive open for reading.
+def read_contents(stream: Any, name: str) -> Contents:
+    """The table of contents of a dump that is read from its start.
 
-    Raises Damaged, ZstdError; Refused for an archive newer than is known here.
+    Raises Damaged; Refused for an archive newer than is known here.
     """
-    size = os.fstat(file.fileno()).st_size
-    reader = _Reader(unpacked(file, name, limit(size)), name)
+    reader = _Reader(stream, name)
     if reader.bytes(5) != MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
     version = (reader.byte(), reader.byte())
@@ -212,49 +222,10 @@ def _entry(reader: _Reader, version: tuple[int, int], offset_size: int) -> Any:
     return (number, has_data, frozenset(needs), *(text or b"" for text in texts))
 
 
-def contents_of(path: Path) -> Contents:
-    """The table of contents of an archive's file. Raises as `contents`, and OSError."""
-    with open_plain(path) as file:
-        return read_contents(file, path.name)
-
-
-def refuse_other_formats(path: Path) -> None:
-    """Refuses what is no archive of `pg_dump -Fc`, with the reason and the way to make
-    one of it. Raises Refused."""
-    packed = ""
-    with open_plain(path) as file:
-        stream: Any = file
-        head = file.read(512)
-        if head[:4] == b"\x28\xb5\x2f\xfd":
-            if path.suffix != ".zst":
-                raise Refused(
-                    f"{path.name} is compressed by zstd: let its name end in .zst"
-                )
-            file.seek(0)
-            stream = unpacked(file, path.name)
-            packed = "zstd"
-            with suppress(zstandard.ZstdError):
-                head = stream.read(512)
-        elif head[:2] == b"\x1f\x8b":
-            file.seek(0)
-            packed = "gzip"
-            with suppress(OSError, EOFError, zlib.error):
-                head = gzip.GzipFile(fileobj=file).read(512)
-            if head[:5] == MAGIC:
-                raise Refused(
-                    f"{path.name} is compressed by gzip. Unpack it first: "
-                    f"`gzip -dk {shlex.quote(str(path))}`"
-                )
-    if head[:5] == MAGIC:
-        return
-    if head[257:262] == b"ustar":
-        raise Refused(
-            f"{path.name} is a tar archive. Only archives of `pg_dump -Fc` are "
-            f"restored: make one with `{name_of('command')} dump FILE` or `pg_dump -Fc`"
-        )
-    if plain_sql.begins(head):
-        raise Refused(f"{path.name} is plain SQL. {plain_sql.advice(path, packed)}")
-    raise Refused(f"{path.name} is not an archive of pg_dump -Fc")
+def contents_of(archive: Archive) -> Contents:
+    """The table of contents of an archive. Raises as `read_contents`, and OSError."""
+    with archive.open(limit(archive.size)) as stream:
+        return read_contents(stream, archive.name)
 
 
 def refuse_wrong_part(found: Contents, part: str, name: str, site: Site) -> None:
@@ -276,9 +247,9 @@ def refuse_wrong_part(found: Contents, part: str, name: str, site: Site) -> None
         )
 
 
-def tools(path: Path, connection: Connection, pg_bin: str) -> Tools:
+def tools(archive: Archive, connection: Connection, pg_bin: str) -> Tools:
     """The pg_restore for this archive and this server. Raises Refused."""
-    return restore_tools(contents_of(path).version, server_major(connection), pg_bin)
+    return restore_tools(contents_of(archive).version, server_major(connection), pg_bin)
 
 
 #: of one text in the table of contents; a view of a million characters is none of ours
@@ -288,18 +259,6 @@ MAX_TEXT = 64 << 20
 def limit(packed: int) -> int:
     """How many bytes may come out of `packed` ones that nobody vouches for."""
     return AT_LEAST + packed * TIMES
-
-
-def unpacked(file: Any, name: str, most: int = 0) -> Any:
-    """The archive inside a file, to `read(size)`: decompressed when it ends in `.zst`.
-
-    In bounded steps: a small file may unpack to very much. With `most` no more bytes
-    than that are read: then Refused is raised.
-    """
-    if not name.endswith(".zst"):
-        return file
-    stream = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
-    return Bounded(stream, name, most) if most else stream
 
 
 class Bounded:

@@ -7,16 +7,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from ..disk import create_file
 from ..errors import Damaged, Refused
-from ..opened import open_plain
 from ..postgres.programs import Tools, finish, reading_tools, running
 from ..report import Progress, name_of
-from ..signature import Hashed
 from ..words import size
-from .contents import CHUNK, MAGIC, unpacked
+from .contents import CHUNK, MAGIC, Archive
 
 #: room on the disk that is left to others, and how often it is looked at
 _ROOM, _LOOK_EVERY = 1 << 30, 32 << 20
@@ -24,19 +20,13 @@ _ROOM, _LOOK_EVERY = 1 << 30, 32 << 20
 
 @contextmanager
 def restoring(
-    file: Any,
-    name: str,
-    tools: Tools,
-    arguments: list[str],
-    most: int = 0,
-    **options: Any,
+    stream: Any, tools: Tools, arguments: list[str], **options: Any
 ) -> Iterator[Any]:
-    """A pg_restore that reads the archive in `file` from its stdin, while it lasts.
+    """A pg_restore that reads a dump from its stdin, while it lasts.
 
-    It must be read to its end (`programs.finish`) in the block. Raises Damaged,
-    Refused, ZstdError: what was wrong with the file.
+    It must be read to its end (`programs.finish`) in the block. Raises what the stream
+    raises.
     """
-    stream = unpacked(file, name, most)
     broken: list[Exception] = []
 
     def feed(out: IO[bytes]) -> None:
@@ -61,19 +51,14 @@ def restoring(
                 raise broken[0]
 
 
-def read_to_end(file: Any, name: str, pg_bin: str, most: int = 0) -> None:
-    """Reads an archive to its end; `most` as in `unpacked`.
-
-    Raises Damaged, ToolFailed, Refused, ZstdError.
-    """
-    stream = unpacked(file, name, most)
+def read_to_end(stream: Any, name: str, pg_bin: str) -> None:
+    """Reads a dump to its end. Raises Damaged, ToolFailed, Refused."""
     head = stream.read(7)
     if len(head) < 7 or head[:5] != MAGIC:
         raise Damaged(name, ["it is not an archive of pg_dump -Fc"])
     tools = reading_tools((head[5], head[6]), pg_bin)
     # "-l" would pass a truncated archive: only reading all of it tells
-    whole = _Again(head, stream)
-    with restoring(whole, "", tools, ["-f", "/dev/null"]) as process:
+    with restoring(_Again(head, stream), tools, ["-f", "/dev/null"]) as process:
         finish(process, f"pg_restore of {name}")
 
 
@@ -89,31 +74,20 @@ class _Again:
 
 
 def unpack(
-    path: Path, directory: Path, sha256: str, progress: Progress, most: int = 0
+    archive: Archive, directory: Path, progress: Progress, most: int = 0
 ) -> Path:
-    """The archive as a plain file, which is what parallel loading needs.
+    """The dump as a plain file of ours, which is what parallel loading needs.
 
-    With `sha256` the file's bytes are compared once more on the way, and the plain file
-    is one of ours even when nothing is packed; `most` as in `unpacked`. The disk is not
-    filled to its end. Raises Damaged, Refused.
+    `most` as in `Archive.open`. The disk is not filled to its end. Raises Damaged,
+    Refused.
     """
-    size, written = path.stat().st_size, 0
-    if not sha256 and not path.name.endswith(".zst"):
-        return path
-    plain = directory / path.name.removesuffix(".zst")
-    with open_plain(path) as file, create_file(plain) as out:
-        hashed = Hashed(file, lambda _: progress("unpack", hashed.bytes, size))
-        stream = unpacked(hashed, path.name, most)
-        try:
-            while chunk := stream.read(CHUNK):
-                if written % _LOOK_EVERY < CHUNK:
-                    _refuse_full(directory, path.name)
-                written += out.write(chunk)
-            hashed.read_rest()
-        except zstandard.ZstdError as error:
-            raise Damaged(path.name, [str(error)]) from error
-    if sha256 and hashed.sha256 != sha256:
-        raise Damaged(path.name, ["it was changed while it was being restored"])
+    plain, written = directory / "dump", 0
+    with archive.open(most) as stream, create_file(plain) as out:
+        while chunk := stream.read(CHUNK):
+            if written % _LOOK_EVERY < CHUNK:
+                _refuse_full(directory, archive.name)
+            written += out.write(chunk)
+            progress("unpack", written, 0)
     return plain
 
 

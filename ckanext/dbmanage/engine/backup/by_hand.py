@@ -17,20 +17,25 @@ sha256sum -c SHA256SUMS
 for part in database datastore; do
   new=${NEW:-recovered}
   [ $part = database ] || new=${new}_datastore
-  dump=$BACKUP/$part.dump
-  if [ -e "$dump.zst" ]; then
-    zstd -d -q -f -o "$WORK/$part.dump" "$dump.zst"
-    dump=$WORK/$part.dump
-  fi
-  if [ -e "$dump" ]; then
-    createdb -T template0 -E UTF8 "$new"
-    pg_restore --no-owner --no-privileges --exit-on-error --single-transaction \
-      -d "$new" "$dump"
-  fi
+  [ -e $part.list ] || continue
+  cut -d' ' -f1,2 $part.list | tr ' ' '\n' | grep -v '^-$' | sort -u |
+    sed 's|^\(..\).*|&  ../objects/\1/&|' | sha256sum -c --quiet
+  while read -r object whole rest; do
+    object=../objects/$(printf %.2s $object)/$object
+    if [ $whole = - ]; then
+      zstd -dcq $object
+    else
+      zstd -dcq ../objects/$(printf %.2s $whole)/$whole >"$WORK/whole"
+      zstd -dcq --patch-from="$WORK/whole" $object
+    fi
+  done <$part.list >"$WORK/$part.dump"
+  createdb -T template0 -E UTF8 "$new"
+  pg_restore --no-owner --no-privileges --exit-on-error --single-transaction \
+    -d "$new" "$WORK/$part.dump"
 done
 
-if [ -e files.jsonl ]; then
-  LC_ALL=C sed -n <files.jsonl \
+if [ -e files.jsonl.zst ]; then
+  zstd -dcq files.jsonl.zst | LC_ALL=C sed -n \
     's/^{"path": "\(.*\)", "size": .*, "sha256": "\([0-9a-f]*\)"}$/\2 \1/p' |
   while read -r sum path; do
     case /$path/ in */../*) echo "not taken: $path" >&2; exit 1 ;; esac

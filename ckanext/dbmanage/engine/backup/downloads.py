@@ -16,13 +16,14 @@ from ..clock import parse_id
 from ..disk import is_regular, regular_files
 from ..errors import DbmanageError, Refused
 from ..layout import EXPORTS, MANIFEST, SUMS
+from ..objects import object_path
 from ..opened import open_directory, open_plain, read_plain
 from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..signature import Hashed, dumped
 from ..site import Site
 from ..uploads.listing import of
-from .manifest import sums_of
+from .manifest import segments_of, sums_of
 
 #: the whole backup as one file, made while it is sent
 ALL = "all.tar"
@@ -37,7 +38,7 @@ def names(repository: Repository, found: Backup | None) -> list[str]:
         return exports(repository)
     there = regular_files(found.path)
     own = {MANIFEST, SUMS, *(found.manifest["contents"] if found.signed else ())}
-    whole = [ALL] if found.signed else []  # else nobody knows what its list names
+    whole = [ALL, *_dumps(found)] if found.signed else []  # else nobody knows of more
     return whole + sorted(n for n in own if n in there and is_regular(there[n]))
 
 
@@ -51,10 +52,21 @@ def sizes(repository: Repository, found: Backup | None) -> dict[str, int]:
         with suppress(DbmanageError, OSError):
             if found is not None and name == ALL:
                 known[name] = _tar_size(_whole(found))
+            elif found is not None and name in _dumps(found):
+                known[name] = _dump_size(found, name)
             else:
                 directory = found.path if found else repository.path / EXPORTS
                 known[name] = os.lstat(directory / name).st_size
     return known
+
+
+def _dumps(found: Backup) -> dict[str, str]:
+    """The dumps that pg_restore reads, made while they are sent, and their parts."""
+    return {f"{part}.dump": part for part in sorted(found.manifest["databases"])}
+
+
+def _dump_size(found: Backup, name: str) -> int:
+    return found.manifest["databases"][_dumps(found)[name]]["dump"]["bytes"]
 
 
 def evidence(site: Site, id: str) -> bytes:
@@ -95,6 +107,10 @@ def open_download(
         whole, moment = _whole(found), int(parse_id(found.id).timestamp())
         tar = Tar(lambda: _entries(found), moment, _tar_size(whole))
         return tar, "", whole.digest
+    if found is not None and file in _dumps(found):
+        dump = segments_of(found, _dumps(found)[file])
+        digest = hashlib.sha256(f"dump\n{dump.sha256}".encode()).hexdigest()
+        return Made(dump.plain, _dump_size(found, file)), "", digest
     directory = found.path if found else repository.path / EXPORTS
     with open_directory(directory) as inside:
         content = open_plain(file, inside=inside)
@@ -132,13 +148,22 @@ def _entries(found: Backup) -> Iterator[_Entry]:
     for name, about in sorted(contents.items()):
         path = found.path / name
         yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
+    seen = set[str]()
+    for part in found.manifest["databases"]:
+        dump = segments_of(found, part)
+        for digest, size in dump.object_sizes().items():
+            if digest not in seen:
+                yield _object(dump.place(digest), size)
+        seen |= set(dump.object_sizes())
     if layout.LIST in contents:
         for line in of(found).lines():
-            if "sha256" not in line:  # named by the database, and not there
-                continue
-            path = contents.object_path(found.objects, line["sha256"])
-            name = f"objects/{path.parent.name}/{path.name}"
-            yield _Entry(name, path, line["size"], line["sha256"])
+            if "sha256" in line:  # else named by the database, and not there
+                path = object_path(found.objects, line["sha256"])
+                yield _object(path, line["size"])
+
+
+def _object(path: Path, size: int) -> _Entry:
+    return _Entry(f"objects/{path.parent.name}/{path.name}", path, size, path.name)
 
 
 @dataclass(frozen=True)
@@ -162,20 +187,14 @@ def _tar_size(whole: _Whole) -> int:
     return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 1024
 
 
-class Tar(io.RawIOBase):
-    """A tar of files that are on the disk, made while it is read, from any position.
+class Made(io.RawIOBase):
+    """A file of `size` bytes that is made while it is read, from any position.
 
-    `entries` gives what it holds, always the same. It breaks off at a file that is not
-    what its entry says.
+    `pieces` gives its bytes from a position on.
     """
 
-    def __init__(
-        self,
-        entries: Callable[[], Iterator[_Entry]],
-        moment: int,
-        size: int,
-    ) -> None:
-        self._entries, self._moment, self.size = entries, moment, size
+    def __init__(self, pieces: Callable[[int], Iterator[bytes]], size: int) -> None:
+        self._from, self.size = pieces, size
         self._at = 0
         self._pieces: Iterator[bytes] | None = None
         self._rest = b""
@@ -210,7 +229,21 @@ class Tar(io.RawIOBase):
         self._at += len(taken)
         return taken
 
-    def _from(self, start: int) -> Iterator[bytes]:
+
+class Tar(Made):
+    """A tar of files that are on the disk.
+
+    `entries` gives what it holds, always the same. It breaks off at a file that is not
+    what its entry says.
+    """
+
+    def __init__(
+        self, entries: Callable[[], Iterator[_Entry]], moment: int, size: int
+    ) -> None:
+        self._entries, self._moment = entries, moment
+        super().__init__(self._tar, size)
+
+    def _tar(self, start: int) -> Iterator[bytes]:
         at = 0
         for entry in self._entries():
             padding = -entry.size % _BLOCK

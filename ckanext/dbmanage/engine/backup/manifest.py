@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import layout, words
+from ..archive.segments import Segments
 from ..disk import create_file
 from ..errors import Refused
-from ..layout import FORMAT, MANIFEST, SUFFIXES, SUMS
+from ..layout import FORMAT, MANIFEST, SEGMENTS, SUMS
 from ..report import name_of
 from ..repository.backup import Backup
 from ..signature import dumped
@@ -54,22 +55,21 @@ def sums_of(manifest: dict[str, Any], written: bytes) -> bytes:
 def well_formed(manifest: dict[str, Any]) -> bool:
     """Whether every field that is read later has its shape."""
     try:
-        archives = {
-            f"{part}{suffix}"
-            for part in ("database", "datastore")
-            for suffix in SUFFIXES
-        }
         contents, databases = manifest["contents"], manifest["databases"]
         uploads = manifest["files"]
-        held = set(contents) & archives
         return (
-            set(contents) - archives
-            == ({layout.LIST} if uploads["included"] else set())
-            and {name.split(".")[0] for name in held} == set(databases)
+            set(contents)
+            == {SEGMENTS[part] for part in databases}
+            | ({layout.LIST} if uploads["included"] else set())
             and (not uploads["included"] or isinstance(uploads["bytes"], int))
             and all(
                 isinstance(about["bytes"], int) and isinstance(about["sha256"], str)
                 for about in contents.values()
+            )
+            and all(
+                isinstance(about["dump"][key], int)
+                for about in databases.values()
+                for key in ("bytes", "stored", "added")
             )
             and all(
                 isinstance(rows, int)
@@ -87,14 +87,17 @@ def well_formed(manifest: dict[str, Any]) -> bool:
         return False
 
 
-def content_file(backup: Backup, part: str) -> Path:
-    """The archive of a part. Raises Refused when the backup has none."""
-    names = [
-        f"{part}{s}" for s in SUFFIXES if f"{part}{s}" in backup.manifest["contents"]
-    ]
-    if not names:
+def segments_of(backup: Backup, part: str, *staged: Path) -> Segments:
+    """The dump of a part. Raises Refused when the backup has none.
+
+    New objects may still be `staged`.
+    """
+    name = SEGMENTS[part]
+    about = backup.manifest["contents"].get(name)
+    if about is None:
         raise Refused(
             f"backup {backup.id} holds no {name_of(part)}, only "
             f"{words.parts(backup.parts)}"
         )
-    return backup.path / names[0]
+    places = (*staged, backup.objects)
+    return Segments(backup.path / name, about["bytes"], about["sha256"], places)

@@ -14,8 +14,9 @@ from .. import layout
 from ..archive import extensions
 from ..clock import now, stamp
 from ..disk import own_directory
-from ..errors import Damaged, DbmanageError, Refused, ToolFailed, message_of
-from ..layout import PARTS
+from ..errors import Changed, Damaged, DbmanageError, Refused, ToolFailed, message_of
+from ..layout import PARTS, SEGMENTS
+from ..objects import add_objects
 from ..operation import Operation
 from ..postgres.again import again
 from ..postgres.database import Database, closing
@@ -26,11 +27,11 @@ from ..repository.backup import Backup
 from ..signature import sign
 from ..site import Site
 from ..uploads import capture
-from ..uploads.contents import add_objects
 from ..uploads.folders import folders_of
-from ..uploads.listing import Changed, of
+from ..uploads.listing import of
 from .databases import Source, dump_all, own_oid, snapshot
-from .manifest import manifest_of, write_manifest
+from .manifest import manifest_of, segments_of, write_manifest
+from .segmented import Segmented
 from .verify import problems_of_new
 
 
@@ -106,15 +107,15 @@ def _take(op: Operation, draft: _Draft) -> Backup:
     with _failure_noted(op), ExitStack() as stack:
         partial = stack.enter_context(op.repository.partial(op.id))
         staged = stack.enter_context(op.repository.partial(f"{op.id}objects"))
-        _take_databases(op, draft, partial, stack)
+        segments = _take_databases(op, draft, partial, stack)
         if draft.uploads:
             _take_uploads(op, draft, partial, staged)
         _write_manifest(op, draft, partial)
-        _refuse_damaged(op, partial)
+        _refuse_damaged(op, partial, segments)
         with _unswitched(op.site, draft.sources):
-            if draft.uploads:
-                objects = own_directory(op.repository.path / layout.OBJECTS)
-                add_objects(staged, objects)
+            objects = own_directory(op.repository.path / layout.OBJECTS)
+            for new in (segments, staged):
+                add_objects(new, objects)
             backup = op.repository.add(partial, op.id)
             op.standing.made.append(f"backup {op.id} is there")
     verified = {"time": stamp(), "problems": []}
@@ -165,20 +166,37 @@ def _chosen(site: Site, parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _take_databases(
     op: Operation, draft: _Draft, partial: Path, stack: ExitStack
-) -> None:
-    """Dumps the databases; their snapshots stay as long as the stack."""
+) -> Path:
+    """Dumps the databases; the directory of their new segments.
 
-    def dump() -> Any:
+    It stays as long as the stack, and so do the snapshots.
+    """
+
+    def dump() -> tuple[Path, Any]:
         with ExitStack() as own:
+            staged = own.enter_context(op.repository.partial(f"{op.id}segments"))
+            into = {}
             for part, database in draft.databases.items():
-                (partial / f"{part}.dump.zst").unlink(missing_ok=True)
+                (partial / SEGMENTS[part]).unlink(missing_ok=True)
                 draft.sources[part] = own.enter_context(snapshot(op.site, database))
-            dumped = dump_all(op.site, draft.sources, partial, op.progress)
+                into[part] = _segmented(op, part, staged)
+            dumped = dump_all(op.site, draft.sources, partial, into, op.progress)
             stack.push(own.pop_all())
-        return dumped
+        return staged, dumped
 
-    dumped = again("dumping the databases", dump, op.warn)
+    staged, dumped = again("dumping the databases", dump, op.warn)
     draft.described, draft.contents = dumped
+    return staged
+
+
+def _segmented(op: Operation, part: str, staged: Path) -> Segmented:
+    """Where a part's dump goes, beside the newest one whose list is sound."""
+    objects = op.repository.path / layout.OBJECTS
+    for earlier in op.repository.backups():
+        if earlier.signed and part in earlier.parts:
+            with suppress(OSError, Refused, Damaged):
+                return Segmented(objects, staged, segments_of(earlier, part))
+    return Segmented(objects, staged, None)
 
 
 def _take_uploads(op: Operation, draft: _Draft, partial: Path, staged: Path) -> None:
@@ -229,9 +247,9 @@ def _write_manifest(op: Operation, draft: _Draft, partial: Path) -> None:
     write_manifest(partial, sign(manifest, op.site.secrets[0], "manifest"))
 
 
-def _refuse_damaged(op: Operation, partial: Path) -> None:
+def _refuse_damaged(op: Operation, partial: Path, staged: Path) -> None:
     written = Backup(partial, op.site.secrets)
-    if problems := problems_of_new(written, op.site, op.progress):
+    if problems := problems_of_new(written, op.site, op.progress, staged):
         raise Damaged(f"what was just written for backup {op.id}", problems)
 
 

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import zstandard
-
 from .. import layout, owner
-from ..archive.contents import limit, read_contents
+from ..archive.contents import contents_of, limit
+from ..archive.segments import Segments
 from ..archive.unpack import read_to_end
 from ..clock import stamp
 from ..disk import is_regular, regular_files
-from ..errors import DbmanageError, Denied
-from ..layout import MANIFEST, SUMS, UNSIGNED
+from ..errors import Damaged, DbmanageError, Denied
+from ..layout import MANIFEST, SEGMENTS, SUMS, UNSIGNED
 from ..opened import open_plain
 from ..report import Progress
 from ..repository.backup import Backup
@@ -24,7 +23,7 @@ from ..signature import Hashed, dumped, read_own
 from ..site import Site
 from ..uploads import contents
 from ..uploads.listing import of
-from .manifest import sums_of, well_formed
+from .manifest import segments_of, sums_of, well_formed
 from .together import Ended, Together
 
 
@@ -68,10 +67,15 @@ def problems_of_foreign(backup: Backup, site: Site, progress: Progress) -> list[
     return _Reading(backup, site, progress).problems(*look)
 
 
-def problems_of_new(backup: Backup, site: Site, progress: Progress) -> list[str]:
-    """The same but for the uploads: the backup was written a moment ago."""
+def problems_of_new(
+    backup: Backup, site: Site, progress: Progress, staged: Path
+) -> list[str]:
+    """The same but for the uploads: the backup was written a moment ago.
+
+    Its new objects are still `staged`.
+    """
     look = (_Reading.unsigned, _Reading.misplaced, _Reading.broken)
-    return _Reading(backup, site, progress).problems(*look)
+    return _Reading(backup, site, progress, staged).problems(*look)
 
 
 def changed_files(backup: Backup, site: Site, progress: Progress) -> list[str]:
@@ -83,8 +87,11 @@ def changed_files(backup: Backup, site: Site, progress: Progress) -> list[str]:
 class _Reading:
     """A backup's directory while it is read."""
 
-    def __init__(self, backup: Backup, site: Site, progress: Progress) -> None:
+    def __init__(
+        self, backup: Backup, site: Site, progress: Progress, *staged: Path
+    ) -> None:
         self._backup, self._site, self._progress = backup, site, progress
+        self._staged = staged
         self._sums, self._found = b"", dict[str, list[str]]()
 
     def problems(self, *looks: Callable[[_Reading], Iterable[str]]) -> list[str]:
@@ -111,7 +118,14 @@ class _Reading:
             for name in self._contents
             if name in self._there and is_regular(self._there[name])
         ]
+        self._dumps = {
+            SEGMENTS[part]: segments_of(self._backup, part, *self._staged)
+            for part in self._backup.manifest["databases"]
+        }
         total = sum(self._contents[name]["bytes"] for name in self._plain)
+        unpacked = "bytes" if _Reading.broken in looks else "stored"
+        for about in self._backup.manifest["databases"].values():
+            total += about["dump"][unpacked]
         total += self._backup.files.get("bytes", 0) * (_Reading.uploads in looks)
         self._work = Together("verify", total, self._progress)
         return [problem for look in looks for problem in look(self)]
@@ -170,16 +184,18 @@ class _Reading:
         )
         return [problem for name in self._plain for problem in self._found[name]]
 
-    def _changed(
-        self, name: str, begin: Callable[[Hashed], str] = lambda _: ""
-    ) -> list[str]:
-        """Reads a file to its end; what `begin`, which reads first, says comes last."""
+    def _changed(self, name: str) -> list[str]:
+        """What is wrong with a file, and with the objects that it is the list of."""
+        if wrong := self._other(name):
+            return wrong
+        dump = self._dumps.get(name)
+        return list(dump.problems(self._work.count)) if dump else []
+
+    def _other(self, name: str) -> list[str]:
         about = self._contents[name]
         try:
             with open_plain(self._backup.path / name) as file:
-                hashed = Hashed(file, self._work.count)
-                problem = begin(hashed)
-                hashed.read_rest()
+                hashed = Hashed(file, self._work.count).read_rest()
         except PermissionError:
             raise
         except OSError as error:
@@ -188,29 +204,26 @@ class _Reading:
             return [f"{name}: has {hashed.bytes} bytes, not {about['bytes']}"]
         if hashed.sha256 != about["sha256"]:
             return [f"{name}: was changed (checksum)"]
-        return [problem] if problem else []
+        return []
 
     def _broken(self, name: str) -> list[str]:
-        if name == layout.LIST:
+        if name not in self._dumps:
             return self._changed(name)
-        inside = functools.partial(self._inside, name)
-        return self._changed(name, inside) or self._missing_tables(name)
+        return self._other(name) or self._inside(name, self._dumps[name])
 
-    def _inside(self, name: str, hashed: Hashed) -> str:
-        signed = self._backup.signed
-        most = 0 if signed else limit(self._contents[name]["bytes"])
+    def _inside(self, name: str, dump: Segments) -> list[str]:
         try:
-            read_to_end(hashed, name, self._site.pg_bin, most)
-        except Ended:
+            most = 0 if self._backup.signed else limit(dump.size)
+            with dump.open(most, self._work.count) as stream:
+                read_to_end(stream, name, self._site.pg_bin)
+            held = contents_of(dump).table_data()
+        except (Ended, PermissionError):
             raise
-        except (DbmanageError, zstandard.ZstdError) as error:
-            return f"{name}: the archive cannot be read to its end: {error}"
-        return ""
-
-    def _missing_tables(self, name: str) -> list[str]:
-        with open_plain(self._backup.path / name) as file:
-            entries = read_contents(file, name).entries
-        held = {f"{e.schema}.{e.name}" for e in entries if e.kind == "TABLE DATA"}
+        except Damaged as error:
+            # it names the first alone
+            return list(dump.problems()) or error.problems
+        except (DbmanageError, OSError) as error:
+            return [f"{name}: the archive cannot be read to its end: {error}"]
         counted = self._backup.manifest["databases"][name.split(".")[0]]["rows"]
         return [
             f"{name}: holds no rows of table {table}, which the manifest counts"
@@ -221,4 +234,5 @@ class _Reading:
         """What is wrong with the uploads, once their list is what it was."""
         if self._found.get(layout.LIST) == []:
             listed = of(self._backup)
-            yield from contents.problems(listed, self._backup.objects, self._work.count)
+            held = self._backup.objects
+            yield from contents.problems(listed, held, self._work.count)

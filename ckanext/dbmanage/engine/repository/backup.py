@@ -113,23 +113,34 @@ class Backup:
 
     @property
     def bytes(self) -> int:
-        """What it holds: its own files, and its uploads (stored once over all)."""
+        """What it holds: its own files, and its objects (stored once over all)."""
         own = regular_files(self.path).values()
         size = sum(entry.stat(follow_symlinks=False).st_size for entry in own)
         uploads = self.files.get("bytes", 0)
-        return size + (uploads if isinstance(uploads, int) else 0)
+        stored = sum(dump["stored"] for dump in self._dumps.values())
+        return size + stored + (uploads if isinstance(uploads, int) else 0)
 
     @property
     def sizes(self) -> dict[str, int]:
         """The bytes of each part, as its manifest says."""
+        found = {part: dump["stored"] for part, dump in self._dumps.items()}
+        return found | ({"files": self.files["bytes"]} if self._has_uploads else {})
+
+    @property
+    def added(self) -> dict[str, int]:
+        """The bytes that each part added to the objects, as its manifest says."""
+        found = {part: dump["added"] for part, dump in self._dumps.items()}
+        return found | ({"files": self.files["added"]} if self._has_uploads else {})
+
+    @property
+    def _dumps(self) -> dict[str, dict[str, int]]:
         if not self.signed:  # nobody knows what it says
             return {}
-        found = {}
-        for name, about in self.manifest["contents"].items():
-            part = name.partition(".")[0]
-            size = self.files.get("bytes", 0) if part == "files" else 0
-            found[part] = about["bytes"] + size
-        return found
+        return {p: about["dump"] for p, about in self.manifest["databases"].items()}
+
+    @property
+    def _has_uploads(self) -> bool:
+        return self.signed and self.files["included"]
 
     def state(self) -> dict[str, Any]:
         """What was learned of it after it was made; `{}` when that is not ours."""
@@ -183,6 +194,7 @@ class Backup:
             "parts": self.parts,
             "bytes": 0 if closed else self.bytes,
             "sizes": self.sizes,
+            "added": self.added,
             "created": self.manifest.get("created"),
             "seconds": self.manifest.get("seconds"),
             "reason": self.manifest.get("reason"),

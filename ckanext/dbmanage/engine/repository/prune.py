@@ -1,5 +1,6 @@
 """Prune: backups are forgotten, then the uploads that no backup names."""
 
+import io
 import itertools
 import json
 import os
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from ..disk import create_file, regular_files, sync_directory
 from ..errors import DbmanageError
-from ..layout import LIST, OBJECTS
+from ..layout import LIST, OBJECTS, SEGMENTS
 from ..opened import open_directory, open_plain
 from ..report import Progress, name_of
 from ..signature import Hashed
@@ -23,9 +26,13 @@ from .retention import Decision
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+#: the end of a line of uploads, and the begin of one of segments
+_LAST = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n$')
+_SEGMENT = re.compile(rb"([0-9a-f]{64}) (?:-|([0-9a-f]{64})) ")
 _RAW = 32  # bytes of a hash
 _MAX_LINE = 1 << 16
 _STEP = 1 << 14  # hashes at a time
+_PORTION = 1 << 21  # hashes on the disk before they are taken out
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,6 @@ def _sift(
     what one directory holds.
     """
     backups = [each for each in repository.backups() if each.id not in forgotten]
-    done, sizes = 0, [_list_size(backup) for backup in backups]
     try:
         with ExitStack() as stack:
             try:
@@ -129,10 +135,7 @@ def _sift(
                 raise _Unknown(f"{OBJECTS} is a link, or no directory") from None
             work = stack.enter_context(repository.partial("prune"))
             prefixes = _stored(objects, work)
-            for backup, size in zip(backups, sizes, strict=True):
-                progress("objects", done, sum(sizes))
-                _take_out(backup, work, prefixes)
-                done += size
+            _take_out(_all_named(backups, progress), work, prefixes)
             return _removed(objects, work, prefixes, remove)
     except _Unknown as unknown:
         return Unnamed(problem=f"no object is removed while this is so: {unknown}")
@@ -178,58 +181,118 @@ def _hashes(path: Path) -> Iterator[bytes]:
                 yield chunk[start : start + _RAW]
 
 
-def _take_out(backup: Backup, work: Path, prefixes: list[str]) -> None:
-    with ExitStack() as stack:
-        named = {
-            bytes.fromhex(prefix)[0]: stack.enter_context(
-                create_file(work / f"{prefix}.named")
-            )
-            for prefix in prefixes
-        }
-        for digest in _named(backup):
-            if file := named.get(digest[0]):
-                file.write(digest)
-    for prefix in prefixes:
-        path = work / f"{prefix}.named"
-        if path.stat().st_size:
-            left = set(_hashes(work / prefix))
-            left.difference_update(_hashes(path))
-            (work / prefix).write_bytes(b"".join(left))
-        path.unlink()
+def _all_named(backups: list[Backup], progress: Progress) -> Iterator[bytes]:
+    """The hashes that the backups name. Raises _Unknown."""
+    known = set[str]()
+    done, sizes = 0, [_list_size(backup) for backup in backups]
+    total = sum(sizes)
+    for backup, size in zip(backups, sizes, strict=True):
+        progress("objects", done, total)
+        yield from _named(backup, known)
+        done += size
 
 
-def _named(backup: Backup) -> Iterator[bytes]:
-    """The hashes that a backup names, as often as it does. Raises _Unknown."""
+def _take_out(named: Iterator[bytes], work: Path, prefixes: list[str]) -> None:
+    """Takes these hashes out of those that are there, a portion at a time."""
+    while True:
+        count = 0
+        with ExitStack() as stack:
+            files = {
+                bytes.fromhex(prefix)[0]: stack.enter_context(
+                    create_file(work / f"{prefix}.named")
+                )
+                for prefix in prefixes
+            }
+            for digest in itertools.islice(named, _PORTION):
+                count += 1
+                if file := files.get(digest[0]):
+                    file.write(digest)
+        for prefix in prefixes:
+            path = work / f"{prefix}.named"
+            if path.stat().st_size:
+                left = set(_hashes(work / prefix))
+                left.difference_update(_hashes(path))
+                (work / prefix).write_bytes(b"".join(left))
+            path.unlink()
+        if count < _PORTION:
+            return
+
+
+def _named(backup: Backup, known: set[str]) -> Iterator[bytes]:
+    """The hashes that a backup names, as often as it does. Raises _Unknown.
+
+    Lists whose sums are `known` were read already, of another backup; the sum of each
+    that is read joins them.
+    """
     contents = backup.manifest.get("contents")
-    about = contents.get(LIST) if isinstance(contents, dict) else None
+    about = contents if isinstance(contents, dict) else {}
+    for name in (*SEGMENTS.values(), LIST):
+        place = f"{backup.id}: {name}"
+        said = about.get(name)
+        sha256 = said.get("sha256") if isinstance(said, dict) else None
+        if backup.signed and sha256 in known:
+            continue
+        try:
+            with open_plain(backup.path / name) as file:
+                hashed = Hashed(file)
+                yield from _hashes_in(hashed, place, packed=name == LIST)
+                hashed.read_rest()
+        except FileNotFoundError:
+            if backup.readable and said is None and not _should_have(backup, name):
+                continue
+            raise _Unknown(f"{place}: is missing") from None
+        except OSError as error:
+            why = backup.closed or f"{name}: {error.strerror}"
+            raise _Unknown(f"{backup.id}: {why}") from None
+        # another digit in a hash would still be a hash
+        if sha256 is not None and sha256 != hashed.sha256:
+            raise _Unknown(f"{place}: was changed (checksum)")
+        known.add(hashed.sha256)
+
+
+def _should_have(backup: Backup, name: str) -> bool:
+    if name == LIST:
+        return bool(backup.files.get("included"))
+    return name in {SEGMENTS.get(part) for part in backup.parts}
+
+
+def _hashes_in(file: Any, place: str, packed: bool) -> Iterator[bytes]:
+    """The hashes that a list names: of uploads, which is packed, or of segments."""
+    stream: Any = file
+    if packed:
+        unpacker = zstandard.ZstdDecompressor()
+        stream = io.BufferedReader(
+            unpacker.stream_reader(file, read_across_frames=True)
+        )
     try:
-        with open_plain(backup.path / LIST) as file:
-            hashed = Hashed(file)
-            for number in itertools.count(1):
-                line = hashed.readline(_MAX_LINE)
-                if not line:
-                    break
-                if found := _hash_in(line, f"{backup.id}: {LIST}: line {number}"):
+        for number in itertools.count(1):
+            if not (line := stream.readline(_MAX_LINE)):
+                return
+            if packed:
+                if found := _hash_in(line, f"{place}: line {number}"):
                     yield found
-    except FileNotFoundError:
-        if backup.readable and about is None and not backup.files.get("included"):
-            return  # it holds no uploads
-        raise _Unknown(f"{backup.id}: {LIST}: is missing") from None
-    except OSError as error:
-        why = backup.closed or f"{LIST}: {error.strerror}"
-        raise _Unknown(f"{backup.id}: {why}") from None
-    # another digit in a hash would still be a hash
-    if isinstance(about, dict) and about.get("sha256") != hashed.sha256:
-        raise _Unknown(f"{backup.id}: {LIST}: was changed (checksum)")
+            elif match := _SEGMENT.match(line):
+                yield from (
+                    bytes.fromhex(each.decode()) for each in match.groups() if each
+                )
+            else:
+                raise _Unknown(f"{place}: line {number} names no segment")
+    except zstandard.ZstdError as error:
+        raise _Unknown(f"{place}: {error}") from None
 
 
 def _list_size(backup: Backup) -> int:
-    with suppress(OSError):
-        return (backup.path / LIST).lstat().st_size
-    return 0
+    size = 0
+    for name in (*SEGMENTS.values(), LIST):
+        with suppress(OSError):
+            size += (backup.path / name).lstat().st_size
+    return size
 
 
 def _hash_in(line: bytes, place: str) -> bytes | None:
+    # nearly all lines are ours and end so; a million by `json` take half a minute
+    if match := _LAST.search(line, max(0, len(line) - 80)):
+        return bytes.fromhex(match[1].decode())
     facts: Any = None
     with suppress(ValueError, RecursionError):
         facts = json.loads(line.decode("utf-8", "surrogateescape"))

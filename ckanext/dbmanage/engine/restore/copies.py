@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from ..archive import contents, extensions, feeding, lint
 from ..archive.contents import Contents, Entry, contents_of, limit
+from ..archive.file import File
 from ..archive.unpack import unpack
 from ..errors import Damaged, ToolFailed
 from ..operation import Operation
@@ -124,14 +125,15 @@ def _load(op: Operation, source: Source, scratch: Scratch) -> None:
     part, site = scratch.pair.part, op.site
     with op.repository.partial(f"restore{scratch.pair.token[:8]}{part}") as directory:
         packed = source.archives[part]
-        most = 0 if source.signed else limit(packed.stat().st_size)
+        most = 0 if source.signed else limit(packed.size)
         path = unpack(
-            packed, directory, source.sha256(part),
+            packed, directory,
             lambda name, done, about: op.progress(f"{name} {part}", done, about), most,
         )  # fmt: skip
+        plain = File(path)
         with closing(scratch.database.connect()) as connection:
-            tools = contents.tools(path, connection, site.pg_bin)
-            found = contents_of(path)
+            tools = contents.tools(plain, connection, site.pg_bin)
+            found = contents_of(plain)
             if not source.signed:  # once more: this is what is loaded
                 lint.refuse_odd(found, source.name)
             plan = faithful.plan(found, connection, scratch.database.role)

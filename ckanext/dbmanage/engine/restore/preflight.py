@@ -47,14 +47,14 @@ def preflight(site: Site, repository: Repository, source: Source) -> None:
 
 def _refuse_archive(site: Site, part: str, source: Source) -> None:
     """Refuses an archive that this server and CKAN's role could not restore."""
-    database, path = site.databases[part], source.archives[part]
+    database, archive = site.databases[part], source.archives[part]
     with closing(database.maintenance()) as connection:
         may_create(site, connection, database)
         sessions.refuse_foreign(site.databases, connection, database.name)
-        tools(path, connection, site.pg_bin)
+        tools(archive, connection, site.pg_bin)
         if not source.signed:
             refuse_mighty(site, connection, database.role, source.name)
-        held = contents_of(path)
+        held = contents_of(archive)
         refuse_wrong_part(held, part, source.name, site)
         if not source.signed:
             lint.refuse_odd(held, source.name)
@@ -75,19 +75,19 @@ def refuse_strange_part(site: Site, source: Source) -> None:
 
 def changed_owners(site: Site, source: Source) -> Iterator[str]:
     """What would come back as CKAN's role's and was another's, a sentence for each."""
-    for part, path in source.archives.items():
+    for part, archive in source.archives.items():
         database = site.databases[part]
         with closing(database.maintenance()) as connection:
-            held = contents_of(path)
+            held = contents_of(archive)
             plan = faithful.plan(held, connection, database.role)
         yield from faithful.changed_owners(plan, source.signed)
 
 
 def differences(site: Site, source: Source) -> Iterator[str]:
     """What will be another than now besides the data, a sentence for each."""
-    for part, path in source.archives.items():
+    for part, archive in source.archives.items():
         role = site.databases[part].role if part in site.databases else ""
-        if role and (sentence := faithful.other_role(contents_of(path), role)):
+        if role and (sentence := faithful.other_role(contents_of(archive), role)):
             yield sentence
     if source.backup is None:
         return

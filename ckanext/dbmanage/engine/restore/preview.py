@@ -11,17 +11,15 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 
 from ..archive import lint, statements
-from ..archive.contents import Bounded, Entry, contents_of, limit, read_contents
+from ..archive.contents import Archive, Bounded, Entry, contents_of, limit
 from ..archive.unpack import restoring
 from ..errors import ConnectionFailed, Damaged, ToolFailed
-from ..opened import open_plain
 from ..postgres.database import Connection, Database, query
 from ..postgres.programs import finish, reading_tools
 from ..postgres.tables import tables_of
@@ -84,7 +82,7 @@ def preview(
     memory stays flat. A missing or empty database counts as no rows.
     """
     found = []
-    for part, path in source.archives.items():
+    for part, archive in source.archives.items():
         database = site.databases[part]
         try:
             connection = database.connect()
@@ -92,12 +90,14 @@ def preview(
             if not database.is_missing():
                 raise
             connection = None
-        most = 0 if source.signed else limit(path.stat().st_size)
+        most = 0 if source.signed else limit(archive.size)
         try:
             if part == "database":
-                found += _compare(site, database, connection, path, kinds, most, told)
+                found += _compare(
+                    site, database, connection, archive, kinds, most, told
+                )
             else:
-                found.append(_compare_tables(connection, path))
+                found.append(_compare_tables(connection, archive))
         finally:
             if connection is not None:
                 connection.close()
@@ -111,7 +111,7 @@ def _compare(
     site: Site,
     database: Database,
     connection: Connection | None,
-    path: Path,
+    archive: Archive,
     kinds: tuple[Kind, ...],
     most: int,
     told: Told | None,
@@ -120,7 +120,7 @@ def _compare(
         connection = database.maintenance()
         connection.autocommit = False
     with connection.cursor() as cursor:
-        _copy(path, kinds, site.pg_bin, cursor, most)
+        _copy(archive, kinds, site.pg_bin, cursor, most)
         rows = []
         for kind in kinds:
             sets = {"a": _objects(cursor, kind, "public")}
@@ -192,7 +192,7 @@ def _objects(cursor: Any, kind: Kind, schema: str) -> str:
 
 
 def _copy(
-    path: Path, kinds: tuple[Kind, ...], pg_bin: str, cursor: Any, most: int
+    archive: Archive, kinds: tuple[Kind, ...], pg_bin: str, cursor: Any, most: int
 ) -> None:
     """Copies what the kinds ask for into temporary tables of text columns.
 
@@ -202,9 +202,8 @@ def _copy(
     asked: dict[str, set[str]] = {}
     for kind in kinds:
         asked[kind.table] = asked.get(kind.table, set()) | kind.columns
-    with open_plain(path) as file:
-        found = read_contents(file, path.name)
-        file.seek(0)
+    found = contents_of(archive)
+    with archive.open(most) as stream:
         chosen = {
             entry.name: entry
             for entry in found.entries
@@ -222,18 +221,16 @@ def _copy(
         arguments = ["-a", "-f-", f"-L/dev/fd/{listed}"]
         options = {"stdout": -1, "pass_fds": [listed]}
         try:
-            with restoring(
-                file, path.name, tools, arguments, most, **options
-            ) as process:
+            with restoring(stream, tools, arguments, **options) as process:
                 script = process.stdout
                 if most:  # what pg_restore itself unpacks counts too
-                    script = Bounded(script, path.name, most)
+                    script = Bounded(script, archive.name, most)
                 for entry in chosen.values():
-                    rows = _Rows(script, entry, asked[entry.name], path.name)
+                    rows = _Rows(script, entry, asked[entry.name], archive.name)
                     _copy_table(cursor, rows, found.encoding)
                 while script.readline(_LINE):
                     pass
-                finish(process, f"reading {path.name}")
+                finish(process, f"reading {archive.name}")
         finally:
             os.close(listed)
 
@@ -282,12 +279,12 @@ class _Rows:
         return Damaged(self._name, [f"its table {self.table!r} {what}"])
 
 
-def _compare_tables(connection: Connection | None, path: Path) -> dict[str, Any]:
+def _compare_tables(connection: Connection | None, archive: Archive) -> dict[str, Any]:
     rows = tables_of(connection) if connection is not None else ()
     here = {name for schema, name, *_ in rows if schema == "public"}
     here, there = (
         {name for name in names if not name.startswith("_")}
-        for names in (here, contents_of(path).tables())
+        for names in (here, contents_of(archive).tables())
     )
     return {
         "kind": f"{name_of('datastore')} tables",

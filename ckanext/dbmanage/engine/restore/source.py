@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zstandard import ZstdError
-
 from .. import layout, signature
-from ..archive.contents import limit, refuse_other_formats
+from ..archive.contents import limit
+from ..archive.file import File, refuse_other_formats
+from ..archive.segments import Segments
 from ..archive.unpack import read_to_end
-from ..backup.manifest import content_file
+from ..backup.manifest import segments_of
 from ..backup.verify import changed_files, problems_of_foreign
 from ..errors import Damaged, Refused, ToolFailed, Untrusted
 from ..layout import UNSIGNED
@@ -26,17 +26,16 @@ from ..uploads.listing import Listing, of
 class Source:
     """What is to be restored: an archive for each database, and what is known of them.
 
-    `backup` is None for a bare archive, then `sum` is its checksum; `uploads` the list
+    `backup` is None for a bare file; `uploads` the list
     of its uploads when they are to be restored. `signed`: a manifest of this site
     vouches for every byte; anything else is hostile until an operator trusts it.
     """
 
     name: str
-    archives: Mapping[str, Path]
+    archives: Mapping[str, File | Segments]
     signed: bool
     backup: Backup | None = None
     uploads: Listing | None = None
-    sum: str = ""
 
     @property
     def parts(self) -> list[str]:
@@ -48,10 +47,8 @@ class Source:
         return self.backup.manifest["databases"][part]["rows"] if self.backup else None
 
     def sha256(self, part: str) -> str:
-        """The checksum of the part's file as it was verified."""
-        if self.backup is None:
-            return self.sum
-        return self.backup.manifest["contents"][self.archives[part].name]["sha256"]
+        """The checksum of the part's file, or list, as it was verified."""
+        return self.archives[part].sha256
 
     def migrations(self, part: str) -> dict[str, list[str]] | None:
         """The alembic revisions in the archive, None when nobody noted them."""
@@ -117,7 +114,7 @@ def _of_backup(
             raise Untrusted(problems[0] + site.advise("untrusted", ". "))
         raise Damaged(f"backup {found.id}", problems)
     chosen = [p for p in layout.PARTS if p in (parts or found.parts)]
-    archives = {p: content_file(found, p) for p in chosen if p != "files"}
+    archives = {p: segments_of(found, p) for p in chosen if p != "files"}
     uploads = of(found) if "files" in chosen else None
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
@@ -126,18 +123,19 @@ def _of_file(site: Site, path: Path, parts: tuple[str, ...], trust: bool) -> Sou
     part = parts[0] if parts else "database"
     if len(parts) > 1 or part == "files":
         raise Refused(f"a file holds one database{site.advise('other part')}")
-    refuse_other_formats(path)
+    file = File(path)
+    refuse_other_formats(file)
     if not trust:
         raise Untrusted(
             f"{path.name} carries no signature of this site"
             + site.advise("untrusted", ". ")
         )
     try:
-        with open_plain(path) as file:
-            hashed = signature.Hashed(file)
-            most = limit(os.fstat(file.fileno()).st_size)
-            read_to_end(hashed, path.name, site.pg_bin, most)
-            hashed.read_rest()
-    except (ToolFailed, ZstdError) as error:
+        with open_plain(path) as opened:
+            sha256 = signature.Hashed(opened).read_rest().sha256
+        file = File(path, sha256)
+        with file.open(limit(file.size)) as stream:
+            read_to_end(stream, path.name, site.pg_bin)
+    except ToolFailed as error:
         raise Damaged(path.name, [str(error)]) from error
-    return Source(path.name, {part: path}, signed=False, sum=hashed.sha256)
+    return Source(path.name, {part: file}, signed=False)

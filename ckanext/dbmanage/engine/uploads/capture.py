@@ -11,18 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ..disk import create_directory, create_file
+from ..disk import create_file
 from ..errors import Damaged, Refused
 from ..layout import LIST
+from ..objects import digest_of, is_sound, stage
 from ..report import Progress
 from ..signature import Hashed
 from . import left_out
-from .contents import digest_of, object_path
 from .folders import Folder, Found, folder_of, walk
 from .listing import (
     HASH,
     Changed,
     Listing,
+    Writer,
     facts_of_file,
     format_line,
     parse_line,
@@ -39,15 +40,16 @@ _TICK = 20_000_000
 class Taken:
     """What became of the uploads; the manifest's `files` holds it.
 
-    `read` counts the files that were not the same as in the backup before; `examples`
-    are sentences about a few of the missing and refused ones. `folders` are left out
-    with the `behind` files in them, `left_out` says why; `linked` uploads that the
-    database names are links.
+    `read` counts the files that were not the same as in the backup before, `added` the
+    bytes of contents that no backup had; `examples` are sentences about a few of the
+    missing and refused ones. `folders` are left out with the `behind` files in them,
+    `left_out` says why; `linked` uploads that the database names are links.
     """
 
     count: int = 0
     bytes: int = 0
     read: int = 0
+    added: int = 0
     missing: int = 0
     refused: int = 0
     folders: int = 0
@@ -112,10 +114,11 @@ def take(
                 taken.missing += 1
                 taken.odd(path, "is named by the database, but the disk lacks it")
                 out.write(format_line({"path": path, "missing": True}))
+        written = out.finish(listed)
         file.flush()
         os.fsync(file.fileno())
-    _reread(staged, progress)
-    return taken, Listing(listed, out.bytes, out.sha256)
+    taken.added = _reread(staged, progress)
+    return taken, written
 
 
 def _write(
@@ -127,12 +130,12 @@ def _write(
     expected: int,
     file: IO[bytes],
     previous: Listing | None,
-) -> tuple[Taken, Hashed, set[str]]:
+) -> tuple[Taken, Writer, set[str]]:
     """Writes the lines of what is on the disk; the paths of links to directories.
 
     Raises Changed, OSError.
     """
-    taken, out, earlier = Taken(), Hashed(file), _Previous(previous)
+    taken, out, earlier = Taken(), Writer(file), _Previous(previous)
     links: set[str] = set()
 
     def told(read: int) -> None:
@@ -311,15 +314,9 @@ def _store(
             out.write(chunk)
             told(read.bytes)
     name = read.sha256
-    for place in (objects, staged):
-        with suppress(OSError):
-            # one that was changed on the disk is written anew
-            if digest_of(object_path(place, name)) == name:
-                return name, read.bytes
-    kept = object_path(staged, name)
-    if not kept.parent.is_dir():
-        create_directory(kept.parent)
-    partial.rename(kept)
+    # one that was changed on the disk is written anew
+    if not is_sound(objects, name) and not is_sound(staged, name):
+        partial.rename(stage(staged, name))
     return name, read.bytes
 
 
@@ -334,10 +331,9 @@ def _mode(path: str, among: list[Folder], inside: Mapping[str, str]) -> int | No
         return None
 
 
-def _reread(staged: Path, progress: Progress) -> None:
-    """What was just stored is read back from the disk. Raises Damaged."""
+def _reread(staged: Path, progress: Progress) -> int:
+    """The bytes of what was just stored, which is read back. Raises Damaged."""
     (staged / "partial").unlink(missing_ok=True)
-    os.sync()  # thousands of files: once for all of them
     total = sum(stored.stat().st_size for stored in staged.glob("??/*"))
     done = 0
 
@@ -349,3 +345,4 @@ def _reread(staged: Path, progress: Progress) -> None:
     for stored in staged.glob("??/*"):
         if digest_of(stored, told) != stored.name:
             raise Damaged("what was just written", [f"upload {stored.name}"])
+    return total

@@ -1,46 +1,17 @@
 """Contents of uploads, each stored once over all backups."""
 
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..disk import create_directory, sync_directory
 from ..errors import Damaged, Refused
 from ..layout import LIST
+from ..objects import object_path, wrong_at_sight, wrong_inside
 from ..opened import open_plain
 from ..signature import Hashed
 from .listing import Listing
 
 _CHUNK = 1 << 20
-
-
-def object_path(objects: Path, digest: str) -> Path:
-    """Where a content lies; `digest` is 64 hex digits, `lines` has looked."""
-    return objects / digest[:2] / digest
-
-
-def digest_of(path: Path, told: Callable[[int], None] = lambda _: None) -> str:
-    """The sum of a file; `told` as `Hashed` takes it. Raises OSError."""
-    with open_plain(path) as file:
-        return Hashed(file, told).read_rest().sha256
-
-
-def add_objects(staged: Path, objects: Path) -> None:
-    """Moves the new contents to the repository's objects.
-
-    To be done before the backup gets its name: an object too many is no harm.
-    """
-    if not objects.is_dir():
-        create_directory(objects)
-    for directory in staged.iterdir():
-        target = objects / directory.name
-        if not target.is_dir():
-            create_directory(target)
-        for stored in directory.iterdir():
-            stored.rename(target / stored.name)
-        sync_directory(target)
-    sync_directory(objects)
 
 
 def problems(
@@ -58,7 +29,7 @@ def problems(
             if wrong := wrong_at_sight(place, facts["size"]):
                 read(facts["size"])
             else:
-                wrong = _wrong_inside(place, read)
+                wrong = wrong_inside(place, read)
             if wrong:
                 yield f"upload {facts['path']!r}: {wrong}"
     except Damaged as error:
@@ -67,34 +38,6 @@ def problems(
         raise
     except OSError as error:
         yield f"{LIST}: {error.strerror}"
-
-
-def _wrong_inside(place: Path, read: Callable[[int], None]) -> str:
-    try:
-        changed = digest_of(place, read) != place.name
-    except PermissionError:
-        raise
-    except OSError as error:
-        return f"its content {place.name}: {error.strerror}"
-    return f"its content {place.name} was changed" if changed else ""
-
-
-def wrong_at_sight(place: Path, size: int) -> str:
-    """What is wrong with a content at first sight, without reading it.
-
-    Raises PermissionError.
-    """
-    try:
-        status = place.lstat()
-    except PermissionError:
-        raise
-    except OSError as error:
-        return f"its content {place.name}: {error.strerror}"
-    if not stat.S_ISREG(status.st_mode):
-        return f"its content {place.name} is not a plain file"
-    if status.st_size != size:
-        return f"its content {place.name} has {status.st_size} bytes, not {size}"
-    return ""
 
 
 def fetch(listing: Listing, objects: Path, path: str, out: IO[bytes]) -> int:

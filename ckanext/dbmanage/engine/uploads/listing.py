@@ -1,4 +1,4 @@
-"""The list of a backup's uploads, `files.jsonl`: hostile until its sum is right.
+"""The list of a backup's uploads, `files.jsonl.zst`: hostile until its sum is right.
 
 Whoever can write to the repository can put another list in its place, or write into
 it, between two looks. So no look is trusted later: each pass over a list opens it once,
@@ -9,6 +9,7 @@ What cannot be taken back waits for the end of the pass. Knows no contents of up
 from __future__ import annotations
 
 import heapq
+import io
 import itertools
 import json
 import os
@@ -19,10 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import zstandard
 
 from .. import words
-from ..errors import Damaged, Refused
+from ..errors import Changed, Damaged, Refused
 from ..layout import LIST
 from ..opened import open_plain
 from ..repository.backup import Backup
@@ -33,8 +36,21 @@ HASH = re.compile(r"[0-9a-f]{64}")
 _MAX_LINE = 1 << 16
 
 
-class Changed(Damaged):
-    """A list is not the one that the manifest vouches for; its lines are void."""
+class Writer:
+    """A list in the making: lines go in, a frame of zstd goes to the file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._out = Hashed(file)
+        self._packer = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+
+    def write(self, line: bytes) -> None:
+        """Adds a line."""
+        self._out.write(self._packer.compress(line))
+
+    def finish(self, path: Path) -> Listing:
+        """Ends the list, of which the file at `path` holds all then."""
+        self._out.write(self._packer.flush())
+        return Listing(path, self._out.bytes, self._out.sha256)
 
 
 @dataclass(frozen=True)
@@ -47,10 +63,16 @@ class Listing:
 
     def raw(self) -> Iterator[bytes]:
         """Its lines as they are. Raises Changed at the end; OSError."""
+        unpacker = zstandard.ZstdDecompressor()
         with open_plain(self.path) as file:
-            read = Hashed(file)
-            while read.bytes <= self.bytes and (line := read.readline(_MAX_LINE)):
-                yield line
+            read: Any = Hashed(file)
+            stream: Any = unpacker.stream_reader(read, read_across_frames=True)
+            lines = io.BufferedReader(stream)
+            try:
+                while read.bytes <= self.bytes and (line := lines.readline(_MAX_LINE)):
+                    yield line
+            except zstandard.ZstdError as error:
+                raise Changed(LIST, [f"{LIST}: {error}"]) from error
         if (read.bytes, read.sha256) != (self.bytes, self.sha256):
             raise Changed(LIST, [f"{LIST}: was changed (checksum)"])
 

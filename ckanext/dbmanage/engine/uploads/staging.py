@@ -11,9 +11,10 @@ from typing import Any
 from .. import words
 from ..disk import create_file
 from ..errors import Damaged, Refused
+from ..objects import object_path, wrong_at_sight
 from ..report import Progress, name_of
 from . import moves
-from .contents import copy_content, object_path, open_content, wrong_at_sight
+from .contents import copy_content, open_content
 from .folders import Folder, folder_of, mount_points, walk
 from .listing import Listing
 

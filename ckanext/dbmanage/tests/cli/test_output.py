@@ -107,7 +107,7 @@ def test_notes_problems_and_findings_of_a_backup(tmp_path: Path) -> None:
     place = tmp_path / "backups" / "20261101T030000Z"
     place.mkdir(parents=True, mode=0o700)
     manifest = {
-        "format": 1, "id": place.name, "note": HOSTILE, "reason": HOSTILE,
+        "format": 2, "id": place.name, "note": HOSTILE, "reason": HOSTILE,
         "created": HOSTILE, "seconds": 1.0, "versions": {HOSTILE: [HOSTILE]},
         "databases": {"database": {"rows": {HOSTILE: 7}}}, "contents": {},
         "files": {"included": True, "count": 1, "bytes": 1, "missing": 1, "refused": 0,

@@ -34,7 +34,7 @@ def repository(tmp_path: Path) -> Repository:
     path = tmp_path / "backups"
     (path / ID).mkdir(parents=True)
     manifest = {
-        "format": 1, "id": ID, "databases": {}, "contents": {},
+        "format": 2, "id": ID, "databases": {}, "contents": {},
         "files": {"included": False},
     }  # fmt: skip
     signed = dumped(sign(manifest, SECRET, "manifest"))

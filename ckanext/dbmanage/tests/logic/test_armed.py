@@ -137,7 +137,7 @@ def test_a_backup_is_handed_out_by_an_operator_s_word_alone(
 
 
 def test_a_used_link_is_taken_up_by_whoever_began_it(site: Site, me: Session) -> None:
-    path = link(site, me, "database.dump.zst")
+    path = link(site, me, "database.list")
     thief = site.session()  # with the session of a moment ago
     thief.cookies.update(me.cookies)
     rest = {"Range": "bytes=1-"}

@@ -17,7 +17,7 @@ from ckanext.dbmanage.portal.site import build_site
 def test_a_link_in_a_foreign_backup_ends_no_page(tmp_path: Path) -> None:
     backup = tmp_path / "20261101T030000Z"
     backup.mkdir()
-    (backup / "manifest.json").write_text(json.dumps({"format": 1}))
+    (backup / "manifest.json").write_text(json.dumps({"format": 2}))
     (backup / "database.dump").symlink_to(tmp_path / "nothing")
     (about,) = backups(Repository(str(tmp_path), ("a secret",)))
     assert about["state"] == "foreign" and about["bytes"] < 1000

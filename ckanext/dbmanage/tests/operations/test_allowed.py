@@ -36,10 +36,10 @@ def test_what_the_page_would_refuse_is_not_armed(portal: Portal) -> None:
     assert why(new.name, DELETE) == "it is held: stop holding it first"
     with pytest.raises(Refused, match="nothing to undo"):
         why(UNDO)
-    with open(new / "datastore.dump.zst", "ab") as file:
+    with open(new / "datastore.list", "ab") as file:
         file.write(b"x")
     portal.module("verify", new.name, code=1)
-    assert "it is damaged: datastore.dump.zst" in why(new.name)
+    assert "it is damaged: datastore.list" in why(new.name)
     (old / "manifest.json").write_text("{}")
     assert "its manifest cannot be read" in why(old.name)
     said = portal.module("arm", old.name, code=1).stderr

@@ -17,8 +17,12 @@ import pytest
 
 from ckanext.dbmanage.cli.output import verdict
 from ckanext.dbmanage.engine.errors import Denied, Refused
+from ckanext.dbmanage.engine.layout import LIST
+from ckanext.dbmanage.engine.objects import object_path
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore.source import open_source
+from ckanext.dbmanage.engine.uploads import contents
+from ckanext.dbmanage.engine.uploads.listing import Listing
 from ckanext.dbmanage.operations import retain
 from ckanext.dbmanage.operations.allowed import unfit
 from ckanext.dbmanage.operations.backup import verify_backups
@@ -145,11 +149,9 @@ def test_verifying_all_goes_on_and_calls_it_no_damage(
 def test_an_upload_that_is_closed_is_no_damage_either(
     shelf: Shelf, as_owner: AsOwner, portal: Portal
 ) -> None:
-    from ckanext.dbmanage.engine.uploads import contents
-    from ckanext.dbmanage.engine.uploads.contents import object_path
 
     found = shelf.repository.find("latest")
-    listing = contents.Listing(found.path / "files.jsonl", 0, "")
+    listing = Listing(found.path / LIST, 0, "")
     content = next(shelf.objects.rglob("?" * 64))
     content.chmod(0)
     facts = {"path": "a", "sha256": content.name, "size": content.stat().st_size}

@@ -8,6 +8,7 @@ import psycopg2
 
 from ckanext.dbmanage.engine.archive import contents, feeding, lint
 from ckanext.dbmanage.engine.archive.contents import contents_of
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.restore.copies import choose
 from ckanext.dbmanage.engine.restore.faithful import left_out, plan
 
@@ -33,12 +34,12 @@ def dump(name: str, file: Path, *options: str) -> Path:
 
 def load(file: Path, name: str, scan: bool = True) -> None:
     """What a restore does with an archive that nobody signed."""
-    found = contents_of(file)
+    found = contents_of(File(file))
     if scan:
         lint.refuse_odd(found, file.name)
     connection = psycopg2.connect(f"{OWN}/{name}")
     try:
-        tools = contents.tools(file, connection, str(PG_BIN))
+        tools = contents.tools(File(file), connection, str(PG_BIN))
         listed = file.with_suffix(".list")
         role = connection.info.user
         left = left_out(plan(found, connection, role), found, connection)

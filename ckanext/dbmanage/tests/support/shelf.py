@@ -8,14 +8,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ckanext.dbmanage.engine.layout import FORMAT, LIST
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.prune import Pruned
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
+from .uploads import write_lines
+
 SECRET = "portal-secret-5fd1"
 NONE = {"last": 0, "days": 0, "weeks": 0, "months": 0, "min": 1}
 NOON = datetime(2020, 11, 30, 12)
+DUMP = {"bytes": 0, "stored": 0, "added": 0}
 
 
 class Shelf:
@@ -38,19 +42,18 @@ class Shelf:
         name = f"{time:%Y%m%dT%H%M%SZ}"
         directory = self.path / name
         directory.mkdir(mode=0o700)
-        (directory / "database.dump").write_bytes(b"dump")
-        contents = {"database.dump": measured(b"dump")}
+        (directory / "database.list").write_bytes(b"")
+        contents = {"database.list": measured(b"")}
         if uploads is not None:
-            written = b"".join(self.line(n, u) for n, u in enumerate(uploads))
-            written += dumped_line({"path": "uploads/gone", "missing": True})
-            (directory / "files.jsonl").write_bytes(written)
-            contents["files.jsonl"] = measured(written)
+            lines = [self.line(n, u) for n, u in enumerate(uploads)]
+            lines.append(dumped_line({"path": "uploads/gone", "missing": True}))
+            contents[LIST] = measured(write_lines(directory / LIST, lines))
         manifest = {
-            "format": 1,
+            "format": FORMAT,
             "id": name,
-            "databases": {"database": {"rows": {}, "migrations": {}}},
+            "databases": {"database": {"rows": {}, "migrations": {}, "dump": DUMP}},
             "contents": contents,
-            "files": {"included": uploads is not None, "bytes": 0},
+            "files": {"included": uploads is not None, "bytes": 0, "added": 0},
         }
         secret = "another" if state == "foreign" else SECRET
         (directory / "manifest.json").write_bytes(

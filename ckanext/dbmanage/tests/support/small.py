@@ -69,7 +69,11 @@ class Made:
     def backup(self) -> Source:
         with self.repository.lock("backup"):
             taken = take.take(Operation(self.site, self.repository))
-        return open_source(self.site, self.repository, taken.id)
+        return self.source(taken.id)
+
+    def source(self, name: str) -> Source:
+        """A backup of its own, to be restored."""
+        return open_source(self.site, self.repository, name)
 
     @contextmanager
     def copy(self, source: Source) -> Iterator[str]:
@@ -121,7 +125,11 @@ class Small:
     def backup(self) -> Source:
         with self.repository.lock("backup"):
             taken = take.take(Operation(self.site, self.repository))
-        return open_source(self.site, self.repository, taken.id)
+        return self.source(taken.id)
+
+    def source(self, name: str) -> Source:
+        """A backup of its own, to be restored."""
+        return open_source(self.site, self.repository, name)
 
     def told(self, source: Source) -> str:
         """What is said before and while a copy is made."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+import zstandard
+
+from ckanext.dbmanage.engine.layout import LIST
 
 from .portal import Portal
 
@@ -11,8 +16,19 @@ LAST = "resources/upl/oad/-5"
 
 
 def listed(path: Path) -> list[dict]:
-    text = (path / "files.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in lines_of(path / LIST)]
+
+
+def lines_of(path: Path) -> list[bytes]:
+    """The lines of a list of uploads, as `zstd -dc` gives them."""
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    return reader.decompress(path.read_bytes()).splitlines(keepends=True)
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> bytes:
+    """A list of these lines in a file; what is in the file."""
+    path.write_bytes(content := zstandard.compress(b"".join(lines)))
+    return content
 
 
 def objects(portal: Portal) -> list[Path]:

@@ -108,7 +108,7 @@ def test_back_up_verify_prove_hold_download(
     looked(page, "download-off")
     site.arm(backup.name, "download")
     page.reload()
-    page.check("input[value='database.dump.zst']")
+    page.check("input[value='database.list']")
     page.fill("#field-password", "wrong")
     page.click("text=Make a link")
     expect(page.locator("#pw-err")).to_contain_text("not your password")
@@ -116,11 +116,9 @@ def test_back_up_verify_prove_hold_download(
     page.fill("#field-password", PASSWORD)
     page.click("text=Make a link")
     with page.expect_download() as waited:
-        page.click("text=Download database.dump.zst")
+        page.click("text=Download database.list")
     waited.value.save_as(tmp_path / "dump")
-    assert (tmp_path / "dump").read_bytes() == (
-        backup / "database.dump.zst"
-    ).read_bytes()
+    assert (tmp_path / "dump").read_bytes() == (backup / "database.list").read_bytes()
     page.goto(f"{BACKUPS}journal")
     for said in ("Download", "Proof", SYSADMIN, "127.0.0.1"):
         expect(page.locator(".dbm-events")).to_contain_text(said)
@@ -418,7 +416,7 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     subprocess.run(["cp", "-a", newest, foreign], check=True)
     at("20200101T000000Z", "foreign", "Not signed by this site.")
     at("20200101T000000Z/restore", "no-fit", "The newest that can be restored")
-    dump = portal.repository / half / "database.dump.zst"
+    dump = portal.repository / half / "database.list"
     dump.write_bytes(dump.read_bytes()[:-1] + b"?")
     portal.module("verify", half, code=1)
     at(half, "damaged", "Damaged: do not rely on it.", "checksum")

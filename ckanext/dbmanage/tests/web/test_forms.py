@@ -208,7 +208,7 @@ def test_the_headline_names_what_matters_most_and_links_what_it_counts(
 ) -> None:
     _, repository = site.portal.engine()
     hurt = site.portal.backup("--only", "database").name
-    problem = {"time": stamp(), "problems": ["database.dump.zst: was changed"]}
+    problem = {"time": stamp(), "problems": ["database.list: was changed"]}
     repository.find(hurt).remember(verified=problem)
     try:
         status, page = site.act("dbmanage_status", token), me.ask("GET", BACKUPS).text
@@ -542,11 +542,11 @@ def test_the_web_server_in_front_sends_single_files(
         assert found, text(page)
         return found[0]
 
-    path = link("database.dump.zst")
+    path = link("database.list")
     answer = me.ask("GET", path)
-    assert answer.headers["X-Accel-Redirect"] == f"/inside/{id}/database.dump.zst"
+    assert answer.headers["X-Accel-Redirect"] == f"/inside/{id}/database.list"
     assert answer.content == b"" and answer.status_code == 200
-    assert f"{id}-database.dump.zst" in answer.headers["Content-Disposition"]
+    assert f"{id}-database.list" in answer.headers["Content-Disposition"]
     again = me.ask("GET", path)
     assert again.status_code == 410 and "X-Accel-Redirect" not in again.headers
     # made while it is sent, so by CKAN itself

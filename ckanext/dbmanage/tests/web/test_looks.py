@@ -67,7 +67,7 @@ def shelf(site: Site) -> dict[str, str]:
         reason = "before restore of x" if days == 4 else "manual"
         names[f"day {days}"] = aged(site, newest, days, note=note, reason=reason)
     portal.db("keep", names["day 2"])
-    damaged = portal.repository / names["day 5"] / "database.dump.zst"
+    damaged = portal.repository / names["day 5"] / "database.list"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     portal.module("verify", names["day 5"], code=1)
     foreign = portal.repository / "20200101T000000Z"

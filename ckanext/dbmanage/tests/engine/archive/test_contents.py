@@ -15,6 +15,7 @@ import pytest
 
 from ckanext.dbmanage.engine.archive import lint
 from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.archive.unpack import read_to_end
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 from ckanext.dbmanage.engine.postgres import database, programs
@@ -98,7 +99,7 @@ def test_truncated_and_flipped_archives_are_damaged(
             flipped[chance.randrange(5, 40_000)] = chance.randrange(256)
         broken.write_bytes(flipped)
         with contextlib.suppress(Damaged, Refused):
-            lint.refuse_odd(contents_of(broken), "broken.dump")
+            lint.refuse_odd(contents_of(File(broken)), "broken.dump")
     # `pg_restore -l` passes this one
     broken.write_bytes(whole[: len(whole) - 200])
     listed = subprocess.run([PG_BIN / "pg_restore", "-l", broken], capture_output=True)

@@ -15,6 +15,7 @@ from ckanext.dbmanage.doctor import checks
 from ckanext.dbmanage.engine.archive import extensions
 from ckanext.dbmanage.engine.archive.contents import contents_of
 from ckanext.dbmanage.engine.archive.extensions import missing_in_copies
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.backup import take
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.operation import Operation
@@ -194,5 +195,5 @@ def test_a_bare_dump_into_a_copy_says_it_too(portal: Portal, tmp_path: Path) -> 
         closing(site.databases["database"].connect()) as connection,
         pytest.raises(Refused, match="TABLE public.extent"),
     ):
-        found = contents_of(file)
+        found = contents_of(File(file))
         extensions.left_out("database", found, connection, lambda _: None)

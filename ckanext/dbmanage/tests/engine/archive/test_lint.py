@@ -13,6 +13,7 @@ import pytest
 
 from ckanext.dbmanage.engine.archive import lint
 from ckanext.dbmanage.engine.archive.contents import Contents, Entry, contents_of
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.errors import Damaged, Refused, ToolFailed
 from ckanext.dbmanage.engine.restore.preflight import refuse_mighty
 from ckanext.dbmanage.engine.site import Site
@@ -83,7 +84,7 @@ def test_no_entry_ends_the_transaction_for_the_next(
     patched(file, TABLE, TABLE + end)
     patched(file, TABLE.replace(b".t", b".u"), f"DROP DATABASE {victim};".encode())
     with pytest.raises(Refused):
-        lint.refuse_odd(contents_of(file), file.name)
+        lint.refuse_odd(contents_of(File(file)), file.name)
     with pytest.raises((Refused, ToolFailed)):
         load(file, copy := database(), scan=False)
     assert exists(victim)
@@ -98,7 +99,7 @@ def test_only_known_kinds(
     file = dump(source, tmp_path / "kind.dump")
     patched(file, b"TABLE", kind)
     with pytest.raises(Refused, match="is of a kind that no pg_dump writes"):
-        lint.refuse_odd(contents_of(file), file.name)
+        lint.refuse_odd(contents_of(File(file)), file.name)
 
 
 def test_integers_are_read_as_pg_restore_reads_them(
@@ -115,11 +116,11 @@ def test_integers_are_read_as_pg_restore_reads_them(
     ):
         (tmp_path / "odd.dump").write_bytes(content.replace(old, odd + TABLE))
         with pytest.raises(Damaged):
-            contents_of(tmp_path / "odd.dump")
+            contents_of(File(tmp_path / "odd.dump"))
     # a text that ends earlier for pg_restore
     (tmp_path / "odd.dump").write_bytes(content.replace(b"a integer", b"a int\0ger"))
     with pytest.raises(Damaged):
-        contents_of(tmp_path / "odd.dump")
+        contents_of(File(tmp_path / "odd.dump"))
 
 
 def test_rows_that_are_sql(database: Callable[..., str], tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_rows_that_are_sql(database: Callable[..., str], tmp_path: Path) -> None
     run(source, f"INSERT INTO t VALUES ('ALTER DATABASE {victim} RENAME TO x')")
     file = dump(source, tmp_path / "rows.dump", "--inserts")
     with pytest.raises(Refused, match="without --inserts"):
-        lint.refuse_odd(contents_of(file), file.name)
+        lint.refuse_odd(contents_of(File(file)), file.name)
     with pytest.raises(Refused, match="says 'INSERT INTO"):
         load(file, database(), scan=False)
 
@@ -145,7 +146,7 @@ def test_rows_that_call_themselves_large_objects(
     patched(file, b"TABLE DATA", b"BLOBS")
     patched(file, copy, b"")
     patched(file, drop, drop + b" " * len(b" DATA" + copy))  # rows stay where they are
-    lint.refuse_odd(contents_of(file), file.name)
+    lint.refuse_odd(contents_of(File(file)), file.name)
     with pytest.raises(Refused, match="says 'DROP DATABASE"):
         load(file, database())
     assert exists(victim)
@@ -203,7 +204,7 @@ def test_peoples_own_words_are_no_sql(
     bin = Path(os.environ[version]) if version else PG_BIN
     file = tmp_path / "words.dump"
     client(bin / "pg_dump", f"{OWN}/{source}", "-Fc", "-Z0", "-f", file)
-    lint.refuse_odd(contents_of(file), file.name)
+    lint.refuse_odd(contents_of(File(file)), file.name)
     if version:
         return  # its pg_restore is a test of its own
     load(file, copy := database())

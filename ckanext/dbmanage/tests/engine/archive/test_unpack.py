@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from ckanext.dbmanage.engine.archive.contents import Entry, contents_of, limit
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.archive.unpack import read_to_end, unpack
 from ckanext.dbmanage.engine.errors import Damaged, Refused
 from ckanext.dbmanage.engine.postgres.database import query as query_
@@ -36,14 +37,15 @@ def test_a_small_file_does_not_fill_the_disk(
     file.write_bytes(zstandard.compress(whole))
     most = limit(file.stat().st_size)
     assert most < len(whole) / 2
-    with open(file, "rb") as packed, pytest.raises(Refused, match="zstd -d"):
-        read_to_end(packed, file.name, str(PG_BIN), most)
+    archive = File(file)
+    with archive.open(most) as packed, pytest.raises(Refused, match="zstd -d"):
+        read_to_end(packed, file.name, str(PG_BIN))
     with pytest.raises(Refused, match="zstd -d"):
-        unpack(file, tmp_path, "", lambda *_: None, most)
+        unpack(archive, tmp_path, lambda *_: None, most)
     live = psycopg2.connect(f"{OWN}/{database()}")
     kinds = tuple(k for k in KINDS if k.table == "package")
     with live.cursor() as cursor, pytest.raises(Refused, match="zstd -d"):
-        preview._copy(file, kinds, str(PG_BIN), cursor, most)
+        preview._copy(archive, kinds, str(PG_BIN), cursor, most)
     live.close()
 
 
@@ -54,7 +56,7 @@ def test_a_table_of_contents_has_a_bound(tmp_path: Path) -> None:
     file = tmp_path / "bomb.dump.zst"
     file.write_bytes(zstandard.compress(head + number(10**6) + nothing * 10**6))
     with pytest.raises(Refused, match="zstd -d"):
-        contents_of(file)
+        contents_of(File(file))
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -70,7 +72,7 @@ def test_archives_in_their_own_encoding(
         "INSERT INTO package VALUES ('é', 'active', '2', 'ü'), ('b', 'active', '2', 'ü')",
     )
     file = dump(source, tmp_path / "latin.dump")
-    found = contents_of(file)
+    found = contents_of(File(file))
     assert found.encoding == encoding
     assert found.tables() == {"Übersicht", "package"}
     load(file, copy := database(options))
@@ -82,7 +84,7 @@ def test_archives_in_their_own_encoding(
     live = psycopg2.connect(f"{OWN}/{database()}")
     with live.cursor() as cursor:
         packages = tuple(k for k in KINDS if k.table == "package")
-        preview._copy(file, packages, str(PG_BIN), cursor, 0)
+        preview._copy(File(file), packages, str(PG_BIN), cursor, 0)
         cursor.execute('SELECT id FROM pg_temp.package ORDER BY id COLLATE "C"')
         assert cursor.fetchall() == [("b",), ("é",)]
     live.close()

@@ -18,10 +18,10 @@ from ...support.portal import Portal, forge
 
 FILES = sorted(
     [
-        "files.jsonl",
+        "files.jsonl.zst",
         "SHA256SUMS",
-        "database.dump.zst",
-        "datastore.dump.zst",
+        "database.list",
+        "datastore.list",
         "manifest.json",
     ]
 )
@@ -98,19 +98,19 @@ def test_a_missing_added_or_replaced_file_is_named(portal: Portal, taken: Path) 
 
 def test_the_command_names_the_file_and_fails(portal: Portal, taken: Path) -> None:
     assert portal.db("verify").stdout == f"{taken.name}  whole\n"
-    with open(taken / "database.dump.zst", "r+b") as file:
+    with open(taken / "database.list", "r+b") as file:
         file.seek(2000)
         file.write(b"\0\0\0\0")
     done = portal.db("verify", taken.name, code=1)
-    assert "database.dump.zst: was changed" in done.stdout
+    assert "database.list: was changed" in done.stdout
     assert portal.backups()[0]["state"] == "damaged"
     (result,) = json.loads(portal.module("verify", "--all", "--json", code=1).stdout)
-    assert result["ok"] is False and "database.dump.zst" in result["problems"][0]
+    assert result["ok"] is False and "database.list" in result["problems"][0]
     journal = portal.engine()[1].journal()
     said = [e.event for e in journal if e.text("what") == "verify"]
     assert said == ["done", "found damage", "found damage"]
     done = portal.module("restore", taken.name, "--yes", code=1)
-    assert "database.dump.zst" in done.stderr
+    assert "database.list" in done.stderr
 
 
 def test_a_forged_manifest_is_not_trusted(portal: Portal, taken: Path) -> None:

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from ckanext.dbmanage.engine.backup import take
-from ckanext.dbmanage.engine.backup.manifest import content_file
+from ckanext.dbmanage.engine.backup.manifest import segments_of
 from ckanext.dbmanage.engine.errors import ConnectionFailed, Refused
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.postgres import database, sessions
@@ -126,7 +126,7 @@ def test_the_server_s_words_do_not_matter(
     repository = Repository(Path(site.repository), site.secrets)
     Path(site.repository).mkdir()
     taken = take.take(Operation(site, repository), parts=("datastore",))
-    path = content_file(taken, "datastore")
+    path = segments_of(taken, "datastore")
     gone = {"datastore": site.databases["datastore"].named("no_such")}
     source = Source("backup", {"datastore": path}, signed=True, backup=taken)
     (row,) = preview.preview(replace(site, databases=gone), repository, source, ())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.layout import FORMAT
 from ckanext.dbmanage.engine.repository import retention
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
@@ -19,6 +20,8 @@ RULES = {"last": 1, "days": 0, "weeks": 0, "months": 0, "min": 1}
 ALL = ("database", "datastore", "files")
 
 Add = Callable[..., str]
+
+DUMP = {"bytes": 0, "stored": 0, "added": 0}
 
 
 @pytest.fixture
@@ -41,12 +44,14 @@ def add(repository: Repository) -> Add:
         (repository.path / name).mkdir()
         databases = [part for part in parts if part != "files"]
         manifest = {
-            "format": 1,
+            "format": FORMAT,
             "id": name,
             "reason": reason,
-            "databases": {p: {"rows": {}, "migrations": {}} for p in databases},
-            "contents": {f"{p}.dump": {"bytes": 0, "sha256": ""} for p in databases},
-            "files": {"included": "files" in parts, "bytes": 0},
+            "databases": {
+                p: {"rows": {}, "migrations": {}, "dump": DUMP} for p in databases
+            },
+            "contents": {f"{p}.list": {"bytes": 0, "sha256": ""} for p in databases},
+            "files": {"included": "files" in parts, "bytes": 0, "added": 0},
         }
         (repository.path / name / "manifest.json").write_bytes(
             dumped(sign(manifest, SECRET, "manifest"))

@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.errors import DbmanageError
+from ckanext.dbmanage.engine.layout import LIST
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
 
 from ...support.shelf import NONE, NOON, SECRET, Shelf, dumped_line
+from ...support.uploads import write_lines
 
 
 @pytest.mark.smoke
@@ -137,13 +139,12 @@ def test_memory_does_not_grow_with_the_lists(
                 NOON - timedelta(days=number), "unverified", uploads=[b"a"]
             )
             manifest = json.loads((shelf.path / name / "manifest.json").read_bytes())
-            del manifest["contents"]["files.jsonl"]  # its checksum is beside the point
+            del manifest["contents"][LIST]  # its checksum is beside the point
             written = dumped(sign(manifest, SECRET, "manifest"))
             (shelf.path / name / "manifest.json").write_bytes(written)
-            with open(shelf.path / name / "files.jsonl", "ab") as file:
-                for line in range(lines):
-                    digest = hashlib.sha256(b"%d" % line).hexdigest()
-                    file.write(dumped_line({"path": f"{line}", "sha256": digest}))
+            sums = (hashlib.sha256(b"%d" % line).hexdigest() for line in range(lines))
+            lines_ = (dumped_line({"path": s, "sha256": s}) for s in sums)
+            write_lines(shelf.path / name / LIST, lines_)
         found = shelf.repository.backups()  # whose manifests take memory of their own
         monkeypatch.setattr(Repository, "backups", lambda _: found)
         tracemalloc.start()
@@ -166,19 +167,19 @@ def test_memory_does_not_grow_with_the_lists(
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"not JSON\n", "files.jsonl: line 1 is not a JSON object"),
-        (b"[1]\n", "files.jsonl: line 1 is not a JSON object"),
-        (b'{"path": "a", "sha256": "../x"}\n', "files.jsonl: line 1 has no sha256"),
+        (b"not JSON\n", "files.jsonl.zst: line 1 is not a JSON object"),
+        (b"[1]\n", "files.jsonl.zst: line 1 is not a JSON object"),
+        (b'{"path": "a", "sha256": "../x"}\n', "files.jsonl.zst: line 1 has no sha256"),
         (
             b'{"path": "' + b"a" * 70_000 + b'"}',
-            "files.jsonl: line 1 is not a JSON object",
+            "files.jsonl.zst: line 1 is not a JSON object",
         ),
-        (b'{"path": "a"}\n', "files.jsonl: was changed (checksum)"),
-        (b"", "files.jsonl: was changed (checksum)"),
-        ("missing", "files.jsonl: is missing"),
-        ("link", "files.jsonl: is a link, not a plain file"),
-        ("pipe", "files.jsonl: is not a plain file"),
-        ("directory", "files.jsonl: is not a plain file"),
+        (b'{"path": "a"}\n', "files.jsonl.zst: was changed (checksum)"),
+        (b"", "files.jsonl.zst: was changed (checksum)"),
+        ("missing", "files.jsonl.zst: is missing"),
+        ("link", "files.jsonl.zst: is a link, not a plain file"),
+        ("pipe", "files.jsonl.zst: is not a plain file"),
+        ("directory", "files.jsonl.zst: is not a plain file"),
     ],
     ids=range(10),
 )
@@ -189,11 +190,11 @@ def test_a_list_that_cannot_be_read_stops_the_removal(
     shelf.add(NOON, uploads=[b"good"])
     bad = shelf.add(NOON + timedelta(days=1), state, uploads=[b"bad"])
     gone = shelf.add(NOON - timedelta(days=1), uploads=[b"old"])
-    listed = shelf.path / bad / "files.jsonl"
+    listed = shelf.path / bad / LIST
     whole = listed.read_bytes()
     listed.unlink()
     if isinstance(content, bytes):
-        listed.write_bytes(content)
+        write_lines(listed, [content])
     elif content == "link":
         (shelf.path / "elsewhere").write_bytes(whole)
         listed.symlink_to(shelf.path / "elsewhere")
@@ -218,8 +219,9 @@ def test_no_list_beside_a_manifest_that_cannot_be_read_stops_it_too(
     shelf.add(NOON, uploads=[b"good"])
     bad = shelf.add(NOON + timedelta(days=1), uploads=[b"bad"])
     (shelf.path / bad / "manifest.json").write_bytes(b"{}")
-    (shelf.path / bad / "files.jsonl").unlink()
-    assert f"{bad}: files.jsonl: is missing" in shelf.prune(last=1).objects.problem
+    (shelf.path / bad / LIST).unlink()
+    problem = shelf.prune(last=1).objects.problem
+    assert problem.endswith(f"{bad}: datastore.list: is missing")
     assert shelf.stored() == {b"good", b"bad"}
 
 

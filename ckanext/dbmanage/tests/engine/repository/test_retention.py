@@ -197,7 +197,7 @@ def test_another_sites_backup_is_never_touched(shelf: Shelf) -> None:
 def test_what_cannot_be_judged_is_never_touched(shelf: Shelf) -> None:
     shelf.daily(3)
     newer_format = shelf.add(NOON - timedelta(days=10))
-    (shelf.path / newer_format / "manifest.json").write_text('{"format": 2}')
+    (shelf.path / newer_format / "manifest.json").write_text('{"format": 3}')
     nonsense = "19990231T000000Z"
     shutil.copytree(shelf.path / shelf.ids()[0], shelf.path / nonsense)
     unreadable = shelf.add(NOON - timedelta(days=11))

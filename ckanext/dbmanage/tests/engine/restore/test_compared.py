@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.restore.source import Source
 
 from ...support.cluster import query
@@ -52,7 +53,7 @@ def test_what_cannot_run_here_as_it_stands(
         cluster.sql("REASSIGN OWNED BY gone TO postgres")
         made.sql("DROP OWNED BY gone")
         cluster.sql("DROP ROLE gone")
-        unsigned = Source("n.dump", {"database": file}, signed=False)
+        unsigned = Source("n.dump", {"database": File(file)}, signed=False)
         for source in (signed, unsigned):
             made.heard.warned.clear()
             with made.copy(source) as name:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.restore.preflight import changed_owners, differences
 from ckanext.dbmanage.engine.restore.source import Source, open_source
@@ -281,7 +282,7 @@ def test_owners_are_asked_for_before(make: Callable[..., Made], tmp_path: Path) 
         [made.bin / "pg_dump", "-Fc", "-f", file,
          made.cluster.url(made.name, "postgres")], check=True,
     )  # fmt: skip
-    unsigned = Source("other.dump", {"database": file}, signed=False)
+    unsigned = Source("other.dump", {"database": File(file)}, signed=False)
     assert list(changed_owners(made.site, unsigned)) == []
     (said,) = differences(made.site, unsigned)
     assert "what belongs to 'editors' in it will belong to 'ckan_default'" in said

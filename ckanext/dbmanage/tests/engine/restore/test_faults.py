@@ -111,7 +111,7 @@ def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
 def test_a_killed_child_is_a_failure_that_is_told(
     portal: Portal, command: str, program: str
 ) -> None:
-    fill(portal, 200_000)
+    fill(portal, 600_000 if program == "pg_restore" else 200_000)
     if command == "restore":
         portal.backup()
     before = portal.state()
@@ -140,11 +140,12 @@ def test_a_killed_child_is_a_failure_that_is_told(
 
     def kill() -> None:
         while process.poll() is None and not killed:
-            for listed in Path(f"/proc/{process.pid}/task").glob("*/children"):
-                # a child, or a thread, that is gone before it is read
-                with suppress(OSError):
-                    for child in listed.read_text().split():
-                        end(int(child))
+            # all of it, a thread, or a child, may be gone before it is read
+            with suppress(OSError):
+                for thread in Path(f"/proc/{process.pid}/task").iterdir():
+                    with suppress(OSError):
+                        for child in (thread / "children").read_text().split():
+                            end(int(child))
 
     watcher = threading.Thread(target=kill)
     watcher.start()

@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 from markupsafe import escape
 
+from ckanext.dbmanage.engine.layout import LIST
 from ckanext.dbmanage.engine.postgres.locks import lock_key
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.restore.proof import evidence
@@ -21,15 +22,16 @@ from ckanext.dbmanage.engine.site import Site
 
 from ...support.cluster import superuser
 from ...support.portal import DATASETS, UPLOADS, Portal
+from ...support.uploads import lines_of, write_lines
 from ...support.waiting import wait_until
 
 
 def signed(portal: Portal, path: Path) -> None:
     """Signs a backup whose list of uploads was changed, as the site itself would."""
     manifest = json.loads((path / "manifest.json").read_text())
-    content = (path / "files.jsonl").read_bytes()
+    content = (path / LIST).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    manifest["contents"]["files.jsonl"] = {"bytes": len(content), "sha256": digest}
+    manifest["contents"][LIST] = {"bytes": len(content), "sha256": digest}
     written = dumped(sign(manifest, portal.options["SECRET_KEY"], "manifest"))
     (path / "manifest.json").write_bytes(written)
     names = sorted([*manifest["contents"], "manifest.json"])
@@ -64,7 +66,7 @@ def test_a_backup_is_proven(portal: Portal) -> None:
     journal = (portal.repository / "journal.jsonl").read_text()
     assert '"event": "done", "what": "proof"' in journal
     # a byte that changes later takes it back
-    (path / "database.dump.zst").write_bytes(b"")
+    (path / "database.list").write_bytes(b"")
     portal.module("verify", "latest", code=1)
     assert portal.backups()[0]["state"] == "damaged"
 
@@ -107,8 +109,7 @@ def test_an_upload_that_is_not_in_the_backup_fails_the_proof(portal: Portal) -> 
     # signed, but the list lacks one though the database names it: only a proof can know
     path = portal.backup()
 
-    lines = (path / "files.jsonl").read_bytes().splitlines(keepends=True)
-    (path / "files.jsonl").write_bytes(b"".join(lines[1:]))
+    write_lines(path / LIST, lines_of(path / LIST)[1:])
     signed(portal, path)
     done = portal.module("verify", "latest", "--prove", code=1)
     assert (

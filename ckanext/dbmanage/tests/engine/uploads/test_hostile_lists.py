@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.errors import Damaged, Refused
+from ckanext.dbmanage.engine.layout import LIST
 from ckanext.dbmanage.engine.signature import dumped, sign
 from ckanext.dbmanage.engine.uploads.folders import folders_of
 from ckanext.dbmanage.engine.uploads.listing import Listing, checked
 from ckanext.dbmanage.engine.uploads.staging import room
 
 from ...support.portal import Portal, refused
-from ...support.uploads import LAST, line
+from ...support.uploads import LAST, line, lines_of, write_lines
 
 
 def test_one_upload_is_fetched_by_its_path(portal: Portal, tmp_path: Path) -> None:
@@ -68,9 +69,8 @@ def test_a_poisoned_list_is_refused(lines: list, tmp_path: Path) -> None:
 
 
 def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
-    path = tmp_path / "files.jsonl"
-    content = json.dumps(line("@nosuch/a")).encode() + b"\n"
-    path.write_bytes(content)
+    path = tmp_path / LIST
+    content = write_lines(path, [json.dumps(line("@nosuch/a")).encode() + b"\n"])
     sum = hashlib.sha256(content).hexdigest()
     among = folders_of({"": str(tmp_path)}, tmp_path / "repository")
     with pytest.raises(Refused, match="@nosuch"):
@@ -79,13 +79,15 @@ def test_a_storage_that_is_not_here_has_no_place(tmp_path: Path) -> None:
 
 def test_a_poisoned_list_of_a_foreign_backup(portal: Portal) -> None:
     path = portal.backup()
-    text = (path / "files.jsonl").read_text()
-    (path / "files.jsonl").write_text(
-        text.replace('"resources/upl/oad/-1"', '"resources/../../escaped"')
+    content = write_lines(
+        path / LIST,
+        [
+            each.replace(b'"resources/upl/oad/-1"', b'"resources/../../escaped"')
+            for each in lines_of(path / LIST)
+        ],
     )
     manifest = json.loads((path / "manifest.json").read_text())
-    content = (path / "files.jsonl").read_bytes()
-    manifest["contents"]["files.jsonl"] = {
+    manifest["contents"][LIST] = {
         "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
     written = dumped(sign(manifest, "somebody else's secret", "manifest"))

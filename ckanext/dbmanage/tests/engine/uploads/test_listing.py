@@ -9,18 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.archive.unpack import unpack
 from ckanext.dbmanage.engine.backup import downloads
-from ckanext.dbmanage.engine.errors import Damaged
+from ckanext.dbmanage.engine.errors import Changed, Damaged
+from ckanext.dbmanage.engine.layout import LIST
+from ckanext.dbmanage.engine.objects import add_objects, object_path
 from ckanext.dbmanage.engine.report import Progress
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.uploads import capture, contents
 from ckanext.dbmanage.engine.uploads.folders import Folder, folders_of
-from ckanext.dbmanage.engine.uploads.listing import Changed, Listing, compare, of
+from ckanext.dbmanage.engine.uploads.listing import Listing, compare, of
 from ckanext.dbmanage.engine.uploads.moves import moves_of
 from ckanext.dbmanage.engine.uploads.staging import room, stage
 
 from ...support.portal import Portal
+from ...support.uploads import lines_of, write_lines
 
 
 class Store:
@@ -49,11 +53,11 @@ class Store:
         self.number += 1
         staged = self.directory / f"staged{self.number}"
         staged.mkdir()
-        path = self.directory / f"{self.number}-files.jsonl"
+        path = self.directory / f"{self.number}-{LIST}"
         found = capture.take(
             self.among, self.objects, path, staged, previous=previous, **options
         )
-        contents.add_objects(staged, self.objects)
+        add_objects(staged, self.objects)
         return found
 
     def stage(self, listed: Listing) -> Path:
@@ -69,10 +73,10 @@ def store(tmp_path: Path) -> Store:
 
 def swapped(listed: Listing, old: bytes, new: bytes) -> None:
     """Another list in its place, each line as well-formed as before."""
-    content = listed.path.read_bytes()
-    assert old in content
+    lines = lines_of(listed.path)
+    assert any(old in line for line in lines)
     other = listed.path.with_name("other")
-    other.write_bytes(content.replace(old, new))
+    write_lines(other, [line.replace(old, new) for line in lines])
     other.replace(listed.path)
 
 
@@ -100,7 +104,7 @@ def test_a_fetch_writes_nothing_of_a_swapped_list_or_content(store: Store) -> No
     store.put("resources/a", b"mine")
     store.put("resources/b", b"evil")
     _, listed = store.take()
-    place = contents.object_path(store.objects, digest(b"mine").decode())
+    place = object_path(store.objects, digest(b"mine").decode())
     place.write_bytes(b"evil")
     out = io.BytesIO()
     with pytest.raises(Damaged, match="resources/a"):
@@ -145,10 +149,11 @@ def test_the_sum_of_a_list_is_of_what_was_written(
     store.put("resources/b", b"evil")
     reread = capture._reread
 
-    def swapping(staged: Path, progress: Progress) -> None:
-        reread(staged, progress)
-        path = store.directory / "1-files.jsonl"
+    def swapping(staged: Path, progress: Progress) -> int:
+        size = reread(staged, progress)
+        path = store.directory / f"1-{LIST}"
         swapped(Listing(path, 0, ""), digest(b"mine"), digest(b"evil"))
+        return size
 
     monkeypatch.setattr(capture, "_reread", swapping)
     _, listed = store.take()
@@ -199,7 +204,7 @@ def test_a_tar_breaks_off_at_what_is_not_the_backup_s(
     whole()
     for path in [
         found.path / "SHA256SUMS",
-        found.path / "database.dump.zst",
+        found.path / "database.list",
         next(p for p in found.objects.rglob("*") if p.is_file()),
     ]:
         content = path.read_bytes()
@@ -228,11 +233,11 @@ def test_a_fetch_looks_at_the_list_and_the_signature(
     sums = {each["path"]: each["sha256"].encode() for each in listed.lines()}
     swapped(listed, sums[path], sums["resources/upl/oad/-4"])
     done = portal.module("backups", "latest", "--fetch", path, code=1)
-    assert done.stdout == "" and "files.jsonl: was changed" in done.stderr
+    assert done.stdout == "" and "files.jsonl.zst: was changed" in done.stderr
     assert other.read_text() == "somebody's"
     # a manifest that says so too is nobody's word
     manifest = json.loads((found.path / "manifest.json").read_text())
-    manifest["contents"]["files.jsonl"]["sha256"] = hashlib.sha256(
+    manifest["contents"][LIST]["sha256"] = hashlib.sha256(
         listed.path.read_bytes()
     ).hexdigest()
     (found.path / "manifest.json").write_text(json.dumps(manifest))
@@ -252,9 +257,9 @@ def test_what_is_loaded_is_what_was_verified(tmp_path: Path, suffix: str) -> Non
     inside.mkdir()
     packed.write_bytes(good)
     sum = hashlib.sha256(good).hexdigest()
-    plain = unpack(packed, inside, sum, lambda *_: None)
+    plain = unpack(File(packed, sum), inside, lambda *_: None)
     assert plain.parent == inside and plain.read_bytes() == b"PGDMP good"
     plain.unlink()
     packed.write_bytes(evil)
     with pytest.raises(Damaged, match="was changed"):
-        unpack(packed, inside, sum, lambda *_: None)
+        unpack(File(packed, sum), inside, lambda *_: None)
