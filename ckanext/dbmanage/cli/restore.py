@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import IO
 
 import click
 
 from ..engine import words
-from ..engine.backup.dump import to_file, to_stream
+from ..engine.backup.dump import from_backup, to_file, to_stream
 from ..engine.clock import parse_stamp
 from ..engine.printable import one_line
 from ..engine.restore.history import REDO
@@ -188,10 +189,19 @@ def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(allow_dash=True))
 @database_option
+@click.option(
+    "--from",
+    "source",
+    metavar="ID",
+    shell_complete=complete_sources,
+    help="The database as a backup holds it, not the live one.",
+)
 @yes_option
 @quiet_option
 @click.pass_context
-def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> None:
+def dump(
+    ctx: click.Context, file: str, only: str, source: str | None, yes: bool, quiet: bool
+) -> None:
     """Write one database to a file, as pg_dump -Fc does.
 
     `pg_restore` and `ckan db load` read it. With - in place of FILE it goes to stdout.
@@ -203,12 +213,21 @@ def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> No
     if file != "-":
         ask_to_replace(file, yes)
     talk = Talk(quiet)
-    site, _ = open_site(portal_of(ctx, talk))
+    site, repository = open_site(portal_of(ctx, talk))
+    found = repository.find(source) if source else None
+
+    def write(out: IO[bytes]) -> None:
+        if found is None:
+            to_stream(site, only, out, talk.progress)
+        else:
+            from_backup(found, only, out, talk.progress)
+
     if file == "-":
-        to_stream(site, only, sys.stdout.buffer, talk.progress)
+        write(sys.stdout.buffer)
     else:
-        to_file(site, only, file, talk.progress)
-        talk.say(f"dumped the {only} {site.databases[only].name!r} to {file}")
+        to_file(site, file, write)
+        what = f"of backup {found.id}" if found else repr(site.databases[only].name)
+        talk.say(f"dumped the {only} {what} to {file}")
 
 
 @click.command(cls=Command)

@@ -1,17 +1,20 @@
 """One database into one file or stream that stock pg_restore reads."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from ..archive.unpack import read_to_end
 from ..disk import whole
-from ..errors import Refused
+from ..errors import Damaged, Refused
+from ..layout import MANIFEST
 from ..postgres.database import Database, closing, no_limits, quoted, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress, name_of
+from ..repository.backup import Backup
 from ..site import Site
+from .manifest import segments_of, well_formed
 
 _CHUNK = 1 << 18
 
@@ -49,18 +52,36 @@ def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None
     out.flush()
 
 
-def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
-    """Writes the part's dump to a file, 0600, whole or not at all.
+def from_backup(found: Backup, part: str, out: IO[bytes], progress: Progress) -> None:
+    """Writes the dump that a backup holds of the part to a stream, not compressed.
 
-    A link is followed; a pipe or a device is written to as it is. Raises as
-    `to_stream`, and OSError.
+    Raises Refused, Damaged, Denied, OSError.
+    """
+    found.refuse_closed()
+    if not well_formed(found.manifest):
+        raise Damaged(f"backup {found.id}", [f"{MANIFEST}: is not a manifest"])
+    dump, done = segments_of(found, part), 0
+    total = found.manifest["databases"][part]["dump"]["bytes"]
+    with dump.open() as stream:
+        while chunk := stream.read(_CHUNK):
+            out.write(chunk)
+            done += len(chunk)
+            progress("dump", done, total)
+    out.flush()
+
+
+def to_file(site: Site, name: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Has a dump written to a file, 0600, whole or not at all.
+
+    A link is followed; a pipe or a device is written to as it is. Raises as `write`,
+    and Damaged, OSError.
     """
 
     def readable(file: IO[bytes]) -> None:
-        read_to_end(file, "", site.pg_bin)
+        read_to_end(file, "the dump", site.pg_bin)
 
     with whole(name, 0o600, readable) as out:
-        to_stream(site, part, out, progress)
+        write(out)
 
 
 def refuse_unrestorable(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckanext.dbmanage.engine.backup.dump import to_file
+from ckanext.dbmanage.engine.backup.dump import to_file, to_stream
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import context
@@ -54,10 +54,10 @@ def test_a_file_that_is_another_after_the_answer(
 ) -> None:
     site, live = portal.site(), portal.oids()
     file = str(portal.directory / "portal.dump")
-    to_file(site, "database", file, lambda *_: None)
+    to_file(site, file, lambda out: to_stream(site, "database", out, lambda *_: None))
     confirmed = look_at_restore(asked, file, ("database",), trust=True)
     portal.sql("UPDATE package SET title = 'Another' WHERE name = 'dataset-1'")
-    to_file(site, "database", file, lambda *_: None)
+    to_file(site, file, lambda out: to_stream(site, "database", out, lambda *_: None))
     with pytest.raises(Refused, match=r"portal.dump is not the same any more"):
         run_restore(asked, file, ("database",), trust=True, confirmed=confirmed)
     assert portal.oids() == live

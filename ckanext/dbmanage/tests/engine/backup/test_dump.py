@@ -40,6 +40,36 @@ def test_dump_to_stdout_is_an_archive(portal: Portal, tmp_path: Path) -> None:
     assert b"_table_metadata" in done.stdout
 
 
+@pytest.mark.smoke
+def test_one_file_out_of_a_backup(portal: Portal) -> None:
+    taken, file = portal.backup().name, portal.directory / "then.dump"
+    before = portal.state()
+    portal.damage()
+    portal.db("dump", "--from", taken, str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    portal.module("load", str(file), "--yes", "--no-backup")
+    after = portal.state()
+    assert {k: v for k, v in after.items() if k.startswith("database:")} == {
+        k: v for k, v in before.items() if k.startswith("database:")
+    }
+    done = portal.module(
+        "dump", "--from", taken, "-", "--only", "datastore", text=False
+    )
+    assert b"_table_metadata" in done.stdout
+
+
+def test_one_file_out_of_a_damaged_backup_is_not_there(portal: Portal) -> None:
+    taken, file = portal.backup("--only", "database"), portal.directory / "then.dump"
+    for content in (portal.repository / "objects").rglob("?" * 64):
+        content.write_bytes(b"rotten")
+    done = portal.module("dump", "--from", taken.name, str(file), code=1)
+    assert "database.list: its content" in done.stderr and not file.exists()
+    done = portal.module(
+        "dump", "--from", taken.name, "-", "--only", "datastore", code=1
+    )
+    assert "holds no DataStore, only database" in done.stderr
+
+
 def test_a_failed_dump_leaves_the_old_file(portal: Portal) -> None:
     file = portal.directory / "nightly.dump"
     portal.module("dump", str(file))
