@@ -38,11 +38,12 @@ def backup(
     taken = take_backup(portal_of(ctx, talk, note), only, note, keep)
     about = taken.describe()
     if as_json:
-        wanted = ("id", "path", "parts", "bytes", "seconds")
+        wanted = ("id", "path", "parts", "bytes", "added", "seconds")
         echo_json({key: about[key] for key in wanted})
     else:
         talk.say(
-            f"backed up {words.parts(about['parts'])}: {words.size(about['bytes'])} "
+            f"backed up {words.parts(about['parts'])}: {words.size(about['bytes'])}, "
+            f"{words.size(sum(about['added'].values()))} of it new, "
             f"in {about['seconds']:.1f} s, verified, in {about['path']}"
         )
         echo(taken.id)

@@ -220,6 +220,7 @@ def backup_facts(one: Backup, about: dict[str, Any]) -> str:
     if one.signed:  # else nobody knows what these fields hold
         sizes = about["sizes"].items()
         plain["parts"] = ", ".join(f"{name_of(part)} {size(n)}" for part, n in sizes)
+        plain["added"] = size(sum(about["added"].values()))
         plain["took"] = f"{about['seconds'] or 0:.1f} s"
         plain["uploads"] = _uploads(about["files"])
         plain["versions"] = ", ".join(

@@ -88,6 +88,7 @@ _NOTHING: dict[str, Any] = {
     **dict.fromkeys(("created", "seconds", "versions")),
     "parts": [],
     "sizes": {},
+    "added": {},
     "files": {},
     "problems": [],
     "reason": "",

@@ -41,7 +41,6 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     """
     described, parts = backups(repository), wanted(site, options)
     sized = [each for each in described if each["sizes"] and not each["future"]]
-    uploads = [each["sizes"].get("files", 0) for each in described]
     background, listed = _background(site, options)
     journal = journal_end(repository)
     failed = _failed(journal, listed, parts)
@@ -67,8 +66,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "future": sum(each["future"] for each in described),
         "expected_by": newest and after(newest["created"], FRESH),
         "failed": failed,
-        "bytes": sum(each["bytes"] for each in described) - sum(uploads),
-        "uploads_bytes": max(uploads, default=0),
+        **_on_the_disk(described),
         "nights": [
             {key: each[key] for key in ("id", "created", "seconds", "sizes")}
             for each in reversed(sized[:_NIGHTS])
@@ -92,6 +90,24 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     words = {"text": most.text, "sentence": SENTENCES[most.state]}
     words |= {"colour": most.colour, "n": most.n}
     return status | {"state": most.state, "headline": words}
+
+
+def _on_the_disk(described: list[dict[str, Any]]) -> dict[str, int]:
+    """The bytes that backups take, nearly: each object is stored once over all.
+
+    The oldest has all that it holds, each later one what it added.
+    """
+    uploads = databases = 0
+    for number, each in enumerate(reversed(described)):
+        takes = each["added"] if number else each["sizes"]
+        own = each["bytes"] - sum(each["sizes"].values())
+        uploads += takes.get("files", 0)
+        databases += own + sum(takes.values()) - takes.get("files", 0)
+    newest = described[0] if described else None
+    more = newest and newest["bytes"] + sum(
+        newest["added"].get(part, 0) - size for part, size in newest["sizes"].items()
+    )
+    return {"bytes": databases, "uploads_bytes": uploads, "one_more": more or 0}
 
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:

@@ -142,7 +142,8 @@ def headline(known: Known) -> Headline:
 def needed(newest: Mapping[str, Any]) -> int:
     """The bytes that the next backup takes on the disk, as the newest one says.
 
-    Its dumps, and a tenth more; uploads are stored once, and hardly any are new.
+    Its dumps as if no piece could be used again, and a tenth more; hardly any uploads
+    are new.
     """
     return (newest["bytes"] - newest["sizes"].get("files", 0)) * 11 // 10
 

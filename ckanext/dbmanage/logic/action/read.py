@@ -38,7 +38,8 @@ def dbmanage_status(call: Call, data: Data) -> Data:
 
     :returns: ``{state, headline: {text, sentence, colour, n}, site, count, damaged,
         unreadable, future, newest, proven, expected_by, failed: {time, error}, bytes,
-        needed, uploads_bytes, disk: {total, free}, undo: {operation, what, source,
+        uploads_bytes, one_more, needed, disk: {total, free}, undo: {operation, what,
+        source,
         user, time, until, way, of}, worker: {count, others, seen, waiting,
         command}, jobs, ended, maintenance, armed: {backup, to, until, by},
         web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
@@ -48,8 +49,10 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``;
         ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
         backups that it is about.
-        ``needed`` are the bytes of the next backup; ``pruned`` is when ``prune`` was
-        last run by a timer, None when never within a month.
+        ``bytes`` (databases) and ``uploads_bytes`` are what all backups take on the
+        disk, nearly; ``one_more`` what another takes that adds as much as the newest
+        one, ``needed`` if no piece could be used again; ``pruned`` is when ``prune``
+        was last run by a timer, None when never within a month.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
         are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
         sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
@@ -100,10 +103,12 @@ def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
         proved, reason, note, keep, versions, problems, files, path, future, stays,
-        newest}``; ``state`` is ``proven``, ``verified``, ``unverified``, ``damaged``,
-        ``foreign`` or ``unreadable``; ``future`` says that a clock was wrong when it
-        was taken, such ones come last; ``stays`` is why it may not be deleted, or
-        empty, ``newest`` why only with ``newest`` of ``dbmanage_backup_delete``
+        newest, added}``; ``sizes`` are what each part holds, ``added`` what it added to
+        what the repository had; ``state`` is ``proven``, ``verified``, ``unverified``,
+        ``damaged``, ``foreign`` or ``unreadable``; ``future`` says that a clock was
+        wrong when it was taken, such ones come last; ``stays`` is why it may not be
+        deleted, or empty, ``newest`` why only with ``newest`` of
+        ``dbmanage_backup_delete``
 
     Raises ValidationError for a repository that cannot be read, and for a ``state``
     that no backup can have.
