@@ -106,12 +106,13 @@ def test_notes_problems_and_findings_of_a_backup(tmp_path: Path) -> None:
     }  # fmt: skip
     place = tmp_path / "backups" / "20261101T030000Z"
     place.mkdir(parents=True, mode=0o700)
+    dump = dict.fromkeys(("bytes", "stored", "added"), 0)
     manifest = {
         "format": 2, "id": place.name, "note": HOSTILE, "reason": HOSTILE,
         "created": HOSTILE, "seconds": 1.0, "versions": {HOSTILE: [HOSTILE]},
-        "databases": {"database": {"rows": {HOSTILE: 7}}}, "contents": {},
-        "files": {"included": True, "count": 1, "bytes": 1, "missing": 1, "refused": 0,
-                  "examples": [HOSTILE], "not_included": [HOSTILE]},
+        "databases": {"database": {"rows": {HOSTILE: 7}, "dump": dump}}, "contents": {},
+        "files": {"included": True, "count": 1, "bytes": 1, "added": 1, "missing": 1,
+                  "refused": 0, "examples": [HOSTILE], "not_included": [HOSTILE]},
     }  # fmt: skip
     signed = sign(manifest, "a secret", "manifest")
     (place / "manifest.json").write_bytes(dumped(signed))

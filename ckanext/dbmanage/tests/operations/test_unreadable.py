@@ -103,7 +103,7 @@ def test_it_is_listed_with_the_line_that_mends_it(
         assert shelf.repository.find(theirs).describe()["state"] == "verified"
 
 
-@pytest.mark.parametrize("what", ["manifest.json", "state", "database.dump"])
+@pytest.mark.parametrize("what", ["manifest.json", "state", "database.list"])
 def test_one_closed_file_is_enough(
     shelf: Shelf, theirs: str, as_owner: AsOwner, what: str
 ) -> None:

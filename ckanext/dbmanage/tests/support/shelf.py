@@ -60,7 +60,7 @@ class Shelf:
             dumped(sign(manifest, secret, "manifest"))
         )
         backup = self.repository.find(name)
-        problems = ["database.dump: was changed (checksum)"] * (state == "damaged")
+        problems = ["database.list: was changed (checksum)"] * (state == "damaged")
         if state in ("verified", "damaged"):
             backup.remember(verified={"time": "now", "problems": problems})
         if keep:

@@ -106,7 +106,7 @@ def test_one_that_was_found_damaged_since_is_not_the_newest_proven(
     repository: Repository, add: Add
 ) -> None:
     add(0)
-    damaged = add(1, proven=True, problems=("database.dump: was changed (checksum)",))
+    damaged = add(1, proven=True, problems=("database.list: was changed (checksum)",))
     whole = add(2, proven=True)
     said = decided(repository)
     assert said[damaged].startswith("-damaged: ")

@@ -90,13 +90,13 @@ def test_a_removal_that_fails_is_said_and_lists_no_half(
     ids = shelf.daily(2)
 
     def refuse(path: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(path / "database.dump"))
+        raise PermissionError(13, "Permission denied", str(path / "database.list"))
 
     with monkeypatch.context() as patched, pytest.raises(DbmanageError) as raised:
         patched.setattr(prune.shutil, "rmtree", refuse)
         shelf.prune(last=1)
     assert f"backup {ids[1]} could not be removed" in str(raised.value)
-    assert "database.dump: Permission denied" in str(raised.value)
+    assert "database.list: Permission denied" in str(raised.value)
     assert shelf.ids() == ids[:1]
 
 

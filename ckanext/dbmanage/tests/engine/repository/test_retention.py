@@ -147,7 +147,7 @@ def test_what_is_not_good_goes_when_enough_newer_ones_are_kept(shelf: Shelf) -> 
     decided = shelf.decide(last=3)
     assert not decided[unverified].startswith("-")
     assert decided[damaged] == (
-        "-damaged: database.dump: was changed (checksum); "
+        "-damaged: database.list: was changed (checksum); "
         "3 newer verified ones are there"
     )
     # what is there today but is to be forgotten does not count
