@@ -15,7 +15,10 @@ from ckanext.dbmanage.engine.postgres.database import quoted
 from .support import forked
 from .support import plugins as plugins_
 from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, in_memory, query
-from .support.portal import DATASTORE_TABLES, ROWS, Portal, drop_older
+from .support.older import drop_older
+from .support.portal import DATASTORE_TABLES, Portal
+from .support.rows import ROWS
+from .support.site import Site
 from .support.waiting import wait_until
 from .support.web import Web
 
@@ -198,6 +201,14 @@ def serve() -> Iterator[Callable[[Portal], Web]]:
     for web in made:
         web.process.terminate()
         web.process.wait()
+
+
+@pytest.fixture
+def site(portal: Portal, serve: Callable[[Portal], Web]) -> Iterator[Site]:
+    """A portal of one test that is visited, and may have a worker."""
+    made = Site(portal, serve)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="module")

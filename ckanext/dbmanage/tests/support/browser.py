@@ -16,10 +16,11 @@ import ckanext.dbmanage
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.signature import dumped, sign
 
+from .pages import BACKUPS as BACKUPS
 from .site import PASSWORD, SYSADMIN, Site
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"
-BACKUPS = "/ckan-admin/backups/"
+LOOKS = SHOTS / "looks"
 #: the one thing that axe finds in core's frame, on each page of CKAN: the bar with the
 #: account's links lies in no landmark (rule `region`)
 CORE = [[".account-masthead"]]

@@ -17,10 +17,13 @@ from typing import Any
 
 import ckan
 import jwt
+import redis
 import requests
 from passlib.hash import pbkdf2_sha512
+from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.redis.arming import Arming
+from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.jobs.queue import Jobs
 from ckanext.dbmanage.portal.site import build_site
 
@@ -82,7 +85,7 @@ class Site:
         self.worker: subprocess.Popen | None = None
         #: of a sysadmin, when it was made
         self.token = ""
-        #: one of its own, if it has one
+        #: the server of a Redis of its own, if it has one
         self.redis: subprocess.Popen | None = None
 
     def session(self, name: str = "") -> Session:
@@ -152,6 +155,27 @@ class Site:
         """The journal's lines."""
         text = (self.portal.repository / "journal.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """All there is, but for when somebody was seen last."""
+        seen = ("database:api_token", "database:user")
+        return {k: v for k, v in self.portal.state().items() if k not in seen}
+
+    @property
+    def keys(self) -> list[bytes]:
+        """What Redis holds of it, but for what RQ notes."""
+        url = make_url(self.portal.options["sqlalchemy.url"])
+        return sorted(self.in_redis.scan_iter(key_of(url, "*")))
+
+    @property
+    def in_redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.portal.options["ckan.redis.url"])
+
+    def clear(self) -> None:
+        """Leaves nothing in Redis: no job, no maintenance, no wrong password."""
+        for key in (*self.keys, *self.in_redis.scan_iter(f"rq:queue:*{self.queue}")):
+            self.in_redis.delete(key)
 
     def paused_worker(self) -> subprocess.Popen:
         """A worker that is there and takes nothing, until SIGCONT."""
@@ -241,6 +265,18 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
             for web in webs:
                 web.process.terminate()
                 web.process.wait()
+
+
+@contextmanager
+def hosted_with_redis(
+    template: Portal, directory: Path, **options: str
+) -> Iterator[Site]:
+    """The same, with a Redis of its own that a test may stop."""
+    with own_redis() as (server, address):
+        options["ckan.redis.url"] = address
+        with hosted(template, directory, **options) as made:
+            made.redis, made.token = server, made.api_token()
+            yield made
 
 
 def slowed(portal: Portal) -> None:

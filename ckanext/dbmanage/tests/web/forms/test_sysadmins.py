@@ -1,547 +1,111 @@
-"""Maintenance: visitors are told calmly, and nothing gets stuck."""
+"""Sysadmins are let in while visitors see the maintenance page, when it was set by hand."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Iterator
 
 import pytest
-import redis
-from sqlalchemy.engine import make_url
 
-from ckanext.dbmanage.engine.clock import parse_stamp
-from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
-from ckanext.dbmanage.portal.config import Options
-from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
 from ckanext.dbmanage.web.sysadmins import COOKIE
 
-from ..support.cluster import query, superuser
-from ..support.portal import Portal
-from ..support.site import PASSWORD, SYSADMIN, USER, Site
-from ..support.waiting import wait_until
-from ..support.web import Web
-
-BACKUPS = "/ckan-admin/backups/"
+from ...support.maintenance import keeper, moved_away
+from ...support.pages import BACKUPS
+from ...support.site import PASSWORD, SYSADMIN, USER, Session, Site
 
 
-def keeper(portal: Portal) -> Maintenance:
-    return Maintenance(
-        portal.options["ckan.redis.url"], make_url(portal.options["sqlalchemy.url"])
-    )
+@pytest.fixture(scope="module")
+def user(site: Site) -> Session:
+    """Somebody who was signed in before the maintenance began."""
+    return site.session(USER)
 
 
-@contextmanager
-def moved_away(portal: Portal) -> Iterator[None]:
-    """The portal's database is not there, as for a moment of each switch."""
-    name = portal.names["database"]
-    query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-        "postgres",
-        name,
-    )
-    query(f'ALTER DATABASE "{name}" RENAME TO "{name}_moved"')
-    try:
-        yield
-    finally:
-        query(f'ALTER DATABASE "{name}_moved" RENAME TO "{name}"')
+@pytest.fixture
+def away(site: Site, me: Session, user: Session) -> Iterator[Maintenance]:
+    """Visitors see the maintenance page."""
+    of_it = keeper(site.portal)
+    of_it.by_hand(AWAY, 3600)
+    yield of_it
+    of_it.off()
 
 
-@pytest.mark.smoke
-def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> None:
-    portal.write(**{"ckan.site_title": "Riverland <script>alert(1)</script>"})
-    web = serve(portal)
-    # ------------------------------------------------------------------ read-only
-    portal.module("maintenance", "on", "--read-only")
-    assert web.ask("/dataset/").status == 200
-    search = web.ask("/api/3/action/package_search", "POST", {"rows": 0})
-    assert search.status == 200 and search.json["success"]
-    saving = web.ask("/api/action/package_create", "POST", {"name": "x"})
-    assert saving.status == 503 and saving.json["success"] is False
-    assert saving.json["error"]["__type"] == "Service Unavailable"
-    assert saving.headers["Retry-After"]
-    body = {"name": "x"}  # core refuses it by GET, but not by HEAD
-    assert web.ask("/api/3/action/package_create", "HEAD", body).status == 503
-    assert web.ask("/api/3/action/nosuch", "POST", {}).status in (400, 404)
-    form = web.ask("/user/login", "POST", "login=x", Accept_Language="de")
-    assert form.status == 503 and "Was Sie eben abgeschickt haben" in form.body
-    assert 'id="post" hidden' not in form.body
-    # ----------------------------------------------------------------------- away
-    portal.module("maintenance", "on")
-    with moved_away(portal):
-        page = web.ask("/dataset/")
-        assert page.status == 503 and page.headers["Retry-After"] == "20"
-        assert page.headers["Cache-Control"] == "no-store"
-        assert "text/html" in page.headers["Content-Type"]
-        until = (keeper(portal).status() or {})["until"][11:16]
-        assert f"Back at about {until} UTC" in page.body
-        assert 'id="post" hidden' in page.body
-        assert "<script>alert" not in page.body and "Riverland &lt;script" in page.body
-        # nothing is loaded from anywhere, and nothing else may run
-        loaded = re.findall(r'(?:src|href)="([^"]*)"', page.body)
-        assert all(address.startswith("data:") for address in loaded)
-        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-        german = web.ask("/de/dataset/")
-        assert f"Gegen {until} UTC wieder da" in german.body
-        assert 'lang="de"' in german.body
-        arabic = web.ask("/dataset/", Accept_Language="ar-EG,ar;q=0.9")
-        assert 'dir="rtl"' in arabic.body
-        for path in ("/api/3/action/package_search", "/de/api/action/package_list"):
-            answer = web.ask(path)
-            assert answer.status == 503 and answer.json["success"] is False
-        head = web.ask("/", "HEAD")
-        assert (head.status, head.body) == (503, "")
-        health = web.ask("/api/3/action/status_show")
-        assert health.status == 200 and health.json["result"] == {"maintenance": "away"}
-    assert "away: by hand, by " in portal.module("maintenance", "status").stdout
-    portal.module("maintenance", "off")
-    assert web.ask("/dataset/").status == 200
-    assert "off" in portal.module("maintenance", "status").stdout
-
-
-def test_a_moment_is_a_minute_at_most(portal: Portal) -> None:
-    """For longer the page names the time, in the zone and the language of the site."""
-    one = keeper(portal)
-    portal.options["ckan.display_timezone"] = "Asia/Kolkata"
-    one.by_hand(AWAY, 50)
-    assert "Back in a moment" in page_of(portal)[1]
-    one.by_hand(READ_ONLY, 50)
-    posted = page_of(portal, "POST")[1]
-    assert "Saving waits for a moment" in posted and "in a few seconds" in posted
-    one.on(READ_ONLY, 50, "upgrade")  # its copy is migrated meanwhile
-    assert "Saving waits for some minutes" in page_of(portal, "POST")[1]
-    one.by_hand(READ_ONLY, 3600)
-    until = parse_stamp((one.status() or {})["until"]) + timedelta(hours=5, minutes=30)
-    assert f"Saving waits until about {until:%H:%M}<" in page_of(portal, "POST")[1]
-    one.by_hand(AWAY, 3600)
-    body = page_of(portal)[1]
-    assert f"Back at about {until:%H:%M}<" in body
-    assert f"The site cannot be reached until about {until:%H:%M}." in body
-    one.by_hand(AWAY, 86_400)  # of another day
-    day = f"{int(f'{until + timedelta(hours=23):%d}')} "
-    assert re.search(
-        rf"Back at about {day}[A-Z][a-z]+ \d{{4}}, \d\d:\d\d<", page_of(portal)[1]
-    )
-    one.off()
-
-
-def test_sysadmins_are_let_in_by_hand_and_end_it(
-    portal: Portal, serve: Callable[[Portal], Web]
+def test_a_sysadmin_looks_and_is_told_what_visitors_see(
+    away: Maintenance, me: Session, user: Session
 ) -> None:
-    site = Site(portal, serve)
-    admin, user = site.session(SYSADMIN), site.session(USER)
-    keeper(portal).by_hand(AWAY, 3600)
-    until = (keeper(portal).status() or {})["until"][11:16]
+    until = (away.status() or {})["until"][11:16]
     banner = f"Visitors see the maintenance page until {until} UTC."
     for path in ("/dataset/", "/dataset/dataset-1", BACKUPS):
-        assert banner in admin.ask("GET", path).text, path
+        assert banner in me.ask("GET", path).text, path
         assert user.ask("GET", path).status_code == 503, path
     # to look, not to save
-    assert admin.post("/dataset/delete/dataset-1").status_code == 503
-    # somebody else's session with a sysadmin's mark: CKAN says who it is
-    user.cookies.set(COOKIE, admin.cookies[COOKIE], domain="127.0.0.1", path="/")
-    assert user.ask("GET", "/dataset/").status_code == 503
-    user.cookies.set(COOKIE, "InVzZXItMSI.forged", domain="127.0.0.1", path="/")
-    assert user.ask("GET", "/dataset/").status_code == 503
-    # who is not signed in yet may do so; nothing else is open to anybody
+    assert me.post("/dataset/delete/dataset-1").status_code == 503
+
+
+def test_the_mark_of_a_sysadmin_s_browser_opens_nothing_by_itself(
+    site: Site, away: Maintenance, me: Session, user: Session
+) -> None:
+    """CKAN says whose session it is."""
+    assert me.ask("GET", "/dataset/").status_code == 200
+    for mark in (me.cookies[COOKIE], "InVzZXItMSI.forged"):
+        thief = site.session()
+        thief.cookies.update(user.cookies)
+        thief.cookies.set(COOKIE, mark, domain="127.0.0.1", path="/")
+        assert thief.ask("GET", "/dataset/").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "answered", "then"),
+    [
+        (SYSADMIN, "wrong", 200, 503),
+        (SYSADMIN, PASSWORD, 302, 200),
+        (USER, PASSWORD, 503, 503),
+    ],
+)
+def test_who_is_not_signed_in_yet_may_do_so_and_nothing_else(
+    site: Site, away: Maintenance, name: str, password: str, answered: int, then: int
+) -> None:
     stranger = site.session()
     assert 'action="/user/login"' in stranger.ask("GET", "/").text
-    for name, password in (("user-1", "wrong"), ("user-1", PASSWORD), (USER, PASSWORD)):
-        stranger = site.session()
-        data = {"login": name, "password": password} | stranger.token()
-        answer = stranger.ask("POST", "/user/login", data=data)
-        wanted = 200 if password == "wrong" else 302 if name == SYSADMIN else 503
-        assert answer.status_code == wanted, (name, password)
-        wanted = 200 if wanted == 302 else 503
-        assert stranger.ask("GET", "/dataset/").status_code == wanted, (name, password)
-        assert stranger.ask("GET", "/user/register").status_code == wanted
-    # a database that is away is no error page for a sysadmin either
-    with moved_away(portal):
-        assert admin.ask("GET", "/dataset/").status_code == 503
+    data = {"login": name, "password": password} | stranger.token()
+    answer = stranger.ask("POST", "/user/login", data=data)
+    assert answer.status_code == answered
+    assert stranger.ask("GET", "/dataset/").status_code == then
+    assert stranger.ask("GET", "/user/register").status_code == then
+
+
+def test_a_database_that_is_away_is_no_error_page_for_a_sysadmin(
+    site: Site, away: Maintenance, me: Session
+) -> None:
+    with moved_away(site.portal):
+        assert me.ask("GET", "/dataset/").status_code == 503
         assert site.session().ask("GET", "/user/login").status_code == 503
-    # while an operation is at work nobody gets in
-    with keeper(portal).held("restore", "r", print) as to:
+
+
+def test_nobody_gets_in_while_an_operation_is_at_work(
+    away: Maintenance, me: Session
+) -> None:
+    with away.held("restore", "r", print) as to:
         to(AWAY)
-        assert admin.ask("GET", "/dataset/").status_code == 503
-        assert admin.ask("GET", "/user/login").status_code == 503
-    # no form without its token ends it, and no other's; the banner's does
+        assert me.ask("GET", "/dataset/").status_code == 503
+        assert me.ask("GET", "/user/login").status_code == 503
+
+
+def test_the_banner_s_form_ends_it(
+    site: Site, away: Maintenance, me: Session, user: Session
+) -> None:
+    """No form without its token does, and nobody else's."""
     form = {"level": "off"}
-    assert admin.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 400
+    assert me.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 400
     assert user.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 503
-    assert admin.post(f"{BACKUPS}maintenance", **form).status_code == 302
-    assert keeper(portal).status() is None
+    assert me.post(f"{BACKUPS}maintenance", **form).status_code == 302
+    assert away.status() is None
     assert site.session().ask("GET", "/dataset/").status_code == 200
-    # reading goes on while saving waits; who signs in may end that too
-    keeper(portal).by_hand(READ_ONLY, 3600)
+
+
+def test_a_sysadmin_who_signs_in_while_saving_waits_is_told_so(
+    site: Site, away: Maintenance
+) -> None:
+    away.by_hand(READ_ONLY, 3600)
     page = site.session(SYSADMIN).ask("GET", "/dataset/").text
     assert "Visitors can read, and cannot save until" in page
     assert "cannot save until" not in site.session().ask("GET", "/dataset/").text
-    keeper(portal).off()
-
-
-def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> None:
-    web = serve(portal)
-    portal.module("maintenance", "on", "--for", "8s")
-    assert web.ask("/").status == 503
-    wait_until(lambda: web.ask("/").status == 200, 12)
-    done = portal.module("maintenance", "on", "--for", "soon", code=2)
-    assert "30m" in done.stderr
-    journal = (portal.repository / "journal.jsonl").read_text()
-    assert "maintenance away" in journal
-
-
-_HOLDER = """
-import sys, time
-from sqlalchemy.engine import make_url
-from ckanext.dbmanage.engine.redis.maintenance import AWAY, Maintenance
-with Maintenance(sys.argv[1], make_url(sys.argv[2])).held("restore", "r", print) as to:
-    to(AWAY)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_key_outlives_its_owner_by_seconds_only(
-    make_portal: Callable[..., Portal],
-) -> None:
-    owners = []
-    for portal in (make_portal(), make_portal()):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, portal.options["ckan.redis.url"],
-             portal.options["sqlalchemy.url"]],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        owners.append((keeper(portal), process))
-    time.sleep(5)  # they were renewed meanwhile
-    ends = zip(owners, (signal.SIGTERM, signal.SIGKILL), strict=True)
-    for (asked, process), number in ends:
-        status = asked.status()
-        assert status is not None and status["seconds_left"] > 8
-        assert f"process {process.pid}" in status["owner"]
-        process.send_signal(number)
-        process.communicate()
-    end = time.monotonic() + 14
-    for asked, _ in owners:
-        wait_until(lambda asked=asked: asked.status() is None, end - time.monotonic())
-
-
-def test_whose_key_it_is(portal: Portal) -> None:
-    one, told = keeper(portal), []
-    one.on(READ_ONLY, 100)
-    with one.held("restore", "reference", told.append) as to:
-        assert (one.status() or {})["level"] == READ_ONLY
-        to(READ_ONLY)
-        to(AWAY)
-        assert (one.status() or {})["reason"] == "restore"
-        said = portal.module("maintenance", "on", code=1).stderr
-        assert "an operation holds the maintenance" in said
-        assert (one.status() or {})["reason"] == "restore"
-    # the operator's own comes back, with the time it had left
-    status = one.status() or {}
-    assert status["reason"] == "by hand" and 90 < status["seconds_left"] <= 100
-    one.on(AWAY, 100)
-    with one.held("restore", "", told.append) as to:
-        to(READ_ONLY)
-        assert (one.status() or {})["level"] == AWAY
-    with one.held("restore", "", told.append) as to:
-        to(AWAY)
-        one.on(AWAY, 50, "somebody else")
-    assert (one.status() or {})["reason"] == "somebody else"
-    assert one.off() and not one.off() and not told
-    # what a killed restore left neither decides nor comes back
-    left = json.dumps({"level": AWAY, "token": "of another", "reason": "killed"})
-    with redis.Redis.from_url(portal.options["ckan.redis.url"]) as client:
-        client.set(one.key, left, ex=60)
-    with one.held("restore", "", told.append) as to:
-        to(READ_ONLY)
-        assert (one.status() or {})["level"] == READ_ONLY
-    assert one.status() is None
-
-
-def test_portals_that_share_a_redis_do_not_mix(
-    make_portal: Callable[..., Portal], serve: Callable[[Portal], Web]
-) -> None:
-    one, two = make_portal(), make_portal()
-    web = serve(two)
-    one.module("maintenance", "on")
-    assert web.ask("/").status == 200
-    assert "off" in two.module("maintenance", "status").stdout
-    one.module("maintenance", "off")
-
-
-def application(environ: dict, start_response: Callable) -> list[bytes]:
-    start_response("200 OK", [])
-    return [b"through"]
-
-
-def timed(middleware: MaintenanceMiddleware) -> float:
-    begun = time.monotonic()
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SCRIPT_NAME": ""}
-    assert middleware(environ, lambda *_: None) == [b"through"]
-    return time.monotonic() - begun
-
-
-def test_redis_down_lets_everything_through(portal: Portal) -> None:
-    with socket.socket() as listening:  # one that never answers
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(64)
-        hanging = f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
-        for url in ("redis://:s3cret-pw@127.0.0.1:9/0", hanging):
-            options = portal.options | {"ckan.redis.url": url}
-            middleware = MaintenanceMiddleware(application, Options(options))
-            assert timed(middleware) < 0.5
-            assert timed(middleware) < 0.05  # it is left alone for a second
-    portal.backup()
-    before = portal.state()
-    portal.damage()
-    portal.write(**{"ckan.redis.url": "redis://:s3cret-pw@127.0.0.1:9/0"})
-    done = portal.module("restore", "latest", "--yes", "--no-backup")
-    assert "Redis does not answer" in done.stderr
-    assert portal.state() == before
-    for command in (["status"], ["on"]):
-        done = portal.module("maintenance", *command, code=1)
-        assert "Redis does not answer" in done.stderr and "s3cret" not in done.stderr
-    assert "Redis does not answer" in portal.module("doctor", code=1).stdout
-
-
-@pytest.mark.parametrize(
-    ("options", "path", "language", "inner"),
-    [
-        ({}, "/api/3/action/x", "en", "/api/3/action/x"),
-        ({}, "/fr/api/3/action/x", "fr", "/api/3/action/x"),
-        ({}, "/nl/dataset", "en", "/dataset"),
-        ({}, "/pt_BR/api/x", "en", "/api/x"),
-        ({"ckan.locales_offered": "en es"}, "/de/dataset", "en", "/de/dataset"),
-        ({"ckan.locales_offered": ["en", "es"]}, "/es", "es", "/"),
-        ({"ckan.locale_default": "de"}, "/dataset", "de", "/dataset"),
-        ({"ckan.root_path": "/data/{{LANG}}"}, "/data/de/api/x", "de", "/api/x"),
-        ({"ckan.root_path": "/data/{{LANG}}"}, "/data/api/x", "en", "/api/x"),
-        ({"ckan.root_path": "/data/{{LANG}}"}, "/de/api/x", "de", "/api/x"),
-        ({"ckan.root_path": "/{{LANG}}/data"}, "/es/data/api/x", "es", "/api/x"),
-    ],
-)
-def test_where_a_request_goes(
-    portal: Portal, options: dict, path: str, language: str, inner: str
-) -> None:
-    middleware = MaintenanceMiddleware(application, Options(portal.options | options))
-    environ = {"PATH_INFO": path, "SCRIPT_NAME": "/mounted"}
-    assert middleware._language_and_path(environ) == (language, inner)
-
-
-def test_a_value_that_is_not_ours_locks_nobody_out(portal: Portal) -> None:
-    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
-    one, told = keeper(portal), []
-    odd = '{"level": "away", "since": 5}'
-    for value in ("nonsense", "[]", "7", "{}", '{"level": "gone"}', b"\xff", odd):
-        client.set(one.key, value, ex=5)
-        assert timed(MaintenanceMiddleware(application, Options(portal.options))) < 1
-        assert one.status() is None
-    with one.held("restore", "", told.append) as to:
-        to(AWAY)
-        assert (one.status() or {})["reason"] == "restore"
-    assert one.status() is None and not told
-    client.close()
-
-
-def page_of(portal: Portal, method: str = "GET") -> tuple[str, str]:
-    """The middleware's own answer: status and body."""
-    told: list[str] = []
-    body = MaintenanceMiddleware(application, Options(portal.options))(
-        {"REQUEST_METHOD": method, "PATH_INFO": "/"},
-        lambda status, headers: told.append(status),
-    )
-    return told[0], b"".join(body).decode()
-
-
-def test_the_page_says_why_and_since_when(portal: Portal) -> None:
-    one = keeper(portal)
-    portal.options["ckan.locales_offered"] = "en de"
-    for reason, said in (
-        ("restore", "saved copy. The site cannot be reached for less than a minute."),
-        ("upgrade", "being upgraded. The site cannot be reached for a few minutes."),
-    ):
-        one.on(AWAY, 5, reason, "reference-7")
-        body = page_of(portal)[1]
-        assert said in body and "<bdi>reference-7</bdi>" in body
-        since = (one.status() or {})["since"]
-        assert f"Began at {since[11:16]}" in body
-        # only what the site offers is written in
-        assert "Deutsch" in body and "Espa" not in body
-    one.off()
-
-
-def test_the_first_requests_may_come_together(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """None finds a client that another is still making."""
-    make = redis.Redis.from_url
-
-    def slowly(*arguments: object, **options: object) -> object:
-        time.sleep(0.05)
-        return make(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(redis.Redis, "from_url", slowly)
-    middleware, answers = (
-        MaintenanceMiddleware(application, Options(portal.options)),
-        [],
-    )
-    threads = [
-        threading.Thread(target=lambda: answers.append(timed(middleware)))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(answers) == 4
-
-
-def test_one_question_a_request(
-    portal: Portal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[object] = []
-    execute = redis.Redis.execute_command
-
-    def counted(self: redis.Redis, *arguments: object, **options: object) -> object:
-        asked.append(arguments)
-        return execute(self, *arguments, **options)
-
-    monkeypatch.setattr(redis.Redis, "execute_command", counted)
-    middleware = MaintenanceMiddleware(application, Options(portal.options))
-    for _ in range(3):
-        timed(middleware)
-    assert asked == [("GETRANGE", keeper(portal).key, 0, LIMIT - 1)] * 3
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://u:s3cr#et@127.0.0.1:6379/0", "redis://:s3cr/et@h:1/0", "s3cr://h"]
-)
-def test_an_address_that_is_none_is_a_redis_that_does_not_answer(
-    portal: Portal, url: str
-) -> None:
-    """What redis-py says of it holds pieces of the password."""
-    options = portal.options | {"ckan.redis.url": url}
-    middleware, told = MaintenanceMiddleware(application, Options(options)), []
-    for _ in range(2):
-        assert timed(middleware) < 0.5
-    one = Maintenance(url, make_url(options["sqlalchemy.url"]))
-    with pytest.raises(DbmanageError) as raised:
-        one.status()
-    with one.held("restore", "", told.append) as to:
-        to(READ_ONLY)
-        to(AWAY)
-    assert len(told) == 1 and "Redis does not answer" in told[0]
-    assert "s3cr" not in f"{raised.value}{told}"
-
-
-# ------------------------------------------------------------ a switch under traffic
-
-
-def test_visitors_of_a_restore_and_an_undo(
-    portal: Portal, serve: Callable[[Portal], Web]
-) -> None:
-    """No error page for anybody: pages, the API and the DataStore answer or wait."""
-    portal.sql(
-        "UPDATE resource SET id = '00000001-0000-4000-8000-000000000000',"
-        " extras = '{\"datastore_active\": true}' WHERE id = 'r-1'"
-    )
-    web = serve(portal)
-    portal.backup()
-    search = "/api/3/action/datastore_search?resource_id="
-    paths = [
-        "/dataset/dataset-2",
-        f"{search}00000001-0000-4000-8000-000000000000",
-        "/api/3/action/package_show?id=dataset-3",
-    ]
-    for path in paths:
-        assert web.ask(path).status == 200
-    answers: list[tuple[float, str, int, str]] = []
-    script = (
-        "import http.client, json, sys, time\n"
-        "paths, port = json.loads(sys.argv[1]), int(sys.argv[2])\n"
-        "while True:\n"
-        " for path in paths:\n"
-        "  c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)\n"
-        "  c.request('GET', path); a = c.getresponse(); b = a.read().decode()\n"
-        "  print(json.dumps([time.time(), path, a.status, b[:200]]), flush=True)\n"
-        "  c.close(); time.sleep(0.02)\n"
-    )
-    visitors = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, json.dumps(paths), str(web.port)],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    try:
-        time.sleep(1)
-        for command in (
-            ["restore", "latest", "--yes", "--no-backup"],
-            ["undo", "--yes"],
-            ["undo", "--yes"],
-        ):
-            portal.module(*command)
-            time.sleep(1)
-    finally:
-        for visitor in visitors:
-            visitor.terminate()
-            out, _ = visitor.communicate()
-            answers += [json.loads(each) for each in out.splitlines()]
-    statuses = {each[2] for each in answers}
-    assert statuses <= {200, 503}, [a for a in answers if a[2] not in (200, 503)][:3]
-    assert 503 in statuses  # the switch was seen
-    for path in paths:
-        assert [a for a in answers if a[1] == path][-1][2] == 200
-
-
-def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> None:
-    portal.backup()
-    idle = superuser(portal.names["database"])
-    idle.close()
-    process = portal.start("restore", "latest", "--yes", "--no-backup")
-    assert process.stderr is not None
-    said = ""
-    for each in process.stderr:
-        said += each
-        if each.startswith("load"):
-            break
-    import psycopg2
-
-    writer = psycopg2.connect(portal.url("database"), application_name="a-harvester")
-    with writer.cursor() as cursor:
-        cursor.execute("UPDATE package SET title = 'late' WHERE id = 'id-1'")
-        writer.commit()
-        cursor.execute("SELECT 1")  # idle in transaction: it never ends by itself
-    said += process.communicate(timeout=120)[1]
-    writer.close()
-    assert process.returncode == 0, said
-    assert "application 'a-harvester'" in said and "ended" in said
-    assert "1 rows of database: public.package were written" in said
-    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") != [("late",)]
-    portal.module("undo", "--yes")
-    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") == [("late",)]
-
-
-def test_the_key_s_name_holds_no_secret(portal: Portal) -> None:
-    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
-    try:
-        keeper(portal).on(AWAY, 5)
-        for key in client.scan_iter("dbmanage:*", _type="string"):
-            kept = f"{key} {client.get(key)}"
-            assert os.environ["DBMANAGE_CKAN_PASSWORD"] not in kept
-            assert portal.names["database"] not in kept
-    finally:
-        keeper(portal).off()
-        client.close()
