@@ -9,13 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..support.cluster import PG_BIN
-from ..support.portal import Portal
-from ..support.site import (
-    SYSADMIN,
-    TITLE,
-    Site,
-    slowed,
-)
+from ..support.portal import Portal, slowed
+from ..support.site import SYSADMIN, TITLE, Site
 from ..support.waiting import wait_until
 from ..support.web import Web
 

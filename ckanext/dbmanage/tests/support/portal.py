@@ -29,6 +29,7 @@ from .cluster import (
     PG_BIN,
     READER,
     SUPERUSER,
+    clone,
     query,
 )
 from .rows import DATASETS as DATASETS
@@ -205,6 +206,17 @@ class Portal:
             not in ("dbmanage", "webassets", "i18n")
         }
 
+    def become(self, other: Portal) -> None:
+        """Gets the databases of another portal, and the uploads that belong to them."""
+        for part, own in self.names.items():
+            clone(other.names[part], own)
+        store = quoted(self.names["datastore"])
+        query(f"GRANT CONNECT ON DATABASE {store} TO datastore_default")
+        # the user that CKAN makes for itself when it starts
+        own, its = self.options["ckan.site_id"], other.options["ckan.site_id"]
+        self.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{its}'")
+        self.fill_uploads()
+
     def fill_uploads(self) -> None:
         """What CKAN has written for the rows of the template."""
         for number in range(1, UPLOADS + 1):
@@ -305,6 +317,23 @@ def fill(portal: Portal, rows: int = 60_000) -> None:
         "CREATE TABLE filler AS SELECT i, md5(i::text) || repeat(md5(i::text), 4) AS t"
         f" FROM generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default"
     )
+
+
+def slowed(portal: Portal, *names: str) -> None:
+    """PostgreSQL's own programs, a while later: what is cancelled must be under way.
+
+    `names` of those that dump or load all, by default both.
+    """
+    directory = portal.directory / "slow"
+    directory.mkdir()
+    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
+        wait = "sleep 20 >&- 2>&- <&-" if name in (names or (name,)) else "true"
+        (directory / name).write_text(
+            f'#!/bin/sh\ncase " $* " in *"{when}"*) {wait};; esac\n'
+            f'exec "{PG_BIN / name}" "$@"\n'
+        )
+        (directory / name).chmod(0o755)
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
 
 
 def as_role(portal: Portal, name: str) -> None:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect
+import pytest
+from playwright.sync_api import Browser, expect
 
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, Maintenance
 
-from ..support.browser import BACKUPS, SHOTS, looked, opened
-from ..support.site import PASSWORD, SYSADMIN, Site
+from ..support.browser import BACKUPS, SHOTS, done, looked, menu, opened
+from ..support.portal import Portal
+from ..support.site import PASSWORD, SYSADMIN, Site, hosted
 
 
-def done(page: Page, word: str = "Done") -> None:
-    """Waits, without a reload, until the job on the page has ended."""
-    expect(page.locator(".dbm-job-state .dbm-state")).to_have_text(
-        word, timeout=120_000
-    )
+@pytest.fixture(scope="module")
+def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with hosted(template, tmp_path_factory.mktemp("admin")) as made:
+        made.token = made.api_token()
+        yield made
 
 
-def menu(page: Page, id: str, item: str) -> None:
-    row = page.locator(".dbm-list tbody tr", has_text=id)
-    row.locator("summary").click()
-    row.get_by_text(item, exact=False).first.click()
+@pytest.fixture(autouse=True)
+def as_it_was(site: Site) -> Iterator[None]:
+    """Each test finds no backup, no job and no worker."""
+    with site.left_as_it_was():
+        yield
 
 
-def test_back_up_verify_prove_hold_download(
-    browser: Browser, site: Site, tmp_path: Path
+@pytest.fixture
+def backup(site: Site) -> Path:
+    return site.portal.backup()
+
+
+def test_the_first_backup_waits_for_a_worker_and_is_seen_when_it_ends(
+    browser: Browser, site: Site
 ) -> None:
     page = opened(browser, site)
     page.goto("/ckan-admin/")
@@ -60,10 +69,17 @@ def test_back_up_verify_prove_hold_download(
     site.start_worker()
     done(page)  # the page notices by itself
     page.click("text=Show the backup")
-    (backup,) = [p for p in site.portal.repository.iterdir() if p.name.endswith("Z")]
     expect(page.locator("h1")).to_contain_text("Backup of")
     expect(page.locator(".dbm-note").first).to_contain_text("Verified")
+    page.context.close()
 
+
+def test_a_backup_is_verified_and_proven(
+    browser: Browser, site: Site, backup: Path
+) -> None:
+    site.start_worker()
+    page = opened(browser, site)
+    page.goto(f"{BACKUPS}{backup.name}")
     page.click("button:has-text('Verify')")
     done(page)
     page.goto(f"{BACKUPS}{backup.name}")
@@ -78,12 +94,26 @@ def test_back_up_verify_prove_hold_download(
 
     page.goto(BACKUPS)
     expect(page.locator(".dbm-health")).to_contain_text("Protected.")
+    page.context.close()
+
+
+def test_a_backup_that_is_held_is_not_deleted(
+    browser: Browser, site: Site, backup: Path
+) -> None:
+    page = opened(browser, site)
+    page.goto(BACKUPS)
     menu(page, backup.name, "retention never deletes it")
     expect(page.locator(".dbm-kept")).to_have_text("Held")
     page.click("text=Delete…")
     expect(page.locator(".dbm")).to_contain_text("it is held")
     looked(page, "delete")
+    page.context.close()
 
+
+def test_a_file_is_downloaded_with_an_operator_s_word_and_a_password(
+    browser: Browser, site: Site, backup: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, site)
     page.goto(f"{BACKUPS}{backup.name}/download")
     expect(page.locator("#cmd-arm")).to_have_text(
         re.compile(rf"/ckan -c \S+ db arm {backup.name} --to download$")
@@ -105,17 +135,35 @@ def test_back_up_verify_prove_hold_download(
     assert (tmp_path / "dump").read_bytes() == (
         backup / "database.dump.zst"
     ).read_bytes()
+    page.context.close()
+
+
+def test_the_journal_says_what_was_done_and_who_did_it(
+    browser: Browser, site: Site, backup: Path
+) -> None:
+    site.start_worker()
+    proof = site.act("dbmanage_backup_verify", id=backup.name, prove=True)
+    assert site.ended(site.token, proof["id"], 120)["state"] == "done"
+    site.arm(backup.name, "download")
+    site.act("dbmanage_backup_download", id=backup.name, file="manifest.json")
+    page = opened(browser, site)
     page.goto(f"{BACKUPS}journal")
     for said in ("Download", "Proof", SYSADMIN, "127.0.0.1"):
         expect(page.locator(".dbm-events")).to_contain_text(said)
     looked(page, "journal")
+    page.context.close()
 
+
+def test_exported_and_published_it_is_all_in_the_list(
+    browser: Browser, site: Site, backup: Path
+) -> None:
+    site.start_worker()
+    page = opened(browser, site)
     for form, word in (("Export", "exported"), ("Publish now", "new:")):
         page.goto(BACKUPS)
         page.click(f"button:has-text('{form}')")
         done(page)
         expect(page.locator(".dbm-log")).to_contain_text(word)
-    site.portal.backup()
     page.goto(BACKUPS)
     expect(page.locator("#out-h + p")).to_contain_text("Public dumps")
     page.locator(".dbm-bars th", has_text="resource").first.wait_for()  # by htmx
@@ -124,3 +172,4 @@ def test_back_up_verify_prove_hold_download(
     page.screenshot(path=SHOTS / "menu.png")
     page.keyboard.press("Escape")
     expect(page.locator(".dbm-split details")).not_to_have_attribute("open", "")
+    page.context.close()

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ..support.browser import BACKUPS, accessible, looked, opened
+from ..support.browser import BACKUPS, accessible, done, looked, opened
 from ..support.cluster import PG_BIN
-from ..support.site import Site, slowed
+from ..support.portal import Portal, slowed
+from ..support.site import Site, hosted
 
 
-def done(page: Page, word: str = "Done") -> None:
-    """Waits, without a reload, until the job on the page has ended."""
-    expect(page.locator(".dbm-job-state .dbm-state")).to_have_text(
-        word, timeout=120_000
-    )
+@pytest.fixture(scope="module")
+def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
+        made.token = made.api_token()
+        yield made
 
 
-def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) -> None:
+@pytest.fixture(autouse=True)
+def as_it_was(site: Site) -> Iterator[None]:
+    """Each test finds no backup, no job and no worker."""
+    with site.left_as_it_was():
+        yield
+    site.portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
+    shutil.rmtree(site.portal.directory / "slow", ignore_errors=True)
+
+
+def begun(page: Page) -> None:
+    """Asks for the first backup; the page of its job."""
+    page.goto(BACKUPS)
+    page.click("text=Make the first backup")
+    page.wait_for_url(re.compile("/job/"))
+
+
+def states(site: Site) -> list[str]:
+    return [each["state"] for each in site.act("dbmanage_job_list")]
+
+
+def test_two_tabs_make_one_job(browser: Browser, site: Site) -> None:
     page = opened(browser, site)
     page.goto(BACKUPS)
     other = page.context.new_page()
@@ -29,12 +53,18 @@ def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) ->
     assert page.url == other.url
     page.click("text=Cancel this job")
     expect(page.locator(".dbm-job-state")).to_contain_text("Cancelled")
+    assert states(site) == ["cancelled"]
+    page.context.close()
 
+
+def test_a_running_job_is_cancelled_and_leaves_nothing(
+    browser: Browser, site: Site
+) -> None:
     slowed(site.portal)
     there = site.portal.copies()
     site.start_worker()
-    page.goto(BACKUPS)
-    page.click("text=Make the first backup")
+    page = opened(browser, site)
+    begun(page)
     expect(page.locator(".dbm-job-state")).to_contain_text("Running", timeout=60_000)
     expect(page.locator(".dbm-phases .now")).to_be_visible()
     page.click("text=Cancel this job")
@@ -42,7 +72,13 @@ def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) ->
     assert site.portal.copies() == there
     assert not [p for p in site.portal.repository.iterdir() if p.name[0] in ".2"
                 and p.is_dir()]  # fmt: skip
+    page.context.close()
 
+
+def test_who_was_signed_out_is_told_that_nothing_was_done(
+    browser: Browser, site: Site
+) -> None:
+    page = opened(browser, site)
     page.goto(BACKUPS)
     page.context.clear_cookies()
     page.click("text=Make the first backup")
@@ -50,15 +86,15 @@ def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) ->
     expect(page.locator("main")).to_contain_text("You were signed out")
     page.click("text=Sign in again")
     expect(page.locator("#field-login")).to_be_visible()
-    token = site.api_token()
-    states = [e["state"] for e in site.act("dbmanage_job_list", token)]
-    assert states == ["cancelled", "cancelled"]
+    assert states(site) == []
+    page.context.close()
 
-    # a page that watches a job says it too, and asks no more
+
+def test_a_page_that_watches_a_job_says_who_was_signed_out_and_asks_no_more(
+    browser: Browser, site: Site
+) -> None:
     page = opened(browser, site)
-    page.goto(BACKUPS)
-    page.click("text=Make the first backup")
-    page.wait_for_url(re.compile("/job/"))
+    begun(page)
     page.context.clear_cookies()
     expect(page.locator("#job-gone")).to_be_visible()
     expect(page.locator("#job-gone p >> visible=true")).to_have_text(
@@ -70,6 +106,7 @@ def test_cancel_two_tabs_and_an_expired_session(browser: Browser, site: Site) ->
     assert asked == []
     assert "403" not in page.inner_text("body")
     accessible(page)
+    page.context.close()
 
 
 #: a pg_dump that takes its time, byte for byte the same
@@ -84,12 +121,16 @@ sys.exit(dump.wait())
 """
 
 
-def test_a_backup_by_the_keyboard_alone_with_its_progress(
-    browser: Browser, site: Site
-) -> None:
+def slow_worker(site: Site) -> None:
     slowed(site.portal)
     (site.portal.directory / "slow" / "pg_dump").write_text(SLOW_DUMP)
     site.start_worker()
+
+
+def test_a_backup_by_the_keyboard_alone_with_its_progress(
+    browser: Browser, site: Site
+) -> None:
+    slow_worker(site)
     page = opened(browser, site)
     page.goto(BACKUPS)
     for _ in range(60):
@@ -117,16 +158,24 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
     assert page.evaluate("document.activeElement.classList.contains('dbm-log')")
     assert log.inner_text().startswith(before) and "verified" in log.inner_text()
     times = page.locator(".dbm-log time").count()
-    assert times == len(site.act("dbmanage_job_show", site.api_token(),
-                                 id=page.url.rpartition("/")[2])["log"])  # fmt: skip
+    assert times == len(
+        site.act("dbmanage_job_show", id=page.url.rpartition("/")[2])["log"]
+    )
     # the region that speaks is the same one, and says how it ended
     assert (
         say is not None and say.evaluate("e => e.isConnected && e.innerText") == "Done"
     )
     for phase in ("Dump", "Verify"):
         expect(page.locator(".dbm-phases")).to_contain_text(phase)
+    page.context.close()
 
-    # the list follows to the end too, but not while somebody types
+
+def test_the_list_follows_a_job_to_its_end_but_not_while_somebody_types(
+    browser: Browser, site: Site
+) -> None:
+    site.portal.backup()
+    slow_worker(site)
+    page = opened(browser, site)
     page.goto(BACKUPS)
     page.click("button:has-text('Back up now')")
     for typing in (True, False):
@@ -145,3 +194,4 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
         else:
             expect(page.locator(".dbm-list tbody tr")).to_have_count(3, timeout=60_000)
             assert page.locator(".dbm-job").count() == 0
+    page.context.close()

@@ -7,21 +7,8 @@ import re
 
 from playwright.sync_api import Browser, Page, expect
 
-from ..support.browser import BACKUPS, looked, opened
+from ..support.browser import BACKUPS, done, looked, menu, opened
 from ..support.site import PASSWORD, SYSADMIN, TITLE, Site
-
-
-def done(page: Page, word: str = "Done") -> None:
-    """Waits, without a reload, until the job on the page has ended."""
-    expect(page.locator(".dbm-job-state .dbm-state")).to_have_text(
-        word, timeout=120_000
-    )
-
-
-def menu(page: Page, id: str, item: str) -> None:
-    row = page.locator(".dbm-list tbody tr", has_text=id)
-    row.locator("summary").click()
-    row.get_by_text(item, exact=False).first.click()
 
 
 def test_restore_while_others_read_then_undo(browser: Browser, site: Site) -> None:

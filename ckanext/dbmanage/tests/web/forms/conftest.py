@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -72,9 +71,5 @@ def me(site: Site) -> Session:
 @pytest.fixture(autouse=True)
 def as_it_was(site: Site, backup: str) -> Iterator[None]:
     """Each test finds one backup and nothing in Redis; what it adds goes with it."""
-    there = set(site.portal.repository.iterdir())
-    yield
-    site.clear()
-    for path in set(site.portal.repository.iterdir()) - there:
-        if path.is_dir():
-            shutil.rmtree(path)
+    with site.left_as_it_was():
+        yield

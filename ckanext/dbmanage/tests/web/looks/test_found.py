@@ -85,8 +85,8 @@ def test_the_journal_is_searched_by_what_who_and_when(
     assert SYSADMIN in every["whos"] and len(every["whos"]) == 2
     assert found(what="keep") == {"keep"}
     assert found(who=SYSADMIN) == {"backup", "cancel"}
-    today = every["lines"][0]["time"][:10]
-    assert found(since=today, until=today) == found()
+    today, first = (every["lines"][n]["time"][:10] for n in (0, -1))
+    assert found(since=first, until=today) == found()
     assert found(until="2020-01-01") == found(since="2100-01-01") == set()
     last = every["lines"][-1]["time"]
     assert site.act("dbmanage_journal", until=last)["lines"][-1] == every["lines"][-1]
