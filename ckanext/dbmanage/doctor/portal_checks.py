@@ -167,7 +167,8 @@ def upload_files(_: Portal, site: Site, repository: Repository) -> Found:
     unnamed = sorted(
         path
         for path in found - named
-        if _is_upload(path) and _resource(path) not in known
+        if path.startswith(("resources/", "storage/uploads/"))
+        and _resource(path) not in known
     )
     if missing:
         yield (
@@ -183,10 +184,6 @@ def upload_files(_: Portal, site: Site, repository: Repository) -> Found:
         )
     if not missing and not unnamed:
         yield OK, f"{len(named)} uploads are on the disk, and nothing else"
-
-
-def _is_upload(path: str) -> bool:
-    return path.startswith(("resources/", "storage/uploads/"))
 
 
 def _resource(path: str) -> str:

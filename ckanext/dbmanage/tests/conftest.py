@@ -10,12 +10,13 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ckanext.dbmanage.engine.postgres.database import quoted
-
 from .support import forked
 from .support import plugins as plugins_
-from .support.cluster import BIN, PG_BIN, READER, Cluster, clone, in_memory, query
-from .support.portal import DATASTORE_TABLES, ROWS, Portal, drop_older
+from .support.cluster import BIN, PG_BIN, READER, Cluster, in_memory, query
+from .support.older import drop_older
+from .support.portal import DATASTORE_TABLES, Portal
+from .support.rows import ROWS
+from .support.site import Site
 from .support.waiting import wait_until
 from .support.web import Web
 
@@ -115,15 +116,7 @@ def make_portal(
             }
             | (options or {})
         )
-        for part, own in portal.names.items():
-            origin = template.names[part]
-            clone(origin, own)
-            if part == "datastore":
-                query(f"GRANT CONNECT ON DATABASE {quoted(own)} TO datastore_default")
-        # the user that CKAN makes for itself when it starts
-        own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
-        portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
-        portal.fill_uploads()
+        portal.become(template)
         made.append(portal)
         return portal
 
@@ -198,6 +191,14 @@ def serve() -> Iterator[Callable[[Portal], Web]]:
     for web in made:
         web.process.terminate()
         web.process.wait()
+
+
+@pytest.fixture
+def site(portal: Portal, serve: Callable[[Portal], Web]) -> Iterator[Site]:
+    """A portal of one test that is visited, and may have a worker."""
+    made = Site(portal, serve)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from ckanext.dbmanage.engine.backup import by_hand
 
 from .support.cluster import BIN, PG_BIN, SUPERUSER, client, query
 from .support.manual import DOCS, commands, run, shown
-from .support.portal import Portal, made_by
+from .support.older import made_by
+from .support.portal import Portal
 from .support.web import Web
 
 

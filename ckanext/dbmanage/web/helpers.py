@@ -74,17 +74,6 @@ _WORDS = {
         "datastore": _("DataStore"),
         "files": _("Uploads"),
     },
-    "kind": {
-        "backup": _("Backup"),
-        "preview": _("Preview of a restore"),
-        "restore": _("Restore"),
-        "undo": _("Undo"),
-        "redo": _("Redo"),
-        "export": _("Export"),
-        "publish": _("Publication"),
-        "verify": _("Verification"),
-        "tidy": _("Tidying up"),
-    },
     "what": {
         "backup": _("Backup"),
         "verify": _("Verification"),
@@ -107,6 +96,7 @@ _WORDS = {
         "upgrade": _("Upgrade"),
         "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
+        "tidy": _("Tidying up"),
     },
     "reason": {
         "manual": _("By hand"),
@@ -139,7 +129,7 @@ def counted(kind: str, n: int) -> str:
 
 
 def word(kind: str, name: str) -> str:
-    """The word for a state, a phase, a part, a kind of job, or of the journal."""
+    """The word for a state, a phase, a part, what a job or the journal is about."""
     return tk._(_WORDS[kind].get(name, name)) if name else ""
 
 

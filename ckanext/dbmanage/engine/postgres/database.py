@@ -61,7 +61,8 @@ class Database:
 
     def role_of(self, url: URL) -> str:
         """The role that a URL connects as."""
-        return self._arguments(url).get("user") or _login()
+        own = self._arguments(url).get("user") or os.environ.get("PGUSER")
+        return own or os.environ.get("USER") or ""
 
     def named(self, name: str) -> Database:
         """The same server and role, another database."""
@@ -136,10 +137,6 @@ class Database:
                 if option in admin:
                     arguments[option] = admin[option]
         return arguments
-
-
-def _login() -> str:
-    return os.environ.get("PGUSER") or os.environ.get("USER") or ""
 
 
 class _Cursor(psycopg2.extensions.cursor):

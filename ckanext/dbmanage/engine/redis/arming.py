@@ -84,7 +84,7 @@ class Arming:
             return None
         if _is_ahead(known):
             return None
-        used = sealed.is_used(self._repository, known["token"], known["until"])
+        used = sealed.used_at(self._repository, known["token"], known["until"])
         return None if used else known
 
     def use(self, name: str, to: str = RESTORE) -> dict[str, Any] | None:

@@ -54,14 +54,9 @@ def _mark(repository: Path, token: str, until: str) -> Path:
     return repository / "state" / "used" / name
 
 
-def is_used(repository: Path, token: str, until: str) -> bool:
-    """Whether what is good once, until a moment, was used. Raises OSError."""
-    return _mark(repository, token, until).exists()
-
-
 def used_at(repository: Path, token: str, until: str) -> str | None:
-    """When it was used, None when it was not. Raises OSError."""
-    with suppress(FileNotFoundError):
+    """When what is good once, until a moment, was used, or None. Raises OSError."""
+    with suppress(FileNotFoundError, NotADirectoryError):
         made = os.lstat(_mark(repository, token, until)).st_mtime
         return stamp(datetime.fromtimestamp(made, timezone.utc))
     return None

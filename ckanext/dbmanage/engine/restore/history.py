@@ -75,12 +75,13 @@ def parts_of(pairs: list[Pair], moves: list[Move]) -> list[str]:
 
 def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]]:
     """What takes the last switch back: databases, uploads. Raises Refused."""
-    _, last = _last(site, repository)
-    if last is None:
+    done = _done(site, repository)
+    if not done:
         raise Refused(
             f"there is nothing to undo: the journal in {repository.path} knows of no "
             "restore"
         )
+    _, last = done[-1]
     if last["foreign"]:
         raise Refused(
             "the last restore replaced databases or folders that no longer belong to "
@@ -173,8 +174,8 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
     if facts["dropped"] & undo:
         return None
     begun: Entry = facts["begun"]
-    back = takewhile(_goes_back, (facts["begun"] for _, facts in reversed(done)))
-    times = len(list(back))
+    whats = (facts["begun"].text("what") for _, facts in reversed(done))
+    times = len(list(takewhile((UNDO, REDO).__contains__, whats)))
     first: Entry = done[-1 - times][1]["begun"] if times < len(done) else Entry()
     return {
         "operation": name,
@@ -185,15 +186,6 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
         "way": REDO if times % 2 else UNDO,
         "of": first.text("what") or "restore",
     }
-
-
-def _goes_back(begun: Entry) -> bool:
-    return begun.text("what") in (UNDO, REDO)
-
-
-def _last(site: Site, repository: Repository) -> tuple[str, dict[str, Any] | None]:
-    done = _done(site, repository)
-    return done[-1] if done else ("", None)
 
 
 def _done(site: Site, repository: Repository) -> list[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ..support.portal import Portal, install_plugin, made_by
+from ..support.older import made_by
+from ..support.portal import Portal, install_plugin
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import pytest
 
 from ckanext.dbmanage.engine.clock import now, stamp
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.logic.status import pruned
 from ckanext.dbmanage.operations import retain
 from ckanext.dbmanage.operations.context import Portal
-from ckanext.dbmanage.portal.config import Options
 
-from ..support.shelf import NOON, SECRET, Shelf
+from ..support.shelf import NOON, Shelf
 
 
 @pytest.fixture
@@ -25,15 +22,9 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 @pytest.fixture
-def portal(shelf: Shelf, tmp_path: Path) -> Portal:
+def portal(shelf: Shelf) -> Portal:
     """A site of which a whole backup has a database and files; nobody answers."""
-    settings = {
-        "SECRET_KEY": SECRET, "ckan.storage_path": str(tmp_path),
-        "sqlalchemy.url": f"postgresql://a@127.0.0.1:9/{secrets.token_hex(4)}",
-        "ckanext.dbmanage.repository": str(shelf.path),
-        "ckanext.dbmanage.parts": "database files",
-    }  # fmt: skip
-    return Portal(Options(settings), Silent(), actor={"user": "user-1"})
+    return shelf.portal(**{"ckanext.dbmanage.parts": "database files"})
 
 
 def test_the_newest_whole_backup_goes_only_when_its_id_is_said(

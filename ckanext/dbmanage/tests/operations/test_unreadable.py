@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +18,6 @@ from ckanext.dbmanage.cli.output import verdict
 from ckanext.dbmanage.engine.errors import Denied, Refused
 from ckanext.dbmanage.engine.layout import LIST
 from ckanext.dbmanage.engine.objects import object_path
-from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.uploads import contents
 from ckanext.dbmanage.engine.uploads.listing import Listing
@@ -28,9 +26,8 @@ from ckanext.dbmanage.operations.allowed import unfit
 from ckanext.dbmanage.operations.backup import verify_backups
 from ckanext.dbmanage.operations.context import Portal, find_site
 from ckanext.dbmanage.operations.prune import run_prune
-from ckanext.dbmanage.portal.config import Options
 
-from ..support.shelf import NOON, SECRET, Shelf
+from ..support.shelf import NOON, Shelf
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="is about two users")
 OWNER = 33  # www-data
@@ -77,13 +74,8 @@ def as_owner(place: Path, shelf: Shelf, theirs: str) -> AsOwner:
 
 
 @pytest.fixture
-def portal(shelf: Shelf, place: Path) -> Portal:
-    settings = {
-        "SECRET_KEY": SECRET, "ckan.storage_path": str(place),
-        "sqlalchemy.url": f"postgresql://a@127.0.0.1:9/{secrets.token_hex(4)}",
-        "ckanext.dbmanage.repository": str(shelf.path),
-    }  # fmt: skip
-    return Portal(Options(settings), Silent())
+def portal(shelf: Shelf) -> Portal:
+    return shelf.portal()
 
 
 def test_it_is_listed_with_the_line_that_mends_it(

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from ..support import forked
-from ..support.cluster import BIN
+from ..support.cluster import BIN, free_port
 from ..support.portal import Portal
 from ..support.waiting import wait_until
 
@@ -17,11 +17,7 @@ from ..support.waiting import wait_until
 @pytest.mark.smoke
 def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) -> None:
     """Without a look at each new connection it answers 500 for ever."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = open(portal.directory / "web.log", "w")  # noqa: SIM115
     web = forked.start(
         [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1", "-p", str(port), "-r"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ..support.portal import DATASETS, Portal, made_by, refused
+from ..support.older import made_by
+from ..support.portal import DATASETS, Portal, refused
 
 
 @pytest.fixture(params=["2.10", "2.11"])

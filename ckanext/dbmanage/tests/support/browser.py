@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import ckanext.dbmanage
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.signature import dumped, sign
 
+from .pages import BACKUPS as BACKUPS
 from .site import PASSWORD, SYSADMIN, Site
 
 SHOTS = Path(ckanext.dbmanage.__file__).parents[2] / ".services" / "screens"
-BACKUPS = "/ckan-admin/backups/"
+LOOKS = SHOTS / "looks"
 #: the one thing that axe finds in core's frame, on each page of CKAN: the bar with the
 #: account's links lies in no landmark (rule `region`)
 CORE = [[".account-masthead"]]
@@ -40,19 +41,24 @@ def chromium() -> Iterator[Browser]:
 
 
 def opened(browser: Browser, site: Site, name: str = SYSADMIN, **options: Any) -> Page:
-    """A page of somebody who is signed in; nothing outside the site is asked for."""
+    """A page of somebody who is signed in; nothing outside the site is asked for.
+
+    Each signs in once at a site.
+    """
+    options["storage_state"] = site.known.get(name)
     context = browser.new_context(base_url=site.base, **options)
     context.route(
         lambda url: not url.startswith(site.base), lambda route: route.abort()
     )
     page = context.new_page()
     page.set_default_timeout(60_000)
-    if name:
+    if name and name not in site.known:
         page.goto("/user/login")
         page.fill("#field-login", name)
         page.fill("#field-password", PASSWORD)
         page.click("main button[type=submit], .form-actions button[type=submit]")
         page.wait_for_url(lambda url: "/user/login" not in url)
+        site.known[name] = context.storage_state()
     return page
 
 
@@ -79,6 +85,20 @@ def looked(page: Page, name: str, widths: tuple[int, ...] = (1280, 390)) -> None
         )
         assert not wide, wide
     page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def done(page: Page, word: str = "Done") -> None:
+    """Waits, without a reload, until the job on the page has ended."""
+    expect(page.locator(".dbm-job-state .dbm-state")).to_have_text(
+        word, timeout=120_000
+    )
+
+
+def menu(page: Page, id: str, item: str) -> None:
+    """Chooses what the menu of a backup in the list offers."""
+    row = page.locator(".dbm-list tbody tr", has_text=id)
+    row.locator("summary").click()
+    row.get_by_text(item, exact=False).first.click()
 
 
 def aged(site: Site, id: str, days: float, **facts: Any) -> str:

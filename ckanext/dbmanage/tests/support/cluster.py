@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,14 +131,24 @@ def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:
     )
 
 
+def free_port() -> int:
+    """A port that nobody listens on.
+
+    None of those that outgoing connections get: one of these would take it before its
+    server listens.
+    """
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
+            return port
+
+
 class Cluster:
     """A PostgreSQL server of a test's own: another version, or one that may break."""
 
     def __init__(self, directory: Path, bin: Path, *options: str) -> None:
         self.bin, self.data, self.log = bin, directory / "data", directory / "log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.options = ["-p", str(self.port), "-k", "", *options]
         self.process: subprocess.Popen | None = None
         self._run(bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust",

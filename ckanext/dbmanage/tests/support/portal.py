@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg2
-import pytest
 from sqlalchemy.engine import URL
 
 from ckanext.dbmanage.engine.postgres.database import quoted
@@ -37,7 +34,7 @@ from .cluster import (
 )
 from .rows import DATASETS as DATASETS
 from .rows import DATASTORE_TABLES as DATASTORE_TABLES
-from .rows import ROWS, UPLOADS
+from .rows import UPLOADS
 
 #: the revision that CKAN's own tables are at
 HEAD = "SELECT version_num FROM alembic_version"
@@ -209,6 +206,17 @@ class Portal:
             not in ("dbmanage", "webassets", "i18n")
         }
 
+    def become(self, other: Portal) -> None:
+        """Gets the databases of another portal, and the uploads that belong to them."""
+        for part, own in self.names.items():
+            clone(other.names[part], own)
+        store = quoted(self.names["datastore"])
+        query(f"GRANT CONNECT ON DATABASE {store} TO datastore_default")
+        # the user that CKAN makes for itself when it starts
+        own, its = self.options["ckan.site_id"], other.options["ckan.site_id"]
+        self.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{its}'")
+        self.fill_uploads()
+
     def fill_uploads(self) -> None:
         """What CKAN has written for the rows of the template."""
         for number in range(1, UPLOADS + 1):
@@ -303,72 +311,29 @@ def install_plugin(
     return {"PYTHONPATH": str(directory)}
 
 
-#: main databases that older CKANs made, by version, and the site's id in them
-_OLDER: dict[str, tuple[str, str]] = {}
-
-
-def drop_older() -> None:
-    """Drops what `made_by` keeps to be cloned again."""
-    for name, _ in _OLDER.values():
-        query(f"DROP DATABASE {quoted(name)} WITH (FORCE)")
-    _OLDER.clear()
-
-
-def made_by(portal: Portal, version: str) -> Callable[..., None]:
-    """Gives a portal the main database of an older CKAN; what runs programs of it."""
-    import ckan
-
-    if not ckan.__version__.startswith("2.12"):
-        pytest.skip("older than what? this is the test of the newest")
-    name, site = portal.names["database"], portal.options["ckan.site_id"]
-    ((where,),) = query(
-        "SELECT spcname FROM pg_database JOIN pg_tablespace t ON t.oid = dattablespace"
-        " WHERE datname = %s",
-        "postgres",
-        name,
-    )
-    query(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-    def run(program: str, *arguments: str) -> None:
-        core = f"{os.environ['CKAN_SOLR_URL']}_{version.replace('.', '')}"
-        portal.write(solr_url=core)
-        subprocess.run(
-            [
-                Path(sys.prefix).parent / f"venv-{version}" / "bin" / program,
-                *arguments,
-            ],
-            env=portal.environment,
-            check=True,
-            capture_output=True,
-        )
-        portal.write(solr_url=os.environ["CKAN_SOLR_URL"])
-
-    if version in _OLDER:
-        kept, other = _OLDER[version]
-        clone(kept, name)
-        # the user that CKAN makes for itself when it starts
-        portal.sql(f"UPDATE \"user\" SET name = '{site}' WHERE name = '{other}'")
-        return run
-    query(
-        f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0'
-        f" TABLESPACE {where}"
-    )
-    run("ckan", "-c", str(portal.ini), "db", "init")
-    run("ckan", "-c", str(portal.ini), "db", "pending-migrations", "--apply")
-    with closing(psycopg2.connect(portal.url("database"))) as owned, owned:
-        owned.cursor().execute(ROWS)
-    kept = f"older_{secrets.token_hex(4)}"
-    clone(name, kept)
-    _OLDER[version] = kept, site
-    return run
-
-
 def fill(portal: Portal, rows: int = 60_000) -> None:
     """Makes dumping and loading take long enough to be interrupted."""
     portal.sql(
         "CREATE TABLE filler AS SELECT i, md5(i::text) || repeat(md5(i::text), 4) AS t"
         f" FROM generate_series(1, {rows}) i; ALTER TABLE filler OWNER TO ckan_default"
     )
+
+
+def slowed(portal: Portal, *names: str) -> None:
+    """PostgreSQL's own programs, a while later: what is cancelled must be under way.
+
+    `names` of those that dump or load all, by default both.
+    """
+    directory = portal.directory / "slow"
+    directory.mkdir()
+    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
+        wait = "sleep 20 >&- 2>&- <&-" if name in (names or (name,)) else "true"
+        (directory / name).write_text(
+            f'#!/bin/sh\ncase " $* " in *"{when}"*) {wait};; esac\n'
+            f'exec "{PG_BIN / name}" "$@"\n'
+        )
+        (directory / name).chmod(0o755)
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
 
 
 def as_role(portal: Portal, name: str) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ckanext.dbmanage.engine.layout import FORMAT, LIST
+from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.engine.repository import prune, retention
 from ckanext.dbmanage.engine.repository.prune import Pruned
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped, sign
+from ckanext.dbmanage.operations.context import Portal
+from ckanext.dbmanage.portal.config import Options
 
 from .uploads import write_lines
 
@@ -30,6 +34,16 @@ class Shelf:
         self.repository = Repository(str(path), (SECRET,))
         self.path = path
         self.objects = path / "objects"
+
+    def portal(self, **options: str) -> Portal:
+        """Its site, of which no server answers."""
+        settings = {
+            "SECRET_KEY": SECRET,
+            "ckan.storage_path": str(self.path.parent),
+            "sqlalchemy.url": f"postgresql://a@127.0.0.1:9/{secrets.token_hex(4)}",
+            "ckanext.dbmanage.repository": str(self.path),
+        }
+        return Portal(Options(settings | options), Silent(), actor={"user": "user-1"})
 
     def add(
         self,

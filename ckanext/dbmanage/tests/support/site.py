@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import signal
-import socket
 import subprocess
 import time
 import warnings
@@ -17,17 +17,20 @@ from typing import Any
 
 import ckan
 import jwt
+import redis
 import requests
 from passlib.hash import pbkdf2_sha512
+from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.redis.arming import Arming
+from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.jobs.queue import Jobs
 from ckanext.dbmanage.portal.site import build_site
 
 from . import forked
-from .cluster import BIN, PG_BIN, clone, query
+from .cluster import BIN, free_port
 from .portal import Portal
-from .waiting import wait_until
+from .waiting import end_group, wait_until
 from .web import Web
 
 PASSWORD = "correct horse"
@@ -82,7 +85,9 @@ class Site:
         self.worker: subprocess.Popen | None = None
         #: of a sysadmin, when it was made
         self.token = ""
-        #: one of its own, if it has one
+        #: what the browser of each that signed in knows of it
+        self.known: dict[str, Any] = {}
+        #: the server of a Redis of its own, if it has one
         self.redis: subprocess.Popen | None = None
 
     def session(self, name: str = "") -> Session:
@@ -153,39 +158,69 @@ class Site:
         text = (self.portal.repository / "journal.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
+    @property
+    def rows(self) -> dict[str, Any]:
+        """All there is, but for when somebody was seen last."""
+        seen = ("database:api_token", "database:user")
+        return {k: v for k, v in self.portal.state().items() if k not in seen}
+
+    @property
+    def keys(self) -> list[bytes]:
+        """What Redis holds of it, but for what RQ notes."""
+        url = make_url(self.portal.options["sqlalchemy.url"])
+        return sorted(self.in_redis.scan_iter(key_of(url, "*")))
+
+    @property
+    def in_redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.portal.options["ckan.redis.url"])
+
+    def clear(self) -> None:
+        """Leaves nothing in Redis: no job, no maintenance, no wrong password."""
+        for key in (*self.keys, *self.in_redis.scan_iter(f"rq:queue:*{self.queue}")):
+            self.in_redis.delete(key)
+
     def paused_worker(self) -> subprocess.Popen:
         """A worker that is there and takes nothing, until SIGCONT."""
-        worker, token = self.start_worker(), self.api_token()
-        wait_until(lambda: self.act("dbmanage_status", token)["worker"]["count"], 90)
+        worker = self.start_worker()
+
+        def idle() -> bool:
+            """Not one that is paused while it starts: RQ hears no SIGTERM yet."""
+            found = [
+                self.in_redis.hmget(key, "queues", "state")
+                for key in self.in_redis.scan_iter("rq:worker:*", _type="hash")
+            ]
+            return any(
+                self.queue.encode() in (queues or b"") and state == b"idle"
+                for queues, state in found
+            )
+
+        wait_until(idle, 90)
         worker.send_signal(signal.SIGSTOP)
         return worker
+
+    @contextmanager
+    def left_as_it_was(self) -> Iterator[None]:
+        """What is added meanwhile goes: backups, what is in Redis, the worker."""
+        there = set(self.portal.repository.glob("*"))
+        yield
+        self.stop()
+        self.clear()
+        for path in set(self.portal.repository.glob("*")) - there:
+            if path.is_dir() and path.name[0] == "2":
+                shutil.rmtree(path)
 
     def stop(self) -> None:
         if self.worker is not None and self.worker.poll() is None:
             self.worker.terminate()
             self.worker.send_signal(signal.SIGCONT)
-            self.worker.wait()
+            try:
+                self.worker.wait(20)
+            except subprocess.TimeoutExpired:  # RQ loses one that comes between jobs
+                end_group(self.worker)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-class Quiet(Web):
-    """A web process without Werkzeug's debugger, which shows all there is."""
-
-    def __init__(self, portal: Portal) -> None:
-        self.log, self.port = portal.directory / "web.log", free_port()
-        # CKAN 2.10 has no debugger to disable
-        more = [] if ckan.__version__.startswith("2.10") else ["-D"]
-        with open(self.log, "w") as log:
-            self.process = forked.start(
-                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
-                 "-p", str(self.port), "-r", "-t", *more],
-                env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+#: without Werkzeug's debugger, which shows all there is; CKAN 2.10 has none to disable
+_QUIET = [] if ckan.__version__.startswith("2.10") else ["-D"]
 
 
 @contextmanager
@@ -207,13 +242,7 @@ def own_redis() -> Iterator[tuple[subprocess.Popen, str]]:
 def cloned(template: Portal, directory: Path, **options: str) -> Iterator[Portal]:
     """A portal that the tests of a module share."""
     portal = Portal(directory, secrets.token_hex(4), options)
-    for part, own in portal.names.items():
-        clone(template.names[part], own)
-    query(f'GRANT CONNECT ON DATABASE "{portal.names["datastore"]}"'
-          " TO datastore_default")  # fmt: skip
-    own, other = portal.options["ckan.site_id"], template.options["ckan.site_id"]
-    portal.sql(f"UPDATE \"user\" SET name = '{own}' WHERE name = '{other}'")
-    portal.fill_uploads()
+    portal.become(template)
     try:
         yield portal
     finally:
@@ -226,7 +255,7 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
     webs = []
 
     def serve(portal: Portal) -> Web:
-        webs.append(Quiet(portal))
+        webs.append(Web(portal, *_QUIET))
         wait_until(webs[0].up, 90)
         return webs[0]
 
@@ -243,14 +272,13 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
                 web.process.wait()
 
 
-def slowed(portal: Portal) -> None:
-    """PostgreSQL's own programs, a while later: what is cancelled must be under way."""
-    directory = portal.directory / "slow"
-    directory.mkdir()
-    for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
-        (directory / name).write_text(
-            f'#!/bin/sh\ncase " $* " in *"{when}"*) sleep 20 >&- 2>&- <&-;; esac\n'
-            f'exec "{PG_BIN / name}" "$@"\n'
-        )
-        (directory / name).chmod(0o755)
-    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
+@contextmanager
+def hosted_with_redis(
+    template: Portal, directory: Path, **options: str
+) -> Iterator[Site]:
+    """The same, with a Redis of its own that a test may stop."""
+    with own_redis() as (server, address):
+        options["ckan.redis.url"] = address
+        with hosted(template, directory, **options) as made:
+            made.redis, made.token = server, made.api_token()
+            yield made

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 from contextlib import closing
 from typing import Any
 
 from . import forked
-from .cluster import BIN
+from .cluster import BIN, free_port
 from .portal import Portal
 
 
@@ -29,15 +28,12 @@ class Answer:
 class Web:
     """A CKAN web process of a portal."""
 
-    def __init__(self, portal: Portal) -> None:
-        self.log = portal.directory / "web.log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    def __init__(self, portal: Portal, *options: str) -> None:
+        self.log, self.port = portal.directory / "web.log", free_port()
         with open(self.log, "w") as log:
             self.process = forked.start(
                 [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
-                 "-p", str(self.port), "-r", "-t"],
+                 "-p", str(self.port), "-r", "-t", *options],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -25,44 +19,18 @@ from ckanext.dbmanage.engine.redis.client import LIMIT
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ckanext.dbmanage.portal.config import Options
 from ckanext.dbmanage.web.maintenance import MaintenanceMiddleware
-from ckanext.dbmanage.web.sysadmins import COOKIE
 
-from ..support.cluster import query, superuser
+from ..support.maintenance import keeper, moved_away
 from ..support.portal import Portal
-from ..support.site import PASSWORD, SYSADMIN, USER, Site
 from ..support.waiting import wait_until
 from ..support.web import Web
-
-BACKUPS = "/ckan-admin/backups/"
-
-
-def keeper(portal: Portal) -> Maintenance:
-    return Maintenance(
-        portal.options["ckan.redis.url"], make_url(portal.options["sqlalchemy.url"])
-    )
-
-
-@contextmanager
-def moved_away(portal: Portal) -> Iterator[None]:
-    """The portal's database is not there, as for a moment of each switch."""
-    name = portal.names["database"]
-    query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-        "postgres",
-        name,
-    )
-    query(f'ALTER DATABASE "{name}" RENAME TO "{name}_moved"')
-    try:
-        yield
-    finally:
-        query(f'ALTER DATABASE "{name}_moved" RENAME TO "{name}"')
 
 
 @pytest.mark.smoke
 def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> None:
     portal.write(**{"ckan.site_title": "Riverland <script>alert(1)</script>"})
     web = serve(portal)
-    # ------------------------------------------------------------------ read-only
+
     portal.module("maintenance", "on", "--read-only")
     assert web.ask("/dataset/").status == 200
     search = web.ask("/api/3/action/package_search", "POST", {"rows": 0})
@@ -77,7 +45,7 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
     form = web.ask("/user/login", "POST", "login=x", Accept_Language="de")
     assert form.status == 503 and "Was Sie eben abgeschickt haben" in form.body
     assert 'id="post" hidden' not in form.body
-    # ----------------------------------------------------------------------- away
+
     portal.module("maintenance", "on")
     with moved_away(portal):
         page = web.ask("/dataset/")
@@ -136,60 +104,6 @@ def test_a_moment_is_a_minute_at_most(portal: Portal) -> None:
     one.off()
 
 
-def test_sysadmins_are_let_in_by_hand_and_end_it(
-    portal: Portal, serve: Callable[[Portal], Web]
-) -> None:
-    site = Site(portal, serve)
-    admin, user = site.session(SYSADMIN), site.session(USER)
-    keeper(portal).by_hand(AWAY, 3600)
-    until = (keeper(portal).status() or {})["until"][11:16]
-    banner = f"Visitors see the maintenance page until {until} UTC."
-    for path in ("/dataset/", "/dataset/dataset-1", BACKUPS):
-        assert banner in admin.ask("GET", path).text, path
-        assert user.ask("GET", path).status_code == 503, path
-    # to look, not to save
-    assert admin.post("/dataset/delete/dataset-1").status_code == 503
-    # somebody else's session with a sysadmin's mark: CKAN says who it is
-    user.cookies.set(COOKIE, admin.cookies[COOKIE], domain="127.0.0.1", path="/")
-    assert user.ask("GET", "/dataset/").status_code == 503
-    user.cookies.set(COOKIE, "InVzZXItMSI.forged", domain="127.0.0.1", path="/")
-    assert user.ask("GET", "/dataset/").status_code == 503
-    # who is not signed in yet may do so; nothing else is open to anybody
-    stranger = site.session()
-    assert 'action="/user/login"' in stranger.ask("GET", "/").text
-    for name, password in (("user-1", "wrong"), ("user-1", PASSWORD), (USER, PASSWORD)):
-        stranger = site.session()
-        data = {"login": name, "password": password} | stranger.token()
-        answer = stranger.ask("POST", "/user/login", data=data)
-        wanted = 200 if password == "wrong" else 302 if name == SYSADMIN else 503
-        assert answer.status_code == wanted, (name, password)
-        wanted = 200 if wanted == 302 else 503
-        assert stranger.ask("GET", "/dataset/").status_code == wanted, (name, password)
-        assert stranger.ask("GET", "/user/register").status_code == wanted
-    # a database that is away is no error page for a sysadmin either
-    with moved_away(portal):
-        assert admin.ask("GET", "/dataset/").status_code == 503
-        assert site.session().ask("GET", "/user/login").status_code == 503
-    # while an operation is at work nobody gets in
-    with keeper(portal).held("restore", "r", print) as to:
-        to(AWAY)
-        assert admin.ask("GET", "/dataset/").status_code == 503
-        assert admin.ask("GET", "/user/login").status_code == 503
-    # no form without its token ends it, and no other's; the banner's does
-    form = {"level": "off"}
-    assert admin.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 400
-    assert user.ask("POST", f"{BACKUPS}maintenance", data=form).status_code == 503
-    assert admin.post(f"{BACKUPS}maintenance", **form).status_code == 302
-    assert keeper(portal).status() is None
-    assert site.session().ask("GET", "/dataset/").status_code == 200
-    # reading goes on while saving waits; who signs in may end that too
-    keeper(portal).by_hand(READ_ONLY, 3600)
-    page = site.session(SYSADMIN).ask("GET", "/dataset/").text
-    assert "Visitors can read, and cannot save until" in page
-    assert "cannot save until" not in site.session().ask("GET", "/dataset/").text
-    keeper(portal).off()
-
-
 def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> None:
     web = serve(portal)
     portal.module("maintenance", "on", "--for", "8s")
@@ -199,75 +113,6 @@ def test_it_ends_by_itself(portal: Portal, serve: Callable[[Portal], Web]) -> No
     assert "30m" in done.stderr
     journal = (portal.repository / "journal.jsonl").read_text()
     assert "maintenance away" in journal
-
-
-_HOLDER = """
-import sys, time
-from sqlalchemy.engine import make_url
-from ckanext.dbmanage.engine.redis.maintenance import AWAY, Maintenance
-with Maintenance(sys.argv[1], make_url(sys.argv[2])).held("restore", "r", print) as to:
-    to(AWAY)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_key_outlives_its_owner_by_seconds_only(
-    make_portal: Callable[..., Portal],
-) -> None:
-    owners = []
-    for portal in (make_portal(), make_portal()):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _HOLDER, portal.options["ckan.redis.url"],
-             portal.options["sqlalchemy.url"]],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        owners.append((keeper(portal), process))
-    time.sleep(5)  # they were renewed meanwhile
-    ends = zip(owners, (signal.SIGTERM, signal.SIGKILL), strict=True)
-    for (asked, process), number in ends:
-        status = asked.status()
-        assert status is not None and status["seconds_left"] > 8
-        assert f"process {process.pid}" in status["owner"]
-        process.send_signal(number)
-        process.communicate()
-    end = time.monotonic() + 14
-    for asked, _ in owners:
-        wait_until(lambda asked=asked: asked.status() is None, end - time.monotonic())
-
-
-def test_whose_key_it_is(portal: Portal) -> None:
-    one, told = keeper(portal), []
-    one.on(READ_ONLY, 100)
-    with one.held("restore", "reference", told.append) as to:
-        assert (one.status() or {})["level"] == READ_ONLY
-        to(READ_ONLY)
-        to(AWAY)
-        assert (one.status() or {})["reason"] == "restore"
-        said = portal.module("maintenance", "on", code=1).stderr
-        assert "an operation holds the maintenance" in said
-        assert (one.status() or {})["reason"] == "restore"
-    # the operator's own comes back, with the time it had left
-    status = one.status() or {}
-    assert status["reason"] == "by hand" and 90 < status["seconds_left"] <= 100
-    one.on(AWAY, 100)
-    with one.held("restore", "", told.append) as to:
-        to(READ_ONLY)
-        assert (one.status() or {})["level"] == AWAY
-    with one.held("restore", "", told.append) as to:
-        to(AWAY)
-        one.on(AWAY, 50, "somebody else")
-    assert (one.status() or {})["reason"] == "somebody else"
-    assert one.off() and not one.off() and not told
-    # what a killed restore left neither decides nor comes back
-    left = json.dumps({"level": AWAY, "token": "of another", "reason": "killed"})
-    with redis.Redis.from_url(portal.options["ckan.redis.url"]) as client:
-        client.set(one.key, left, ex=60)
-    with one.held("restore", "", told.append) as to:
-        to(READ_ONLY)
-        assert (one.status() or {})["level"] == READ_ONLY
-    assert one.status() is None
 
 
 def test_portals_that_share_a_redis_do_not_mix(
@@ -444,104 +289,3 @@ def test_an_address_that_is_none_is_a_redis_that_does_not_answer(
         to(AWAY)
     assert len(told) == 1 and "Redis does not answer" in told[0]
     assert "s3cr" not in f"{raised.value}{told}"
-
-
-# ------------------------------------------------------------ a switch under traffic
-
-
-def test_visitors_of_a_restore_and_an_undo(
-    portal: Portal, serve: Callable[[Portal], Web]
-) -> None:
-    """No error page for anybody: pages, the API and the DataStore answer or wait."""
-    portal.sql(
-        "UPDATE resource SET id = '00000001-0000-4000-8000-000000000000',"
-        " extras = '{\"datastore_active\": true}' WHERE id = 'r-1'"
-    )
-    web = serve(portal)
-    portal.backup()
-    search = "/api/3/action/datastore_search?resource_id="
-    paths = [
-        "/dataset/dataset-2",
-        f"{search}00000001-0000-4000-8000-000000000000",
-        "/api/3/action/package_show?id=dataset-3",
-    ]
-    for path in paths:
-        assert web.ask(path).status == 200
-    answers: list[tuple[float, str, int, str]] = []
-    script = (
-        "import http.client, json, sys, time\n"
-        "paths, port = json.loads(sys.argv[1]), int(sys.argv[2])\n"
-        "while True:\n"
-        " for path in paths:\n"
-        "  c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)\n"
-        "  c.request('GET', path); a = c.getresponse(); b = a.read().decode()\n"
-        "  print(json.dumps([time.time(), path, a.status, b[:200]]), flush=True)\n"
-        "  c.close(); time.sleep(0.02)\n"
-    )
-    visitors = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, json.dumps(paths), str(web.port)],
-            stdout=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    try:
-        time.sleep(1)
-        for command in (
-            ["restore", "latest", "--yes", "--no-backup"],
-            ["undo", "--yes"],
-            ["undo", "--yes"],
-        ):
-            portal.module(*command)
-            time.sleep(1)
-    finally:
-        for visitor in visitors:
-            visitor.terminate()
-            out, _ = visitor.communicate()
-            answers += [json.loads(each) for each in out.splitlines()]
-    statuses = {each[2] for each in answers}
-    assert statuses <= {200, 503}, [a for a in answers if a[2] not in (200, 503)][:3]
-    assert 503 in statuses  # the switch was seen
-    for path in paths:
-        assert [a for a in answers if a[1] == path][-1][2] == 200
-
-
-def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> None:
-    portal.backup()
-    idle = superuser(portal.names["database"])
-    idle.close()
-    process = portal.start("restore", "latest", "--yes", "--no-backup")
-    assert process.stderr is not None
-    said = ""
-    for each in process.stderr:
-        said += each
-        if each.startswith("load"):
-            break
-    import psycopg2
-
-    writer = psycopg2.connect(portal.url("database"), application_name="a-harvester")
-    with writer.cursor() as cursor:
-        cursor.execute("UPDATE package SET title = 'late' WHERE id = 'id-1'")
-        writer.commit()
-        cursor.execute("SELECT 1")  # idle in transaction: it never ends by itself
-    said += process.communicate(timeout=120)[1]
-    writer.close()
-    assert process.returncode == 0, said
-    assert "application 'a-harvester'" in said and "ended" in said
-    assert "1 rows of database: public.package were written" in said
-    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") != [("late",)]
-    portal.module("undo", "--yes")
-    assert portal.sql("SELECT title FROM package WHERE id = 'id-1'") == [("late",)]
-
-
-def test_the_key_s_name_holds_no_secret(portal: Portal) -> None:
-    client = redis.Redis.from_url(portal.options["ckan.redis.url"])
-    try:
-        keeper(portal).on(AWAY, 5)
-        for key in client.scan_iter("dbmanage:*", _type="string"):
-            kept = f"{key} {client.get(key)}"
-            assert os.environ["DBMANAGE_CKAN_PASSWORD"] not in kept
-            assert portal.names["database"] not in kept
-    finally:
-        keeper(portal).off()
-        client.close()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ...support.cluster import PG_BIN, Cluster, wait_for_the_last_statement
-from ...support.portal import Portal, fill, refused
+from ...support.cluster import Cluster, wait_for_the_last_statement
+from ...support.portal import Portal, fill, refused, slowed
 from ...support.waiting import end_group
 
 #: kills of one command, each in a slice of its time
@@ -192,15 +192,7 @@ def test_ctrl_c_says_on_which_side_of_the_switch_it_came(
     portal: Portal, moment: str
 ) -> None:
     portal.backup("--only", "datastore")
-    slow = portal.directory / "slow"  # the safety backup lasts until the signal comes
-    slow.mkdir()
-    for name, wait in (("pg_dump", "sleep 20"), ("pg_restore", "true")):
-        (slow / name).write_text(
-            f'#!/bin/sh\ncase "$*" in *--no-password*) {wait};; esac\n'
-            f'exec "{PG_BIN / name}" "$@"\n'
-        )
-        (slow / name).chmod(0o755)
-    portal.write(**{"ckanext.dbmanage.pg_bin": str(slow)})
+    slowed(portal, "pg_dump")  # the safety backup lasts until the signal comes
     before = portal.oids()
     process = portal.start("restore", "latest", "--yes")
     assert process.stderr is not None

@@ -1,0 +1,23 @@
+"""The sysadmin page as a browser without a script sees it."""
+
+from __future__ import annotations
+
+import html
+import re
+import secrets
+
+BACKUPS = "/ckan-admin/backups/"
+#: what `ckanext.dbmanage.admin_url` of the shared site connects as, so that it may lose
+#: a right
+ROLE = f"forms_{secrets.token_hex(3)}"
+
+
+def text(page: str) -> str:
+    """What a person reads of a page."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def boxes(page: str) -> dict[str, bool]:
+    """The boxes for parts, and whether they are ticked."""
+    found = re.findall(r'name="parts" value="(\w+)"( checked)?', page)
+    return {part: bool(ticked) for part, ticked in found}
