@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -109,28 +110,34 @@ def test_a_page_that_watches_a_job_says_who_was_signed_out_and_asks_no_more(
     page.context.close()
 
 
-#: a pg_dump that takes its time, byte for byte the same
+#: a pg_dump, byte for byte the same, that comes to no end before the file `go` is there
 SLOW_DUMP = f"""#!/usr/bin/python3
-import subprocess, sys, time
+import pathlib, subprocess, sys, time
+go = pathlib.Path(__file__).with_name("go")
 dump = subprocess.Popen(["{PG_BIN / "pg_dump"}", *sys.argv[1:]], stdout=subprocess.PIPE)
 while chunk := dump.stdout.read(1024):
     sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
+    time.sleep(0 if go.exists() else 0.1)
+while not go.exists():
     time.sleep(0.1)
 sys.exit(dump.wait())
 """
 
 
-def slow_worker(site: Site) -> None:
+def slow_worker(site: Site) -> Path:
+    """Starts a worker whose dumps go on to their end once the file is there."""
     slowed(site.portal)
-    (site.portal.directory / "slow" / "pg_dump").write_text(SLOW_DUMP)
+    directory = site.portal.directory / "slow"
+    (directory / "pg_dump").write_text(SLOW_DUMP)
     site.start_worker()
+    return directory / "go"
 
 
 def test_a_backup_by_the_keyboard_alone_with_its_progress(
     browser: Browser, site: Site
 ) -> None:
-    slow_worker(site)
+    go = slow_worker(site)
     page = opened(browser, site)
     page.goto(BACKUPS)
     for _ in range(60):
@@ -154,6 +161,7 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
     before = log.inner_text()
     say = page.locator("#job-say").element_handle()
     looked(page, "running", (1280, 390))
+    go.touch()
     done(page)
     assert page.evaluate("document.activeElement.classList.contains('dbm-log')")
     assert log.inner_text().startswith(before) and "verified" in log.inner_text()
@@ -174,7 +182,7 @@ def test_the_list_follows_a_job_to_its_end_but_not_while_somebody_types(
     browser: Browser, site: Site
 ) -> None:
     site.portal.backup()
-    slow_worker(site)
+    go = slow_worker(site)
     page = opened(browser, site)
     page.goto(BACKUPS)
     page.click("button:has-text('Back up now')")
@@ -187,11 +195,14 @@ def test_the_list_follows_a_job_to_its_end_but_not_while_somebody_types(
             looked(page, "list-running", (1280,))
             page.locator(".dbm-split summary").click()
             page.fill("#field-note", "half a sen")
+            go.touch()
             done(page)
             page.wait_for_timeout(1000)
             assert page.input_value("#field-note") == "half a sen"
+            go.unlink()
             page.click("button:has-text('Back up with these options')")
         else:
+            go.touch()
             expect(page.locator(".dbm-list tbody tr")).to_have_count(3, timeout=60_000)
             assert page.locator(".dbm-job").count() == 0
     page.context.close()
