@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ..support.browser import BACKUPS, accessible, done, looked, opened
-from ..support.cluster import PG_BIN
-from ..support.portal import Portal, slowed
-from ..support.site import Site, hosted
-
-
-@pytest.fixture(scope="module")
-def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
-        made.token = made.api_token()
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def as_it_was(site: Site) -> Iterator[None]:
-    """Each test finds no backup, no job and no worker."""
-    with site.left_as_it_was():
-        yield
-    site.portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
-    shutil.rmtree(site.portal.directory / "slow", ignore_errors=True)
+from ...support.browser import BACKUPS, accessible, done, looked, opened
+from ...support.cluster import PG_BIN
+from ...support.portal import slowed
+from ...support.site import Site
 
 
 def begun(page: Page) -> None:
