@@ -12,6 +12,7 @@ import redis
 
 from ckanext.dbmanage.logic import action
 
+from ..support.pages import READING
 from ..support.portal import Portal
 from ..support.site import (
     ORG_ADMIN,
@@ -23,12 +24,6 @@ from ..support.site import (
     hosted,
 )
 from ..support.waiting import wait_until
-
-READING = {
-    "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
-    "dbmanage_job_show", "dbmanage_job_list", "dbmanage_maintenance_show",
-    "dbmanage_journal",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

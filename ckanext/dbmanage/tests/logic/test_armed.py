@@ -22,13 +22,13 @@ from sqlalchemy.engine import make_url
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.logic import action
 
+from ..support.pages import BACKUPS, READING
 from ..support.portal import Portal
 from ..support.site import PASSWORD, SYSADMIN, TITLE, Session, Site, hosted
 from ..support.waiting import wait_until
 
 #: each of them is of a site that has backups
 pytestmark = pytest.mark.usefixtures("old")
-BACKUPS = "/ckan-admin/backups/"
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +165,7 @@ def cookie(path: str) -> str:
 def test_what_changes_something_is_no_head(site: Site, me: Session) -> None:
     """CKAN refuses it by GET; by HEAD no form's token would be looked at."""
     id, journal = there(site)[-1].name, len(site.journal)
-    reading = {
-        "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
-        "dbmanage_job_show", "dbmanage_job_list", "dbmanage_maintenance_show",
-        "dbmanage_journal",
-    }  # fmt: skip
-    for name in sorted(set(action.functions()) - reading):
+    for name in sorted(set(action.functions()) - READING):
         path = (
             f"/api/3/action/{name}?id={id}&level=read-only&kind=datasets&file=all.tar"
         )

@@ -7,6 +7,12 @@ import re
 import secrets
 
 BACKUPS = "/ckan-admin/backups/"
+#: the actions that change nothing
+READING = {
+    "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
+    "dbmanage_job_show", "dbmanage_job_list", "dbmanage_maintenance_show",
+    "dbmanage_journal",
+}  # fmt: skip
 #: what `ckanext.dbmanage.admin_url` of the shared site connects as, so that it may lose
 #: a right
 ROLE = f"forms_{secrets.token_hex(3)}"

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
+from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ..support.browser import BACKUPS, accessible, done, looked, opened
-from ..support.cluster import PG_BIN
-from ..support.portal import Portal, slowed
-from ..support.site import Site, hosted
-
-
-@pytest.fixture(scope="module")
-def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
-        made.token = made.api_token()
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def as_it_was(site: Site) -> Iterator[None]:
-    """Each test finds no backup, no job and no worker."""
-    with site.left_as_it_was():
-        yield
-    site.portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
-    shutil.rmtree(site.portal.directory / "slow", ignore_errors=True)
+from ...support.browser import BACKUPS, accessible, done, looked, opened
+from ...support.cluster import PG_BIN
+from ...support.portal import slowed
+from ...support.site import Site
 
 
 def begun(page: Page) -> None:
@@ -109,28 +91,34 @@ def test_a_page_that_watches_a_job_says_who_was_signed_out_and_asks_no_more(
     page.context.close()
 
 
-#: a pg_dump that takes its time, byte for byte the same
+#: a pg_dump, byte for byte the same, that comes to no end before the file `go` is there
 SLOW_DUMP = f"""#!/usr/bin/python3
-import subprocess, sys, time
+import pathlib, subprocess, sys, time
+go = pathlib.Path(__file__).with_name("go")
 dump = subprocess.Popen(["{PG_BIN / "pg_dump"}", *sys.argv[1:]], stdout=subprocess.PIPE)
 while chunk := dump.stdout.read(1024):
     sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
+    time.sleep(0 if go.exists() else 0.1)
+while not go.exists():
     time.sleep(0.1)
 sys.exit(dump.wait())
 """
 
 
-def slow_worker(site: Site) -> None:
+def slow_worker(site: Site) -> Path:
+    """Starts a worker whose dumps go on to their end once the file is there."""
     slowed(site.portal)
-    (site.portal.directory / "slow" / "pg_dump").write_text(SLOW_DUMP)
+    directory = site.portal.directory / "slow"
+    (directory / "pg_dump").write_text(SLOW_DUMP)
     site.start_worker()
+    return directory / "go"
 
 
 def test_a_backup_by_the_keyboard_alone_with_its_progress(
     browser: Browser, site: Site
 ) -> None:
-    slow_worker(site)
+    go = slow_worker(site)
     page = opened(browser, site)
     page.goto(BACKUPS)
     for _ in range(60):
@@ -154,6 +142,7 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
     before = log.inner_text()
     say = page.locator("#job-say").element_handle()
     looked(page, "running", (1280, 390))
+    go.touch()
     done(page)
     assert page.evaluate("document.activeElement.classList.contains('dbm-log')")
     assert log.inner_text().startswith(before) and "verified" in log.inner_text()
@@ -174,7 +163,7 @@ def test_the_list_follows_a_job_to_its_end_but_not_while_somebody_types(
     browser: Browser, site: Site
 ) -> None:
     site.portal.backup()
-    slow_worker(site)
+    go = slow_worker(site)
     page = opened(browser, site)
     page.goto(BACKUPS)
     page.click("button:has-text('Back up now')")
@@ -187,11 +176,14 @@ def test_the_list_follows_a_job_to_its_end_but_not_while_somebody_types(
             looked(page, "list-running", (1280,))
             page.locator(".dbm-split summary").click()
             page.fill("#field-note", "half a sen")
+            go.touch()
             done(page)
             page.wait_for_timeout(1000)
             assert page.input_value("#field-note") == "half a sen"
+            go.unlink()
             page.click("button:has-text('Back up with these options')")
         else:
+            go.touch()
             expect(page.locator(".dbm-list tbody tr")).to_have_count(3, timeout=60_000)
             assert page.locator(".dbm-job").count() == 0
     page.context.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,23 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from ckanext.dbmanage.engine.redis.maintenance import AWAY, Maintenance
 
-from ..support.browser import BACKUPS, SHOTS, done, looked, menu, opened
-from ..support.portal import Portal
-from ..support.site import PASSWORD, SYSADMIN, Site, hosted
-
-
-@pytest.fixture(scope="module")
-def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with hosted(template, tmp_path_factory.mktemp("admin")) as made:
-        made.token = made.api_token()
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def as_it_was(site: Site) -> Iterator[None]:
-    """Each test finds no backup, no job and no worker."""
-    with site.left_as_it_was():
-        yield
+from ...support.browser import BACKUPS, SHOTS, done, looked, menu, opened
+from ...support.site import PASSWORD, SYSADMIN, Site
 
 
 @pytest.fixture
