@@ -8,11 +8,11 @@ from dataclasses import asdict
 import click
 
 from ..engine import words
-from ..engine.backup.dump import to_file, to_stream
 from ..engine.clock import parse_stamp
 from ..engine.printable import one_line
 from ..engine.restore.history import REDO
-from ..operations.context import Portal, open_site
+from ..operations.context import Portal
+from ..operations.dump import run_dump
 from ..operations.preview import preview_restore
 from ..operations.restore import (
     Look,
@@ -203,12 +203,11 @@ def dump(ctx: click.Context, file: str, only: str, yes: bool, quiet: bool) -> No
     if file != "-":
         ask_to_replace(file, yes)
     talk = Talk(quiet)
-    site, _ = open_site(portal_of(ctx, talk))
+    portal = portal_of(ctx, talk)
     if file == "-":
-        to_stream(site, only, sys.stdout.buffer, talk.progress)
+        run_dump(portal, only, "stdout", sys.stdout.buffer)
     else:
-        to_file(site, only, file, talk.progress)
-        talk.say(f"dumped the {only} {site.databases[only].name!r} to {file}")
+        talk.say(f"dumped the {only} {run_dump(portal, only, file)!r} to {file}")
 
 
 @click.command(cls=Command)

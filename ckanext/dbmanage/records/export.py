@@ -108,6 +108,7 @@ class Export(Readers):
             done.index_failed = done.index_failed or about["index_failed"]
             progress(kind, done.rows + done.hidden + len(done.failed), total)
         for id, name, sum in sample.chosen:
+            progress("check", done.checked, len(sample.chosen))
             done.checked += 1
             if self.ask((kind, "again", id)) != sum:
                 done.differing.append(name)

@@ -1,5 +1,6 @@
 """One database into one file or stream that stock pg_restore reads."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -11,6 +12,7 @@ from ..postgres.database import Database, closing, no_limits, quoted, server_maj
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress, name_of
+from ..signature import Hashed
 from ..site import Site
 
 _CHUNK = 1 << 18
@@ -28,7 +30,7 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
         yield process
 
 
-def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:
+def to_stream(site: Site, part: str, out: Any, progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
         raise Refused(f"this site has no {name_of(part)}{site.advise(f'no {part}')}")
@@ -57,7 +59,9 @@ def to_file(site: Site, part: str, name: str, progress: Progress) -> None:
     """
 
     def readable(file: IO[bytes]) -> None:
-        read_to_end(file, "", site.pg_bin)
+        size = os.fstat(file.fileno()).st_size
+        read = Hashed(file, lambda _: progress("verify", read.bytes, size))
+        read_to_end(read, "", site.pg_bin)
 
     with whole(name, 0o600, readable) as out:
         to_stream(site, part, out, progress)

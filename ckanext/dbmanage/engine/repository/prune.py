@@ -16,6 +16,7 @@ from ..errors import DbmanageError
 from ..layout import LIST, OBJECTS
 from ..opened import open_directory, open_plain
 from ..report import Progress, name_of
+from ..signals import uninterrupted
 from ..signature import Hashed
 from .backup import Backup
 from .repository import Repository
@@ -75,6 +76,7 @@ def unnamed_objects(repository: Repository, forgotten: set[str]) -> Unnamed:
     return _sift(repository, forgotten, lambda *_: None, lambda *_, **__: None)
 
 
+@uninterrupted()
 def _forget(repository: Repository, decision: Decision) -> int:
     name = decision.backup.id
     partial = repository.path / f".{name}.partial"
@@ -133,6 +135,7 @@ def _sift(
                 progress("objects", done, sum(sizes))
                 _take_out(backup, work, prefixes)
                 done += size
+            progress("remove", 0, 0)
             return _removed(objects, work, prefixes, remove)
     except _Unknown as unknown:
         return Unnamed(problem=f"no object is removed while this is so: {unknown}")
