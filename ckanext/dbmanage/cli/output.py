@@ -85,7 +85,7 @@ class Talk:
 
     def rows(self, phase: str, done: int, total: int) -> None:
         """The same, in rows."""
-        self._count(phase, done, total, lambda count: f"{count:.0f} rows")
+        self._count(phase, done, total, lambda count: many(round(count), "row"))
 
     def _count(
         self, phase: str, done: int, total: int, said: Callable[[float], str]

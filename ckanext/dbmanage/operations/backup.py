@@ -55,11 +55,7 @@ def verify_backups(
     chosen = repository.backups() if name is None else [repository.find(name)]
     what, ahead, read = "proof" if prove else "verify", ["verify"], _Read(talk, chosen)
     if prove:
-        ahead = [
-            stage
-            for found in chosen
-            for stage in ("verify", *stages_of(found.parts), "read")
-        ]
+        ahead = [stage for found in chosen for stage in _of_proof(found.parts)]
     with staged(portal, repository, what, ahead):
         for found in chosen:
             try:
@@ -84,6 +80,11 @@ def verify_backups(
                 _note(repository, found, "failed", what, error=error.why)
             read.next()
             yield found, problems
+
+
+def _of_proof(parts: Sequence[str]) -> list[str]:
+    read = ["read"] if "database" in parts else []
+    return ["verify", *stages_of(parts), *read]
 
 
 class _Read:

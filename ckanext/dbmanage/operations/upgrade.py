@@ -119,13 +119,13 @@ def _in_place(
         _backed_up(portal, known, repository, report, no_backup),
         live_lock(site.main),
     ):
-        talk.progress("migrate", 0, 0)
         repository.mark("reindex", True)  # before: who ends this may be quick
         talk.standing.owed[:] = [OWES_INDEX]
         talk.standing.done = (
             "Some migrations may be in the live database: `ckan db upgrade "
             "--in-place` goes on, a restore of the backup goes back"
         )
+        talk.progress("migrate", 0, 0)
         migrate.migrate_live(portal.options, known, report, portal.talk.warn)
         talk.standing.done = "The live database is migrated"
     catch_up(portal, repository)

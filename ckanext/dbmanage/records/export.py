@@ -89,6 +89,7 @@ class Export(Readers):
             site=self._options.site_id,
         )
         sample = _Sample(check)
+        progress(kind, 0, total)
 
         def take(asked: tuple[str, str, Any], piece: tuple[bytes, list[int]]) -> None:
             lines, shown = piece

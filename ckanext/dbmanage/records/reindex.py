@@ -104,6 +104,7 @@ class _Reindex:
         )
         with Readers(app, lambda: Writer(self._options, deep), jobs) as readers:
             total, batches = readers.listed(listed, "id", _SENT)
+            self._progress("index", 0, total)
             for _, outcome in readers.each(batches):
                 self._note(*outcome)
                 self._progress(

@@ -41,6 +41,7 @@ def to_stream(site: Site, part: str, out: Any, progress: Progress) -> None:
     refuse_unrestorable(site, database, tables)
     # rows take some fifth of their room when they are compressed
     done, total = 0, sum(size for *_, size in tables) // 5
+    progress("dump", 0, total)  # it may wait for a lock before its first byte
     # half the time of pg_dump's own choice for a file of nearly the same size
     with dumping(database, site.pg_bin, "-Z1") as process:
         while chunk := process.stdout.read(_CHUNK):

@@ -106,7 +106,8 @@ def _take(op: Operation, draft: _Draft) -> Backup:
     with _failure_noted(op), ExitStack() as stack:
         partial = stack.enter_context(op.repository.partial(op.id))
         staged = stack.enter_context(op.repository.partial(f"{op.id}objects"))
-        _take_databases(op, draft, partial, stack)
+        if draft.databases:
+            _take_databases(op, draft, partial, stack)
         if draft.uploads:
             _take_uploads(op, draft, partial, staged)
         _write_manifest(op, draft, partial)
