@@ -77,7 +77,8 @@ def verify(
     """
     if id is not None and every:
         raise click.UsageError("give either an ID or --all")
-    portal = portal_of(ctx, Talk(quiet or as_json))
+    talk = Talk(quiet or as_json)
+    portal = portal_of(ctx, talk)
     chosen = None if every else "latest" if id is None else id
     results, verdicts = [], dict[str, list[str]]()
     place = ""
@@ -86,9 +87,8 @@ def verify(
         said, place = verdict(problems, prove), found.path.parent
         verdicts.setdefault(said, []).append(found.id)
         if not as_json:
-            echo(f"{found.id}  {said}")
-            for problem in problems:
-                echo(f"  {one_line(problem)}")
+            lines = [f"{found.id}  {said}", *(f"  {one_line(p)}" for p in problems)]
+            talk.result("\n".join(lines))
     if as_json:
         echo_json(results)
     if unproven := verdicts.get("not proven"):

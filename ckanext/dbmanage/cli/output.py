@@ -75,13 +75,17 @@ class Talk:
         said = told(f"Warning: {sentence}")
         self._between(lambda: click.secho(said, fg="yellow", err=True))
 
+    def result(self, text: str) -> None:
+        """A result, on stdout, while work goes on."""
+        self._between(lambda: echo(text))
+
     def progress(self, phase: str, done: int, total: int) -> None:
         """One line of the whole on a terminal, the stages alone elsewhere."""
         self._count(phase, done, total, size)
 
     def rows(self, phase: str, done: int, total: int) -> None:
         """The same, in rows."""
-        self._count(phase, done, total, lambda count: f"{count:.0f} rows")
+        self._count(phase, done, total, lambda count: many(round(count), "row"))
 
     def _count(
         self, phase: str, done: int, total: int, said: Callable[[float], str]

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
 
-from ..operations.export import Write, run_export, to_file
+from ..engine.disk import is_stream
+from ..operations.export import Target, Write, run_export, to_file
 from ..operations.index import rebuild
 from ..operations.publish import Incomplete, run_publish
 from ..portal.directories import public_dir
@@ -87,15 +89,18 @@ def export(
         raise click.UsageError("--secrets is for KIND users only")
     talk, begun = Talk(quiet), time.monotonic()
     portal = portal_of(ctx, talk)
-    wanted, target, name = Wanted(everything, fresh, secrets), _stdout(), ""
+    wanted, name = Wanted(everything, fresh, secrets), ""
+    target: Target = _stdout
     if output not in (None, "-"):
         name = str(output)
         if not is_written(name):
             ask_to_replace(name, yes)
-        target = to_file(portal.options, Path(name), everything or kind == "users")
+        private = everything or kind == "users"
+        target = partial(to_file, portal.options, Path(name), private)
     done, moment = run_export(
-        portal, kind, wanted, target, name=name or "stdout", check=check, jobs=jobs
-    )
+        portal, kind, wanted, target, name=name or "stdout",
+        whole=bool(name) and not is_stream(name), check=check, jobs=jobs,
+    )  # fmt: skip
     told = ""
     if kind == "datasets":
         rest = done.rows - done.from_index

@@ -4,16 +4,15 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import IO
 
 import click
 
 from ..engine import words
-from ..engine.backup.dump import from_backup, to_file, to_stream
 from ..engine.clock import parse_stamp
 from ..engine.printable import one_line
 from ..engine.restore.history import REDO
-from ..operations.context import Portal, open_site
+from ..operations.context import Portal
+from ..operations.dump import run_dump
 from ..operations.preview import preview_restore
 from ..operations.restore import (
     Look,
@@ -213,21 +212,12 @@ def dump(
     if file != "-":
         ask_to_replace(file, yes)
     talk = Talk(quiet)
-    site, repository = open_site(portal_of(ctx, talk))
-    found = repository.find(source) if source else None
-
-    def write(out: IO[bytes]) -> None:
-        if found is None:
-            to_stream(site, only, out, talk.progress)
-        else:
-            from_backup(found, only, out, talk.progress)
-
+    portal = portal_of(ctx, talk)
     if file == "-":
-        write(sys.stdout.buffer)
+        run_dump(portal, only, "stdout", sys.stdout.buffer, source=source)
     else:
-        to_file(site, file, write)
-        what = f"of backup {found.id}" if found else repr(site.databases[only].name)
-        talk.say(f"dumped the {only} {what} to {file}")
+        done = run_dump(portal, only, file, source=source)
+        talk.say(f"dumped the {only} {done} to {file}")
 
 
 @click.command(cls=Command)

@@ -104,6 +104,9 @@ def _made_safe(of_core: click.Command) -> click.Command:
                 raise Refused(
                     "the database is empty: `ckan db init` creates the tables"
                 )
+            talk.standing.done = (
+                "CKAN may have made some of its tables: `ckan db init` goes on"
+            )
             ctx.invoke(of_core, **options)
         elif not plan.steps:
             echo("Nothing to do: the database fits the installed code")

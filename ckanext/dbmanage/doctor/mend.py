@@ -24,6 +24,7 @@ def mend(portal: Portal, preview: bool) -> None:
 
     with repository.lock("doctor"):
         if not preview:
+            talk.standing.done = "Some of it may be mended: `ckan db doctor` tells"
             settle(site, repository, talk)
         elif half_way(site, repository):
             to_do("finish or turn back the switch that is half-way")

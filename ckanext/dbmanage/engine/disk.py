@@ -31,11 +31,10 @@ def whole(
     when this fails, and what a killed command left of the same file is removed. Raises
     Refused and OSError.
     """
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(name).st_mode):
-            with open(name, "wb") as file:
-                yield file
-            return
+    if is_stream(name):
+        with open(name, "wb") as file:
+            yield file
+        return
     path = Path(os.path.realpath(name))
     if not path.parent.is_dir():
         raise Refused(f"{path}: there is no directory {path.parent}")
@@ -44,6 +43,14 @@ def whole(
         _new_or_none(directory, path.name, mode, check) as file,
     ):
         yield file
+
+
+def is_stream(name: str | Path) -> bool:
+    """Whether `whole` writes to it as it is: a pipe, a device. Raises OSError."""
+    try:
+        return not stat.S_ISREG(os.stat(name).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def write_file(path: Path, content: bytes) -> None:

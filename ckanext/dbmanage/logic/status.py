@@ -103,11 +103,11 @@ def _on_the_disk(described: list[dict[str, Any]]) -> dict[str, int]:
         own = each["bytes"] - sum(each["sizes"].values())
         uploads += takes.get("files", 0)
         databases += own + sum(takes.values()) - takes.get("files", 0)
-    newest = described[0] if described else None
-    more = newest and newest["bytes"] + sum(
-        newest["added"].get(part, 0) - size for part, size in newest["sizes"].items()
-    )
-    return {"bytes": databases, "uploads_bytes": uploads, "one_more": more or 0}
+    one_more = 0
+    for each in described[:1]:
+        held, added = sum(each["sizes"].values()), sum(each["added"].values())
+        one_more = each["bytes"] - held + added
+    return {"bytes": databases, "uploads_bytes": uploads, "one_more": one_more}
 
 
 def undo(site: Site, repository: Repository, days: int) -> dict[str, Any] | None:

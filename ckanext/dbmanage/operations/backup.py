@@ -1,6 +1,6 @@
 """Backups are taken, verified and proven."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -8,6 +8,7 @@ from ..engine.backup.take import take
 from ..engine.backup.verify import event_of, verify_backup
 from ..engine.errors import Denied
 from ..engine.operation import Operation
+from ..engine.report import Listener
 from ..engine.repository.backup import Backup, why_partial
 from ..engine.repository.repository import Repository
 from ..engine.restore import proof
@@ -52,32 +53,59 @@ def verify_backups(
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal, heads=prove)
     chosen = repository.backups() if name is None else [repository.find(name)]
-    for found in chosen:
-        try:
-            if prove:
-                ahead = ["verify", *stages_of(found.parts), "read"]
-                with (
-                    repository.lock("proof"),
-                    staged(portal, repository, "proof", ahead),
-                ):
-                    settle(site, repository, talk)
-                    record = proof.prove(
-                        Operation(site, repository, talk), found,
-                        migrate.prepare(options, talk.warn), isolated.sample(options),
-                    )  # fmt: skip
-                evidence = repository.path / "state" / f"{found.id}.html"
-                talk.say(f"the evidence is in {evidence}")
-                problems = record["problems"]
-            else:
-                with staged(portal, None, "verify", ["verify"]):
-                    problems = verify_backup(found, site, talk.progress)
-                _note(repository, found, event_of(problems), problems=len(problems))
-        except Denied as error:
-            problems = [error.why]
-            what = "proof" if prove else "verify"
-            _note(repository, found, "failed", what, error=error.why)
-        talk.end()
-        yield found, problems
+    what, ahead, read = "proof" if prove else "verify", ["verify"], _Read(talk, chosen)
+    if prove:
+        ahead = [stage for found in chosen for stage in _of_proof(found.parts)]
+    with staged(portal, repository, what, ahead):
+        for found in chosen:
+            try:
+                if prove:
+                    with repository.lock("proof"):
+                        settle(site, repository, talk)
+                        record = proof.prove(
+                            Operation(site, repository, talk), found,
+                            migrate.prepare(options, talk.warn),
+                            isolated.sample(options),
+                        )  # fmt: skip
+                    evidence = repository.path / "state" / f"{found.id}.html"
+                    talk.say(f"the evidence is in {evidence}")
+                    problems = record["problems"]
+                    talk.end()  # the next one begins with the same stage
+                else:
+                    problems = verify_backup(found, site, read.progress)
+                    event = event_of(problems)
+                    _note(repository, found, event, problems=len(problems))
+            except Denied as error:
+                problems = [error.why]
+                _note(repository, found, "failed", what, error=error.why)
+            read.next()
+            yield found, problems
+
+
+def _of_proof(parts: Sequence[str]) -> list[str]:
+    read = ["read"] if "database" in parts else []
+    return ["verify", *stages_of(parts), *read]
+
+
+class _Read:
+    """Tells of the bytes of all backups that are verified, one after the other."""
+
+    def __init__(self, talk: Listener, backups: Sequence[Backup]) -> None:
+        self._talk, self._done = talk, 0
+        self._sizes = [_size(each) for each in backups]
+        self._all = sum(self._sizes)
+
+    def progress(self, phase: str, done: int, total: int) -> None:
+        self._talk.progress(phase, self._done + done, max(self._all, total))
+
+    def next(self) -> None:
+        self._done += self._sizes.pop(0)
+
+
+def _size(backup: Backup) -> int:
+    with suppress(OSError):  # nobody may read it
+        return backup.bytes
+    return 0
 
 
 def _note(

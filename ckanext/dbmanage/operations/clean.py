@@ -7,10 +7,12 @@ from ..engine.postgres.database import closing
 from ..engine.postgres.emptying import Emptying, emptying
 from ..engine.postgres.locks import live_lock
 from ..engine.postgres.tables import drop_tables
+from ..engine.repository.repository import Repository
 from ..engine.signals import uninterrupted
 from ..engine.site import Site
 from .context import Portal, application
 from .locked import let_go, locked
+from .stages import of_backup, staged
 
 
 def look_at_clean(portal: Portal) -> tuple[Site, Emptying]:
@@ -31,10 +33,6 @@ def run_clean(
     cannot be is told. Returns what stays, a sentence each. Raises Refused, and what a
     backup raises.
     """
-    from ckan.lib.search import clear_all
-
-    from ..records.search_index import unanswered
-
     talk = portal.talk
     with locked(portal, "clean") as (site, repository):
         planned = _planned(portal, site, tell=confirmed is None)
@@ -44,33 +42,52 @@ def run_clean(
                 f"{', '.join(sorted(more))} would go too. Look at it again"
             )
         let_go()
-        if planned.tables and not no_backup:
-            taken = take(
-                Operation(site, repository, talk),
-                parts=("database",), reason="before clean",
-            )  # fmt: skip
-            talk.end()
-            talk.say(f"what was there is backup {taken.id}")
-        with (
-            closing(site.databases["database"].connect()) as connection,
-            live_lock(site.main),
-            uninterrupted(),  # its statement does not end for a signal anyway
-        ):
-            drop_tables(connection, planned.tables)
-            talk.standing.done = "The database is empty"
-            talk.standing.owed[:] = [
-                "searches still show what was there: `ckan search-index clear`"
-            ]
+        parts = ("database",) if planned.tables and not no_backup else ()
+        ahead = [*(of_backup(parts) if parts else ()), "empty", "index"]
+        with staged(portal, repository, "clean", ahead):
+            if parts:
+                op = Operation(site, repository, talk)
+                taken = take(op, parts=parts, reason="before clean")
+                talk.say(f"what was there is backup {taken.id}")
+            _empty(portal, site, repository, planned)
+            _clear_index(portal)
+    return planned.stays
+
+
+def _empty(
+    portal: Portal, site: Site, repository: Repository, planned: Emptying
+) -> None:
+    standing = portal.talk.standing
+    portal.talk.progress("empty", 0, 0)
+    with (
+        closing(site.databases["database"].connect()) as connection,
+        live_lock(site.main),
+        uninterrupted(),  # its statement does not end for a signal anyway
+    ):
+        drop_tables(connection, planned.tables)
+        standing.done = "CKAN's tables are gone; `ckan db init` creates new ones"
+        standing.owed[:] = [
+            "searches still show what was there: `ckan search-index clear`"
+        ]
         repository.record("clean", "done", what="clean", tables=len(planned.tables))
+
+
+def _clear_index(portal: Portal) -> None:
+    from ckan.lib.search import clear_all
+
+    from ..records.search_index import unanswered
+
+    portal.talk.progress("index", 0, 0)
     try:
         with application(portal):
             clear_all()
     except Exception as error:
-        talk.warn(
+        portal.talk.warn(
             "the search index could not be emptied, so searches still show what was "
             f"there: {unanswered(error)}. Later run `ckan search-index clear`"
         )
-    return planned.stays
+    else:
+        portal.talk.standing.owed.clear()
 
 
 def _planned(portal: Portal, site: Site, tell: bool = True) -> Emptying:

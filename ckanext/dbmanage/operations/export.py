@@ -14,50 +14,61 @@ from ..records.export import Export, Exported
 from ..records.jsonl import new_file
 from ..records.kinds import Wanted
 from .context import Portal
+from .dump import writing
 from .index import open_to_change
 from .journal import journalled
+from .stages import staged
 
-#: what takes lines
+#: what takes lines, and what opens it
 Write = Callable[[bytes], Any]
+Target = Callable[[], AbstractContextManager[Write]]
 
 
 def run_export(
     portal: Portal,
     kind: str,
     wanted: Wanted,
-    target: AbstractContextManager[Write],
+    target: Target,
     *,
     name: str,
+    whole: bool,
     check: int = 0,
     jobs: int | None = None,
 ) -> tuple[Exported, datetime]:
     """Writes all records of a kind as JSON Lines; what was written, as of when.
 
-    `name` is where the lines go to, for the journal; `check` as `Export.write` takes
+    `name` is where the lines go to, for the journal; `target` opens it, and is `whole`
+    when nothing of an export that fails stays there. `check` as `Export.write` takes
     it. It works without a repository, for it only reads. Raises DbmanageError, OSError.
     """
-    facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
-    with journalled(portal, "export", name, **facts) as (_, noted):
-        portal.talk.standing.made[:] = [f"what was exported to {name} is not whole"]
-        with target as write:
-            written = 0
+    talk, written = portal.talk, 0
+
+    def export() -> tuple[Exported, Export]:
+        processes = jobs or portal.options.jobs
+        with (
+            target() as write,
+            Export(portal.app, portal.options, wanted, processes) as moment,
+        ):
 
             def counted(lines: bytes) -> None:
                 nonlocal written
                 written += len(lines)
                 write(lines)
 
-            def export() -> tuple[Exported, Export]:
-                processes = jobs or portal.options.jobs
-                with Export(portal.app, portal.options, wanted, processes) as moment:
-                    return moment.write(kind, counted, check, portal.talk.rows), moment
+            return moment.write(kind, counted, check, talk.rows), moment
 
-            # what has been written cannot be taken back
-            done, moment = again(
-                f"the export of {kind}", export, portal.talk.warn, lambda: not written
-            )
+    def may() -> bool:
+        return whole or not written  # it could not be taken back
+
+    facts = {"kind": kind, "all": wanted.everything, "secrets": wanted.secrets}
+    ahead = [kind, *["check"] * bool(check)]
+    with (
+        journalled(portal, "export", name, **facts) as (repository, noted),
+        writing(portal, name, whole),
+        staged(portal, repository, f"export {kind}", ahead),
+    ):
+        done, moment = again(f"the export of {kind}", export, talk.warn, may)
         noted |= {"rows": done.rows, "failed": len(done.failed)}
-    portal.talk.finish()
     return done, moment.moment
 
 
@@ -83,6 +94,7 @@ def export_for_page(
         path = directory / f"{kind}{'-all' if everything else ''}.jsonl.gz"
         wanted = Wanted(everything)
         done, _ = run_export(
-            portal, kind, wanted, new_file(path, 0o600), name=path.name
-        )
+            portal, kind, wanted, lambda: new_file(path, 0o600), name=path.name,
+            whole=True,
+        )  # fmt: skip
     return path, done

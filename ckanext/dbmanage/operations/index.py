@@ -13,6 +13,7 @@ from ..engine.restore.history import half_way, switches
 from ..engine.site import Site
 from .context import Portal, application, find_site, refuse_root
 from .journal import journalled
+from .stages import staged
 
 if TYPE_CHECKING:  # CKAN itself, which `python -m` starts without
     from ..records.reindex import Indexed
@@ -107,6 +108,8 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
     from ..records.reindex import reindex_all, reindex_changed
 
     talk, options = portal.talk, portal.options
+    ahead = ["index"] if changed else ["compare", "index", "check"]
+    way = "changed" if changed else "deep" if deep else "all"
     with journalled(portal, "reindex", "index") as (repository, facts):
 
         def work() -> Indexed:
@@ -115,13 +118,16 @@ def rebuild(portal: Portal, changed: bool, deep: bool, jobs: int | None) -> Inde
             processes = jobs or options.jobs
             return reindex_all(portal.app, options, processes, talk.rows, deep)
 
-        with application(portal):
+        with (
+            application(portal),
+            staged(portal, repository, f"reindex {way}", ahead),
+        ):
             talk.standing.done = (
                 "The database was not changed; the search index may be partly old, "
                 "partly new: `ckan db reindex`"
             )
             done = again(_INDEXING, work, talk.warn)
-        talk.finish()
+            talk.standing.done = "The search index is up to date"
         facts |= {"indexed": done.indexed, "removed": done.removed}
         facts |= {"failed": len(done.failed), "agrees": done.agrees}
         if repository and done.agrees and not done.failed:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..engine import owner
 from ..engine.errors import DbmanageError, Refused, explanation_of
+from ..engine.report import Warn
 from ..engine.repository.repository import Repository
 from .context import Portal, find_site
 
@@ -33,7 +34,7 @@ def journalled(
     An export or a publication needs no repository, so it works without one: then the
     block gets None. That the line cannot be written is a warning.
     """
-    repository, event = _repository(portal), "done"
+    repository, event = writable(portal, portal.talk.warn), "done"
     try:
         yield repository, facts
     except BaseException as failure:
@@ -49,7 +50,11 @@ def journalled(
                 portal.talk.warn(f"not noted in the journal: {explanation_of(error)}")
 
 
-def _repository(portal: Portal) -> Repository | None:
+def writable(portal: Portal, warn: Warn = lambda _: None) -> Repository | None:
+    """The repository, where a line of this user's in its journal does no harm.
+
+    None where there is none, or where it is another user's, which is told.
+    """
     try:
         site, repository = find_site(portal)
     except Refused:  # there is no place for one
@@ -59,7 +64,7 @@ def _repository(portal: Portal) -> Repository | None:
         found = owner.foreign([site.repository]) if os.geteuid() == 0 else None
     if found:  # a journal that is root's would lock CKAN's user out
         directory, user = found
-        portal.talk.warn(
+        warn(
             f"not noted in the journal: this runs as root, and {directory} belongs to "
             f"the user {user}"
         )
@@ -67,7 +72,7 @@ def _repository(portal: Portal) -> Repository | None:
     way = (repository.path, *repository.path.parents)
     place = next(path for path in way if os.path.exists(path))
     if os.geteuid() not in (0, place.stat().st_uid):  # it would be made another's
-        portal.talk.warn(
+        warn(
             f"not noted in the journal: {place} belongs to another user than this "
             "command runs as"
         )

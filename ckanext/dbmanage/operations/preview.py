@@ -17,6 +17,7 @@ from ..records.kinds import KINDS
 from .context import Portal
 from .index import open_to_change
 from .restore import Rows, warnings_of
+from .stages import staged
 
 #: objects of a kind that are shown by name, and editors
 _SHOWN = 20
@@ -51,7 +52,10 @@ def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Pr
     """
     talk = portal.talk
     site, repository = open_to_change(portal, heads=True)
-    with repository.lock("preview"):
+    with (
+        repository.lock("preview"),
+        staged(portal, repository, "preview", ["verify", "compare"]),
+    ):
         source = open_source(
             site, repository, name, parts=only, trust=True, progress=talk.progress
         )
@@ -59,6 +63,7 @@ def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Pr
             talk.warn(sentence)
         found = Preview(source.name, source.parts)
         path = _place(repository, source)
+        talk.progress("compare", 0, 0)
         with whole(path, 0o600) as file:
             names = _Names(found, file)
             found.rows = preview(site, repository, source, KINDS, names.add)
@@ -67,7 +72,6 @@ def preview_restore(portal: Portal, name: str, only: tuple[str, ...] = ()) -> Pr
             for who, count in names.editors.most_common(_SHOWN)
         ]
         found.file = str(path)
-    talk.end()
     return found
 
 

@@ -11,6 +11,7 @@ from ..engine.restore.recover import recover
 from ..engine.restore.scratch import drop_replaced, replaced
 from .context import Portal
 from .index import open_to_change
+from .stages import OF_PRUNE, staged
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,23 @@ def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
         forgotten = [each.backup.id for each in decisions if each.forget]
         if dry_run:
             objects = unnamed_objects(repository, set(forgotten))
+            with live_lock(site.main):
+                dropped = replaced(op, outlived(site, repository, days))
         else:
-            talk.standing.made.append(
-                "some of what is to go may be gone: `ckan db prune` goes on"
-            )
-            objects = prune_backups(repository, decisions, talk.progress).objects
-        with live_lock(site.main):
-            if not dry_run:
-                recover(op)
-            aside = outlived(site, repository, days)
-            dropped = (replaced if dry_run else drop_replaced)(op, aside)
-        if not dry_run:
-            repository.record(
-                "prune", "done", what="prune", dropped=dropped, forgotten=forgotten,
-                by_itself=by_itself,
-            )  # fmt: skip
-    talk.finish()
+            with staged(portal, repository, "prune", [*OF_PRUNE, "drop"]):
+                talk.standing.made.append(
+                    "some of what is to go may be gone: `ckan db prune` goes on"
+                )
+                objects = prune_backups(repository, decisions, talk.progress).objects
+                talk.progress("drop", 0, 0)
+                with live_lock(site.main):
+                    recover(op)
+                    dropped = drop_replaced(op, outlived(site, repository, days))
+                repository.record(
+                    "prune", "done", what="prune", dropped=dropped,
+                    forgotten=forgotten, by_itself=by_itself,
+                )  # fmt: skip
+                talk.standing.made.clear()
     if objects.problem:
         talk.warn(objects.problem)
     return Pruned(decisions, objects, dropped)

@@ -16,6 +16,7 @@ import orjson
 from ..engine.clock import precise_stamp, stamp
 from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.postgres.again import again
+from ..engine.signals import uninterrupted
 from ..engine.signature import Hashed
 from ..portal.config import Options
 from ..portal.directories import public_dir
@@ -76,7 +77,7 @@ def run_publish(
                     f"the search index is still out of date: {explanation_of(error)}"
                 )
         _refuse_a_closed_site(portal.app, portal.options)
-        with staged(portal, None, "publish", published.KINDS):
+        with staged(portal, repository, "publish", published.KINDS):
             done, changed = again(
                 "the publication",
                 lambda: _publish(portal, fresh, jobs or portal.options.jobs),
@@ -135,8 +136,9 @@ def _publish(
             "published": stamp(),
             "licence": _licence(options.public_licence),
         }
-        _, changed = published.commit(directory, files, about)
-        portal.talk.standing.done = "The public dumps are published"
+        with uninterrupted():
+            _, changed = published.commit(directory, files, about)
+            portal.talk.standing.done = "The public dumps are published"
     return done, changed
 
 

@@ -14,6 +14,7 @@ from ..engine.site import Site
 from .allowed import having, must_stay, newest_good, wanted
 from .context import Portal
 from .index import open_to_change
+from .stages import OF_PRUNE, staged
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,14 @@ def forget(portal: Portal, ids: Sequence[str], newest: Collection[str] = ()) -> 
             retention.Decision(each, each.id in gone, "deleted by hand")
             for each in repository.backups()
         ]
-        pruned = prune.prune_backups(repository, decisions, portal.talk.progress)
-        for name in pruned.forgotten:
-            repository.record(name, "done", what="delete")
-    portal.talk.end()
+        with staged(portal, repository, "delete", OF_PRUNE):
+            portal.talk.standing.made[:] = [
+                "some of these backups may be gone: `ckan db backups` lists the others"
+            ]
+            pruned = prune.prune_backups(repository, decisions, portal.talk.progress)
+            for name in pruned.forgotten:
+                repository.record(name, "done", what="delete")
+            portal.talk.standing.made.clear()
     if pruned.objects.problem:
         portal.talk.warn(pruned.objects.problem)
     return pruned

@@ -36,6 +36,10 @@ def of_backup(parts: Sequence[str]) -> list[str]:
     return [*dumps, *uploads, "verify"]
 
 
+#: of backups that are forgotten, and of the objects that only they name
+OF_PRUNE = ("forget", "objects", "remove")
+
+
 def _last(repository: Repository, what: str) -> list[Took]:
     """What the stages took the last time, as anybody may have written it."""
     with suppress(OSError):

@@ -27,7 +27,7 @@ from .context import Portal
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, settle
 from .restore import OWES_INDEX, after_switch
-from .stages import of_backup, staged
+from .stages import OF_PRUNE, of_backup, staged
 
 #: copies that are made, one after the other, because somebody wrote meanwhile
 _COPIES = 3
@@ -78,23 +78,30 @@ def run_upgrade(
         settle(site, repository, talk)
         planned(known)
         let_go()
-        if rehearse:
-            with _backed_up(portal, known, repository, report, no_backup) as source:
-                _rehearse(portal, known, repository, source, report)
-            return None
-        parts = list(site.databases)
         keeper = Maintenance(site.redis_url, site.databases["database"].url)
-        if in_place:
+        what = "rehearsal" if rehearse else "in place" if in_place else "upgrade"
+        with staged(portal, repository, what, _ahead(portal, site, what, no_backup)):
+            if rehearse:
+                with _backed_up(portal, known, repository, report, no_backup) as source:
+                    _rehearse(portal, known, repository, source, report)
+                return None
             with keeper.held("upgrade", "upgrade", talk.warn) as to:
-                _in_place(portal, known, repository, report, no_backup, to)
-            return None
-        ahead = [*of_backup(parts), *stages_of(parts), "migrate", "check", "switch"]
-        ahead += ["index"] if portal.app else []
-        with staged(portal, repository, "upgrade", ahead):
-            with keeper.held("upgrade", "upgrade", talk.warn) as to:
+                if in_place:
+                    _in_place(portal, known, repository, report, no_backup, to)
+                    return None
                 switched = _upgraded(portal, known, repository, report, no_backup, to)
             after_switch(portal, repository, switched)
     return switched
+
+
+def _ahead(portal: Portal, site: Site, what: str, no_backup: bool) -> list[str]:
+    """The stages of an upgrade, of its rehearsal, or of one `in place`."""
+    parts = list(site.databases)
+    copies = [] if what == "in place" else stages_of(parts)
+    after = {"in place": [], "rehearsal": ["check"], "upgrade": ["check", "switch"]}
+    forget = OF_PRUNE if no_backup else ()
+    index = ["index"] if portal.app and what != "rehearsal" else []
+    return [*of_backup(parts), *copies, "migrate", *after[what], *forget, *index]
 
 
 def _in_place(
@@ -112,15 +119,17 @@ def _in_place(
         _backed_up(portal, known, repository, report, no_backup),
         live_lock(site.main),
     ):
+        repository.mark("reindex", True)  # before: who ends this may be quick
+        talk.standing.owed[:] = [OWES_INDEX]
         talk.standing.done = (
             "Some migrations may be in the live database: `ckan db upgrade "
             "--in-place` goes on, a restore of the backup goes back"
         )
+        talk.progress("migrate", 0, 0)
         migrate.migrate_live(portal.options, known, report, portal.talk.warn)
         talk.standing.done = "The live database is migrated"
-    talk.standing.owed[:] = [OWES_INDEX]
-    repository.mark("reindex", True)
     catch_up(portal, repository)
+    talk.standing.owed.clear()
 
 
 def _may_copy(site: Site) -> None:
@@ -161,6 +170,7 @@ def _backed_up(
                 for each in repository.backups()
             ]
             prune.prune_backups(repository, decisions, talk.progress)
+            talk.standing.made.clear()
         else:
             talk.say(f"the state before is backup {taken.id}")
 

@@ -89,6 +89,7 @@ class Export(Readers):
             site=self._options.site_id,
         )
         sample = _Sample(check)
+        progress(kind, 0, total)
 
         def take(asked: tuple[str, str, Any], piece: tuple[bytes, list[int]]) -> None:
             lines, shown = piece
@@ -108,6 +109,7 @@ class Export(Readers):
             done.index_failed = done.index_failed or about["index_failed"]
             progress(kind, done.rows + done.hidden + len(done.failed), total)
         for id, name, sum in sample.chosen:
+            progress("check", done.checked, len(sample.chosen))
             done.checked += 1
             if self.ask((kind, "again", id)) != sum:
                 done.differing.append(name)

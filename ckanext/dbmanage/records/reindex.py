@@ -59,7 +59,7 @@ def reindex_all(
         work = _Reindex(options, progress)
         work.everything(app, jobs, deep)
         # of what was saved meanwhile the document may be that of before
-        return work.changed()
+        return work.changed("check")
 
 
 def reindex_changed(options: Options, progress: Progress = lambda *_: None) -> Indexed:
@@ -70,7 +70,7 @@ def reindex_changed(options: Options, progress: Progress = lambda *_: None) -> I
     be reached.
     """
     with _explained():
-        return _Reindex(options, progress).changed()
+        return _Reindex(options, progress).changed("index")
 
 
 @contextmanager
@@ -94,6 +94,7 @@ class _Reindex:
 
     def everything(self, app: Any, jobs: int, deep: bool) -> None:
         done = self._done
+        self._progress("compare", 0, 0)
         self._index.solr.ping()
         # found before anything is sent: a commit in between would move the pages
         orphans = self._index.differing()[1]
@@ -103,6 +104,7 @@ class _Reindex:
         )
         with Readers(app, lambda: Writer(self._options, deep), jobs) as readers:
             total, batches = readers.listed(listed, "id", _SENT)
+            self._progress("index", 0, total)
             for _, outcome in readers.each(batches):
                 self._note(*outcome)
                 self._progress(
@@ -112,9 +114,10 @@ class _Reindex:
         if done.indexed or done.removed or done.failed:
             self._index.solr.commit()
 
-    def changed(self) -> Indexed:
+    def changed(self, stage: str) -> Indexed:
         """Indexes what differs, removes orphans, and looks again; counts in the end."""
         done, write = self._done, Writer(self._options, False)
+        self._progress(stage, 0, 0)
         for _ in range(_LOOKS):
             # compared first and then written: a commit in between would move the pages
             missing, orphans = self._index.differing()
@@ -124,7 +127,7 @@ class _Reindex:
             before = done.indexed
             for batch in batched(missing, _SENT):
                 self._note(*write([(dataset, "") for dataset in batch]))
-                self._progress("index", done.indexed - before, len(missing))
+                self._progress(stage, done.indexed - before, len(missing))
             self._remove(orphans)
             self._index.solr.commit()
         done.documents = self._index.count()

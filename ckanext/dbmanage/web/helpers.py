@@ -57,6 +57,7 @@ _WORDS = {
         "unpack": _("Unpack"),
         "load": _("Load"),
         "check": _("Count rows"),
+        "compare": _("Compare"),
         "migrate": _("Migrate"),
         "read": _("Read through CKAN"),
         "switch": _("Switch"),

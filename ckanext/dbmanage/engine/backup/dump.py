@@ -1,5 +1,6 @@
 """One database into one file or stream that stock pg_restore reads."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -13,6 +14,7 @@ from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
 from ..report import Progress, name_of
 from ..repository.backup import Backup
+from ..signature import Hashed
 from ..site import Site
 from .manifest import segments_of, well_formed
 
@@ -31,7 +33,7 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
         yield process
 
 
-def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None:
+def to_stream(site: Site, part: str, out: Any, progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
         raise Refused(f"this site has no {name_of(part)}{site.advise(f'no {part}')}")
@@ -42,6 +44,7 @@ def to_stream(site: Site, part: str, out: IO[bytes], progress: Progress) -> None
     refuse_unrestorable(site, database, tables)
     # rows take some fifth of their room when they are compressed
     done, total = 0, sum(size for *_, size in tables) // 5
+    progress("dump", 0, total)  # it may wait for a lock before its first byte
     # half the time of pg_dump's own choice for a file of nearly the same size
     with dumping(database, site.pg_bin, "-Z1") as process:
         while chunk := process.stdout.read(_CHUNK):
@@ -70,7 +73,9 @@ def from_backup(found: Backup, part: str, out: IO[bytes], progress: Progress) ->
     out.flush()
 
 
-def to_file(site: Site, name: str, write: Callable[[IO[bytes]], None]) -> None:
+def to_file(
+    site: Site, name: str, write: Callable[[IO[bytes]], None], progress: Progress
+) -> None:
     """Has a dump written to a file, 0600, whole or not at all.
 
     A link is followed; a pipe or a device is written to as it is. Raises as `write`,
@@ -78,7 +83,9 @@ def to_file(site: Site, name: str, write: Callable[[IO[bytes]], None]) -> None:
     """
 
     def readable(file: IO[bytes]) -> None:
-        read_to_end(file, "the dump", site.pg_bin)
+        size = os.fstat(file.fileno()).st_size
+        read = Hashed(file, lambda _: progress("verify", read.bytes, size))
+        read_to_end(read, "", site.pg_bin)
 
     with whole(name, 0o600, readable) as out:
         write(out)

@@ -180,7 +180,9 @@ def _take_databases(
                 (partial / SEGMENTS[part]).unlink(missing_ok=True)
                 draft.sources[part] = own.enter_context(snapshot(op.site, database))
                 into[part] = _segmented(op, part, staged)
-            dumped = dump_all(op.site, draft.sources, partial, into, op.progress)
+            dumped: Any = ({}, {})
+            if into:
+                dumped = dump_all(op.site, draft.sources, partial, into, op.progress)
             stack.push(own.pop_all())
         return staged, dumped
 

@@ -19,6 +19,7 @@ from ..errors import DbmanageError
 from ..layout import LIST, OBJECTS, SEGMENTS
 from ..opened import open_directory, open_plain
 from ..report import Progress, name_of
+from ..signals import uninterrupted
 from ..signature import Hashed
 from .backup import Backup
 from .repository import Repository
@@ -82,6 +83,7 @@ def unnamed_objects(repository: Repository, forgotten: set[str]) -> Unnamed:
     return _sift(repository, forgotten, lambda *_: None, lambda *_, **__: None)
 
 
+@uninterrupted()
 def _forget(repository: Repository, decision: Decision) -> int:
     name = decision.backup.id
     partial = repository.path / f".{name}.partial"
@@ -136,6 +138,7 @@ def _sift(
             work = stack.enter_context(repository.partial("prune"))
             prefixes = _stored(objects, work)
             _take_out(_all_named(backups, progress), work, prefixes)
+            progress("remove", 0, 0)
             return _removed(objects, work, prefixes, remove)
     except _Unknown as unknown:
         return Unnamed(problem=f"no object is removed while this is so: {unknown}")

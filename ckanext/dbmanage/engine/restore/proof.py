@@ -23,6 +23,7 @@ from ..course import Course
 from ..disk import write_file
 from ..errors import Damaged, ToolFailed, Untrusted, message_of
 from ..operation import Operation
+from ..postgres.again import again, passes
 from ..postgres.database import Connection, Database, closing, query
 from ..report import Listener, Silent, Standing, Warn
 from ..repository.backup import Backup
@@ -37,6 +38,7 @@ from .source import Source, open_source
 #: `{"read": {kind: count}, "problems": [sentence]}`
 Read = Callable[[Mapping[str, Database]], dict[str, Any]]
 _SHOWN = 20
+_READING = "reading the copy"
 
 
 def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[str, Any]:
@@ -123,16 +125,26 @@ def _look(
         if "database" not in copies:
             return
         op.progress("read")
-        try:
-            seen = read(copies)
-        except ToolFailed as error:
-            seen = {"read": {}, "problems": [str(error)]}
+        seen = again(_READING, lambda: _seen(read, copies), op.warn)
         record["read"] = seen["read"]
         record["problems"] += seen["problems"]
         backed_up = source.backup
         if backed_up is not None and backed_up.files.get("included"):
-            with closing(copies["database"].connect()) as connection:
-                _uploads(op.site, backed_up, connection, record, op.warn)
+
+            def look() -> None:
+                with closing(copies["database"].connect()) as connection:
+                    _uploads(op.site, backed_up, connection, record, op.warn)
+
+            again(_READING, look, op.warn)
+
+
+def _seen(read: Read, copies: Mapping[str, Database]) -> dict[str, Any]:
+    try:
+        return read(copies)
+    except ToolFailed as error:
+        if passes(error):  # that says nothing of the backup
+            raise
+        return {"read": {}, "problems": [str(error)]}
 
 
 def _uploads(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ckanext.dbmanage.engine.backup.dump import to_file, to_stream
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import context
 from ckanext.dbmanage.operations.backup import take_backup
 from ckanext.dbmanage.operations.clean import look_at_clean, run_clean
+from ckanext.dbmanage.operations.dump import run_dump
 from ckanext.dbmanage.operations.restore import (
     last_to_undo,
     look_at_restore,
@@ -52,12 +52,12 @@ def test_a_question_that_waits_lets_a_backup_be_taken(
 def test_a_file_that_is_another_after_the_answer(
     portal: Portal, asked: context.Portal
 ) -> None:
-    site, live = portal.site(), portal.oids()
+    live = portal.oids()
     file = str(portal.directory / "portal.dump")
-    to_file(site, file, lambda out: to_stream(site, "database", out, lambda *_: None))
+    run_dump(asked, "database", file)
     confirmed = look_at_restore(asked, file, ("database",), trust=True)
     portal.sql("UPDATE package SET title = 'Another' WHERE name = 'dataset-1'")
-    to_file(site, file, lambda out: to_stream(site, "database", out, lambda *_: None))
+    run_dump(asked, "database", file)
     with pytest.raises(Refused, match=r"portal.dump is not the same any more"):
         run_restore(asked, file, ("database",), trust=True, confirmed=confirmed)
     assert portal.oids() == live
