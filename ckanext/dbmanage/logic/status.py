@@ -95,11 +95,12 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
 def _on_the_disk(described: list[dict[str, Any]]) -> dict[str, int]:
     """The bytes that backups take, nearly: each object is stored once over all.
 
-    The oldest has all that it holds, each later one what it added.
+    The oldest whose sizes are known has all that it holds, each later one what it added.
     """
     uploads = databases = 0
-    for number, each in enumerate(reversed(described)):
-        takes = each["added"] if number else each["sizes"]
+    oldest = next((each for each in reversed(described) if each["sizes"]), None)
+    for each in described:
+        takes = each["sizes"] if each is oldest else each["added"]
         own = each["bytes"] - sum(each["sizes"].values())
         uploads += takes.get("files", 0)
         databases += own + sum(takes.values()) - takes.get("files", 0)
