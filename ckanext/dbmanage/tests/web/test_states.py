@@ -96,6 +96,26 @@ def test_each_state_is_said_and_can_be_read(browser: Browser, shared: Site) -> N
     expect(plain.locator(".dbm-confirm")).to_contain_text("Check again whether")
 
 
+def test_the_restore_page_notices_that_it_was_armed(
+    browser: Browser, shared: Site
+) -> None:
+    """What was left out by then stays left out."""
+    site, backup = shared, shared.portal.backup().name
+    site.paused_worker()
+    try:
+        page = opened(browser, site)
+        page.goto(f"{BACKUPS}{backup}/restore")
+        page.uncheck("input[type=checkbox][value=files]")
+        button = page.locator("button:has-text('Restore to')")
+        expect(button).to_be_disabled()
+        site.portal.db("arm", backup)
+        expect(button).to_be_enabled(timeout=30_000)
+        assert not page.is_checked("input[type=checkbox][value=files]")
+        assert page.is_checked("input[type=checkbox][value=database]")
+    finally:
+        site.stop()
+
+
 def test_without_javascript(browser: Browser, site: Site) -> None:
     site.start_worker()
     page = opened(browser, site, java_script_enabled=False)

@@ -7,9 +7,7 @@ import subprocess
 
 import redis
 import rq
-from playwright.sync_api import Browser, expect
 
-from ...support.browser import opened
 from ...support.cluster import query
 from ...support.pages import BACKUPS, ROLE, text
 from ...support.site import PASSWORD, TITLE, Session, Site
@@ -92,22 +90,3 @@ def test_a_backup_that_does_not_fit_names_one_that_does(
         assert f"The newest that can be restored: {backup}" in page
     finally:
         subprocess.run(["rm", "-r", foreign], check=True)
-
-
-def test_the_restore_page_notices_that_it_was_armed(
-    browser: Browser, site: Site, backup: str
-) -> None:
-    """What was left out by then stays left out."""
-    site.paused_worker()
-    try:
-        page = opened(browser, site)
-        page.goto(f"{BACKUPS}{backup}/restore")
-        page.uncheck("input[type=checkbox][value=files]")
-        button = page.locator("button:has-text('Restore to')")
-        expect(button).to_be_disabled()
-        site.portal.db("arm", backup)
-        expect(button).to_be_enabled(timeout=30_000)
-        assert not page.is_checked("input[type=checkbox][value=files]")
-        assert page.is_checked("input[type=checkbox][value=database]")
-    finally:
-        site.stop()

@@ -133,7 +133,8 @@ def test_a_backup_by_the_keyboard_alone_with_its_progress(
     page.wait_for_url(re.compile("/job/"))
     expect(page.locator(".dbm-phases .now")).to_contain_text("Dump", timeout=60_000)
     expect(page.locator(".dbm-progress-line")).to_contain_text(
-        re.compile(r"\d+\s?% · Dump: [\d.,]+ [kMG]B of about [\d.,]+ [kMG]B")
+        re.compile(r"\d+\s?% · Dump: [\d.,]+ [kMG]B of about [\d.,]+ [kMG]B"),
+        timeout=60_000,
     )
     while page.evaluate("!document.activeElement.classList.contains('dbm-log')"):
         page.keyboard.press("Tab")
