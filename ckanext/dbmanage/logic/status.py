@@ -95,7 +95,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
 def _on_the_disk(described: list[dict[str, Any]]) -> dict[str, int]:
     """The bytes that backups take, nearly: each object is stored once over all.
 
-    The oldest whose sizes are known has all that it holds, each later one what it added.
+    The oldest of a known size has all that it holds, each later one what it added.
     """
     uploads = databases = 0
     oldest = next((each for each in reversed(described) if each["sizes"]), None)
