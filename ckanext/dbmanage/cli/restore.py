@@ -9,10 +9,12 @@ import click
 
 from ..engine import words
 from ..engine.clock import parse_stamp
+from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.restore.history import REDO
 from ..operations.context import Portal
 from ..operations.dump import run_dump
+from ..operations.elsewhere import address_of, dumped, is_address
 from ..operations.preview import preview_restore
 from ..operations.restore import (
     Look,
@@ -86,6 +88,8 @@ def restore(
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
+    if is_address(source):
+        raise click.UsageError("a database elsewhere is brought in by `ckan db load`")
     portal = portal_of(ctx, Talk(quiet or as_json), note)
     if not preview:
         _restore(portal, source, only, trust, no_backup, yes)
@@ -104,17 +108,18 @@ def _restore(
     trust: bool,
     no_backup: bool,
     yes: bool,
+    called: str = "",
 ) -> None:
     confirmed = None
     if not yes:
         refuse_without_terminal()
-        confirmed = look_at_restore(portal, source, only, trust)
+        confirmed = look_at_restore(portal, source, only, trust, called)
         echo(f"{one_line(confirmed.name)} and what is live:", err=True)
         echo(preview_table(confirmed.rows), err=True)
         ask_name(_question(portal, confirmed), portal.options)
     restored = run_restore(
         portal, source, only, trust=trust, no_backup=no_backup, attended=True,
-        confirmed=confirmed,
+        confirmed=confirmed, called=called,
     )  # fmt: skip
     echo(f"restored {words.parts(restored.parts)} from {one_line(restored.source)}")
     if restored.replaced.parts:
@@ -221,7 +226,7 @@ def dump(
 
 
 @click.command(cls=Command)
-@click.argument("file", type=click.Path())
+@click.argument("file", metavar="FILE|URL")
 @database_option
 @no_backup_option
 @note_option
@@ -237,12 +242,24 @@ def load(
     yes: bool,
     quiet: bool,
 ) -> None:
-    """Replace one database by a file of pg_dump -Fc.
+    """Replace one database by a file of pg_dump -Fc, or by another database.
 
-    As `ckan db restore` does it: a copy is loaded and checked, then switched in. This
-    runs the SQL in FILE as CKAN's database role: load only what you trust.
+    As `ckan db restore` does it: a copy is loaded and checked, then switched in. A
+    database of another cluster is named by a URL, postgresql://USER@HOST:PORT/NAME,
+    and is only read; its password comes from PGPASSWORD or ~/.pgpass. This runs the SQL
+    in it as CKAN's database role: load only what you trust.
     """
-    # never an id
-    path = file if os.sep in file else os.path.join(os.curdir, file)
     portal = portal_of(ctx, Talk(quiet), note)
-    _restore(portal, path, (only,), trust=True, no_backup=no_backup, yes=yes)
+    if not is_address(file):
+        # never an id
+        path = file if os.sep in file else os.path.join(os.curdir, file)
+        _restore(portal, path, (only,), True, no_backup, yes)
+        return
+    try:
+        url = address_of(file)
+    except Refused as error:
+        raise click.UsageError(str(error)) from None
+    if not yes:
+        refuse_without_terminal()
+    with dumped(portal, url, only) as found:
+        _restore(portal, found.path, (only,), True, no_backup, yes, found.called)

@@ -89,12 +89,34 @@ def _new_or_none(
         raise
 
 
-def _partial(directory: int, name: str, mode: int) -> tuple[str, IO[bytes]]:
-    """A new file beside the one of this name, locked as long as it is open."""
-    kept = os.fsdecode(os.fsencode(name)[:_KEPT])
+@contextmanager
+def lent(directory: Path, name: str) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A new file to write and to read again, and its path; it is gone at the end.
+
+    What a killed command left of this name goes with the next one, or by
+    `sweep_partials`. Raises OSError.
+    """
+    with open_directory(directory) as inside:
+        partial, file = _partial(inside, name, 0o600)
+        try:
+            with file:
+                yield directory / partial, file
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=inside)
+
+
+def sweep_partials(directory: int, name: str) -> None:
+    """Removes what killed commands left of this name, and nobody writes any more."""
     for left in os.listdir(directory):
         if is_partial(left, name):
             _sweep(directory, left)
+
+
+def _partial(directory: int, name: str, mode: int) -> tuple[str, IO[bytes]]:
+    """A new file beside the one of this name, locked as long as it is open."""
+    kept = os.fsdecode(os.fsencode(name)[:_KEPT])
+    sweep_partials(directory, name)
     while True:
         partial = f".{kept}.{secrets.token_hex(4)}.partial"
         try:

@@ -19,6 +19,8 @@ UNSIGNED = "is not signed"
 #: how the only problem of a backup that this user may not read begins
 DENIED = "cannot be read by"
 ID = re.compile(r"\d{8}T\d{6}Z", re.ASCII)  # no digits of other scripts
+#: another cluster's database as a file, as long as it is loaded
+LENT = "load"
 PARTIAL = re.compile(r"\.[0-9A-Za-z]+\.partial")
 PARTIAL_EXPORT = re.compile(r"\..+\.partial")
 PARTIAL_STATE = re.compile(r"\.\d{8}T\d{6}Z\.(json|html)\.[0-9a-f]+\.partial", re.ASCII)

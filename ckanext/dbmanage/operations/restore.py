@@ -94,7 +94,7 @@ class Look:
 
 
 def look_at_restore(
-    portal: Portal, name: str, only: tuple[str, ...], trust: bool
+    portal: Portal, name: str, only: tuple[str, ...], trust: bool, called: str = ""
 ) -> Look:
     """What there is to confirm before a restore. Raises what that raises.
 
@@ -103,8 +103,9 @@ def look_at_restore(
     talk = portal.talk
     with locked(portal, "restore", heads=True) as (site, repository):
         source = open_source(
-            site, repository, name, parts=only, trust=trust, progress=talk.progress
-        )
+            site, repository, name, parts=only, trust=trust, progress=talk.progress,
+            called=called,
+        )  # fmt: skip
         found = _look_at(site, repository, source, name, talk.warn)
     talk.end()
     return found
@@ -119,9 +120,11 @@ def run_restore(
     no_backup: bool = False,
     attended: bool = False,
     confirmed: Look | None = None,
+    called: str = "",
 ) -> Restored:
     """Restores a backup or a file, indexes, and backs up what was replaced.
 
+    `called` is what messages call a file whose name says nothing.
     What was `confirmed` must still hold. Unless somebody is there to read the warnings
     (`attended`), a restore that changes the owner of something is refused. Raises
     Refused, Damaged, and what the engine's restore raises.
@@ -133,7 +136,7 @@ def run_restore(
         talk.course.plan(["verify", *ahead])
         source = open_source(
             site, repository, confirmed.reference if confirmed else name,
-            parts=only, trust=trust, progress=talk.progress,
+            parts=only, trust=trust, progress=talk.progress, called=called,
         )  # fmt: skip
         if confirmed:
             confirmed.refuse_other(_look_at(site, repository, source, name))

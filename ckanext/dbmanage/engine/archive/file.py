@@ -21,15 +21,19 @@ from .contents import MAGIC, Bounded
 
 @dataclass(frozen=True)
 class File:
-    """An archive in a file; with `sha256` the file's bytes must still be those."""
+    """An archive in a file; with `sha256` the file's bytes must still be those.
+
+    `called` is what messages call one whose name says nothing.
+    """
 
     path: Path
     sha256: str = ""
+    called: str = ""
 
     @property
     def name(self) -> str:
         """The file's name."""
-        return self.path.name
+        return self.called or self.path.name
 
     @property
     def size(self) -> int:
@@ -53,7 +57,7 @@ class _Dump:
 
     def __init__(self, file: File, hashed: Hashed) -> None:
         self._file, self._hashed, self._stream = file, hashed, hashed
-        if file.name.endswith(".zst"):
+        if file.path.suffix == ".zst":
             unpacker = zstandard.ZstdDecompressor()
             self._stream: Any = unpacker.stream_reader(hashed, closefd=False)  # pyright: ignore
 

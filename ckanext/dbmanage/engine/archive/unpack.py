@@ -85,13 +85,13 @@ def unpack(
     with archive.open(most) as stream, create_file(plain) as out:
         while chunk := stream.read(CHUNK):
             if written % _LOOK_EVERY < CHUNK:
-                _refuse_full(directory, archive.name)
+                refuse_full(directory, archive.name)
             written += out.write(chunk)
             progress("unpack", written, 0)
     return plain
 
 
-def _refuse_full(directory: Path, name: str) -> None:
+def refuse_full(directory: Path, name: str) -> None:
     """Refuses to take the disk's last room: others write to it too."""
     disk = shutil.disk_usage(directory)
     if disk.free < min(_ROOM, disk.total // 20):

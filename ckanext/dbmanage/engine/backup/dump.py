@@ -37,7 +37,13 @@ def to_stream(site: Site, part: str, out: Any, progress: Progress) -> None:
     """Writes the part's dump to a stream. Raises Refused, ToolFailed."""
     if part not in site.databases:
         raise Refused(f"this site has no {name_of(part)}{site.advise(f'no {part}')}")
-    database = site.databases[part]
+    write_dump(site, site.databases[part], out, progress)
+
+
+def write_dump(
+    site: Site, database: Database, out: IO[bytes], progress: Progress
+) -> None:
+    """The same of a database anywhere. Raises Refused, ConnectionFailed, ToolFailed."""
     with closing(database.connect()) as connection:
         tables = tables_of(connection)
         refuse_unreadable(connection, database.name)

@@ -57,9 +57,9 @@ def refuse_unreadable(connection: Connection, name: str) -> None:
     if statements := unreadable(connection):
         shown = "\n".join(f"  {statement}" for statement in statements)
         raise Refused(
-            f"the site's role may not read all of the database {name!r}, so it cannot "
-            "be dumped whole. As the owner of the tables, or as PostgreSQL's "
-            f"superuser, run in it once:\n{shown}"
+            f"the role {connection.info.user!r} may not read all of the database "
+            f"{name!r}, so it cannot be dumped whole. As the owner of the tables, or "
+            f"as PostgreSQL's superuser, run in it once:\n{shown}"
         )
 
 

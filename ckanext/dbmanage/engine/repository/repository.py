@@ -21,20 +21,22 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 from ..clock import has_come, id_stamp, now, parse_id, stamp, who
 from ..disk import (
     create_directory,
     is_regular,
+    lent,
     make_directories,
     own_directory,
     regular_files,
+    sweep_partials,
     sync_directory,
     write_file,
 )
 from ..errors import Busy, DbmanageError, Refused
-from ..layout import EXPORTS, ID, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE, PREVIEW
+from ..layout import EXPORTS, ID, LENT, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE, PREVIEW
 from ..opened import open_directory, open_plain
 from ..report import name_of
 from ..signature import derived_key
@@ -163,6 +165,8 @@ class Repository:
         for entry in regular_files(self.path).values():
             if PARTIAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
+        with suppress(OSError), open_directory(self.path) as directory:
+            sweep_partials(directory, LENT)
         for name, pattern in ((EXPORTS, PARTIAL_EXPORT), ("state", PARTIAL_STATE)):
             # it is not there yet, or a link that leads elsewhere
             with suppress(OSError), open_directory(self.path / name) as directory:
@@ -188,6 +192,16 @@ class Repository:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def lent(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """A file to write and to read again, and its path; it is gone at the end.
+
+        No lock is needed: nobody else touches it. Raises OSError.
+        """
+        self._make()
+        with lent(self.path, LENT) as found:
+            yield found
 
     def new_id(self, warn: Callable[[str], None] = lambda _: None) -> str:
         """An id of its own: the time in UTC, or a second after the newest.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import layout, signature
@@ -65,12 +65,13 @@ def open_source(
     parts: tuple[str, ...] = (),
     trust: bool = False,
     progress: Progress = lambda *_: None,
+    called: str = "",
 ) -> Source:
     """The backup of an id, a backup's directory, or a file of `pg_dump -Fc`; verified.
 
     An id is looked up in the repository alone; what has a slash is a path, so that
-    nothing in the working directory is taken for a backup. Raises Refused, Untrusted,
-    Damaged.
+    nothing in the working directory is taken for a backup. `called` is what messages
+    call a file whose name says nothing. Raises Refused, Untrusted, Damaged.
     """
     if "/" not in name:
         try:
@@ -97,7 +98,7 @@ def open_source(
         return _of_backup(site, found, parts, trust, progress)
     if not path.exists():
         raise Refused(f"there is no file or directory {name!r}")
-    return _of_file(site, path, parts, trust)
+    return _of_file(site, File(path, called=called), parts, trust)
 
 
 def _of_backup(
@@ -119,23 +120,22 @@ def _of_backup(
     return Source(f"backup {found.id}", archives, found.signed, found, uploads)
 
 
-def _of_file(site: Site, path: Path, parts: tuple[str, ...], trust: bool) -> Source:
+def _of_file(site: Site, file: File, parts: tuple[str, ...], trust: bool) -> Source:
     part = parts[0] if parts else "database"
     if len(parts) > 1 or part == "files":
         raise Refused(f"a file holds one database{site.advise('other part')}")
-    file = File(path)
     refuse_other_formats(file)
     if not trust:
         raise Untrusted(
-            f"{path.name} carries no signature of this site"
+            f"{file.name} carries no signature of this site"
             + site.advise("untrusted", ". ")
         )
     try:
-        with open_plain(path) as opened:
+        with open_plain(file.path) as opened:
             sha256 = signature.Hashed(opened).read_rest().sha256
-        file = File(path, sha256)
+        file = replace(file, sha256=sha256)
         with file.open(limit(file.size)) as stream:
-            read_to_end(stream, path.name, site.pg_bin)
+            read_to_end(stream, file.name, site.pg_bin)
     except ToolFailed as error:
-        raise Damaged(path.name, [str(error)]) from error
-    return Source(path.name, {part: file}, signed=False)
+        raise Damaged(file.name, [str(error)]) from error
+    return Source(file.name, {part: file}, signed=False)
