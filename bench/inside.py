@@ -17,17 +17,27 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
+import zstandard
 from ckan.cli import load_config
 from tools import quiet
 
 from ckanext.dbmanage.engine import signature
+from ckanext.dbmanage.engine.archive.file import File
+from ckanext.dbmanage.engine.archive.unpack import unpack as from_archive
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
+from ckanext.dbmanage.engine.backup.manifest import segments_of
 from ckanext.dbmanage.engine.backup.segmented import Segmented
+from ckanext.dbmanage.engine.layout import LIST, SEGMENTS
+from ckanext.dbmanage.engine.objects import object_path
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.report import Silent
+from ckanext.dbmanage.engine.repository.prune import unnamed_objects
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.restore import restore_backup
@@ -76,8 +86,11 @@ class _Marks(Silent):
         self.progress = progress
 
 
-def restore(ini: str, backup_id: str) -> dict[str, Any]:
-    """Seconds of a restore by phase, the switch left out of the sum."""
+def restore(ini: str, backup_id: str, file: str = "", *parts: str) -> dict[str, Any]:
+    """Seconds of a restore by phase, the switch left out of the sum.
+
+    With a file the dump comes out of that and not out of segments.
+    """
     options, site, repository = opened(ini)
     marks: list[tuple[str, float]] = []
 
@@ -86,7 +99,9 @@ def restore(ini: str, backup_id: str) -> dict[str, Any]:
             marks.append((phase, time.monotonic()))
 
     with repository.lock("benchmark"):
-        source = open_source(site, repository, backup_id)
+        source = open_source(site, repository, backup_id, parts=parts)
+        if file:
+            source = replace(source, archives={p: File(Path(file)) for p in parts})
         preflight(site, repository, source)
         progress("begin")
         operation = Operation(site, repository, _Marks(progress))
@@ -100,6 +115,79 @@ def restore(ini: str, backup_id: str) -> dict[str, Any]:
         "phases": phases,
         "replaced": [database.name for database in done.replaced.databases.values()],
     }
+
+
+def unpack(ini: str, backup_id: str, file: str = "") -> dict[str, Any]:
+    """Seconds in which the DataStore's dump becomes a plain file."""
+    _, site, repository = opened(ini)
+    dump = segments_of(repository.find(backup_id), "datastore")
+    with repository.lock("benchmark"), repository.partial("benchmark") as partial:
+        begun = time.monotonic()
+        from_archive(File(Path(file)) if file else dump, partial, lambda *_: None)
+        return {"seconds": time.monotonic() - begun}
+
+
+def crowd(ini: str, backups: str, objects: str) -> None:
+    """Makes so many backups of the latest one's manifest, and so many objects.
+
+    Half of the objects are uploads, which two lists name; each backup has a list of
+    segments of its own. What else is there nobody names.
+    """
+    _, site, repository = opened(ini)
+    whole = repository.find("latest")
+    names = [os.urandom(32).hex() for _ in range(int(objects))]
+    for name in names:
+        place = object_path(repository.path / "objects", name)
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    uploads, rest = names[: len(names) // 2], iter(names[len(names) // 2 :])
+    lists = []
+    for number in range(2):
+        lines = (
+            f'{{"path": "resources/{n}", "size": 0, "sha256": "{name}"}}\n'
+            for n, name in enumerate(uploads[: len(uploads) - number])
+        )
+        packed = zstandard.ZstdCompressor().compress("".join(lines).encode())
+        path = repository.path / f"list{number}"
+        path.write_bytes(packed)
+        lists.append((path, packed))
+    common = [next(rest) for _ in range(18)]
+    night = datetime.strptime(whole.id, "%Y%m%dT%H%M%SZ")
+    for n in range(1, int(backups)):
+        moment = night - timedelta(hours=n)
+        directory = repository.path / f"{moment:%Y%m%dT%H%M%SZ}"
+        directory.mkdir(mode=0o700)
+        own = [*common, next(rest), next(rest)]
+        listed = "".join(f'{name} - {name} 0 "public.t"\n' for name in own).encode()
+        path, packed = lists[n % 2]
+        os.link(path, directory / LIST)
+        (directory / SEGMENTS["database"]).write_bytes(listed)
+        facts = {
+            "id": directory.name,
+            "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+            "files": {"included": True, "bytes": 0},
+            "contents": {
+                name: {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+                for name, content in ((LIST, packed), (SEGMENTS["database"], listed))
+            },
+        }
+        signed = signature.sign(whole.manifest | facts, site.secrets[0], "manifest")
+        (directory / "manifest.json").write_bytes(signature.dumped(signed))
+
+
+def sift(ini: str, left: str) -> dict[str, Any]:
+    """Seconds in which is found what a prune would remove; nothing is removed.
+
+    With a number only so many backups are there.
+    """
+    _, site, repository = opened(ini)
+    with repository.lock("benchmark"):
+        names = repository.names()
+        others = set(names[int(left) :]) if int(left) else set[str]()
+        begun = time.monotonic()
+        found = unnamed_objects(repository, others)
+        assert not found.problem, found.problem
+        return {"seconds": time.monotonic() - begun, "count": found.count}
 
 
 def many(ini: str, number: str) -> None:
@@ -293,7 +381,8 @@ def poll(ini: str) -> dict[str, Any]:
 WORKS = {
     work.__name__: work
     for work in (
-        dump, restore, many, action, index, documents, replay, publish, middleware, poll,
+        dump, restore, unpack, many, crowd, sift, action, index, documents, replay,
+        publish, middleware, poll,
     )
 }  # fmt: skip
 
