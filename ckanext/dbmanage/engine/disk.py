@@ -209,6 +209,23 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def sync_file_system(path: Path) -> None:
+    """Has all that was written to a path's file system on the disk.
+
+    Once for many files; what could not be written raises OSError.
+    """
+    import ctypes
+
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()
+        return
+    with open_directory(path) as handle:
+        if syncfs(handle):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+
+
 def regular_files(directory: Path | int) -> dict[str, os.DirEntry[str]]:
     """What is in a directory, or in that of a handle, by name, links not followed."""
     with os.scandir(directory) as entries:

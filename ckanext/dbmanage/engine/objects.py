@@ -6,13 +6,12 @@ Uploads lie there as they are, segments of databases as frames of zstd. Must not
 what an object holds.
 """
 
-import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from .disk import create_directory, create_file, sync_directory
+from .disk import create_directory, create_file, sync_file_system
 from .opened import open_plain
 from .signature import Hashed
 
@@ -56,7 +55,7 @@ def add_objects(staged: Path, objects: Path) -> None:
     """
     if not any(staged.iterdir()):
         return
-    os.sync()  # thousands of files: once for all of them
+    sync_file_system(staged)
     if not objects.is_dir():
         create_directory(objects)
     for directory in staged.iterdir():
@@ -65,8 +64,7 @@ def add_objects(staged: Path, objects: Path) -> None:
             create_directory(target)
         for stored in directory.iterdir():
             stored.rename(target / stored.name)
-        sync_directory(target)
-    sync_directory(objects)
+    sync_file_system(objects)
 
 
 def wrong_at_sight(place: Path, size: int | None = None) -> str:

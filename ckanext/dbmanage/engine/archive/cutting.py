@@ -12,14 +12,15 @@ from typing import Any
 from .contents import CHUNK, read_contents
 from .frames import SEGMENT
 
-#: the "table" of what is no table's rows
-CONTENTS = ""
+#: the "tables" of what is no table's rows
+CONTENTS, LARGE = "", "large objects"
 #: before a table's rows: a kind of block, a sign and the number of the entry
 _HEADER = 6
+#: the kind of a table's rows
+_ROWS = 1
 #: after them: the newline of the last row, and a row of no bytes. Rows of COPY hold no
 #: NUL, and no row is empty, so this is found nowhere else in them
 _END = b"\n\0\0\0\0\0"
-_NEXT = _END + b"\1\0"
 
 
 def cut(stream: Any) -> Iterator[tuple[str, int, bytes]]:
@@ -32,24 +33,33 @@ def cut(stream: Any) -> Iterator[tuple[str, int, bytes]]:
     names = {e.id: f"{e.schema}.{e.name}" for e in entries if e.kind == "TABLE DATA"}
     for number, start in enumerate(range(0, len(kept.content), SEGMENT)):
         yield CONTENTS, number, bytes(kept.content[start : start + SEGMENT])
-    buffer = bytearray(stream.read(CHUNK))
-    while buffer:
-        header = bytes(buffer[:_HEADER])
-        del buffer[:_HEADER]
+    buffer = bytearray()
+    while header := _header(buffer, stream):
         yield CONTENTS, 0, header
-        table = names.get(int.from_bytes(header[2:], "little"), CONTENTS)
-        for number, piece in enumerate(_rows(buffer, stream)):
-            yield table, number, piece
+        # large objects come last, and hold any bytes: no end is looked for
+        rows = header[0] == _ROWS
+        number = int.from_bytes(header[2:], "little")
+        table = names.get(number, CONTENTS) if rows else LARGE
+        for place, piece in enumerate(_until(_END if rows else b"", buffer, stream)):
+            yield table, place, piece
 
 
-def _rows(buffer: bytearray, stream: Any) -> Iterator[bytes]:
-    """The rows of one table; what follows them is left in the buffer."""
+def _header(buffer: bytearray, stream: Any) -> bytes:
+    while len(buffer) < _HEADER and (chunk := stream.read(CHUNK)):
+        buffer += chunk
+    header = bytes(buffer[:_HEADER])
+    del buffer[:_HEADER]
+    return header
+
+
+def _until(mark: bytes, buffer: bytearray, stream: Any) -> Iterator[bytes]:
+    """What comes up to the mark and with it; what follows is left in the buffer."""
     searched, end = 0, -1
     while end < 0:
-        found = buffer.find(_NEXT, searched)
-        end = found + len(_END) if found >= 0 else -1
-        searched = max(0, len(buffer) - len(_NEXT) + 1)
-        while end < 0 and len(buffer) > SEGMENT + len(_NEXT):
+        found = buffer.find(mark, searched) if mark else -1
+        end = found + len(mark) if found >= 0 else -1
+        searched = max(0, len(buffer) - len(mark) + 1)
+        while end < 0 and len(buffer) > SEGMENT + len(mark):
             yield bytes(buffer[:SEGMENT])
             del buffer[:SEGMENT]
             searched -= SEGMENT

@@ -24,6 +24,7 @@ from ..objects import object_path, wrong_at_sight, wrong_inside
 from ..opened import open_plain, read_plain
 from ..signature import Hashed
 from .contents import Bounded
+from .cutting import LARGE
 from .frames import MOST_PACKED, unpack_frame
 
 #: in the place of a whole, where there is none
@@ -194,6 +195,8 @@ def _table(text: str) -> str:
 
 
 def _named(table: str) -> str:
+    if table == LARGE:
+        return table
     return f"table {table}" if table else "the table of contents"
 
 

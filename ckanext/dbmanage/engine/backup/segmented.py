@@ -92,10 +92,11 @@ class Segmented:
                 frame, root = against, near
         name = hashlib.sha256(frame).hexdigest()
         if not self._size(name):
-            with self._guard:
-                stage_bytes(self._staged, name, frame)
-                self.added += len(frame)
-                self._sizes[name] = len(frame)
+            with self._guard:  # two threads may have the same segment
+                if not self._sizes[name]:
+                    stage_bytes(self._staged, name, frame)
+                    self.added += len(frame)
+                    self._sizes[name] = len(frame)
         return name, root
 
     def _nearest(self, table: str, number: int, plain: bytes) -> str:
@@ -119,7 +120,7 @@ class Segmented:
         if name not in self._sizes:
             place = object_path(self._objects, name)
             sound = is_sound(self._objects, name)
-            self._sizes[name] = place.lstat().st_size if sound else 0
+            self._sizes.setdefault(name, place.lstat().st_size if sound else 0)
         return self._sizes[name]
 
     def _read_whole(self, name: str) -> tuple[bytes, frozenset[int]]:

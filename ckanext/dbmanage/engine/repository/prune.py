@@ -16,7 +16,7 @@ import zstandard
 
 from ..disk import create_file, regular_files, sync_directory
 from ..errors import DbmanageError
-from ..layout import LIST, OBJECTS, SEGMENTS
+from ..layout import LIST, MANIFEST, OBJECTS, SEGMENTS
 from ..opened import open_directory, open_plain
 from ..report import Progress, name_of
 from ..signals import uninterrupted
@@ -227,6 +227,9 @@ def _named(backup: Backup, known: set[str]) -> Iterator[bytes]:
     Lists whose sums are `known` were read already, of another backup; the sum of each
     that is read joins them.
     """
+    if not backup.readable:  # what became of its lists nobody can tell
+        why = backup.closed or f"{MANIFEST}: cannot be read"
+        raise _Unknown(f"{backup.id}: {why}")
     contents = backup.manifest.get("contents")
     about = contents if isinstance(contents, dict) else {}
     for name in (*SEGMENTS.values(), LIST):
@@ -241,7 +244,7 @@ def _named(backup: Backup, known: set[str]) -> Iterator[bytes]:
                 yield from _hashes_in(hashed, place, packed=name == LIST)
                 hashed.read_rest()
         except FileNotFoundError:
-            if backup.readable and said is None and not _should_have(backup, name):
+            if said is None and not _should_have(backup, name):
                 continue
             raise _Unknown(f"{place}: is missing") from None
         except OSError as error:

@@ -7,7 +7,10 @@ import io
 import subprocess
 from collections.abc import Callable
 
-from ckanext.dbmanage.engine.archive.cutting import CONTENTS, cut
+import pytest
+
+from ckanext.dbmanage.engine.archive import cutting
+from ckanext.dbmanage.engine.archive.cutting import CONTENTS, LARGE, cut
 from ckanext.dbmanage.engine.archive.frames import SEGMENT
 
 from ...support.small import Made
@@ -58,6 +61,35 @@ def test_a_table_that_comes_moves_no_other(make: Callable[..., Made]) -> None:
     rows = {each for each in sums(dumped(made)) if each[0] != CONTENTS}
     lost = {each for each in before if each[0] != CONTENTS} - rows
     assert {table for table, *_ in lost} == {"public.empty"}
+
+
+def test_large_objects_are_cut_by_their_length_alone(make: Callable[..., Made]) -> None:
+    made = make()
+    # what ends a table's rows, over and over
+    odd = r"decode(repeat('0a00000000000100000000000a', 100000), 'hex')"
+    made.sql(f"{TABLES}; SELECT lo_from_bytea(0, {odd}) FROM generate_series(1, 4)")
+    dump = dumped(made)
+    pieces = list(cut(io.BytesIO(dump)))
+    assert b"".join(piece for *_, piece in pieces) == dump
+    assert [n for table, n, _ in pieces if table == LARGE] == [0, 1]
+    assert [n for table, n, _ in pieces if table == "public.wide"] == [0, 1]
+    assert len(pieces) < 25
+
+
+@pytest.mark.parametrize("cluster", [15], indirect=True)
+@pytest.mark.parametrize("size", [1, 7, 1 << 12])
+def test_how_a_pipe_hands_it_out_moves_no_cut(
+    make: Callable[..., Made], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    made = make()
+    made.sql(
+        "CREATE TABLE a AS SELECT 1 AS a; CREATE TABLE b (); CREATE TABLE c (t text)"
+    )
+    dump = dumped(made)
+    expected = sums(dump)
+    monkeypatch.setattr(cutting, "CHUNK", size)
+    assert sums(dump) == expected
+    assert [t for t, *_ in expected if t] == ["public.a", "public.b", "public.c"]
 
 
 def test_a_cut_dump_loses_no_byte(make: Callable[..., Made]) -> None:

@@ -213,15 +213,14 @@ def test_a_list_that_cannot_be_read_stops_the_removal(
     assert shelf.stored() == {b"good"}
 
 
-def test_no_list_beside_a_manifest_that_cannot_be_read_stops_it_too(
+def test_a_manifest_that_cannot_be_read_stops_it_too(
     shelf: Shelf,
 ) -> None:
     shelf.add(NOON, uploads=[b"good"])
     bad = shelf.add(NOON + timedelta(days=1), uploads=[b"bad"])
     (shelf.path / bad / "manifest.json").write_bytes(b"{}")
-    (shelf.path / bad / LIST).unlink()
-    problem = shelf.prune(last=1).objects.problem
-    assert problem.endswith(f"{bad}: datastore.list: is missing")
+    write_lines(shelf.path / bad / LIST, [])  # nothing says that there were more
+    assert f"{bad}: manifest.json: cannot be" in shelf.prune(last=1).objects.problem
     assert shelf.stored() == {b"good", b"bad"}
 
 
