@@ -29,9 +29,7 @@ from tools import quiet
 
 from ckanext.dbmanage.engine import signature
 from ckanext.dbmanage.engine.archive.file import File
-from ckanext.dbmanage.engine.archive.unpack import unpack as from_archive
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
-from ckanext.dbmanage.engine.backup.manifest import segments_of
 from ckanext.dbmanage.engine.backup.segmented import Segmented
 from ckanext.dbmanage.engine.layout import LIST, SEGMENTS
 from ckanext.dbmanage.engine.objects import object_path
@@ -115,16 +113,6 @@ def restore(ini: str, backup_id: str, file: str = "", *parts: str) -> dict[str, 
         "phases": phases,
         "replaced": [database.name for database in done.replaced.databases.values()],
     }
-
-
-def unpack(ini: str, backup_id: str, file: str = "") -> dict[str, Any]:
-    """Seconds in which the DataStore's dump becomes a plain file."""
-    _, site, repository = opened(ini)
-    dump = segments_of(repository.find(backup_id), "datastore")
-    with repository.lock("benchmark"), repository.partial("benchmark") as partial:
-        begun = time.monotonic()
-        from_archive(File(Path(file)) if file else dump, partial, lambda *_: None)
-        return {"seconds": time.monotonic() - begun}
 
 
 def crowd(ini: str, backups: str, objects: str) -> None:
@@ -381,7 +369,7 @@ def poll(ini: str) -> dict[str, Any]:
 WORKS = {
     work.__name__: work
     for work in (
-        dump, restore, unpack, many, crowd, sift, action, index, documents, replay,
+        dump, restore, many, crowd, sift, action, index, documents, replay,
         publish, middleware, poll,
     )
 }  # fmt: skip

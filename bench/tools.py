@@ -75,12 +75,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Done(NamedTuple):
-    """What a program that has ended took and said."""
+    """What a program that has ended took and said; `cpu` of all that it started."""
 
     seconds: float
     memory: float  # its peak, MB
     out: str
     err: str
+    cpu: float  # seconds
 
 
 def run(*command: str, ok: tuple[int, ...] = (0,)) -> Done:
@@ -97,7 +98,8 @@ def run(*command: str, ok: tuple[int, ...] = (0,)) -> Done:
         told = err.read().decode()
         if process.returncode not in ok:
             sys.exit(f"bench: {command} failed:\n{told[-3000:]}")
-        return Done(seconds, usage.ru_maxrss / 1024, out.read().decode(), told)
+        cpu = usage.ru_utime + usage.ru_stime
+        return Done(seconds, usage.ru_maxrss / 1024, out.read().decode(), told, cpu)
 
 
 def psql(database: str, *statements: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Filled:
     def ours(self, *parts: str) -> float:
         """Seconds of a backup of the databases, checked, the start of Python included."""
         chosen = [f"--only={part}" for part in parts or self.databases]
-        return run(*without_ckan(self.portal, *chosen)).seconds
+        return told(run(*without_ckan(self.portal, *chosen)))
 
     def start(self) -> float:
         """Seconds of the start alone."""
@@ -70,12 +71,18 @@ class Filled:
         """Runs this for each database; both at once unless one has to `wait`."""
         works = [f"( name={name}; {script} )" for name in self.databases.values()]
         joined = "\n".join(works) if wait else " &\n".join([*works, "wait"])
-        return shell(joined).seconds
+        return told(shell(joined))
 
     def manifest(self) -> dict[str, Any]:
         """Of the newest backup."""
         newest = sorted(self.repository.glob("*Z"))[-1]
         return json.loads((newest / "manifest.json").read_bytes())
+
+
+def told(done: Done) -> float:
+    """Its seconds; those of the processors are said, for others may be at work."""
+    say(f"{done.seconds:.1f} s, {done.cpu:.1f} s of CPU, {done.memory:.0f} MB")
+    return done.seconds
 
 
 def shell(script: str) -> Done:
@@ -159,53 +166,43 @@ def nights(portal: Portal, rounds: int) -> None:
         figure(
             f"seconds of it, {name}", ours / NIGHTS, sum(theirs[name][1:]) / NIGHTS, 1.0
         )
+    _restores(site, rounds)
     for directory in (_RESTIC, _BORG, BENCH / "restic-cache", BENCH / "borg-home"):
         shutil.rmtree(directory)
 
 
-def segments(portal: Portal, rounds: int) -> None:
-    """A restore through the list, after some nights, against one of a single file."""
-    site = Filled(portal)
-    site.ours()
-    for number in range(1, NIGHTS + 1):
-        site.night(number)
-        site.ours()
+def _restores(site: Filled, rounds: int) -> None:
+    """A restore through the list, against one of a single file of the same bytes."""
+    portal = site.portal
     taken = sorted(site.repository.glob("*Z"))[-1].name
-    files = {}
+    start = without_ckan(portal)
+    start = start[: start.index("backup")]
     for part in site.databases:
-        files[part] = str(BENCH / f"{part}.dump.zst")
-        dump = without_ckan(portal)
-        run("bash", "-o", "pipefail", "-c", '"$@" | zstd -q -f -o "$0"', files[part],
-            *dump[: dump.index("backup")], "dump", "-q", "--from", taken, "--only", part, "-")  # fmt: skip
+        file = str(BENCH / f"{part}.dump.zst")
+        dump = (*start, "dump", "-q", "--from", taken, "--only", part, "-")
+        run("bash", "-o", "pipefail", "-c", '"$@" | zstd -q -f -o "$0"', file, *dump)
 
-    def restored(*file: str) -> float:
-        done = child(portal, "restore", taken, *file)
-        drop(*done["replaced"])
-        return done["seconds"]
+        def restored(of: str, file: str = "") -> float:
+            done = child(portal, "restore", taken, file, of)
+            drop(*done["replaced"])
+            say(
+                "phases: "
+                + ", ".join(f"{n} {s:.1f}" for n, s in done["phases"].items())
+            )
+            return done["seconds"]
 
-    ours, peer = turns(
-        rounds,
-        lambda: restored("", "database"),
-        lambda: restored(files["database"], "database"),
-    )
-    figure("restore of main, against one file", ours, peer, 1.1)
-
-    def unpacked(*file: str) -> float:
-        return child(portal, "unpack", taken, *file)["seconds"]
-
-    ours, peer = turns(rounds, unpacked, lambda: unpacked(files["datastore"]))
-    say(f"the DataStore is unpacked in {ours:.1f} s, of one file in {peer:.1f} s")
-    ours, peer = turns(
-        1,
-        lambda: restored("", "datastore"),
-        lambda: restored(files["datastore"], "datastore"),
-    )
-    figure("restore of the DataStore, one file", ours, peer, 1.1)
+        ours, peer = turns(
+            rounds, partial(restored, part), partial(restored, part, file)
+        )
+        Path(file).unlink()
+        figure(f"restore of the {part}, one file", ours, peer, 1.1)
 
 
 def prune(portal: Portal, rounds: int) -> None:
     """10,000 backups and a million objects, half of which nobody names any more."""
-    backups, objects = (10_000, 1_000_000) if rounds > 1 else (1_000, 50_000)
+    backups, objects = (
+        (10_000, 1_000_000) if portal.datasets == 20_000 else (1_000, 50_000)
+    )
     say(f"making {backups} backups and {objects} objects")
     portal.back_up("--only", "database")
     child(portal, "crowd", str(backups), str(objects))
