@@ -6,13 +6,13 @@ import subprocess
 
 import pytest
 
-from .support.cluster import BIN, in_memory, query
+from .support.cluster import BIN, query
 
-_RUN = f"""
-from {in_memory.__module__} import in_memory, query
+_RUN = """
+from ckanext.dbmanage.tests.support.cluster import in_memory, query
 with in_memory() as where:
     name = where.split()[-1]
-    query(f"CREATE DATABASE db_{{name}} TEMPLATE template0 {{where}}")
+    query(f"CREATE DATABASE db_{name} TEMPLATE template0 {where}")
     print(name, flush=True)
     input()
 """

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from ckanext.dbmanage import cli
@@ -24,7 +23,7 @@ from ckanext.dbmanage.operations.retain import forget
 
 from ..support import forked
 from ..support.cluster import BIN, PG_BIN, superuser
-from ..support.portal import Portal, fill
+from ..support.portal import Portal
 from ..support.published import folder, is_whole
 
 NOTHING = "Nothing live was changed"
