@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from ..engine import words
 from ..engine.backup.dump import to_file, to_stream
 from ..engine.disk import is_stream
 from ..engine.postgres.again import again
@@ -38,7 +39,7 @@ def run_dump(portal: Portal, part: str, name: str, out: IO[bytes] | None = None)
         writing(portal, name, safe),
         staged(portal, writable(portal), f"dump {part}", ahead),
     ):
-        again(f"dumping the {part}", dump, talk.warn, may)
+        again(f"dumping the {words.parts([part])}", dump, talk.warn, may)
     return site.databases[part].name
 
 

@@ -96,7 +96,7 @@ def test_a_dump_into_a_file_begins_again_after_a_deadlock(portal: Portal) -> Non
         lock.cursor().execute(f"LOCK TABLE {TABLE}")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert "dumping the datastore did not work, and is tried again: " in said
+    assert "dumping the DataStore did not work, and is tried again: " in said
     assert "deadlock detected" in said
     portal.module("load", str(file), "--only", "datastore", "--yes", "--no-backup")
     assert not list(portal.directory.glob(".x.dump*"))
