@@ -39,6 +39,9 @@ class Told(click.Command):
             raise
         except TOLD as error:
             raise click.ClickException(told(explanation_of(error))) from error
+        finally:
+            if talk := ctx.meta.get(_TALK):
+                talk.end()  # the line of the progress is no place for what comes next
 
 
 class Command(Told):

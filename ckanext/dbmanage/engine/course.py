@@ -42,7 +42,13 @@ class Course:
     _share: float = 0.0
 
     def plan(self, ahead: Sequence[str], before: Sequence[Took] = ()) -> None:
-        """Says what lies ahead of the stage under way."""
+        """Says what lies ahead of the stage under way.
+
+        What is over by then, with nothing under way or ahead, was of another course.
+        """
+        if not self.name and not self.ahead:
+            self.took.clear()
+            self._share = 0.0
         self.ahead = list(ahead)
         self.before |= {each.name: each for each in before}
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from ..engine import words
 from ..engine.backup.dump import from_backup, to_file, to_stream
 from ..engine.disk import is_stream
 from ..engine.postgres.again import again
@@ -52,7 +53,7 @@ def run_dump(
         writing(portal, name, safe),
         staged(portal, writable(portal), f"dump {part}", ahead),
     ):
-        again(f"dumping the {part}", dump, talk.warn, may)
+        again(f"dumping the {words.parts([part])}", dump, talk.warn, may)
     return f"of backup {found.id}" if found else repr(site.databases[part].name)
 
 

@@ -23,7 +23,7 @@ def staged(
     course.plan(ahead, _last(repository, what) if repository else ())
     yield
     portal.talk.finish()
-    if repository and course.took:
+    if repository and course.took and repository.path.is_dir():
         stages = [[t.name, t.seconds, t.counted, t.about] for t in course.took]
         with suppress(OSError):  # a repository may be there to be read only
             repository.record(what, "took", what=what, stages=stages)

@@ -52,5 +52,6 @@ def test_what_is_forgotten_is_asked_for_or_said(portal: Portal) -> None:
     assert portal.backups() == []
     assert not [p for p in (portal.repository / "objects").rglob("*") if p.is_file()]
     journal = portal.engine()[1].journal()
-    gone = [e.operation for e in journal if e.text("what") == "delete"]
+    done = [e for e in journal if e.event == "done"]
+    gone = [e.operation for e in done if e.text("what") == "delete"]
     assert gone == [old, newest, middle]

@@ -76,6 +76,18 @@ def test_a_time_left_that_is_not_believed_is_not_told(clock: list[float]) -> Non
     assert first.left() == pytest.approx(5)  # nothing is ahead, and it moves
 
 
+def test_what_was_looked_at_before_a_question_is_no_part_of_it() -> None:
+    job = Course()
+    job.count("verify", 9, 9)
+    job.end()
+    job.plan(["verify", "load"])
+    job.count("verify", 0, 9)
+    assert (job.number, job.count_all, job.share()) == (1, 2, 0)
+    job.end()
+    job.plan(["load", "check"])  # this one goes on, and more is known of it
+    assert (job.number, job.count_all) == (1, 3)
+
+
 def test_the_share_never_goes_back_and_is_whole_at_the_end(clock: list[float]) -> None:
     job, shares = _planned(), []
     steps = [("dump", 50, 100), ("dump", 90, 300), ("load", 0, 0), ("found", 1, 2),

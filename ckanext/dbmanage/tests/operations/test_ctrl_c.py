@@ -198,7 +198,6 @@ def test_an_upgrade(portal: Portal, bad: Callable[[str], dict[str, str]]) -> Non
     env = bad("op.execute('CREATE TABLE of_bad ()'); time.sleep(20)")
     before = portal.state()
     for words, said in (
-        (("--rehearse",), f"{NOTHING}; backup ID is there."),
         ((), f"{NOTHING}; backup ID is there."),
         (("--in-place",), (
             "Some migrations may be in the live database: `ckan db upgrade --in-place` "

@@ -30,11 +30,13 @@ class Told(Silent):
 
 
 def lines(portal: Portal, *names: str) -> list[tuple[Any, ...]]:
-    """Those facts of the journal's lines."""
+    """Those facts of the journal's lines, but of what its stages took."""
     text = (portal.repository / "journal.jsonl").read_text()
+    told = map(json.loads, text.splitlines())
     return [
-        tuple(json.loads(line).get(name) for name in names)
-        for line in text.splitlines()
+        tuple(line.get(name) for name in names)
+        for line in told
+        if line["event"] != "took"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import secrets
@@ -10,8 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,31 +91,86 @@ def in_memory() -> Iterator[str]:
     """A tablespace in memory, where there is room: a database is hundreds of files,
     and to make and remove them is a third of the server's work for the tests.
 
-    Yields the end of `CREATE DATABASE` for it.
+    Yields the end of `CREATE DATABASE` for it. What runs that were killed have left is
+    dropped before.
     """
     memory = Path("/dev/shm")  # noqa: S108 - a name of chance is made in it
     if not memory.is_dir() or shutil.disk_usage(memory).free < 4 << 30:
         yield ""
         return
     ((data,),) = query("SHOW data_directory")
-    name = f"tests_{secrets.token_hex(4)}"
-    directory = memory / name
-    directory.mkdir(mode=0o700)
-    try:
-        owner = os.stat(data)
-        os.chown(directory, owner.st_uid, owner.st_gid)
-        query(f"CREATE TABLESPACE {name} LOCATION '{directory}'")
+    # of this server, and so of this checkout
+    own = f"tests_{zlib.crc32(data.encode()):08x}_"
+    directory = memory / f"{own}{secrets.token_hex(4)}"
+    with ExitStack() as lives:
+        with _locked(Path(data).parent.parent):  # nobody makes or drops one beside this
+            _drop_dead(memory, own)
+            directory.mkdir(mode=0o700)
+            lives.enter_context(_locked(directory))
         try:
-            query(f"GRANT CREATE ON TABLESPACE {name} TO public")
-            yield f"TABLESPACE {name}"
+            owner = os.stat(data)
+            os.chown(directory, owner.st_uid, owner.st_gid)
+            query(f"CREATE TABLESPACE {directory.name} LOCATION '{directory}'")
+            query(f"GRANT CREATE ON TABLESPACE {directory.name} TO public")
+            yield f"TABLESPACE {directory.name}"
         finally:
-            rest = "SELECT datname FROM pg_database JOIN pg_tablespace t"
-            rest += " ON t.oid = dattablespace WHERE spcname = %s"
-            for (left,) in query(rest, "postgres", name):
-                query(f"DROP DATABASE {quoted(left)} WITH (FORCE)")
-            query(f"DROP TABLESPACE {name}")
+            _drop(directory)
+
+
+@contextmanager
+def _locked(directory: Path, wait: bool = True) -> Iterator[None]:
+    """Holds a directory's lock, which is free as soon as its process is dead.
+
+    Raises BlockingIOError where it is held, unless it is to `wait`.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
     finally:
-        shutil.rmtree(directory)
+        os.close(handle)
+
+
+def _drop_dead(memory: Path, own: str) -> None:
+    """Drops the tablespaces of dead runs, of this server alone.
+
+    `own` is what the names of its directories begin with. When no other run lives, the
+    small databases go as well, which are in none.
+    """
+    known = query("SELECT spcname FROM pg_tablespace WHERE spcname ~ '^tests_'")
+    alive = False
+    for name in {*(n for (n,) in known), *(p.name for p in memory.glob(f"{own}*"))}:
+        try:
+            with _locked(memory / name, wait=False):
+                _drop(memory / name)
+        except BlockingIOError:
+            alive = True
+        except FileNotFoundError:  # memory is empty after the machine has started
+            _drop(memory / name)
+    if not alive:
+        _drop_databases(
+            "SELECT datname FROM pg_database WHERE datname ~ %s"
+            " OR shobj_description(oid, 'pg_database') ~ %s",
+            "^small_[0-9a-f]{8}$",
+            "site 'small_[0-9a-f]{8}'",
+        )
+
+
+def _drop(directory: Path) -> None:
+    """Drops a tablespace, what is in it, and its directory."""
+    _drop_databases(
+        "SELECT datname FROM pg_database JOIN pg_tablespace t ON t.oid = dattablespace"
+        " WHERE spcname = %s",
+        directory.name,
+    )
+    query(f"DROP TABLESPACE IF EXISTS {directory.name}")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _drop_databases(statement: str, *values: str) -> None:
+    for (left,) in query(statement, "postgres", *values):
+        query(f"ALTER DATABASE {quoted(left)} IS_TEMPLATE false")
+        query(f"DROP DATABASE {quoted(left)} WITH (FORCE)")
 
 
 def client(program: Path, url: str, *arguments: object, **options: Any) -> Any:

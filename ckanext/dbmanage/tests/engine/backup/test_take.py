@@ -28,4 +28,4 @@ def test_backup_prints_its_id_alone(portal: Portal) -> None:
 def test_json_is_one_document(portal: Portal) -> None:
     done = portal.db("backup", "--json")
     about = json.loads(done.stdout)
-    assert set(about) == {"id", "path", "parts", "bytes", "seconds"}
+    assert set(about) == {"id", "path", "parts", "bytes", "added", "seconds"}
