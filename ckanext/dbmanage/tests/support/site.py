@@ -174,15 +174,18 @@ def free_port() -> int:
 
 
 class Quiet(Web):
-    """A web process without Werkzeug's debugger, which shows all there is."""
+    """A web process without Werkzeug's debugger, which shows all there is.
 
-    def __init__(self, portal: Portal) -> None:
+    `under` is a program that starts it, as setpriv does.
+    """
+
+    def __init__(self, portal: Portal, under: Sequence[str] = ()) -> None:
         self.log, self.port = portal.directory / "web.log", free_port()
         # CKAN 2.10 has no debugger to disable
         more = [] if ckan.__version__.startswith("2.10") else ["-D"]
         with open(self.log, "w") as log:
             self.process = forked.start(
-                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                [*under, BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
                  "-p", str(self.port), "-r", "-t", *more],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
