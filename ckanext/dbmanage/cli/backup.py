@@ -13,7 +13,7 @@ from .base import (
     portal_of,
     quiet_option,
 )
-from .output import Talk, echo, echo_json, verdict
+from .output import Talk, echo, echo_json, result, verdict
 
 
 @click.command(cls=Command)
@@ -87,7 +87,7 @@ def verify(
         if not as_json:
             echo(f"{found.id}  {said}")
             for problem in problems:
-                echo(f"  {one_line(problem)}")
+                result(f"  {one_line(problem)}", 4)
     if as_json:
         echo_json(results)
     if unproven := verdicts.get("not proven"):
@@ -103,7 +103,8 @@ def verify(
         raise click.ClickException(
             f"cannot be read: {', '.join(closed)}; what mends it stands above"
         )
-    if "foreign" in verdicts:
+    if foreign := verdicts.get("foreign"):
         raise click.ClickException(
-            "some backups are not signed by this site; no byte of them has changed"
+            f"foreign: {', '.join(foreign)}; not signed by this site, but no byte has "
+            "changed"
         )

@@ -35,10 +35,18 @@ class Told(click.Command):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = told(error.message)  # type: ignore[misc]
+            _end_progress(ctx)
+            error.message = told(error.message, "Error: ")  # type: ignore[misc]
             raise
         except TOLD as error:
-            raise click.ClickException(told(explanation_of(error))) from error
+            _end_progress(ctx)
+            said = told(explanation_of(error), "Error: ")
+            raise click.ClickException(said) from error
+
+
+def _end_progress(ctx: click.Context) -> None:
+    if talk := ctx.meta.get(_TALK):
+        talk.end()
 
 
 class Command(Told):
@@ -54,7 +62,9 @@ class Command(Told):
                 talk.hush()
             said = (talk.standing if talk else Standing()).sentence()
             if isinstance(error, KeyboardInterrupt):
-                raise click.ClickException(told(f"ended by Ctrl-C. {said}")) from error
+                raise click.ClickException(
+                    told(f"ended by Ctrl-C. {said}", "Error: ")
+                ) from error
             by = f"ended by {error.name}. " if isinstance(error, signals.Ended) else ""
             echo(told(by + said), err=True)
             raise
@@ -150,7 +160,7 @@ def ask(question: str) -> None:
     Nothing may be locked meanwhile: the answer may never come.
     """
     _forget_typed()
-    click.confirm(one_line(question), abort=True, err=True)
+    click.confirm(told(one_line(question)), abort=True, err=True)
 
 
 def ask_name(question: str, options: Options) -> None:
@@ -158,10 +168,10 @@ def ask_name(question: str, options: Options) -> None:
 
     As for `ask`. Raises ClickException.
     """
-    echo(one_line(question), err=True)
+    echo(told(one_line(question)), err=True)
     _forget_typed()
     words = one_line(f"Type the site's name, {options.site_title}, to go on")
-    typed = click.prompt(words, default="", show_default=False, err=True)
+    typed = click.prompt(told(words), default="", show_default=False, err=True)
     if not options.is_site_title(typed):
         raise click.ClickException("that is not the site's name: nothing was touched")
 
