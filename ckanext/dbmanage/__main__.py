@@ -6,13 +6,25 @@
 import logging
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import click
 
 from . import cli
 
 
-@click.group(help=__doc__)
+class Main(click.Group):
+    """Says where the commands are that are none here."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if any(each.name == args[0] and each.needs_ckan for each in cli.COMMANDS):
+            from .portal.command import typed
+
+            ctx.fail(f"{args[0]} runs CKAN's own code: `{typed()} db {args[0]}`")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Main, help=__doc__)
 @click.option(
     "-c", "--config", "ini", metavar="FILE", help="CKAN's configuration file."
 )

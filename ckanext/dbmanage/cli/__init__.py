@@ -1,6 +1,8 @@
 """The commands: `ckan db …`, and most of them as `python -m ckanext.dbmanage` too."""
 
+import io
 import re
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +31,10 @@ class Lazy(click.Command):
         return getattr(module, self._name)
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        for stream in (sys.stdout, sys.stderr):
+            # a terminal of few letters shows a `?`, and ends no command
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         return self.load().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:

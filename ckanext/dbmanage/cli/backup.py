@@ -87,8 +87,7 @@ def verify(
         said, place = verdict(problems, prove), found.path.parent
         verdicts.setdefault(said, []).append(found.id)
         if not as_json:
-            lines = [f"{found.id}  {said}", *(f"  {one_line(p)}" for p in problems)]
-            talk.result("\n".join(lines))
+            talk.result(f"{found.id}  {said}", *(f"  {one_line(p)}" for p in problems))
     if as_json:
         echo_json(results)
     if unproven := verdicts.get("not proven"):
@@ -104,7 +103,8 @@ def verify(
         raise click.ClickException(
             f"cannot be read: {', '.join(closed)}; what mends it stands above"
         )
-    if "foreign" in verdicts:
+    if foreign := verdicts.get("foreign"):
         raise click.ClickException(
-            "some backups are not signed by this site; no byte of them has changed"
+            f"foreign: {', '.join(foreign)}; not signed by this site, but no byte has "
+            "changed"
         )

@@ -35,10 +35,11 @@ class Told(click.Command):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = told(error.message)  # type: ignore[misc]
+            error.message = told(error.message, "Error: ")  # type: ignore[misc]
             raise
         except TOLD as error:
-            raise click.ClickException(told(explanation_of(error))) from error
+            said = told(explanation_of(error), "Error: ")
+            raise click.ClickException(said) from error
         finally:
             if talk := ctx.meta.get(_TALK):
                 talk.end()  # the line of the progress is no place for what comes next
@@ -57,7 +58,9 @@ class Command(Told):
                 talk.hush()
             said = (talk.standing if talk else Standing()).sentence()
             if isinstance(error, KeyboardInterrupt):
-                raise click.ClickException(told(f"ended by Ctrl-C. {said}")) from error
+                raise click.ClickException(
+                    told(f"ended by Ctrl-C. {said}", "Error: ")
+                ) from error
             by = f"ended by {error.name}. " if isinstance(error, signals.Ended) else ""
             echo(told(by + said), err=True)
             raise
@@ -153,7 +156,7 @@ def ask(question: str) -> None:
     Nothing may be locked meanwhile: the answer may never come.
     """
     _forget_typed()
-    click.confirm(one_line(question), abort=True, err=True)
+    click.confirm(told(one_line(question)), abort=True, err=True)
 
 
 def ask_name(question: str, options: Options) -> None:
@@ -161,10 +164,10 @@ def ask_name(question: str, options: Options) -> None:
 
     As for `ask`. Raises ClickException.
     """
-    echo(one_line(question), err=True)
+    echo(told(one_line(question)), err=True)
     _forget_typed()
     words = one_line(f"Type the site's name, {options.site_title}, to go on")
-    typed = click.prompt(words, default="", show_default=False, err=True)
+    typed = click.prompt(told(words), default="", show_default=False, err=True)
     if not options.is_site_title(typed):
         raise click.ClickException("that is not the site's name: nothing was touched")
 

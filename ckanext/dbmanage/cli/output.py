@@ -15,25 +15,24 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import click
 
-from ..engine import printable, words
+from ..engine import printable
 from ..engine.clock import ago, day_and_time
 from ..engine.course import Course
 from ..engine.layout import DENIED, UNSIGNED
 from ..engine.printable import one_line
-from ..engine.report import Standing, name_of
-from ..engine.words import size
-from ..portal.command import pasted, typed
+from ..engine.report import Standing
+from ..engine.words import many, size
+from ..portal.command import pasted, typed, typed_module
+from . import COMMANDS
 from .columns import fitted, width
 from .progress import line, stage_name
 
 if TYPE_CHECKING:  # what lists backups starts without these
-    from ..engine.repository.backup import Backup
     from ..engine.restore.restore import Restored
-    from ..operations.preview import Preview
     from ..portal.migrate import Report
     from ..records.export import Exported
 
@@ -48,16 +47,33 @@ def echo_json(document: object) -> None:
     echo(json.dumps(document))
 
 
-def told(sentence: str) -> str:
-    """A sentence as it is printed, its commands as they are typed here."""
-    return printable.sentence(pasted(sentence, typed()))
+def as_typed(text: str) -> str:
+    """A message, its commands as they are typed here."""
+    verbs = {str(each.name) for each in COMMANDS if not each.needs_ckan}
+    return pasted(text, typed(), typed_module(), verbs)
+
+
+def result(line: str, indent: int = 2) -> None:
+    """Writes a line of the result, in as many as it needs on a terminal."""
+    echo(fitted(line, indent, width()))
+
+
+def told(sentence: str, lead: str = "") -> str:
+    """A sentence as it is printed after `lead`, its commands as they are typed here."""
+    first, *more = printable.sentence(as_typed(sentence)).split("\n")
+    # what stands on lines of its own may be a command
+    first = fitted(lead + first, 2, width(sys.stderr))[len(lead) :]
+    return "\n".join([first, *more])
 
 
 class Talk:
-    """The listener of a command: sentences, warnings and progress on stderr."""
+    """The listener of a command: sentences, warnings and progress on stderr.
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    `quiet` keeps it to warnings; `still` draws no line of progress.
+    """
+
+    def __init__(self, quiet: bool, still: bool = False) -> None:
+        self._quiet, self._still = quiet, still
         self.standing, self.course = Standing(), Course()
         self._guard = threading.RLock()  # work side by side tells of its bytes
         self._shown, self._next, self._width = "", 0.0, 0
@@ -75,9 +91,9 @@ class Talk:
         said = told(f"Warning: {sentence}")
         self._between(lambda: click.secho(said, fg="yellow", err=True))
 
-    def result(self, text: str) -> None:
-        """A result, on stdout, while work goes on."""
-        self._between(lambda: echo(text))
+    def result(self, *lines: str) -> None:
+        """Lines of a result, on stdout, while work goes on."""
+        self._between(lambda: [result(line, 4) for line in lines])
 
     def progress(self, phase: str, done: int, total: int) -> None:
         """One line of the whole on a terminal, the stages alone elsewhere."""
@@ -95,12 +111,12 @@ class Talk:
             ahead = list(self.course.ahead) if first else []
             begins = self.course.count(phase, done, total)
             self._said = said
-            if self._quiet:
+            if self._quiet or self._still:
                 return
             terminal = sys.stderr.isatty()
             if begins and len(ahead) > 1:
                 names = dict.fromkeys(name.partition(" ")[0] for name in ahead)
-                echo(one_line(f"stages: {', '.join(names)}"), err=True)
+                echo(told(one_line(f"stages: {', '.join(names)}")), err=True)
             if not terminal:
                 if begins:
                     echo(f"{stage_name(phase)} …", err=True)
@@ -139,12 +155,12 @@ class Talk:
                 self._draw(shown)
 
     def end(self) -> None:
-        """Ends the line of the progress."""
+        """Ends the line of the progress, which goes: it is of what is under way."""
         with self._guard:
             self._stop.set()
             self.course.end()
             if self._shown:
-                click.echo(err=True)
+                click.echo(f"\r{' ' * len(self._shown)}\r", nl=False, err=True)
                 self._shown = ""
 
     def hush(self) -> None:
@@ -158,10 +174,12 @@ class Talk:
         with self._guard:
             number, seconds = self.course.number, self.course.seconds
             self.course.end()
-            if number and not self._quiet:
+            if number and not self._quiet and not self._still:
                 said = f"done in {took(seconds)}"
                 if self._shown:
                     self._draw(f"{number}/{number} {said}")
+                    click.echo(err=True)
+                    self._shown = ""
                 else:
                     echo(said, err=True)
             self.end()
@@ -184,79 +202,6 @@ def took(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def backup_table(described: list[dict[str, Any]]) -> str:
-    """The backups, as `Backup.describe` tells of them, a line each."""
-    rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
-    for one in described:
-        note = one_line(one["note"])
-        if one["reason"] not in (None, "manual"):
-            note = " ".join(filter(None, [f"({one_line(one['reason'])})", note]))
-        when = (one["proved"] if one["state"] == "proven" else one["verified"]) or ""
-        state = " ".join(filter(None, [one["state"], when[:16].replace("T", " ")]))
-        state += ", held" if one["keep"] else ""
-        state += ", in the future" if one["future"] else ""
-        rows.append(
-            (one["id"], state, size(one["bytes"]), ", ".join(one["parts"]), note)
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])
-    fits = (fitted(form.format(*row).rstrip(), 18, width()) for row in rows)
-    return "\n".join(fits)
-
-
-def backup_facts(one: Backup, about: dict[str, Any]) -> str:
-    """All that is known of one backup; `about` is what it says in `describe`."""
-    plain = {
-        "id": one_line(about["id"]),
-        "path": one_line(about["path"]),
-        "state": one_line(about["state"]),
-        "verified": one_line(about["verified"]),
-        "proven": one_line(about["proved"]),
-        "parts": one_line(words.parts(about["parts"])),
-        "size": size(about["bytes"]),
-        "created": one_line(about["created"]),
-        "reason": one_line(about["reason"]),
-        "note": one_line(about["note"]),
-        "held": "yes" if about["keep"] else "",
-        "future": "its date is in the future" if about["future"] else "",
-        "problems": "\n          ".join(map(one_line, about["problems"])),
-    }
-    if one.signed:  # else nobody knows what these fields hold
-        sizes = about["sizes"].items()
-        plain["parts"] = ", ".join(f"{name_of(part)} {size(n)}" for part, n in sizes)
-        plain["added"] = size(sum(about["added"].values()))
-        plain["took"] = f"{about['seconds'] or 0:.1f} s"
-        plain["uploads"] = _uploads(about["files"])
-        plain["versions"] = ", ".join(
-            one_line(f"{name} {' '.join(v) if isinstance(v, list) else v}")
-            for name, v in (about["versions"] or {}).items()
-        )
-    lines = [f"{key:9} {value}" for key, value in plain.items() if value]
-    databases = one.manifest["databases"] if one.signed else {}
-    for part, database in databases.items():
-        rows = database.get("rows") or {}
-        lines.append(f"{name_of(part)}: {len(rows)} tables, {sum(rows.values())} rows")
-        lines += [
-            f"  {count:>10}  {one_line(table)}"
-            for table, count in sorted(rows.items())
-            if count
-        ]
-    return "\n".join(fitted(line, 10, width()) for line in lines)
-
-
-def _uploads(about: dict[str, Any]) -> str:
-    if not about.get("included"):
-        return ""
-    said = f"{about['count']} uploads, {size(about['bytes'])}"
-    for what in ("missing", "refused"):
-        said += f", {about[what]} {what}" if about[what] else ""
-    if about.get("folders"):
-        said += f", {about['folders']} folders left out"
-    names = ("left_out", "examples", "not_included")
-    lines = [line for name in names for line in about.get(name) or ()]
-    return "\n          ".join([said, *map(one_line, lines)])
-
-
 def verdict(problems: list[str], prove: bool) -> str:
     """What a verification says of a backup, in a word or two."""
     if problems and problems[0].startswith(DENIED):
@@ -264,7 +209,7 @@ def verdict(problems: list[str], prove: bool) -> str:
     if prove:
         return "not proven" if problems else "proven"
     if not problems:
-        return "whole"
+        return "verified"
     own = [problem for problem in problems if UNSIGNED not in problem]
     return "damaged" if own else "foreign"
 
@@ -284,78 +229,9 @@ def next_steps(restored: Restored) -> str:
     )
 
 
-def preview_table(rows: list[dict[str, Any]]) -> str:
-    """What a restore would lose and gain, a line for each kind of object."""
-    columns = ("kind", "now", "then", "lost", "gained", "changed")
-    lines = [("", *columns[1:])]
-    lines += [tuple(one_line(row[c]) for c in columns) for row in rows]
-    width = max(len(row[0]) for row in lines)
-    return "\n".join(
-        row[0].ljust(width) + "".join(cell.rjust(10) for cell in row[1:])
-        for row in lines
-    )
-
-
-_CHANGES = {
-    "lost": "would be lost",
-    "changed": "would go back to an older state",
-    "gained": "would come back",
-}
-
-
-def preview_names(found: Preview) -> list[str]:
-    """What a restore would lose, gain and change: the first by name, a line each."""
-    lines = []
-    counts = {row["kind"]: row for row in found.rows}
-    for kind, changes in found.names.items():
-        for change, objects in changes.items():
-            lines.append(f"{kind.capitalize()} that {_CHANGES[change]}:")
-            for each in objects:
-                by = each["by"] and f"(last changed by {each['by']})"
-                words = map(one_line, (each["name"], each["title"], by))
-                lines.append("  " + "  ".join(filter(None, words)))
-            if more := counts[kind][change] - len(objects):
-                lines.append(f"  and {more} more")
-    if found.editors:
-        who = ", ".join(f"{each['name']} ({each['count']})" for each in found.editors)
-        lines.append(f"Who changed last what would be lost or go back: {one_line(who)}")
-    if found.count:
-        lines.append(f"All {many(found.count, 'name')}, for a day: {found.file}")
-    return lines
-
-
-def many(count: int, thing: str) -> str:
-    """A number of things: `1 dataset`, `12 datasets`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
-
-
 def when(moment: datetime) -> str:
     """A moment and how long ago that is: `26 Nov 06:39 UTC (1 hour ago)`."""
     return f"{day_and_time(moment)} ({ago(moment)})"
-
-
-def upgrade_report(report: Report) -> str:
-    """The steps of an upgrade, what they change, and how long each phase took."""
-    lines = [
-        f"{'not ended' if seconds is None else f'{seconds:7.2f} s'}  "
-        + one_line(f"{owner} {revision}")
-        + f"  {one_line(about)}"
-        for owner, revision, about, seconds in report.steps
-    ]
-    changes = report.changes
-    for what, names in (
-        ("locked against readers", changes.locked),
-        ("rewritten", changes.rewritten),
-        ("dropped", [f"{t} ({rows} rows)" for t, rows in changes.dropped.items()]),
-    ):
-        if names:
-            lines.append(one_line(f"{what}: {', '.join(sorted(names))}"))
-    lines.append(
-        ", ".join(
-            f"{phase} {seconds:.1f} s" for phase, seconds in report.phases.items()
-        )
-    )
-    return "\n".join(lines)
 
 
 def rehearsed_cost(report: Report) -> str:

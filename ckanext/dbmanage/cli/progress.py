@@ -3,18 +3,10 @@
 from collections.abc import Callable
 
 from ..engine.course import Course, rough
-from ..engine.layout import PARTS
-from ..engine.printable import one_line
+from ..engine.words import stage_name
 
 #: columns of a bar, where there is room for one
 _BAR = 20
-_WORDS = {"datastore": "DataStore", "files": "uploads"}
-
-
-def stage_name(name: str) -> str:
-    """A stage, as people call it: load DataStore."""
-    stage, _, part = one_line(name).partition(" ")
-    return f"{stage} {_WORDS.get(part, part)}".strip() if part in PARTS else stage
 
 
 def line(course: Course, shown: Callable[[float], str], width: int) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from ..engine.disk import is_stream
+from ..engine.words import many
 from ..operations.export import Target, Write, run_export, to_file
 from ..operations.index import rebuild
 from ..operations.publish import Incomplete, run_publish
@@ -87,11 +88,14 @@ def export(
     """
     if secrets and kind != "users":
         raise click.UsageError("--secrets is for KIND users only")
-    talk, begun = Talk(quiet), time.monotonic()
+    to_stdout = output in (None, "-")
+    # on one terminal the lines of the records and of the progress would mix
+    talk = Talk(quiet, still=to_stdout and sys.stdout.isatty())
+    begun = time.monotonic()
     portal = portal_of(ctx, talk)
     wanted, name = Wanted(everything, fresh, secrets), ""
     target: Target = _stdout
-    if output not in (None, "-"):
+    if not to_stdout:
         name = str(output)
         if not is_written(name):
             ask_to_replace(name, yes)
@@ -106,7 +110,7 @@ def export(
         rest = done.rows - done.from_index
         told = f": {done.from_index} from the search index, {rest} from the database"
     talk.say(
-        f"exported {done.rows} {kind}{f' to {name}' if name else ''} in "
+        f"exported {_many(done.rows, kind)}{f' to {name}' if name else ''} in "
         f"{time.monotonic() - begun:.1f} s{told}{left_out(done)}, "
         f"as of {moment:%Y-%m-%d %H:%M:%S %Z}"
     )
@@ -132,6 +136,10 @@ def _write_out(lines: bytes) -> None:
     # in pieces: a reader who goes away within one is not always told of
     for begin in range(0, len(lines), 1 << 16):
         sys.stdout.buffer.write(lines[begin : begin + (1 << 16)])
+
+
+def _many(count: int, kind: str) -> str:
+    return many(count, kind.removesuffix("s"))
 
 
 def _name_failed(exported: Mapping[str, Exported], talk: Talk) -> None:
@@ -183,7 +191,7 @@ def publish(ctx: click.Context, fresh: bool, jobs: int | None, quiet: bool) -> N
         _name_failed(error.exported, talk)
         raise
     rows = ", ".join(
-        f"{each.rows} {kind}{left_out(each)}" for kind, each in done.items()
+        f"{_many(each.rows, kind)}{left_out(each)}" for kind, each in done.items()
     )
     new = f"new: {', '.join(changed)}" if changed else "nothing has changed"
     talk.say(
@@ -223,8 +231,8 @@ def reindex(
     done = rebuild(portal_of(ctx, talk), changed, deep, jobs)
     same = f", {done.same} unchanged" if deep else ""
     talk.say(
-        f"search index: {done.indexed} datasets indexed, {done.removed} removed{same}, "
-        f"in {time.monotonic() - begun:.1f} s"
+        f"search index: {many(done.indexed, 'dataset')} indexed, {done.removed} "
+        f"removed{same}, in {time.monotonic() - begun:.1f} s"
     )
     for dataset, why in done.failed.items():
         talk.warn(f"not indexed: dataset {dataset}: {why}")

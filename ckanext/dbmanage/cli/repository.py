@@ -11,7 +11,7 @@ from ..engine.printable import one_line
 from ..engine.repository.backup import Backup
 from ..engine.uploads import contents
 from ..engine.uploads.listing import of
-from ..engine.words import size
+from ..engine.words import many, size
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
@@ -28,8 +28,8 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
-from .columns import fitted, width
-from .output import Talk, backup_facts, backup_table, echo, echo_json
+from .output import Talk, echo, echo_json, result, told
+from .tables import backup_facts, backup_table
 
 
 @click.command(cls=Command)
@@ -70,7 +70,10 @@ def backups(
     elif id:
         echo(backup_facts(found[0], described[0]))
     elif not described:
-        echo(f"No backups in {repository.path}: `ckan db backup` takes one", err=True)
+        echo(
+            told(f"No backups in {repository.path}: `ckan db backup` takes one"),
+            err=True,
+        )
     else:
         echo(backup_table(described))
 
@@ -210,11 +213,13 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     for decision in done.decisions:
         verb = "forget" if decision.forget else "keep"
         said = f"{decision.backup.id}  {verb:6}  {one_line(decision.reason)}"
-        echo(fitted(said, 26, width()))
+        result(said, 26)
     for name in done.dropped:
-        echo(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
-    freed = (
-        f"{'would free' if dry_run else 'freed'} {size(done.objects.bytes)} of "
-        f"uploads, {done.objects.count} contents that no backup names"
-    )
-    echo(fitted(freed, 2, width()))
+        result(f"{name}  {'would be ' if dry_run else ''}dropped: too old to undo")
+    if done.objects.count:
+        result(
+            f"{'would free' if dry_run else 'freed'} {size(done.objects.bytes)} of "
+            f"{many(done.objects.count, 'stored upload')} that no backup names"
+        )
+    else:
+        result("every stored upload belongs to a backup: nothing to free")

@@ -37,17 +37,18 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
+from .columns import width
 from .output import (
     Talk,
     echo,
     echo_json,
-    many,
     next_steps,
-    preview_names,
-    preview_table,
     replaced_names,
+    result,
+    told,
     when,
 )
+from .tables import preview_names, preview_table
 
 
 @click.command(cls=Command)
@@ -98,7 +99,8 @@ def restore(
     if as_json:
         echo_json(asdict(found))
     else:
-        echo("\n".join([preview_table(found.rows), *preview_names(found)]))
+        table = preview_table(found.rows, width())
+        echo("\n".join([table, *preview_names(found)]))
 
 
 def _restore(
@@ -114,14 +116,14 @@ def _restore(
     if not yes:
         refuse_without_terminal()
         confirmed = look_at_restore(portal, source, only, trust, called)
-        echo(f"{one_line(confirmed.name)} and what is live:", err=True)
-        echo(preview_table(confirmed.rows), err=True)
+        echo(told(f"{one_line(confirmed.name)} and what is live:"), err=True)
+        echo(preview_table(confirmed.rows, width(sys.stderr)), err=True)
         ask_name(_question(portal, confirmed), portal.options)
     restored = run_restore(
         portal, source, only, trust=trust, no_backup=no_backup, attended=True,
         confirmed=confirmed, called=called,
     )  # fmt: skip
-    echo(f"restored {words.parts(restored.parts)} from {one_line(restored.source)}")
+    result(f"restored {words.parts(restored.parts)} from {one_line(restored.source)}")
     if restored.replaced.parts:
         portal.talk.say(
             f"what it replaced is kept: {replaced_names(restored)}; `ckan db undo` "
@@ -144,7 +146,7 @@ def _question(portal: Portal, about: Look) -> str:
 
 def _changed(count: int | None, then: str = "changed since then") -> str:
     """How much is lost, where that is known."""
-    return "" if count is None else f" {many(count, 'dataset')} {then}."
+    return "" if count is None else f" {words.many(count, 'dataset')} {then}."
 
 
 @click.command(cls=Command)
@@ -164,12 +166,13 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
         operation = last["operation"]
         ask_name(_undo_question(portal, last) + _changed(count), portal.options)
     undone = run_undo(portal, operation)
-    redo = undone.what == REDO
+    redo, one = undone.what == REDO, undone.parts in (["database"], ["datastore"])
     parts, source = words.parts(undone.parts), one_line(undone.source)
-    echo(
-        f"redone: {parts} come from {source} again"
+    result(
+        f"redone: {parts} {'comes' if one else 'come'} from {source} again"
         if redo
-        else f"undone: {parts} are what they were before"
+        else f"undone: {parts} {'is what it was' if one else 'are what they were'} "
+        "before"
     )
     portal.talk.say(
         f"what it replaced is kept: {replaced_names(undone)}; `ckan db undo` "

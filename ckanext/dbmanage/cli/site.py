@@ -9,7 +9,7 @@ import click
 from ..doctor.examine import examine
 from ..doctor.finding import HINT, PROBLEM, Finding
 from ..doctor.mend import mend
-from ..engine.clock import time_ahead, who
+from ..engine.clock import day_and_time, parse_stamp, time_ahead, who
 from ..engine.errors import Refused, explanation_of
 from ..engine.printable import one_line
 from ..engine.redis.arming import UNDO, Arming
@@ -18,8 +18,6 @@ from ..operations.allowed import refused_on_the_web
 from ..operations.context import find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
-from ..portal.command import pasted, typed
-from . import columns
 from .base import (
     Command,
     complete_ids,
@@ -29,8 +27,7 @@ from .base import (
     quiet_option,
     time_options,
 )
-from .columns import fitted
-from .output import Talk, echo, echo_json
+from .output import Talk, as_typed, echo, echo_json, result
 
 
 @click.command(cls=Command)
@@ -75,9 +72,13 @@ def maintenance(
     elif status is None:
         echo("off: the site is open to visitors")
     else:
-        echo(
-            f"{status['level']}: {status['reason']}, by {status['owner']} since "
-            f"{status['since']}, until {time_ahead(status['seconds_left'])}"
+        ends = f"until {time_ahead(status['seconds_left'])}"
+        if status["held"]:
+            ends = "until the operation ends"
+        since = day_and_time(parse_stamp(status["since"]))
+        result(
+            f"{status['level']} {ends}: {status['reason']}, since {since}, by "
+            f"{status['owner']}"
         )
 
 
@@ -114,7 +115,7 @@ def arm(
     armed = Arming(site).arm(name, seconds, who(), to)
     repository.record(name, "done", what="arm", to=to, until=armed["until"])
     deed = UNDO if id == UNDO else to
-    echo(f"{name}  armed to {deed} until {time_ahead(seconds)}")
+    result(f"{name}  armed to {deed} until {time_ahead(seconds)}")
     talk.say(f"good for one {to} from the sysadmin page")
 
 
@@ -143,7 +144,7 @@ def doctor(
     except TOLD as error:
         what = "repair" if fix else "configuration"
         found = [Finding(what, PROBLEM, explanation_of(error))]
-    found = [replace(each, text=pasted(each.text, typed())) for each in found]
+    found = [replace(each, text=as_typed(each.text)) for each in found]
     problems = [each for each in found if each.state == PROBLEM]
     hints = [each for each in found if each.state == HINT]
     if nagios:
@@ -159,6 +160,6 @@ def doctor(
         width = max(len(each.name) for each in found)
         for each in found:
             said = f"{each.state:8} {each.name:{width}}  {one_line(each.text)}"
-            echo(fitted(said, width + 11, columns.width()))
+            result(said, width + 11)
     if problems:
         sys.exit(1)

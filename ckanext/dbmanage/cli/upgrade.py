@@ -6,6 +6,7 @@ import click
 from ckan.cli import db as core
 
 from ..engine.errors import Refused
+from ..engine.words import many
 from ..operations.clean import look_at_clean, run_clean
 from ..operations.upgrade import run_upgrade
 from ..portal import changed
@@ -20,7 +21,14 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
-from .output import Talk, echo, many, rehearsed_cost, replaced_names, upgrade_report
+from .output import (
+    Talk,
+    echo,
+    rehearsed_cost,
+    replaced_names,
+    result,
+)
+from .tables import upgrade_report
 
 _HELP = {
     "init": "Create CKAN's tables, or migrate those there are.\n\n"
@@ -109,9 +117,9 @@ def _made_safe(of_core: click.Command) -> click.Command:
             )
             ctx.invoke(of_core, **options)
         elif not plan.steps:
-            echo("Nothing to do: the database fits the installed code")
+            result("Nothing to do: the database fits the installed code")
         elif rehearse:
-            echo(f"rehearsed: the upgrade would work. {rehearsed_cost(report)}")
+            result(f"rehearsed: the upgrade would work. {rehearsed_cost(report)}")
         else:
             echo(f"upgraded by {len(plan.steps)} migrations")
             talk.say("restart CKAN's web and worker processes now: they run old code")

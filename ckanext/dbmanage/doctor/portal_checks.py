@@ -59,7 +59,7 @@ def migrations(portal: Portal, site: Site, _: Repository) -> Found:
                 "installed code: enable it, then `ckan db upgrade`",
             )
     if not behind:
-        yield OK, f"all {len(known)} sets of migrations have been run"
+        yield OK, "all migrations have been run"
 
 
 def users(_: Portal, site: Site, __: Repository) -> Found:
@@ -81,12 +81,13 @@ def search_index(portal: Portal, _: Site, __: Repository) -> Found:
         except Exception as error:
             yield PROBLEM, unanswered(error)
             return
-    if changed or orphans:
-        yield (
-            PROBLEM,
-            f"{len(changed)} datasets are missing or old in the search index, "
-            f"{len(orphans)} in it are gone: `ckan db reindex --changed`",
-        )
+    wrong = []
+    if changed:
+        wrong.append(f"{len(changed)} datasets are missing or old in it")
+    if orphans:
+        wrong.append(f"{len(orphans)} in it are in the database no more")
+    if wrong:
+        yield PROBLEM, f"{', '.join(wrong)}: `ckan db reindex --changed`"
     else:
         yield OK, "the search index is in step with the database"
 

@@ -6,6 +6,8 @@ visitor's language (`web/helpers.py`).
 
 from collections.abc import Iterable
 
+from .layout import PARTS
+from .printable import one_line
 from .report import name_of
 
 
@@ -20,9 +22,20 @@ def size(count: float) -> str:
     return f"{count / 1000:.1f} TB"
 
 
+def many(count: int, thing: str) -> str:
+    """A number of things: `1 dataset`, `12 datasets`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def parts(names: Iterable[str]) -> str:
     """The parts of a backup by their names: `database, DataStore and uploads`."""
     return listed(map(name_of, names))
+
+
+def stage_name(name: str) -> str:
+    """A stage, as people call it: load DataStore."""
+    stage, _, part = one_line(name).partition(" ")
+    return f"{stage} {name_of(part)}" if part in PARTS else stage
 
 
 def listed(names: Iterable[str]) -> str:

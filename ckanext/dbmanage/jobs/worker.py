@@ -26,6 +26,7 @@ from ..engine.redis.sealed import seal, use
 from ..engine.report import Standing
 from ..engine.signals import ended_by_signals
 from ..engine.site import Site
+from ..engine.words import stage_name
 from ..operations.context import Portal, refuse_root
 from ..operations.journal import TOLD, reason
 from ..portal.command import on_server, pasted
@@ -139,7 +140,7 @@ class Log:
             name, part = _parted(phase)
             facts |= {"phase": name, "part": part}
             facts |= {"phase_begun": moment, "unit": unit}
-            self.say(f"{phase} …")
+            self.say(f"{stage_name(phase)} …")
             if phase == "switch":
                 self.final()
         self.course.count(phase, done, total)

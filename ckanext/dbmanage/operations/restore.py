@@ -170,7 +170,7 @@ def _after_source(
         *stages_of(parts),
         *(["uploads"] if "files" in parts else []),
         "switch",
-        *(["index"] if index and portal.app else []),
+        *(["index"] if index else []),
         *(of_backup(parts) if backup else []),
     ]
 
@@ -210,7 +210,7 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
             )
         let_go()
         talk.standing.owed[:] = [OWES_INDEX]
-        ahead = ["switch", *(["index"] if portal.app else [])]
+        ahead = ["switch", "index"]
         with staged(portal, repository, "undo", ahead):
             with owing_an_index(site, repository, True):
                 undone = undo_switch(Operation(site, repository, talk))

@@ -11,28 +11,56 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Container
 from itertools import pairwise
 from pathlib import Path
 
 from .config import Options
 
-#: core's groups whose commands messages name
-_NAMED = re.compile(r"`ckan (?=(?:db|jobs|datastore|search-index) )")
+#: core's groups whose commands messages name, in backticks or on a line; our verbs
+_NAMED = re.compile(
+    r"(`|^ *)ckan (?=(?:db|jobs|datastore|search-index) )(?:db (\w+))?", re.MULTILINE
+)
+_PACKAGE = str(__package__).rpartition(".")[0]
 
 
-def pasted(text: str, ckan: str) -> str:
-    """A message with `ckan` written as it is typed here."""
-    return _NAMED.sub(lambda _: f"`{ckan} ", text)
+def pasted(text: str, ckan: str, module: str = "", verbs: Container[str] = ()) -> str:
+    """A message with `ckan` written as it is typed here, `ckan db` as `module` where
+    that has the verb.
+    """
+
+    def written(found: re.Match[str]) -> str:
+        before, verb = found.groups()
+        if module and verb and verb in verbs:
+            return f"{before}{module} {verb}"
+        return f"{before}{ckan} " + (f"db {verb}" if verb else "")
+
+    return _NAMED.sub(written, text)
 
 
 def typed() -> str:
     """`ckan`, as who has typed this command types the next one."""
+    return _typed(_program())
+
+
+def typed_module() -> str:
+    """`python -m`, where this command was typed so: CKAN itself may not start there.
+
+    Empty where it was not.
+    """
+    begun = getattr(sys.modules["__main__"], "__package__", "")
+    return _typed(sys.executable, "-m", _PACKAGE) if begun == _PACKAGE else ""
+
+
+def _typed(program: str, *more: str) -> str:
     words = [] if not _by_sudo() else ["sudo", "-u", _user()]
-    program = _program()
-    found = shutil.which("ckan")
-    same = found and os.path.realpath(found) == os.path.realpath(program)
+    name = Path(program).name
+    found = shutil.which(name)
+    # an environment's Python is a link to one that knows nothing of it
+    real = os.path.abspath if more else os.path.realpath
+    same = found and real(found) == real(program)
     # sudo looks for programs in a path of its own
-    words.append("ckan" if same and not words else program)
+    words += [name if same and not words else program, *more]
     ini = _given(sys.argv[1:])
     if ini and os.path.abspath(ini) != os.path.abspath(os.environ.get("CKAN_INI", "")):
         words += ["-c", ini]

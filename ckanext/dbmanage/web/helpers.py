@@ -90,7 +90,7 @@ _WORDS = {
         "publish": _("Publication"),
         "prune": _("Retention rules applied"),
         "arm": _("Armed"),
-        "cancel": _("Job cancelled"),
+        "cancel": _("Cancelling a job"),
         "maintenance read-only": _("Saving paused"),
         "maintenance away": _("Site closed to visitors"),
         "maintenance off": _("Maintenance ended"),
@@ -263,7 +263,8 @@ def ago(time: str | None) -> str:
 
 def since(seconds: float | None) -> str:
     """How long ago, of a time span: 1 second ago."""
-    passed = timedelta(seconds=-round(seconds or 0))
+    # what is under way now is not "in 0 seconds"
+    passed = timedelta(seconds=-max(1, round(seconds or 0)))
     return format_timedelta(passed, add_direction=True, locale=locale())
 
 

@@ -10,9 +10,11 @@ import re
 from functools import cache, lru_cache
 
 from ckan.plugins import toolkit as tk
+from markupsafe import Markup, escape
 
 #: letters of what is looked up, at most
 _MOST = 2000
+_CODE = re.compile(r"`([^`\n]+)`")
 
 
 def _(message: str) -> str:
@@ -59,10 +61,14 @@ SENTENCES = (
 )
 
 
-def told(text: str | None) -> str:
-    """A sentence of the engine's or of a job's, translated where it is known."""
+def told(text: str | None) -> Markup:
+    """A sentence of the engine's or of a job's, translated where it is known.
+
+    What it has in backticks, a command or an option, stands as such.
+    """
     known = _known(text or "")
-    return tk._(known[0]).format(*known[1]) if known else text or ""
+    said = tk._(known[0]).format(*known[1]) if known else text or ""
+    return Markup(_CODE.sub(r'<code dir="ltr">\1</code>', str(escape(said))))  # noqa: S704
 
 
 @cache

@@ -31,8 +31,10 @@ class Together:
 
     def run(self, tasks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """The tasks' results by their names. Raises what the first to fail raised."""
+        if not tasks:
+            return {}
         self.count(0)  # a program may wait for a lock before its first byte
-        with ThreadPoolExecutor(max(1, len(tasks))) as pool:
+        with ThreadPoolExecutor(len(tasks)) as pool:
             futures = {name: pool.submit(task) for name, task in tasks.items()}
             try:
                 for future in as_completed(futures.values()):

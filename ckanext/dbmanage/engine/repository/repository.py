@@ -95,9 +95,9 @@ class Repository:
             return self.backup(known[0 if name == "latest" else -1])
         if name in names:
             return self.backup(name)
+        known = "backups` lists what is there" if names else "backup` takes the first"
         raise Refused(
-            f"no backup {name!r} in {self.path}: `{name_of('command')} backups` lists "
-            "what is there"
+            f"no backup {name!r} in {self.path}: `{name_of('command')} {known}"
         )
 
     def backup(self, name: str) -> Backup:

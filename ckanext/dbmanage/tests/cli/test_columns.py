@@ -2,7 +2,7 @@
 
 import pytest
 
-from ckanext.dbmanage.cli.columns import fitted
+from ckanext.dbmanage.cli.columns import fitted, taken
 
 LINE = (
     "problem  worker     nobody does the jobs of the page: `/usr/lib/ckan/default/bin/"
@@ -24,3 +24,8 @@ def test_a_long_line_goes_on_below(columns: int) -> None:
 def test_a_short_line_and_one_in_a_pipe_stay() -> None:
     assert fitted(LINE, 20, 0) == LINE
     assert fitted("a  b", 20, 40) == "a  b"
+
+
+def test_letters_of_east_asia_take_two_columns_and_accents_none() -> None:
+    assert taken("東京 e\u0301") == 6
+    assert fitted("東京 東京 東京", 2, 10) == "東京 東京\n  東京"

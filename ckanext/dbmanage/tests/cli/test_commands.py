@@ -101,3 +101,22 @@ def test_a_word_is_completed_from_the_command_itself() -> None:
     assert {"--note", "--only", "--json"} <= known
     named = {item.value: item.help for item in complete.get_completions([], "back")}
     assert named["backup"] == "Take a backup, check it, and print its id."
+
+
+def test_a_terminal_of_few_letters_shows_the_rest_as_question_marks(
+    portal: Portal,
+) -> None:
+    portal.backup("--only", "files", "--note", "Köln")
+    for words in (("backups",), ("forget", "--help"), ("verify",)):
+        done = portal.module(*words, env={"PYTHONIOENCODING": "ascii"})
+        assert done.stderr.isascii() and done.stdout.isascii()
+        assert words != ("backups",) or "K?ln" in done.stdout
+
+
+def test_python_m_says_where_the_other_commands_are(portal: Portal) -> None:
+    done = portal.module("reindex", code=2)
+    assert done.stderr.endswith(
+        "Error: reindex runs CKAN's own code: `ckan db reindex`\n"
+    )
+    said = portal.module("keep", "nonsense", code=1).stderr
+    assert " -m ckanext.dbmanage backup` takes the first\n" in said

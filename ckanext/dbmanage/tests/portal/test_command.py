@@ -1,6 +1,7 @@
 """Commands are shown as they are typed on this machine."""
 
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -68,4 +69,19 @@ def test_only_commands_in_a_message_are_written_so() -> None:
     assert pasted(said, r"\1 -c x") == (
         r"a ckan db: `\1 -c x db undo` or `\1 -c x search-index rebuild`, not "
         "`ckan sysadmin`"
+    )
+
+
+def test_what_was_typed_without_ckan_goes_on_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert command.typed_module() == ""
+    begun = types.SimpleNamespace(__package__="ckanext.dbmanage")
+    monkeypatch.setitem(sys.modules, "__main__", begun)  # type: ignore[arg-type]
+    _typed(monkeypatch, "-c", "a.ini", "verify", PATH="/usr/bin")
+    module = command.typed_module()
+    assert module == f"{sys.executable} -m ckanext.dbmanage -c a.ini"
+    said = "`ckan db undo ID`, `ckan db clean` or\n  ckan db load FILE"
+    assert pasted(said, "ckan", module, ("undo", "load")) == (
+        f"`{module} undo ID`, `ckan db clean` or\n  {module} load FILE"
     )

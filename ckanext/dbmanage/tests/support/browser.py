@@ -84,6 +84,8 @@ def looked(page: Page, name: str, widths: tuple[int, ...] = (1280, 390)) -> None
             "(document.querySelector('.dbm').getBoundingClientRect())"
         )
         assert not wide, wide
+        scrolls = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert scrolls <= 7, f"{name} at {width} scrolls {scrolls} px sideways"
     page.set_viewport_size({"width": 1280, "height": 900})
 
 

@@ -182,28 +182,25 @@ class Forked(subprocess.Popen):
         return self.returncode
 
 
-_server: Server | None = None
+_servers: list[Server] = []
 
 
 def serve(ini: Path, environment: Mapping[str, str]) -> None:
-    """Lets commands be forked from now on."""
-    global _server
-    _server = Server(ini, environment)
+    """Lets commands be forked from now on, beside those of other environments."""
+    _servers.append(Server(ini, environment))
 
 
 def stop() -> None:
-    """Every command is started truly again."""
-    global _server
-    if _server:
-        _server.stop()
-    _server = None
+    """Every command is started truly again that the last `serve` was for."""
+    _servers.pop().stop()
 
 
 def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen:
     """`subprocess.Popen`, of a process that has imported CKAN already, if it can."""
     words = [os.fspath(word) for word in command]
-    if _server and _server.can(words, options):
-        return Forked(_server, words, **options)
+    for server in _servers:
+        if server.can(words, options):
+            return Forked(server, words, **options)
     return subprocess.Popen(words, **options)
 
 
@@ -314,10 +311,9 @@ def _become(request: dict[str, Any]) -> None:
 
 
 def _run(command: list[str]) -> None:
-    global _server
     while True:
         try:
-            _server = Beside()
+            _servers[:] = [Beside()]
             break
         except _Next as instead:
             (command,) = instead.args

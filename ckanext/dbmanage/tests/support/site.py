@@ -220,7 +220,7 @@ class Site:
 
 
 #: without Werkzeug's debugger, which shows all there is; CKAN 2.10 has none to disable
-_QUIET = [] if ckan.__version__.startswith("2.10") else ["-D"]
+QUIET = [] if ckan.__version__.startswith("2.10") else ["-D"]
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
     webs = []
 
     def serve(portal: Portal) -> Web:
-        webs.append(Web(portal, *_QUIET))
+        webs.append(Web(portal, *QUIET))
         wait_until(webs[0].up, 90)
         return webs[0]
 

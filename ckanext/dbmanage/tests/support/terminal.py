@@ -11,14 +11,17 @@ import struct
 import subprocess
 import sys
 import termios
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from . import forked
 from .portal import Portal
 
 #: what moves the cursor, colours, and hides: none of it may be in a pipe
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+#: how what waits for an answer ends
+QUESTIONS = (b"[y/N]: ", b"to go on: ", b"all the same: ")
 
 
 class Seen:
@@ -33,10 +36,25 @@ class Seen:
         return self.written.decode()
 
     @property
+    def plain(self) -> str:
+        """The same as lines, without colours."""
+        return ESCAPES.sub("", self.text).replace("\r\n", "\n")
+
+    @property
     def lines(self) -> list[str]:
-        """What stood on a line of the terminal at any time, without colours."""
-        plain = ESCAPES.sub("", self.text).replace("\r\n", "\n")
-        return [line.rstrip() for line in re.split(r"[\n\r]", plain)]
+        """What stood on a line of the terminal at any time."""
+        return [line.rstrip() for line in re.split(r"[\n\r]", self.plain)]
+
+    @property
+    def screen(self) -> list[str]:
+        """What stands there in the end: a line drawn anew covers what was there."""
+        screen = []
+        for line in self.plain.split("\n"):
+            shown = ""
+            for drawn in line.split("\r"):
+                shown = drawn + shown[len(drawn) :]
+            screen.append(shown.rstrip())
+        return screen
 
 
 def on_terminal(command: list[str], columns: int, env: dict[str, str]) -> Seen:
@@ -55,7 +73,7 @@ def on_terminal(command: list[str], columns: int, env: dict[str, str]) -> Seen:
         while True:
             if select.select([master], [], [], 1)[0]:
                 written += os.read(master, 1 << 16)
-            elif written and not written.endswith(b"\n"):
+            elif written.endswith(QUESTIONS):
                 os.write(master, b"n\r")
     os.close(master)
     return Seen(written, process.wait())
@@ -70,18 +88,36 @@ def in_a_pipe(command: list[str], env: dict[str, str]) -> Seen:
         return Seen(process.communicate()[0], process.returncode)
 
 
-def seen(portal: Portal, where: str, *words: str) -> Seen:
-    """`ckan db …` at `80` columns; `python -m …`, which starts sooner, at `40` or `200`
-    columns, in a `pipe`, with LANG=`C`, or from `cron`, which hands on next to nothing.
+def environment(portal: Portal, where: str) -> dict[str, str]:
+    """What a command finds there; cron hands on next to nothing."""
+    if where == "cron":
+        known = {"HOME": "/", "LOGNAME": "x", "PATH": "/usr/bin:/bin"}
+        return known | {"SHELL": "/bin/sh"}
+    return portal.environment | ({"LANG": "C", "LC_ALL": "C"} if where == "C" else {})
+
+
+@contextmanager
+def place(portal: Portal, where: str) -> Iterator[None]:
+    """Lets commands be forked in an environment that begins otherwise."""
+    if where not in ("C", "cron"):
+        yield
+        return
+    forked.serve(portal.ini, environment(portal, where))
+    try:
+        yield
+    finally:
+        forked.stop()
+
+
+def seen(portal: Portal, where: str, *words: str, ckan: bool = False) -> Seen:
+    """A command at `40`, `80` or `200` columns, in a `pipe`, with LANG=`C`, from `cron`.
+
+    As `python -m …`, which starts sooner, or as `ckan db …`.
     """
-    known: dict[str, Any] = dict(portal.environment)
-    module = [sys.executable, "-m", forked.MODULE, "-c", str(portal.ini), *words]
+    command = [sys.executable, "-m", forked.MODULE, "-c", str(portal.ini), *words]
+    if ckan:
+        command = [forked.CKAN, "-c", str(portal.ini), "db", *words]
+    known = environment(portal, where)
     if where.isdigit():
-        ckan = [forked.CKAN, "-c", str(portal.ini), "db", *words]
-        return on_terminal(ckan if where == "80" else module, int(where), known)
-    if where == "pipe":
-        return in_a_pipe(module, known)
-    if where == "C":
-        return in_a_pipe(module, known | {"LANG": "C", "LC_ALL": "C"})
-    bare = {"HOME": "/", "LOGNAME": "x", "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-    return in_a_pipe(module, bare)
+        return on_terminal(command, int(where), known)
+    return in_a_pipe(command, known)

@@ -26,13 +26,15 @@ class Answer:
 
 
 class Web:
-    """A CKAN web process of a portal."""
+    """A CKAN web process of a portal; `under` starts it, as setpriv does."""
 
-    def __init__(self, portal: Portal, *options: str) -> None:
+    def __init__(
+        self, portal: Portal, *options: str, under: tuple[str, ...] = ()
+    ) -> None:
         self.log, self.port = portal.directory / "web.log", free_port()
         with open(self.log, "w") as log:
             self.process = forked.start(
-                [BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                [*under, BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
                  "-p", str(self.port), "-r", "-t", *options],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip

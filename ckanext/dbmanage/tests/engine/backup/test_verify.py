@@ -97,7 +97,7 @@ def test_a_missing_added_or_replaced_file_is_named(portal: Portal, taken: Path) 
 
 
 def test_the_command_names_the_file_and_fails(portal: Portal, taken: Path) -> None:
-    assert portal.db("verify").stdout == f"{taken.name}  whole\n"
+    assert portal.db("verify").stdout == f"{taken.name}  verified\n"
     with open(taken / "database.list", "r+b") as file:
         file.seek(2000)
         file.write(b"\0\0\0\0")
@@ -157,7 +157,7 @@ def test_another_site_s_backup_needs_trust(make_portal, portal: Portal) -> None:
 
 def test_an_older_secret_still_counts(portal: Portal, taken: Path) -> None:
     portal.write(SECRET_KEY="a new one", SECRET_KEY_FALLBACKS="portal-secret-5fd1")
-    assert portal.module("verify").stdout == f"{taken.name}  whole\n"
+    assert portal.module("verify").stdout == f"{taken.name}  verified\n"
     portal.write(SECRET_KEY_FALLBACKS="")
     portal.module("verify", code=1)
 

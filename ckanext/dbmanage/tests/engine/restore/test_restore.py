@@ -33,7 +33,7 @@ def test_it_works_without_ckan(portal: Portal) -> None:
     for name in portal.names.values():
         query(f'DROP DATABASE "{name}" WITH (FORCE)')
     assert portal.ckan("db", "backups", code=1).returncode == 1
-    assert portal.module("verify").stdout.strip().endswith("whole")
+    assert portal.module("verify").stdout.strip().endswith("verified")
     portal.module("restore", "latest", "--yes")
     assert portal.state() == before
     assert portal.db("backups").returncode == 0
