@@ -28,6 +28,7 @@ from .base import (
     refuse_without_terminal,
     yes_option,
 )
+from .columns import fitted, width
 from .output import Talk, echo, echo_json, result, told
 from .tables import backup_facts, backup_table
 
@@ -170,7 +171,8 @@ def _confirmed(doomed: list[retain.Doomed], newest: bool) -> list[str]:
             size(about["bytes"]),
             one_line(about["note"]),
         ]
-        echo("  ".join(filter(None, said)), err=True)
+        line = fitted("  ".join(filter(None, said)), 2, width(sys.stderr))
+        echo(line, err=True)
         if each.newest and newest:
             echo(f"  {each.newest}", err=True)
         elif each.newest:

@@ -32,7 +32,7 @@ def test_restore(portal: Portal) -> None:
     restore, maintenance = commands("restore.rst")
     assert "lost" in run(portal, restore)
     assert portal.state() == before
-    assert "read-only: by hand" in run(portal, maintenance)
+    assert "minutes): by hand" in run(portal, maintenance)
 
 
 def test_undo(portal: Portal) -> None:

@@ -106,11 +106,11 @@ def test_a_word_is_completed_from_the_command_itself() -> None:
 def test_a_terminal_of_few_letters_shows_the_rest_as_question_marks(
     portal: Portal,
 ) -> None:
-    portal.backup("--only", "files", "--note", "Köln")
+    portal.backup("--only", "files", "--note", "東京")
     for words in (("backups",), ("forget", "--help"), ("verify",)):
-        done = portal.module(*words, env={"PYTHONIOENCODING": "ascii"})
+        done = portal.module(*words, env={"PYTHONIOENCODING": "latin-1"})
         assert done.stderr.isascii() and done.stdout.isascii()
-        assert words != ("backups",) or "K?ln" in done.stdout
+        assert words != ("backups",) or " ??\n" in done.stdout
 
 
 def test_python_m_says_where_the_other_commands_are(portal: Portal) -> None:

@@ -37,7 +37,7 @@ def test_what_is_forgotten_is_asked_for_or_said(portal: Portal) -> None:
     done = portal.module("forget", old, middle, "--yes", code=1)
     assert f"backup {middle} stays: it is held" in done.stderr
     done = portal.module("forget", newest, old, "--yes", code=1)
-    assert f"`ckan db forget --newest {newest}`" in done.stderr
+    assert f" -m ckanext.dbmanage forget --newest {newest}`" in done.stderr
     assert len(portal.backups()) == 3
     done = json.loads(portal.module("forget", old, "--yes", "--json").stdout)
     assert done["forgotten"] == [old] and done["bytes"] > 1000

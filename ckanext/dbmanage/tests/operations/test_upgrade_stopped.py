@@ -58,7 +58,7 @@ def test_what_would_fail_is_named_with_what_mends_it(
     small.chmod(0o700)
     old.write(**{"ckanext.dbmanage.repository": str(small / "backups")})
     refused = old.module("upgrade", code=1).stderr
-    assert "are free for the repository" in refused and "ckan db prune" in refused
+    assert "are free for the repository" in refused and ".dbmanage prune" in refused
     old.sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     refused = old.module("upgrade", code=1).stderr
     assert "ffffffffffff, which the installed code does not know" in refused

@@ -72,7 +72,7 @@ def test_read_only_and_away(portal: Portal, serve: Callable[[Portal], Web]) -> N
         assert (head.status, head.body) == (503, "")
         health = web.ask("/api/3/action/status_show")
         assert health.status == 200 and health.json["result"] == {"maintenance": "away"}
-    assert "away: by hand, by " in portal.module("maintenance", "status").stdout
+    assert "): by hand, since " in portal.module("maintenance", "status").stdout
     portal.module("maintenance", "off")
     assert web.ask("/dataset/").status == 200
     assert "off" in portal.module("maintenance", "status").stdout

@@ -106,4 +106,4 @@ def test_an_empty_database_is_told_the_next_step(portal: Portal) -> None:
     assert "ckan db init" in done.stderr and "ckan db load FILE" in done.stderr
     for command in (["backup"], ["dump", "-"]):
         done = portal.module(*command, code=1)
-        assert "`ckan db init`" in done.stderr and "`ckan db load FILE`" in done.stderr
+        assert "`ckan db init`" in done.stderr and ".dbmanage load FILE`" in done.stderr
