@@ -122,7 +122,7 @@ def portal(
         full = made.backup("--note", "a long note on why this was taken " * 3, "--keep")
         foreign = made.repository / "20200101T000000Z"
         shutil.copytree(full, foreign)
-        dump = damaged / "database.dump.zst"
+        dump = damaged / "database.list"
         dump.write_bytes(dump.read_bytes()[:-1] + b"?")
         plain = made.directory / "plain.sql"
         plain.write_text("--\n-- PostgreSQL database dump\n--\nSET x = 1;\n")
