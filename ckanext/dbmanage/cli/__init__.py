@@ -49,7 +49,7 @@ backup verify: Read a backup again, and name what has changed.
 restore restore: Bring back a backup, or a file of pg_dump -Fc.
 restore undo: Switch back what the last restore replaced.
 restore dump: Write one database to a file, as pg_dump -Fc does.
-restore load: Replace one database by a file of pg_dump -Fc, or by another database.
+restore load: Replace one database by a dump, or by another database.
 repository keep: Hold a backup, so that retention never deletes it.
 repository forget: Delete backups for good.
 repository prune: Delete the backups that no retention rule keeps.

@@ -245,7 +245,7 @@ def load(
     yes: bool,
     quiet: bool,
 ) -> None:
-    """Replace one database by a file of pg_dump -Fc, or by another database.
+    """Replace one database by a dump, or by another database.
 
     As `ckan db restore` does it: a copy is loaded and checked, then switched in. A
     database of another cluster is named by a URL, postgresql://USER@HOST:PORT/NAME,

@@ -80,10 +80,22 @@ def wait_for_the_last_statement() -> None:
 
 def clone(origin: str, name: str) -> None:
     """Makes a database as another one is; its files are copied, which is quickest."""
-    query(
-        f"CREATE DATABASE {quoted(name)} OWNER ckan_default"
-        f" TEMPLATE {quoted(origin)} STRATEGY file_copy"
-    )
+    held: list[tuple] = []
+    for _ in range(
+        4
+    ):  # a busy server takes more than five seconds to end an autovacuum
+        try:
+            query(
+                f"CREATE DATABASE {quoted(name)} OWNER ckan_default"
+                f" TEMPLATE {quoted(origin)} STRATEGY file_copy"
+            )
+            return
+        except psycopg2.errors.ObjectInUse:
+            asked = (
+                "SELECT backend_type, query FROM pg_stat_activity WHERE datname = %s"
+            )
+            held = query(asked, "postgres", origin)
+    raise AssertionError(f"{origin} is in use: {held}")
 
 
 @contextmanager

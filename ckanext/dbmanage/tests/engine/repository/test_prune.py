@@ -275,8 +275,8 @@ def test_progress_is_told_in_bytes(shelf: Shelf) -> None:
     with shelf.repository.lock("prune"):
         found = retention.decide(shelf.repository.backups(), NONE | {"last": 2})
         prune.prune_backups(shelf.repository, found, lambda *each: told.append(each))
-    assert [phase for phase, *_ in told] == ["forget", "objects", "objects"]
-    (before, whole), (half, still) = (each[1:] for each in told[1:])
+    assert [phase for phase, *_ in told] == ["forget", "objects", "objects", "remove"]
+    (before, whole), (half, still) = (each[1:] for each in told[1:3])
     assert (before, half) == (0, whole / 2)  # two lists of the same size
     assert whole == still
 
