@@ -118,16 +118,13 @@ def portal(
 ) -> Iterator[Portal]:
     """A portal whose backups have notes in other scripts, one of them a long one."""
     with cloned(template, tmp_path_factory.mktemp("transcripts")) as made:
-        damaged = made.backup("--only", "database", "--note", "für Köln, 東京" * 3)
         full = made.backup("--note", "a long note on why this was taken " * 3, "--keep")
         foreign = made.repository / "20200101T000000Z"
         shutil.copytree(full, foreign)
-        dump = damaged / "database.list"
-        dump.write_bytes(dump.read_bytes()[:-1] + b"?")
         plain = made.directory / "plain.sql"
         plain.write_text("--\n-- PostgreSQL database dump\n--\nSET x = 1;\n")
         made.known = {
-            "damaged": damaged.name, "full": full.name, "held": full.name,
+            "full": full.name, "held": full.name,
             "foreign": foreign.name, "plain": str(plain), "now": "before the night",
             "file": str(made.directory / "portal.dump"),
             "records": str(made.directory / "organizations.jsonl.gz"),
@@ -140,14 +137,23 @@ def test_what_a_command_writes_can_be_read(portal: Portal, where: str) -> None:
     TRANSCRIPTS.mkdir(parents=True, exist_ok=True)
     for old in TRANSCRIPTS.glob(f"*.{where}.txt"):
         old.unlink()
-    commands = [*EACH.items()]
-    if where in ("40", "pipe"):
-        commands += OTHERS.items()
     wrong = []
     with place(portal, where):
-        for name, code in commands:
+        for name, code in EACH.items():
             wrong += looked(portal, where, name, code, "")
+        if where in ("40", "pipe"):
+            damaged(portal)
+            for name, code in OTHERS.items():
+                wrong += looked(portal, where, name, code, "")
     assert wrong == []
+
+
+def damaged(portal: Portal) -> None:
+    """Adds a backup that is damaged, for the commands that come next."""
+    made = portal.backup("--only", "database", "--note", "für Köln, 東京" * 3)
+    dump = made / "database.list"
+    dump.write_bytes(dump.read_bytes()[:-1] + b"?")
+    portal.known["damaged"] = made.name
 
 
 @pytest.mark.parametrize("where", ["40", "pipe"])

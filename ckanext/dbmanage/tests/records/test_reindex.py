@@ -132,7 +132,7 @@ def test_only_what_differs(portal: Portal) -> None:
         "UPDATE package SET title = 'newer', metadata_modified = now() WHERE id = 'id-4'"
     )
     told = portal.db("reindex", "--changed").stderr
-    assert "1 datasets indexed, 1 removed" in told
+    assert "1 dataset indexed, 1 removed" in told
     own = f"site_id:{portal.options['ckan.site_id']}"
     found = select(portal, fq=["title:newer", own])["response"]
     assert [each["id"] for each in found["docs"]] == ["id-4"]
