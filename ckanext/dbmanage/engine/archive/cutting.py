@@ -18,9 +18,9 @@ CONTENTS, LARGE = "", "large objects"
 _HEADER = 6
 #: the kind of a table's rows
 _ROWS = 1
-#: after them: the newline of the last row, and a row of no bytes. Rows of COPY hold no
-#: NUL, and no row is empty, so this is found nowhere else in them
-_END = b"\n\0\0\0\0\0"
+#: after them: a row of no bytes, which is a sign and a length of zero. Rows of COPY
+#: hold no NUL, and none of them is empty, so this is found nowhere else in them
+_END = b"\0\0\0\0\0"
 
 
 def cut(stream: Any) -> Iterator[tuple[str, int, bytes]]:
@@ -60,16 +60,23 @@ def _until(mark: bytes, buffer: bytearray, stream: Any) -> Iterator[bytes]:
         end = found + len(mark) if found >= 0 else -1
         searched = max(0, len(buffer) - len(mark) + 1)
         while end < 0 and len(buffer) > SEGMENT + len(mark):
-            yield bytes(buffer[:SEGMENT])
+            yield _first(buffer, SEGMENT)
             del buffer[:SEGMENT]
             searched -= SEGMENT
         if end < 0:
             chunk = stream.read(CHUNK)
             buffer += chunk
             end = -1 if chunk else len(buffer)
-    for start in range(0, end, SEGMENT):
-        yield bytes(buffer[start : min(start + SEGMENT, end)])
-    del buffer[:end]
+    while end > 0:
+        size = min(SEGMENT, end)
+        yield _first(buffer, size)
+        del buffer[:size]
+        end -= size
+
+
+def _first(buffer: bytearray, size: int) -> bytes:
+    with memoryview(buffer) as view:  # a slice of it would be copied twice
+        return bytes(view[:size])
 
 
 class _Kept:
