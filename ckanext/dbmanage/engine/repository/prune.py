@@ -28,10 +28,10 @@ from .retention import Decision
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: the end of a line of uploads, and the begin of one of segments
-_LAST = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n$')
+_LAST = re.compile(rb', "sha256": "([0-9a-f]{64})"}\n')
 _SEGMENT = re.compile(rb"([0-9a-f]{64}) (?:-|([0-9a-f]{64})) ")
 _RAW = 32  # bytes of a hash
-_MAX_LINE = 1 << 16
+_MAX_LINE = _BLOCK = 1 << 16
 _STEP = 1 << 14  # hashes at a time
 _PORTION = 1 << 21  # hashes on the disk before they are taken out
 
@@ -165,14 +165,15 @@ def _stored(objects: int, work: Path) -> list[str]:
             os.scandir(directory) as entries,
             create_file(work / prefix) as file,
         ):
-            for entry in entries:
-                if (
-                    _HASH.fullmatch(entry.name)
-                    and entry.name.startswith(prefix)
-                    and entry.is_file(follow_symlinks=False)
-                ):
-                    file.write(bytes.fromhex(entry.name))
-            if file.tell():
+            found = [
+                entry.name
+                for entry in entries
+                if _HASH.fullmatch(entry.name)
+                and entry.name.startswith(prefix)
+                and entry.is_file(follow_symlinks=False)
+            ]
+            file.write(bytes.fromhex("".join(found)))
+            if found:
                 prefixes.append(prefix)
     return prefixes
 
@@ -271,13 +272,13 @@ def _hashes_in(file: Any, place: str, packed: bool) -> Iterator[bytes]:
             unpacker.stream_reader(file, read_across_frames=True)
         )
     try:
+        if packed:
+            yield from _hashes_of_uploads(stream, place)
+            return
         for number in itertools.count(1):
             if not (line := stream.readline(_MAX_LINE)):
                 return
-            if packed:
-                if found := _hash_in(line, f"{place}: line {number}"):
-                    yield found
-            elif match := _SEGMENT.match(line):
+            if match := _SEGMENT.match(line):
                 yield from (
                     bytes.fromhex(each.decode()) for each in match.groups() if each
                 )
@@ -285,6 +286,24 @@ def _hashes_in(file: Any, place: str, packed: bool) -> Iterator[bytes]:
                 raise _Unknown(f"{place}: line {number} names no segment")
     except zstandard.ZstdError as error:
         raise _Unknown(f"{place}: {error}") from None
+
+
+def _hashes_of_uploads(stream: Any, place: str) -> Iterator[bytes]:
+    number = 0
+    while block := stream.read(_BLOCK):
+        block += stream.readline(_MAX_LINE)
+        found, lines = _LAST.findall(block), block.count(b"\n")
+        # nearly all lines are ours and end so
+        if len(found) == lines and block.endswith(b"\n"):
+            number += lines
+            hashes = bytes.fromhex(b"".join(found).decode())
+            yield from (hashes[n : n + _RAW] for n in range(0, len(hashes), _RAW))
+            continue
+        reader = io.BytesIO(block)
+        while line := reader.readline(_MAX_LINE):
+            number += 1
+            if digest := _hash_in(line, f"{place}: line {number}"):
+                yield digest
 
 
 def _list_size(backup: Backup) -> int:
@@ -296,7 +315,7 @@ def _list_size(backup: Backup) -> int:
 
 
 def _hash_in(line: bytes, place: str) -> bytes | None:
-    # nearly all lines are ours and end so; a million by `json` take half a minute
+    # a million by `json` take half a minute
     if match := _LAST.search(line, max(0, len(line) - 80)):
         return bytes.fromhex(match[1].decode())
     facts: Any = None
