@@ -126,7 +126,7 @@ def _sift(
     backup names are taken out of it, backup by backup. So no more is in memory than
     what one directory holds.
     """
-    backups = [each for each in repository.backups() if each.id not in forgotten]
+    kept = [name for name in repository.names() if name not in forgotten]
     try:
         with ExitStack() as stack:
             try:
@@ -137,7 +137,7 @@ def _sift(
                 raise _Unknown(f"{OBJECTS} is a link, or no directory") from None
             work = stack.enter_context(repository.partial("prune"))
             prefixes = _stored(objects, work)
-            _take_out(_all_named(backups, progress), work, prefixes)
+            _take_out(_all_named(repository, kept, progress), work, prefixes)
             progress("remove", 0, 0)
             return _removed(objects, work, prefixes, remove)
     except _Unknown as unknown:
@@ -185,14 +185,16 @@ def _hashes(path: Path) -> Iterator[bytes]:
                 yield chunk[start : start + _RAW]
 
 
-def _all_named(backups: list[Backup], progress: Progress) -> Iterator[bytes]:
-    """The hashes that the backups name. Raises _Unknown."""
+def _all_named(
+    repository: Repository, names: list[str], progress: Progress
+) -> Iterator[bytes]:
+    """The hashes that the backups of these names name. Raises _Unknown."""
     known = set[str]()
-    done, sizes = 0, [_list_size(backup) for backup in backups]
+    done, sizes = 0, [_list_size(repository.path / name) for name in names]
     total = sum(sizes)
-    for backup, size in zip(backups, sizes, strict=True):
+    for name, size in zip(names, sizes, strict=True):
         progress("objects", done, total)
-        yield from _named(backup, known)
+        yield from _named(repository.backup(name), known)  # one manifest at a time
         done += size
 
 
@@ -306,11 +308,11 @@ def _hashes_of_uploads(stream: Any, place: str) -> Iterator[bytes]:
                 yield digest
 
 
-def _list_size(backup: Backup) -> int:
+def _list_size(backup: Path) -> int:
     size = 0
     for name in (*SEGMENTS.values(), LIST):
         with suppress(OSError):
-            size += (backup.path / name).lstat().st_size
+            size += (backup / name).lstat().st_size
     return size
 
 
