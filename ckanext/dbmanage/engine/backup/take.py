@@ -142,9 +142,11 @@ def _failure_noted(op: Operation) -> Iterator[None]:
                 why = said or type(error).__name__
                 op.record("failed", what="backup", error=why)
         if isinstance(error, OSError):
+            where = error.filename2 or error.filename
             raise DbmanageError(
                 f"cannot write the backup to {op.repository.path}: "
-                f"{error.strerror or error}; nothing of it was kept"
+                f"{f'{where}: ' if where else ''}{error.strerror or error}; nothing of "
+                "it was kept"
             ) from error
         if isinstance(error, psycopg2.Error):
             raise ToolFailed(

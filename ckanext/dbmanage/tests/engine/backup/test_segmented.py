@@ -16,7 +16,7 @@ from ckanext.dbmanage.engine.archive import frames
 from ckanext.dbmanage.engine.archive.segments import ALONE, Line, Segments
 from ckanext.dbmanage.engine.backup.manifest import segments_of
 from ckanext.dbmanage.engine.backup.verify import problems_of
-from ckanext.dbmanage.engine.errors import Damaged, Refused
+from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 from ckanext.dbmanage.engine.repository.backup import Backup
 from ckanext.dbmanage.engine.signature import Hashed
 
@@ -122,6 +122,21 @@ def test_an_object_that_is_no_more_is_named(
     assert problem.startswith("database.list: the table of contents: its content")
     with pytest.raises(Damaged, match=line.object):
         made.source(backup.id)
+
+
+@pytest.mark.parametrize("cluster", [15], indirect=True)
+def test_a_backup_names_what_stands_in_an_object_s_way(
+    make: Callable[..., Made],
+) -> None:
+    made = make()
+    made.sql(CKAN, "ckan_default")
+    backup = taken(made)
+    line = next(x for x in segments_of(backup, "database").lines() if x.table)
+    place = segments_of(backup, "database").place(line.object)
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(DbmanageError, match=f"{place}: Is a directory"):
+        made.backup()
 
 
 @pytest.mark.parametrize("cluster", [15], indirect=True)
