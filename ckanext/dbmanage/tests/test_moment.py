@@ -38,11 +38,12 @@ def test_at(
     )
     push = f"pgbackrest --config={conf} --stanza=main archive-push %p"
     live = make_cluster(
-        "-k", str(tmp_path), "-c", "wal_level=replica", "-c", "archive_mode=on",
+        "-k", str(tmp_path), "-c", "fsync=off", "-c", "archive_mode=on",
         "-c", f"archive_command={push}", bin=BINS[15],
     )  # fmt: skip
     conf.write_text(
-        f"[global]\nrepo1-path={repo}\nstart-fast=y\nlog-level-file=off\n"
+        f"[global]\nrepo1-path={repo}\nstart-fast=y\ncompress-type=zst\n"
+        "process-max=2\nlog-level-file=off\n"
         f"lock-path={tmp_path}/lock\n[main]\npg1-path={live.data}\npg1-user=postgres\n"
         f"pg1-port={live.port}\npg1-socket-path={tmp_path}\n"
     )
