@@ -12,6 +12,8 @@ MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 #: the directory of the exports that the sysadmin page asked for
 EXPORTS = "exports"
+#: the directory of what goes along with a backup to another place, while it does
+ALONG = "site"
 #: all names of a preview, in there
 PREVIEW = re.compile(r"preview(-\d{8}T\d{6}Z)?\.jsonl", re.ASCII)
 #: how the problem of a backup that is not this site's own begins

@@ -207,6 +207,23 @@ class Options:
             "min": self.number(PREFIX + "keep_min", least=1),
         }
 
+    # -- the other place
+
+    remote_repository = _text(PREFIX + "remote.repository")
+    remote_password_file = _text(PREFIX + "remote.password_file")
+    remote_env_file = _text(PREFIX + "remote.env_file")
+    remote_limit_upload = _number(PREFIX + "remote.limit_upload")
+
+    @cached_property
+    def remote_retention(self) -> dict[str, int]:
+        """How many backups are kept there: `last`, `days`, `weeks`, `months`."""
+        return {
+            "last": self.number(PREFIX + "remote.keep_last", least=1),
+            "days": self.number(PREFIX + "remote.keep_days"),
+            "weeks": self.number(PREFIX + "remote.keep_weeks"),
+            "months": self.number(PREFIX + "remote.keep_months"),
+        }
+
     @cached_property
     def health_paths(self) -> frozenset[str]:
         """The addresses that are answered with 200 while the site is away."""

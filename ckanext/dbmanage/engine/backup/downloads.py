@@ -105,7 +105,7 @@ def open_download(
         raise Refused(f"there is no {file} of {backup or 'the exports'} any more")
     if found is not None and file == ALL:
         whole, moment = _whole(found), int(parse_id(found.id).timestamp())
-        tar = Tar(lambda: _entries(found), moment, _tar_size(whole))
+        tar = Tar(lambda: entries(found), moment, _tar_size(whole))
         return tar, "", whole.digest
     if found is not None and file in _dumps(found):
         dump = segments_of(found, _dumps(found)[file])
@@ -126,7 +126,7 @@ def opened_of(site: Site, backup: str, file: str) -> tuple[Any, str, str]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """A file of a tar: what the manifest, or the list of uploads, says of it."""
 
     name: str
@@ -135,7 +135,7 @@ class _Entry:
     sha256: str
 
 
-def _entries(found: Backup) -> Iterator[_Entry]:
+def entries(found: Backup) -> Iterator[Entry]:
     """What a signed backup is made of. Raises Damaged at the end, OSError."""
     written = dumped(found.manifest)
     contents = dict(found.manifest["contents"])
@@ -147,7 +147,7 @@ def _entries(found: Backup) -> Iterator[_Entry]:
         contents[name] = {"bytes": len(content), "sha256": sha256}
     for name, about in sorted(contents.items()):
         path = found.path / name
-        yield _Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
+        yield Entry(f"{found.id}/{name}", path, about["bytes"], about["sha256"])
     seen = set[str]()
     for part in found.manifest["databases"]:
         dump = segments_of(found, part)
@@ -162,8 +162,8 @@ def _entries(found: Backup) -> Iterator[_Entry]:
                 yield _object(path, line["size"])
 
 
-def _object(path: Path, size: int) -> _Entry:
-    return _Entry(f"objects/{path.parent.name}/{path.name}", path, size, path.name)
+def _object(path: Path, size: int) -> Entry:
+    return Entry(f"objects/{path.parent.name}/{path.name}", path, size, path.name)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _whole(found: Backup) -> _Whole:
 @lru_cache(maxsize=64)
 def _tar_size(whole: _Whole) -> int:
     # the list of a million uploads takes seconds to read: once is enough
-    sizes = (each.size for each in _entries(whole.found))
+    sizes = (each.size for each in entries(whole.found))
     return sum(_BLOCK + size + -size % _BLOCK for size in sizes) + 1024
 
 
@@ -238,7 +238,7 @@ class Tar(Made):
     """
 
     def __init__(
-        self, entries: Callable[[], Iterator[_Entry]], moment: int, size: int
+        self, entries: Callable[[], Iterator[Entry]], moment: int, size: int
     ) -> None:
         self._entries, self._moment = entries, moment
         super().__init__(self._tar, size)
@@ -252,7 +252,7 @@ class Tar(Made):
             at += _BLOCK + entry.size + padding
         yield bytes(1024)[max(start - at, 0) :]
 
-    def _entry(self, entry: _Entry, padding: int, skip: int) -> Iterator[bytes]:
+    def _entry(self, entry: Entry, padding: int, skip: int) -> Iterator[bytes]:
         about = tarfile.TarInfo(entry.name)
         about.size, about.mtime, about.mode = entry.size, self._moment, 0o600
         if skip < _BLOCK:

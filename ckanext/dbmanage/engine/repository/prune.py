@@ -61,17 +61,18 @@ def prune_backups(
 ) -> Pruned:
     """Removes the backups that are to be forgotten, then objects that nobody names.
 
-    The caller holds the repository's lock. Raises DbmanageError; what is gone by then
-    is gone whole, and the next call goes on.
+    The caller holds the repository's lock. Raises Busy while backups are copied from
+    here, DbmanageError; what is gone by then is gone whole, and the next call goes on.
     """
     forgotten, size = [], 0
-    # the oldest first: if this is ended half-way, the newer ones are there
-    for decision in sorted(decisions, key=lambda each: each.backup.id):
-        if decision.forget:
-            size += _forget(repository, decision)
-            forgotten.append(decision.backup.id)
-            progress("forget", size, 0)
-    objects = _sift(repository, set(), progress, os.unlink)
+    with repository.sending("prune"):
+        # the oldest first: if this is ended half-way, the newer ones are there
+        for decision in sorted(decisions, key=lambda each: each.backup.id):
+            if decision.forget:
+                size += _forget(repository, decision)
+                forgotten.append(decision.backup.id)
+                progress("forget", size, 0)
+        objects = _sift(repository, set(), progress, os.unlink)
     return Pruned(tuple(forgotten), size, objects)
 
 

@@ -36,10 +36,19 @@ from ..disk import (
     write_file,
 )
 from ..errors import Busy, DbmanageError, Refused
-from ..layout import EXPORTS, ID, LENT, PARTIAL, PARTIAL_EXPORT, PARTIAL_STATE, PREVIEW
+from ..layout import (
+    ALONG,
+    EXPORTS,
+    ID,
+    LENT,
+    PARTIAL,
+    PARTIAL_EXPORT,
+    PARTIAL_STATE,
+    PREVIEW,
+)
 from ..opened import open_directory, open_plain
 from ..report import name_of
-from ..signature import derived_key
+from ..signature import derived_key, dumped, read_json, sign, signed_by
 from .backup import Backup
 from .journal import Entry, Journal
 
@@ -111,9 +120,31 @@ class Repository:
     @contextmanager
     def lock(self, operation: str) -> Iterator[None]:
         """The one right to write here; it ends with the process. Raises Busy."""
+        with self._held(".lock", operation):
+            self._sweep()
+            self._renew()
+            yield
+
+    @contextmanager
+    def sending(self, operation: str) -> Iterator[None]:
+        """The one right to copy backups from here, or to take some away meanwhile.
+
+        A copy may take days, while others are taken. What it needs beside it, in
+        `ALONG`, is gone at its end, whoever ended it. Raises Busy.
+        """
+        with self._held(".sending", operation):
+            along = self.path / ALONG
+            shutil.rmtree(along, ignore_errors=True)
+            try:
+                yield
+            finally:
+                shutil.rmtree(along, ignore_errors=True)
+
+    @contextmanager
+    def _held(self, name: str, operation: str) -> Iterator[None]:
         try:
-            self._make()
-            handle = open_plain(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+            self.make()
+            handle = open_plain(self.path / name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise DbmanageError(
                 f"cannot write to the repository {self.path}: {error.filename}: "
@@ -135,8 +166,6 @@ class Repository:
                 f"since {stamp()}\n".encode()
             )
             file.flush()
-            self._sweep()
-            self._renew()
             try:
                 yield
             finally:
@@ -154,7 +183,8 @@ class Repository:
                 return said
         return ""
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Makes the directory where it is missing. Raises OSError."""
         if not self.path.is_dir():
             make_directories(self.path.parent)
             with suppress(FileExistsError):  # two requests may be the first
@@ -199,7 +229,7 @@ class Repository:
 
         No lock is needed: nobody else touches it. Raises OSError.
         """
-        self._make()
+        self.make()
         with lent(self.path, LENT) as found:
             yield found
 
@@ -242,7 +272,7 @@ class Repository:
         """
         line = {"time": stamp(), "by": who(), "pid": os.getpid()}
         line |= {**self._actor, "operation": operation, "event": event} | facts
-        self._make()
+        self.make()
         self._journal.record(line)
 
     def journal(self) -> list[Entry]:
@@ -259,6 +289,21 @@ class Repository:
     def others_deeds(self) -> list[tuple[int, Entry]]:
         """Those that may not. Raises OSError, as `Journal.others`."""
         return self._journal.others()
+
+    # -- what is remembered, in a file of one's own
+
+    def recall(self, name: str) -> dict[str, Any]:
+        """What was remembered under a name; `{}` when that is not this site's word."""
+        document = None
+        with suppress(OSError):
+            document = read_json(self.path / f".{name}.json")
+        own = signed_by(document, self._secrets, name)
+        return document if own and isinstance(document, dict) else {}
+
+    def memorize(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Remembers facts under a name, in place of those before. Raises OSError."""
+        signed = dumped(sign(facts, self._secrets[0], name))
+        write_file(self.path / f".{name}.json", signed)
 
     # -- markers: one file that says "this is still to be done"
 

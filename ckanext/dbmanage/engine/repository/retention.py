@@ -56,7 +56,7 @@ def decide(
     found = [_standing(backup, limit, aside) for backup in newest_first]
     good = [each.backup.id for each in found if each.good]
     reasons = {each.backup.id: [each.fixed] for each in found if each.fixed}
-    for name, reason in _ruled([n for n in good if n not in reasons], policy):
+    for name, reason in ruled([n for n in good if n not in reasons], policy):
         reasons.setdefault(name, []).append(reason)
     for name, reason in _newest_proven(found):
         reasons.setdefault(name, []).append(reason)
@@ -77,7 +77,7 @@ def decide(
     return decisions
 
 
-def _ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """The backups that a rule keeps, with the rule; `names` are the newest first."""
     for name in names[: policy["last"]]:
         yield name, f"the last {policy['last']}"

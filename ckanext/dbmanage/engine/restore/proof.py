@@ -51,6 +51,8 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
     """
     begun = time.monotonic()
     found.refuse_closed()
+    # else it was brought here to be proven, and only the journal tells of it
+    ours = found.path.parent == op.repository.path
     if not found.signed:
         raise Untrusted(
             f"backup {found.id} is not signed by this site: a proof runs the SQL in "
@@ -62,7 +64,8 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
     }  # fmt: skip
     event = event_of(record["problems"])
     if not record["problems"]:
-        source = replace(open_source(op.site, op.repository, found.id), uploads=None)
+        name = found.id if ours else str(found.path)
+        source = replace(open_source(op.site, op.repository, name), uploads=None)
         preflight(op.site, op.repository, source)
         try:
             _look(op, source, record, prepare, read)
@@ -78,8 +81,9 @@ def prove(op: Operation, found: Backup, prepare: Prepare, read: Read) -> dict[st
     found.remember(proved=record)
     problems = len(record["problems"])
     op.record(event, what="proof", backup=found.id, problems=problems)
-    path = op.repository.path / "state" / f"{found.id}.html"
-    write_file(path, evidence(op.site, found, record))
+    if ours:
+        path = op.repository.path / "state" / f"{found.id}.html"
+        write_file(path, evidence(op.site, found, record))
     return record
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(ckanext.dbmanage.__file__).parent
 ROOMS = [
     "engine", "engine/postgres", "engine/site", "engine/archive", "engine/redis",
     "engine/repository", "engine/operation", "engine/uploads", "engine/backup",
-    "engine/restore", "portal", "records", "operations", "doctor", "jobs", "logic",
+    "engine/offsite", "engine/restore", "portal", "records", "operations", "doctor", "jobs", "logic",
     "logic/action", "web", "cli", "plugin",
 ]  # fmt: skip
 #: modules that stand higher than the folder they are in
