@@ -14,6 +14,7 @@ from .base import (
     quiet_option,
 )
 from .output import Talk, echo, echo_json, verdict
+from .places import remote_option, sample_option
 
 
 @click.command(cls=Command)
@@ -57,6 +58,8 @@ def backup(
 @click.option(
     "--prove", is_flag=True, help="Also restore it into a copy, and check that."
 )
+@remote_option("Look at what stands at the other place.")
+@sample_option
 @json_option
 @quiet_option
 @click.pass_context
@@ -65,6 +68,8 @@ def verify(
     id: str | None,
     every: bool,
     prove: bool,
+    remote: bool,
+    sample: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -74,11 +79,24 @@ def verify(
     also restored into scratch databases beside the live site. They are migrated to the
     installed CKAN, their rows are counted, CKAN reads from them, and they are dropped.
     An evidence page tells what was seen.
+
+    With --remote restic checks the repository at the other place, and the backup there
+    is compared with its manifest. With --sample a part of the data there is read again
+    too, the next part each time. With --prove the whole backup is brought here for it.
     """
     if id is not None and every:
         raise click.UsageError("give either an ID or --all")
+    if sample and (prove or not remote):
+        raise click.UsageError("--sample is for --remote, without --prove")
     talk = Talk(quiet or as_json)
     portal = portal_of(ctx, talk)
+    if remote:
+        if every:
+            raise click.UsageError("--remote looks at one backup: leave out --all")
+        from .offsite import verify_remote
+
+        verify_remote(portal, id or "latest", sample, prove, as_json)
+        return
     chosen = None if every else "latest" if id is None else id
     results, verdicts = [], dict[str, list[str]]()
     place = ""

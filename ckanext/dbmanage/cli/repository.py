@@ -15,6 +15,7 @@ from ..engine.words import many, size
 from ..operations import retain
 from ..operations.context import open_site
 from ..operations.prune import run_prune
+from ..operations.there import listed, run_look
 from .base import (
     Command,
     ask,
@@ -30,6 +31,7 @@ from .base import (
 )
 from .columns import fitted, width
 from .output import Talk, echo, echo_json, result, told
+from .places import last_look, place_fact, remote_option
 from .tables import backup_facts, backup_table
 
 
@@ -40,6 +42,7 @@ from .tables import backup_facts, backup_table
     "-O", "--output", type=click.Path(), help="Where to; standard output without it."
 )
 @yes_option
+@remote_option("Look what is at the other place now.")
 @json_option
 @click.pass_context
 def backups(
@@ -48,15 +51,20 @@ def backups(
     fetch: str | None,
     output: str | None,
     yes: bool,
+    remote: bool,
     as_json: bool,
 ) -> None:
     """List the backups, or show one.
 
     The ID may also be latest or oldest. With --fetch one upload is taken out of the
-    backup, by its path as files.jsonl.zst has it.
+    backup, by its path as files.jsonl.zst has it. Which backups are at the other place
+    is told as the last look saw it; --remote looks anew.
     """
     talk = Talk(quiet=as_json or fetch is not None)
-    _, repository = open_site(portal_of(ctx, talk))
+    portal = portal_of(ctx, talk)
+    _, repository = open_site(portal)
+    if remote:
+        run_look(portal)
     if fetch is not None:
         if id is None:
             raise click.UsageError("--fetch needs the ID of a backup")
@@ -66,17 +74,21 @@ def backups(
         return
     found = repository.backups() if id is None else [repository.find(id)]
     described = [one.describe() for one in found]
+    described, seen = listed(repository, described, every=id is None)
     if as_json:
         echo_json(described)
     elif id:
         echo(backup_facts(found[0], described[0]))
+        echo(place_fact(described[0], seen))
     elif not described:
         echo(
             told(f"No backups in {repository.path}: `ckan db backup` takes one"),
             err=True,
         )
     else:
-        echo(backup_table(described))
+        echo(backup_table(described, bool(seen.time)))
+        if seen.time:
+            echo(fitted(last_look(seen), 2, width()), err=True)
 
 
 def _fetch(found: Backup, path: str, output: str | None) -> None:
@@ -187,10 +199,13 @@ def _confirmed(doomed: list[retain.Doomed], newest: bool) -> list[str]:
 
 @click.command(cls=Command)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and why.")
+@remote_option("Delete backups at the other place, by the rules for it.")
 @json_option
 @quiet_option
 @click.pass_context
-def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def prune(
+    ctx: click.Context, dry_run: bool, remote: bool, as_json: bool, quiet: bool
+) -> None:
     """Delete the backups that no retention rule keeps.
 
     The reason is told for each backup. Then the contents of uploads are deleted that no
@@ -198,6 +213,11 @@ def prune(ctx: click.Context, dry_run: bool, as_json: bool, quiet: bool) -> None
     `ckanext.dbmanage.undo_days`: `ckan db undo` cannot bring it back then.
     """
     portal = portal_of(ctx, Talk(quiet or as_json))
+    if remote:  # what lists backups starts without it
+        from .offsite import prune_remote
+
+        prune_remote(portal, dry_run, as_json)
+        return
     done = run_prune(portal, dry_run, by_itself=nobody_watches())
     if as_json:
         echo_json(

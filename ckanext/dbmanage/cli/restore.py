@@ -15,6 +15,7 @@ from ..engine.restore.history import REDO
 from ..operations.context import Portal
 from ..operations.dump import run_dump
 from ..operations.elsewhere import address_of, dumped, is_address
+from ..operations.offsite import here
 from ..operations.preview import preview_restore
 from ..operations.restore import (
     Look,
@@ -85,13 +86,15 @@ def restore(
     Give its ID (also latest or oldest), its directory or its file; a directory or a
     file with a slash, as in ./portal.dump. It is loaded into a copy beside the live
     database and checked there; then the copy is switched in. What it replaces is kept
-    for `ckan db undo`, and backed up.
+    for `ckan db undo`, and backed up. A backup that is only at the other place is
+    pulled first.
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
     if is_address(source):
         raise click.UsageError("a database elsewhere is brought in by `ckan db load`")
     portal = portal_of(ctx, Talk(quiet or as_json), note)
+    source = here(portal, source)
     if not preview:
         _restore(portal, source, only, trust, no_backup, yes)
         return

@@ -19,12 +19,13 @@ if TYPE_CHECKING:  # what lists backups starts without these
     from ..portal.migrate import Report
 
 
-def backup_table(described: list[dict[str, Any]]) -> str:
+def backup_table(described: list[dict[str, Any]], places: bool = False) -> str:
     """The backups, as `Backup.describe` tells of them, a line each.
 
-    On a terminal that is too narrow for that each has some lines, under no heading.
+    With `places` also where each is. On a terminal that is too narrow for that each has
+    some lines, under no heading.
     """
-    rows = [("ID", "STATE", "SIZE", "PARTS", "NOTE")]
+    rows = [("ID", "STATE", "SIZE", "PARTS", "WHERE", "NOTE")]
     for one in described:
         note = one_line(one["note"])
         if one["reason"] not in (None, "manual"):
@@ -34,16 +35,24 @@ def backup_table(described: list[dict[str, Any]]) -> str:
         state += ", held" if one["keep"] else ""
         state += ", in the future" if one["future"] else ""
         parts = ", ".join(map(name_of, one["parts"]))
-        rows.append((one["id"], state, size(one["bytes"]), parts, note))
+        held = size(one["bytes"]) if one["path"] else ""
+        where = ", ".join(one["where"]) if places else ""
+        rows.append((one["id"], state, held, parts, where, note))
+    if not places:
+        rows = [(*row[:4], row[5]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join([*(f"{{:{width}}}" for width in widths[:4]), "{}"])
+    form = "  ".join([*(f"{{:{width}}}" for width in widths[:-1]), "{}"])
     lines = [form.format(*row).rstrip() for row in rows]
     if not width() or max(map(taken, lines)) <= width():
         return "\n".join(lines)
     lines = [
         line
-        for id, state, bytes, parts, note in rows[1:]
-        for line in (f"{id}  {state}", f"{'':18}{bytes}  {parts}", f"{'':18}{note}")
+        for id, state, bytes, parts, *more in rows[1:]
+        for line in (
+            f"{id}  {state}",
+            f"{'':18}{bytes}  {parts}",
+            *(f"{'':18}{each}" for each in more),
+        )
     ]
     return "\n".join(
         fitted(line, 18, width()) for line in map(str.rstrip, lines) if line

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ..engine.backup.take import take
-from ..engine.errors import Refused, Written
+from ..engine.errors import Busy, Refused, Written
 from ..engine.operation import Operation
 from ..engine.postgres import sessions
 from ..engine.postgres.database import closing
@@ -169,8 +169,12 @@ def _backed_up(
                 retention.Decision(each, each.id == taken.id, "not wanted")
                 for each in repository.backups()
             ]
-            prune.prune_backups(repository, decisions, talk.progress)
-            talk.standing.made.clear()
+            try:
+                prune.prune_backups(repository, decisions, talk.progress)
+            except Busy as error:
+                talk.warn(f"the state before stays, as backup {taken.id}: {error}")
+            else:
+                talk.standing.made.clear()
         else:
             talk.say(f"the state before is backup {taken.id}")
 
