@@ -14,6 +14,7 @@ from ..operations.backup import take_backup, verify_backups, why_incomplete
 from ..operations.context import Portal
 from ..operations.export import export_for_page
 from ..operations.locked import locked
+from ..operations.offsite import run_push
 from ..operations.preview import preview_restore
 from ..operations.publish import run_publish
 from ..operations.restore import run_restore, run_undo
@@ -38,6 +39,16 @@ def _verify(portal: Portal, id: str, prove: bool) -> dict[str, Any]:
         raise DbmanageError(f"backup {found.id} is not {state}: {problems[0]}")
     portal.talk.say(f"backup {found.id} is {state}")
     return {"backup": found.id}
+
+
+def _push(portal: Portal, id: str) -> dict[str, Any]:
+    done = list(run_push(portal, id or None))
+    for each in done:
+        told = f"backup {each.id} is at the other place"
+        portal.talk.warn(each.error) if each.error else portal.talk.say(told)
+    if failed := [each for each in done if each.error]:
+        raise DbmanageError(f"backup {failed[0].id} was not copied: {failed[0].error}")
+    return {"backup": id, "bytes": sum(each.bytes for each in done)}
 
 
 def _preview(portal: Portal, id: str, parts: list[str]) -> dict[str, Any]:
@@ -109,6 +120,7 @@ def _tidy(portal: Portal) -> dict[str, Any]:
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "backup": _backup,
     "verify": _verify,
+    "push": _push,
     "preview": _preview,
     "restore": _restore,
     "undo": _undo,

@@ -14,13 +14,14 @@ from ..engine.disk import regular_files
 from ..engine.printable import one_line
 from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
+from ..operations.there import listed
 
 #: by repository and part of it: what it looked like, and what was read of it then
 _kept: dict[tuple[Path, str], tuple[Any, Any]] = {}
 
 
 def backups(repository: Repository) -> list[dict[str, Any]]:
-    """The backups as `Backup.describe` tells, the newest first.
+    """The backups as `Backup.describe` tells, and `where` each is; the newest first.
 
     They are what is kept for the next one who asks: who changes one copies it.
     """
@@ -30,7 +31,11 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
     return _reread(
         (repository.path, "backups"),
         seen,
-        lambda: [_described(repository, name) for name in repository.names()],
+        lambda: listed(
+            repository,
+            [_described(repository, name) for name in repository.names()],
+            every=False,
+        )[0],
     )
 
 

@@ -25,6 +25,7 @@ from ..operations.safety import (
     headline,
     needed,
 )
+from ..operations.there import summary
 from ..portal.command import on_server, pasted
 from ..portal.config import Options
 from . import hindrances
@@ -80,6 +81,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "wanted": [part for part in PARTS if part in parts],
         "web_restore": options.web_restore,
         "half_way": repository.marked("reindex"),
+        "remote": summary(options, repository),
         "exports": downloads.exports(repository),
         "export_sizes": downloads.sizes(repository, None),
         **background,

@@ -77,6 +77,11 @@ def test_option_defaults() -> None:
     assert none.retention == {
         "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
     }  # fmt: skip
+    assert none.remote_repository == none.remote_password_file == ""
+    assert none.remote_env_file == "" and none.remote_limit_upload == 0
+    assert none.remote_retention == {
+        "last": 3, "days": 14, "weeks": 8, "months": 12,
+    }  # fmt: skip
     assert public_dir(Options(storage)) == Path("/var/lib/ckan/dbmanage/public")
     assert none.public_path == "/dump"
     assert none.public_licence == none.public_contact == ""
@@ -90,7 +95,7 @@ def test_every_option_is_declared_and_documented() -> None:
         re.findall(r"key: (\S+)", (PACKAGE / "config_declaration.yaml").read_text())
     )
     text = "".join(file.read_text() for file in (PACKAGE / "portal").glob("*.py"))
-    used = set(re.findall(r'\bPREFIX \+ "(\w+)"', text))
+    used = set(re.findall(r'\bPREFIX \+ "([\w.]+)"', text))
     assert declared == {f"ckanext.dbmanage.{name}" for name in used}
     text = "".join(page.read_text() for page in DOCS.glob("*.rst"))
     assert not [name for name in declared if name not in text]

@@ -157,6 +157,12 @@ def verify(id: str) -> Any:
     return _job("backup_verify", id=id, prove="prove" in request.form)
 
 
+@pages.route("/<id>/push", methods=["POST"])
+def push(id: str) -> Any:
+    """Asks for a copy at the other place."""
+    return _job("backup_push", id=id)
+
+
 @pages.route("/<id>/keep", methods=["POST"])
 def keep(id: str) -> Any:
     """Holds a backup."""

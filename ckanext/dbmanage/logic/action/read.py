@@ -43,12 +43,15 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         user, time, until, way, of}, worker: {count, others, seen, waiting,
         command}, jobs, ended, maintenance, armed: {backup, to, until, by},
         web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
-        retention, pruned, blockers}`` and, when asked for, ``tables`` and ``journal``.
+        retention, pruned, remote: {place, time, count, only}, blockers}`` and, when
+        asked for, ``tables`` and ``journal``.
         ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
         sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``unreadable``,
         ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``;
         ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
         backups that it is about.
+        ``remote`` is the other place as it was seen at ``time``, empty when nobody has
+        looked: ``count`` backups, those in ``only`` not here; None where none is set.
         ``bytes`` (databases) and ``uploads_bytes`` are what all backups take on the
         disk, nearly; ``one_more`` what another takes that adds as much as the newest
         one, ``needed`` if no piece could be used again; ``pruned`` is when ``prune``
@@ -103,8 +106,9 @@ def dbmanage_backup_list(call: Call, data: Data) -> list[Data]:
 
     :returns: a list of ``{id, state, parts, bytes, sizes, created, seconds, verified,
         proved, reason, note, keep, versions, problems, files, path, future, stays,
-        newest, added}``; ``sizes`` are what each part holds, ``added`` what it added to
-        what the repository had; ``state`` is ``proven``, ``verified``, ``unverified``,
+        newest, added, where}``; ``sizes`` are what each part holds, ``added`` what it
+        added to what the repository had; ``where`` is a list of ``here`` and ``there``,
+        at the other place; ``state`` is ``proven``, ``verified``, ``unverified``,
         ``damaged``, ``foreign`` or ``unreadable``; ``future`` says that a clock was
         wrong when it was taken, such ones come last; ``stays`` is why it may not be
         deleted, or empty, ``newest`` why only with ``newest`` of

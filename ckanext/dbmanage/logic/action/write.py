@@ -11,6 +11,7 @@ from ...engine.redis.arming import DELETE, DOWNLOAD, RELEASE
 from ...engine.redis.links import Links
 from ...engine.redis.maintenance import AWAY, READ_ONLY
 from ...operations.retain import forget, keep
+from ...portal.remote import is_set
 from .. import schema
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
@@ -44,6 +45,21 @@ def dbmanage_backup_verify(call: Call, data: Data) -> Data:
     """
     data["id"] = call.find(data["id"]).id
     return call.enqueue("verify", data)
+
+
+@action(id=schema.optional)
+def dbmanage_backup_push(call: Call, data: Data) -> Data:
+    """Copy a backup to the other place, as a job.
+
+    :param id: the backup's id; without it all that are missing there
+
+    Raises ObjectNotFound; ValidationError where no other place is set.
+    """
+    if not is_set(call.options):
+        raise tk.ValidationError({"id": [tk._("No other place is set")]})
+    if data.get("id"):
+        data["id"] = call.find(data["id"]).id
+    return call.enqueue("push", {"id": data.get("id") or ""})
 
 
 @action(id=schema.needed, release=schema.flag, password=schema.optional)
