@@ -133,12 +133,15 @@ class Repository:
         `ALONG`, is gone at its end, whoever ended it. Raises Busy.
         """
         with self._held(".sending", operation):
-            along = self.path / ALONG
-            shutil.rmtree(along, ignore_errors=True)
+            self._take_along_away()
             try:
                 yield
             finally:
-                shutil.rmtree(along, ignore_errors=True)
+                self._take_along_away()
+
+    def _take_along_away(self) -> None:
+        if (self.path / ALONG).is_dir():
+            shutil.rmtree(self.path / ALONG, ignore_errors=True)
 
     @contextmanager
     def _held(self, name: str, operation: str) -> Iterator[None]:
