@@ -84,7 +84,7 @@ def verify_remote(
 def _verdict(problems: list[str], prove: bool) -> str:
     if prove:
         return "not proven" if problems else "proven"
-    return "damaged" if problems else "whole"
+    return "damaged" if problems else "verified"
 
 
 def prune_remote(portal: Portal, dry_run: bool, as_json: bool) -> None:

@@ -25,7 +25,7 @@ def backup_table(described: list[dict[str, Any]], places: bool = False) -> str:
     With `places` also where each is. On a terminal that is too narrow for that each has
     some lines, under no heading.
     """
-    rows = [("ID", "STATE", "SIZE", "PARTS", "WHERE", "NOTE")]
+    rows = [("ID", "WHERE", "STATE", "SIZE", "PARTS", "NOTE")]
     for one in described:
         note = one_line(one["note"])
         if one["reason"] not in (None, "manual"):
@@ -37,9 +37,9 @@ def backup_table(described: list[dict[str, Any]], places: bool = False) -> str:
         parts = ", ".join(map(name_of, one["parts"]))
         held = size(one["bytes"]) if one["path"] else ""
         where = ", ".join(one["where"]) if places else ""
-        rows.append((one["id"], state, held, parts, where, note))
+        rows.append((one["id"], where, state, held, parts, note))
     if not places:
-        rows = [(*row[:4], row[5]) for row in rows]
+        rows = [(row[0], *row[2:]) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:-1]), "{}"])
     lines = [form.format(*row).rstrip() for row in rows]
@@ -47,11 +47,11 @@ def backup_table(described: list[dict[str, Any]], places: bool = False) -> str:
         return "\n".join(lines)
     lines = [
         line
-        for id, state, bytes, parts, *more in rows[1:]
+        for id, *where, state, bytes, parts, note in rows[1:]
         for line in (
-            f"{id}  {state}",
+            "  ".join([id, *where, state]),
             f"{'':18}{bytes}  {parts}",
-            *(f"{'':18}{each}" for each in more),
+            f"{'':18}{note}",
         )
     ]
     return "\n".join(

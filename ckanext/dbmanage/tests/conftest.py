@@ -21,8 +21,9 @@ from .support.waiting import wait_until
 from .support.web import Web
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def memory() -> Iterator[str]:
+    """Where databases are made; every run has it, so that others see that it lives."""
     with in_memory() as where:
         yield where
 

@@ -90,7 +90,7 @@ def test_verified_and_proven_there(portal: Portal, tmp_path: Path) -> None:
     portal.module("push")
     for options in ([], ["--sample", "50%"], ["--sample", "50%"], ["--prove"]):
         said = portal.module("verify", "--remote", *options).stdout
-        word = "proven" if options == ["--prove"] else "whole"
+        word = "proven" if options == ["--prove"] else "verified"
         assert said == f"{first}  {word} at the other place\n"
     shutil.rmtree(there / "data")
     failed = portal.module("verify", "--remote", code=1)
@@ -205,8 +205,8 @@ def test_killed_at_any_moment(portal: Portal, tmp_path: Path, command: str) -> N
     assert names <= set(ids)
     portal.module(command, *arguments)
     portal.module("push")
-    assert "whole" in portal.module("verify", "--remote", "--sample", "100%").stdout
+    assert "verified" in portal.module("verify", "--remote", "--sample", "100%").stdout
     assert not list(portal.repository.glob(".*.partial"))
     assert not (portal.repository / "site").exists()
     if command == "pull":
-        assert portal.module("verify", ids[0]).stdout == f"{ids[0]}  whole\n"
+        assert portal.module("verify", ids[0]).stdout == f"{ids[0]}  verified\n"
