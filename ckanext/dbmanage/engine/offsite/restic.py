@@ -27,6 +27,7 @@ from ..disk import create_file, own_directory
 from ..errors import DbmanageError, Refused, ToolFailed
 from ..postgres.programs import running
 from ..printable import one_line
+from ..words import size
 
 OLDEST = (0, 14)
 #: seconds within which a place must answer its first question: restic itself waits for
@@ -187,7 +188,7 @@ class Restic:
         def line(text: str) -> None:
             found.extend(text.encode())
             if len(found) > most:
-                raise ToolFailed(f"{name} of a snapshot is larger than {most} bytes")
+                raise ToolFailed(f"{name} of a snapshot is larger than {size(most)}")
 
         self._run(["--no-lock", "dump", snapshot, f"/{name}"], line)
         return bytes(found)

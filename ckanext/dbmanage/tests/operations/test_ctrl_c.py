@@ -43,6 +43,14 @@ def test_what_is_owed_is_told_once_something_is_done() -> None:
     assert standing.sentence() == said
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard, which who was started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class _Ended(Silent):
     """Whoever watches presses Ctrl-C when a stage begins."""
 
@@ -54,6 +62,7 @@ class _Ended(Silent):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("stage", ["forget", "remove", "drop"])
 def test_what_is_forgotten_is_gone_whole(portal: Portal, stage: str) -> None:
     for number in range(3):

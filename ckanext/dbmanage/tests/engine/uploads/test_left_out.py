@@ -80,7 +80,7 @@ def test_a_restore_tells_of_the_links_it_takes_away(portal: Portal) -> None:
     (portal.storage / "resources").symlink_to(moved)
     (said,) = links_lost(site, repository, source)
     assert "'resources'" in said and f"ln -s {moved}" in said
-    done = portal.module("restore", "latest", "--only", "files", "--yes", "--no-backup")
+    done = portal.db("restore", "latest", "--only", "files", "--yes", "--no-backup")
     assert said in " ".join(done.stderr.split())
     assert not (portal.storage / "resources").is_symlink()
     assert not list(portal.storage.glob("*.aside*"))
