@@ -89,8 +89,8 @@ class Readers:
             snapshot, self.moment = self._connection.execute(
                 sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
             ).one()
-            for _, pipe in self._workers:
-                pipe.send(snapshot)
+            for worker in range(len(self._workers)):
+                self._send(worker, snapshot)
         except BaseException:
             self.__exit__()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import ckan
 import pytest
 
 from ...support.cluster import SUPERUSER, query
@@ -29,6 +30,10 @@ class Plugin(p.SingletonPlugin):
 """
 
 
+#: the plugins of CKAN 2.10 are made otherwise
+_SSO = "" if ckan.__version__.startswith("2.10") else " sso"
+
+
 @pytest.fixture(scope="package")
 def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("forms")
@@ -39,7 +44,7 @@ def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("PYTHONPATH", found["PYTHONPATH"], prepend=os.pathsep)
         at = f"{SUPERUSER.host}:{SUPERUSER.port}"
         options = {
-            "ckan.plugins": "dbmanage datastore activity sso",
+            "ckan.plugins": f"dbmanage datastore activity{_SSO}",
             "ckanext.dbmanage.sendfile": "X-Accel-Redirect /public /inside",
             "ckanext.dbmanage.admin_url": f"postgresql://{ROLE}:other@{at}/postgres",
         }
