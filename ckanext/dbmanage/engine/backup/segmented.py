@@ -22,6 +22,8 @@ from ..objects import is_sound, object_path, stage_bytes
 from ..opened import read_plain
 
 _THREADS = 2
+#: bytes after which one tells of them: a table of contents is read a few at a time
+_TELL = 4096
 #: segments in memory, waiting or at work
 _AHEAD = 5
 #: wholes before and after a segment's place that it may be like, and how many are kept
@@ -62,12 +64,11 @@ class Segmented:
     def lines(self, stream: Any, wrote: Callable[[int], None]) -> Iterator[Line]:
         """The lines of the dump that is read from a stream, in its order.
 
-        `wrote` hears the bytes of each. Raises Damaged, Refused, OSError.
+        `wrote` hears its bytes as they come. Raises Damaged, Refused, OSError.
         """
         waiting: deque[Future[Line]] = deque()
         with ThreadPoolExecutor(_THREADS) as pool:
-            for table, number, plain in cut(stream):
-                wrote(len(plain))
+            for table, number, plain in cut(_Told(stream, wrote)):
                 self.bytes += len(plain)
                 waiting.append(pool.submit(self._line, table, number, plain))
                 if len(waiting) > _AHEAD:
@@ -128,6 +129,22 @@ class Segmented:
             read_plain(object_path(self._objects, name), MOST_PACKED), name
         )
         return plain, features(plain)
+
+
+class _Told:
+    """A stream that tells how many bytes were read of it, some kB at a time."""
+
+    def __init__(self, stream: Any, told: Callable[[int], None]) -> None:
+        self._stream, self._tell, self._untold = stream, told, 0
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none at the end."""
+        chunk = self._stream.read(size)
+        self._untold += len(chunk)
+        if self._untold >= _TELL or not chunk:
+            self._tell(self._untold)
+            self._untold = 0
+        return chunk
 
 
 def _objects(name: str, whole: str) -> tuple[str, ...]:
