@@ -93,7 +93,9 @@ def test_a_page_that_watches_a_job_says_who_was_signed_out_and_asks_no_more(
 
 #: a pg_dump, byte for byte the same, that comes to no end before the file `go` is there
 SLOW_DUMP = f"""#!/usr/bin/python3
-import pathlib, subprocess, sys, time
+import os, pathlib, subprocess, sys, time
+if "--version" in sys.argv:
+    os.execv("{PG_BIN / "pg_dump"}", sys.argv)
 go = pathlib.Path(__file__).with_name("go")
 dump = subprocess.Popen(["{PG_BIN / "pg_dump"}", *sys.argv[1:]], stdout=subprocess.PIPE)
 while chunk := dump.stdout.read(1024):
