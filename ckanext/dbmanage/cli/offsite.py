@@ -16,7 +16,7 @@ from .base import (
     quiet_option,
 )
 from .columns import fitted, width
-from .output import Talk, echo, echo_json
+from .output import Talk, echo, echo_json, result
 
 
 @click.command(cls=Command)
@@ -72,9 +72,9 @@ def verify_remote(
     if as_json:
         echo_json([{"id": name, "ok": not problems, "problems": problems}])
     else:
-        echo(f"{name}  {_verdict(problems, prove)} at the other place")
+        result(f"{name}  {_verdict(problems, prove)} at the other place", 4)
         for problem in problems:
-            echo(f"  {one_line(problem)}")
+            result(f"  {one_line(problem)}", 4)
     if problems:
         raise click.ClickException(
             f"{_verdict(problems, prove)} at the other place: {name}"

@@ -204,7 +204,7 @@ def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
     "source",
     metavar="ID",
     shell_complete=complete_sources,
-    help="The database as a backup holds it, not the live one.",
+    help="Write what this backup holds, not the live database.",
 )
 @yes_option
 @quiet_option

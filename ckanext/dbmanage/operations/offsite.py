@@ -146,9 +146,9 @@ def run_pull(portal: Portal, name: str) -> Backup:
 
 def _first_whole(op: Operation, there: There, id: str) -> Backup:
     """The backup out of the first snapshot of it that is whole."""
-    candidates = [
-        e for e in grouped(there.snapshots)[id] if e.name not in there.seen.bad
-    ]
+    every = grouped(there.snapshots)[id]
+    # what was bad may be all that there is: it is looked at as any other
+    candidates = [e for e in every if e.name not in there.seen.bad] or every
     for snapshot in candidates[:-1]:
         try:
             return pull.pull(op, there.restic, snapshot)

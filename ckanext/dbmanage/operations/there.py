@@ -184,6 +184,6 @@ def only_there(id: str) -> dict[str, Any]:
     )  # fmt: skip
     return nothing | {
         "id": id, "state": "remote", "future": False, "parts": [], "bytes": 0,
-        "sizes": {}, "added": 0, "keep": False, "problems": [], "files": {},
+        "sizes": {}, "added": {}, "keep": False, "problems": [], "files": {},
         "where": ["there"],
     }  # fmt: skip

@@ -172,7 +172,7 @@ def _backed_up(
             try:
                 prune.prune_backups(repository, decisions, talk.progress)
             except Busy as error:
-                talk.warn(f"the state before stays, as backup {taken.id}: {error}")
+                talk.warn(f"backup {taken.id}, of the state before, is kept: {error}")
             else:
                 talk.standing.made.clear()
         else:

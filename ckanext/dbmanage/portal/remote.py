@@ -1,6 +1,7 @@
 """The other place of the backups, out of the configuration."""
 
 import os
+import shlex
 import stat
 from collections.abc import Mapping
 
@@ -73,5 +74,8 @@ def _read_secret(name: str, option: str) -> str:
     except OSError as error:
         raise Refused(f"{PREFIX}{option}: {name}: {error.strerror}") from error
     if open_to:
-        raise Refused(f"{PREFIX}{option}: others may read it: `chmod 600 {name}`")
+        raise Refused(
+            f"others may read the file of {PREFIX}{option}: "
+            f"`chmod 600 {shlex.quote(name)}`"
+        )
     return content.decode("utf-8", "replace")

@@ -153,8 +153,8 @@ def entries(found: Backup) -> Iterator[Entry]:
         dump = segments_of(found, part)
         for digest, size in dump.object_sizes().items():
             if digest not in seen:
+                seen.add(digest)
                 yield _object(dump.place(digest), size)
-        seen |= set(dump.object_sizes())
     if layout.LIST in contents:
         for line in of(found).lines():
             if "sha256" in line:  # else named by the database, and not there

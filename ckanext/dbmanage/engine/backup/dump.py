@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from ..archive.contents import limit
 from ..archive.unpack import read_to_end
 from ..disk import whole
 from ..errors import Damaged, Refused
@@ -64,14 +65,15 @@ def write_dump(
 def from_backup(found: Backup, part: str, out: IO[bytes], progress: Progress) -> None:
     """Writes the dump that a backup holds of the part to a stream, not compressed.
 
-    Raises Refused, Damaged, Denied, OSError.
+    Of one that is not this site's no more than its pieces may grow to. Raises Refused,
+    Damaged, Denied, OSError.
     """
     found.refuse_closed()
     if not well_formed(found.manifest):
         raise Damaged(f"backup {found.id}", [f"{MANIFEST}: is not a manifest"])
     dump, done = segments_of(found, part), 0
     total = found.manifest["databases"][part]["dump"]["bytes"]
-    with dump.open() as stream:
+    with dump.open(0 if found.signed else limit(dump.size)) as stream:
         while chunk := stream.read(_CHUNK):
             out.write(chunk)
             done += len(chunk)

@@ -10,9 +10,12 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from ckanext.dbmanage.engine.offsite.look import remember, remembered
 
 from ..support.offsite import SECRET, restic, served, set_remote, snapshots
 from ..support.portal import Portal
@@ -81,6 +84,21 @@ def test_what_is_only_there_is_listed(portal: Portal, tmp_path: Path) -> None:
     # whichever of the two restic names first
     assert portal.module("pull", "latest", "--quiet").stdout.strip() == first
     assert portal.backups()[0]["state"] == "verified"
+
+
+def test_a_copy_that_was_bad_once_is_looked_at_when_there_is_no_other(
+    portal: Portal, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    set_remote(portal, str(there))
+    first = portal.backup().name
+    portal.module("push")
+    _, repository = portal.engine()
+    (shown,) = snapshots(str(there))
+    seen = remembered(repository)
+    remember(repository, replace(seen, bad=[str(shown["id"])], whole={}))
+    shutil.rmtree(portal.repository / first)
+    assert portal.module("pull", first, "--quiet").stdout.strip() == first
 
 
 def test_verified_and_proven_there(portal: Portal, tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from ckanext.dbmanage.engine.archive import contents
+from ckanext.dbmanage.engine.backup import dump
+from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.repository.backup import Backup
 
 from ...support.cluster import PG_BIN
 from ...support.portal import Portal
@@ -68,6 +74,22 @@ def test_one_file_out_of_a_damaged_backup_is_not_there(portal: Portal) -> None:
         "dump", "--from", taken.name, "-", "--only", "datastore", code=1
     )
     assert "holds no DataStore, only database" in done.stderr
+
+
+def test_what_a_stranger_sent_grows_within_bounds(
+    portal: Portal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list may name one piece a million times."""
+    portal.backup("--only", "database")
+    _, repository = portal.engine()
+    own = repository.find("latest")
+    stranger = Backup(own.path, ("another secret",))
+    stranger.objects = own.objects
+    monkeypatch.setattr(contents, "AT_LEAST", 0)
+    monkeypatch.setattr(contents, "TIMES", 1)
+    dump.from_backup(own, "database", io.BytesIO(), lambda *_: None)
+    with pytest.raises(Refused, match="grows to more than"):
+        dump.from_backup(stranger, "database", io.BytesIO(), lambda *_: None)
 
 
 def test_a_failed_dump_leaves_the_old_file(portal: Portal) -> None:
