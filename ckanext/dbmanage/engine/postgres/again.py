@@ -38,9 +38,10 @@ def passes(error: BaseException | None) -> bool:
     if isinstance(error, psycopg2.Error):
         if error.pgcode:
             return bool(_STATES.fullmatch(error.pgcode))
-        # no answer of the server's at all: the connection is gone
+        # no answer of the server's at all: the connection is gone, which psycopg2 also
+        # tells as a plain DatabaseError where it has not noticed that yet
         lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
-        return isinstance(error, lost)
+        return isinstance(error, lost) or bool(_WORDS.search(str(error)))
     if isinstance(error, (ConnectionFailed, ToolFailed)) and _WORDS.search(str(error)):
         return True
     return error is not None and passes(error.__cause__)

@@ -98,6 +98,13 @@ def test_a_session_that_is_ended_passes(portal: Portal, two: list[Any]) -> None:
         assert passes(failure(lambda: connection.execute(sa.text("SELECT 1"))))
 
 
+def test_a_lost_connection_passes_by_whatever_name_the_driver_gives_it() -> None:
+    said = "server closed the connection unexpectedly\n\tThis probably means …"
+    for error in (psycopg2.DatabaseError(said), psycopg2.OperationalError(said)):
+        assert passes(error) and passes(sa.exc.DBAPIError("SELECT 1", None, error))
+    assert not passes(psycopg2.DatabaseError("can't adapt type 'set'"))
+
+
 def test_a_server_that_is_not_up_passes_and_a_wrong_name_does_not() -> None:
     up = f"postgresql://ckan_default:{PASSWORD}@{AT}"
     for url, wanted in (
