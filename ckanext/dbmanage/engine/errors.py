@@ -20,8 +20,9 @@ import re
 from psycopg2 import Error as DatabaseError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
-#: of an address in a message: a user with a password, and what follows the path
-_ACCOUNT = re.compile(r"(?<=://)[^/\s@'\"]+@")
+#: of an address in a message: a user with a password, which may hold an @, and what
+#: follows the path
+ACCOUNT = re.compile(r"(?<=://)[^/\s'\"]+@")
 _QUERY = re.compile(r"\?[^\s'\")]{20,}")
 #: letters of a message, at most: a whole page may be told in place of a sentence
 _MOST = 500
@@ -107,7 +108,7 @@ def message_of(error: BaseException) -> str:
         text = "; ".join(f"{field}: {said}" for field, said in by_field.items())
     else:
         text = str(error)
-    text = _QUERY.sub("?…", _ACCOUNT.sub("***@", " ".join(text.split())))
+    text = _QUERY.sub("?…", ACCOUNT.sub("***@", " ".join(text.split())))
     return text if len(text) < _MOST else text[:_MOST] + " …"
 
 

@@ -12,6 +12,7 @@ from ..engine.disk import own_directory, write_file
 from ..engine.errors import Damaged, DbmanageError, Refused
 from ..engine.layout import ALONG, ID
 from ..engine.offsite import prune, pull, push
+from ..engine.offsite.restic import Incomplete
 from ..engine.offsite.snapshots import grouped, snapshots
 from ..engine.operation import Operation
 from ..engine.repository.backup import Backup
@@ -89,7 +90,7 @@ def _pushed(portal: Portal, there: There, found: Backup) -> Pushed:
     except (DbmanageError, OSError) as error:
         portal.talk.end()
         note(op, "failed", error=str(error))
-        if not isinstance(error, (Damaged, Refused)):
+        if not isinstance(error, (Damaged, Refused, Incomplete)):
             raise
         there.look()
         # the place may let nobody delete
@@ -102,7 +103,11 @@ def _pushed(portal: Portal, there: There, found: Backup) -> Pushed:
     own = [
         e.name for e in there.snapshots if e.id == found.id and e.name.startswith(name)
     ]
-    there.note(whole={**there.seen.whole, found.id: own[0]} if own else {})
+    if not own:
+        why = f"backup {found.id} is not there any more: somebody took it away"
+        note(op, "failed", error=why)
+        return Pushed(found.id, error=why)
+    there.note(whole={**there.seen.whole, found.id: own[0]})
     note(op, "done", bytes=added)
     return Pushed(found.id, added)
 
@@ -152,7 +157,7 @@ def _first_whole(op: Operation, there: There, id: str) -> Backup:
     for snapshot in candidates[:-1]:
         try:
             return pull.pull(op, there.restic, snapshot)
-        except (Damaged, Refused) as error:
+        except (DbmanageError, OSError) as error:
             op.warn(f"{error}. There is another copy of it")
     try:
         return pull.pull(op, there.restic, candidates[-1])
@@ -189,7 +194,7 @@ def run_prune_remote(
         there.refuse_others()
         known = set(repository.names())
         decisions = prune.decide(
-            there.snapshots, known, portal.options.remote_retention
+            there.snapshots, known, portal.options.remote_retention, there.vouched()
         )
         doomed = {each.id for each in decisions if each.forget}
         if dry_run or not doomed:

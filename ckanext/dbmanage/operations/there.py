@@ -11,7 +11,7 @@ from ..engine.errors import DbmanageError, Refused
 from ..engine.layout import MANIFEST
 from ..engine.offsite.look import Seen, remember, remembered
 from ..engine.offsite.restic import NoRepository, Place, Restic, at
-from ..engine.offsite.snapshots import Snapshot, snapshots
+from ..engine.offsite.snapshots import Snapshot, grouped, snapshots
 from ..engine.printable import one_line
 from ..engine.repository.repository import Repository
 from ..engine.signature import signed_by
@@ -38,6 +38,15 @@ class There:
     def of(self, id: str) -> list[Snapshot]:
         """The snapshots of a backup."""
         return [each for each in self.snapshots if each.id == id]
+
+    def vouched(self) -> set[str]:
+        """The ids of backups that this site has compared there, or signed."""
+        return {
+            id
+            for id, of in grouped(self.snapshots).items()
+            if self.seen.has_whole(of)
+            or any(_is_own(self.restic, each, self.site) for each in of[:_LOOKED_AT])
+        }
 
     def own(self) -> str:
         """The newest snapshot that was made from here, or empty."""
@@ -79,7 +88,9 @@ def _is_own(restic: Restic, snapshot: Snapshot, site: Site) -> bool:
         document = orjson.loads(restic.read(snapshot.name, f"{snapshot.id}/{MANIFEST}"))
     except (DbmanageError, ValueError):
         return False
-    return signed_by(document, site.secrets, "manifest")
+    # another backup of ours under this id would be signed as well
+    own = isinstance(document, dict) and document.get("id") == snapshot.id
+    return own and signed_by(document, site.secrets, "manifest")
 
 
 def place_of(portal: Portal) -> Place:

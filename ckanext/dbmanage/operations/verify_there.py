@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine.disk import create_directory
-from ..engine.errors import Damaged
+from ..engine.errors import Damaged, ToolFailed
 from ..engine.layout import MANIFEST
 from ..engine.offsite import pull
 from ..engine.offsite.snapshots import Snapshot
@@ -84,6 +84,9 @@ def _verified_there(
             problems += problems_there(op, there.restic, found, Path(work))
         except Damaged as error:
             problems += error.problems
+        except ToolFailed:  # what is missing there is what hinders it
+            if not problems:
+                raise
     return problems
 
 
@@ -100,8 +103,9 @@ def _proven_there(
             except Damaged as error:
                 return error.problems
         brought = Backup(aside / found.id, site.secrets)
-        if not brought.signed:
-            return [f"{MANIFEST}: is not signed with this site's secret"]
+        # another backup of ours under this id would be signed as well
+        if not brought.signed or brought.manifest.get("id") != found.id:
+            return [f"{MANIFEST}: is not signed with this site's secret for this id"]
         ahead = ["verify", *stages_of(brought.parts), "read"]
         with staged(portal, op.repository, "proof", ahead):
             record = proof.prove(

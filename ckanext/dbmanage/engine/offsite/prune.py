@@ -1,7 +1,8 @@
 """The other place is thinned out, by rules of its own.
 
-Whoever may add to it may have put snapshots of any date there. So those of the future
-count for nothing and are not touched; and what is here stays there.
+Whoever may add to it may have put snapshots of any date there. So those of the future,
+and those that this site has neither compared nor signed, count for nothing and are not
+touched; and what is here stays there.
 """
 
 from collections.abc import Mapping
@@ -23,21 +24,27 @@ class Decision:
 
 
 def decide(
-    there: list[Snapshot], here: set[str], policy: Mapping[str, int]
+    there: list[Snapshot],
+    here: set[str],
+    policy: Mapping[str, int],
+    vouched: set[str],
 ) -> list[Decision]:
     """What the rules say of each backup that is there, the newest first.
 
     `policy`: how many `last`, `days`, `weeks`, `months`; the newest always stays.
-    `here` are the ids in the local repository.
+    `here` are the ids in the local repository, `vouched` those that this site has
+    compared or signed: others may be anybody's, and push none of these out.
     """
     names = list(grouped(there))
-    real = [name for name in names if has_come(name)]
+    real = [name for name in names if has_come(name) and name in vouched]
     reasons: dict[str, list[str]] = {}
     for name, reason in ruled(real, {**policy, "last": max(policy["last"], 1)}):
         reasons.setdefault(name, []).append(reason)
     for name in names:
-        if name not in real:
+        if not has_come(name):
             reasons[name] = ["its date is in the future: never touched"]
+        elif name not in vouched:
+            reasons[name] = ["neither compared nor signed by this site: never touched"]
         elif name in here:
             reasons.setdefault(name, []).append("it is here too")
     return [

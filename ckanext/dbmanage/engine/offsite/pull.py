@@ -23,6 +23,7 @@ from ..disk import (
     make_directories,
     own_directory,
     sync_directory,
+    sync_file_system,
     write_file,
 )
 from ..errors import Damaged, Refused
@@ -34,7 +35,7 @@ from ..report import Listener
 from ..repository.backup import Backup
 from ..uploads.listing import of
 from .restic import Place, Restic, at
-from .snapshots import Snapshot, grouped, snapshots, stray
+from .snapshots import Snapshot, grouped, nodes, snapshots, stray
 
 #: contents that are asked for one by one: more of them cost restic more than all do
 _FEW = 400
@@ -101,9 +102,13 @@ def bring(
             lay_out(restic, found, target, listener)
         except BaseException:
             for left in target.iterdir():
-                shutil.rmtree(left, ignore_errors=True)
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink()
             if made:
-                target.rmdir()
+                with suppress(OSError):
+                    target.rmdir()
             raise
         return found
 
@@ -135,7 +140,8 @@ def lay_out(
 def head_of(op: Operation, restic: Restic, snapshot: Snapshot, head: Path) -> Backup:
     """The backup's own directory and its state, signed by this site."""
     names = [f"/{snapshot.id}", f"/state/{snapshot.id}.json"]
-    _restore(restic, snapshot, head, names, op.listener, 0)
+    needed = _size_of_head(restic, snapshot)
+    _restore(restic, snapshot, head, names, op.listener, needed)
     _look(head, snapshot)
     state = head / "state" / f"{snapshot.id}.json"
     found = Backup(head / snapshot.id, op.site.secrets, state)
@@ -145,6 +151,29 @@ def head_of(op: Operation, restic: Restic, snapshot: Snapshot, head: Path) -> Ba
             f"or forged{op.site.advise('other secret', ', or ')}"
         )
     return found
+
+
+def _size_of_head(restic: Restic, snapshot: Snapshot) -> int:
+    """The bytes of a backup's own directory and state, as the snapshot says.
+
+    Zeros without end cost nothing over there. Raises Damaged for what does not belong.
+    """
+    total, wrong = 0, list[str]()
+
+    def look(name: str, kind: str, size: int) -> None:
+        nonlocal total
+        path = PurePosixPath(name)
+        plain = kind in ("dir", "file")
+        if not plain or stray(path, kind == "dir", snapshot.id):
+            if len(wrong) < _TOLD:
+                wrong.append(f"{name[:200]!r} does not belong to it")
+        elif kind == "file":
+            total += max(size, 0)
+
+    nodes(restic, snapshot.name, look, f"/{snapshot.id}", "/state")
+    if wrong:
+        raise Damaged(_named(snapshot), wrong)
+    return total
 
 
 def objects_of(backup: Backup) -> Iterator[tuple[str, int | None]]:
@@ -193,7 +222,7 @@ def _fetch_missing(
         needed = sum(few.values())
         _restore(restic, snapshot, staged, names, op.listener, needed)
     _look(staged, snapshot)
-    os.sync()  # thousands of files: once for all of them
+    sync_file_system(staged)  # thousands of files: once for all of them
     seen = set[Path]()
     for digest, size in objects_of(found):
         new = object_path(staged / OBJECTS, digest)
@@ -203,12 +232,13 @@ def _fetch_missing(
             own_directory(place.parent)
             new.replace(place)
             seen.add(place.parent)
-    for directory in seen:
+    for directory in (*seen, found.objects):
         sync_directory(directory)
 
 
 def _add(head: Path, found: Backup, repository: Path) -> None:
     """Moves the backup into the repository: what is known of it first, itself last."""
+    sync_file_system(head)  # restic does not wait for the disk
     if found.state():
         state = own_directory(repository / "state") / f"{found.id}.json"
         write_file(state, (head / "state" / state.name).read_bytes())
@@ -280,18 +310,24 @@ def _look(directory: Path, snapshot: Snapshot) -> None:
             place = directory / path
             status = place.lstat()
             folder = stat.S_ISDIR(status.st_mode)
+            if folder:  # one that nobody may enter could not be taken away again
+                _own(place, 0o700)
             plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
             if not (folder or plain) or stray(path, folder, snapshot.id):
-                wrong.append(f"{str(path)[:200]!r} does not belong to it")
+                if len(wrong) < _TOLD:
+                    wrong.append(f"{str(path)[:200]!r} does not belong to it")
                 continue
-            # as root restic gives files to whom the snapshot says
-            if os.geteuid() == 0:
-                os.lchown(place, os.geteuid(), os.getegid())
-            place.chmod(0o700 if folder else 0o600)
-        if len(wrong) >= _TOLD:
-            break
+            if plain:
+                _own(place, 0o600)
     if wrong:
         raise Damaged(_named(snapshot), wrong[:_TOLD])
+
+
+def _own(place: Path, mode: int) -> None:
+    # as root restic gives files to whom the snapshot says
+    if os.geteuid() == 0:
+        os.lchown(place, os.geteuid(), os.getegid())
+    place.chmod(mode)
 
 
 def _named(snapshot: Snapshot) -> str:

@@ -53,7 +53,8 @@ def push(
     options += ["--parent", parent] if parent else ["--force"]
     if restic.version >= (0, 16):
         # the contents are packed already
-        options += ["--retry-lock", "5m", "--no-scan", "--compression", "off"]
+        # and who waits for a lock says so before it is taken for silent
+        options += ["--retry-lock", "4m", "--no-scan", "--compression", "off"]
 
     def told(status: dict[str, Any]) -> None:
         done, total = status.get("bytes_done"), status.get("total_bytes")

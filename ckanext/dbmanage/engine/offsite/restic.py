@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from ..disk import create_file, own_directory
-from ..errors import DbmanageError, Refused, ToolFailed
+from ..errors import ACCOUNT, DbmanageError, Refused, ToolFailed
 from ..postgres.programs import running
 from ..printable import one_line
 from ..words import size
@@ -46,7 +46,6 @@ _OWN = re.compile(
     rf"(RESTIC|AWS|B2|AZURE|GOOGLE|OS|ST|RCLONE)_\w+|{_PLAIN}|(HTTPS?|NO)_PROXY"
     r"|(https?|no)_proxy"
 )
-_ACCOUNT = re.compile(r"//[^/@\s]*@")
 #: what a place says that lets nobody delete
 _KEPT = re.compile(r"Remove\(<snapshot/[^\n]*(?:\b40[135]\b|Access ?Denied)")
 #: what no second try mends, of which restic makes many
@@ -54,6 +53,10 @@ _HOPELESS = re.compile(
     r"retrying after[^\n]*(?:read-only file system|permission denied|no space left"
     r"|no such file|\b40[34]\b|Access ?Denied)",
     re.IGNORECASE,
+)
+#: what the place has lost of its data
+_LOST = re.compile(
+    r"<data/[^\n]*(?:no such file|\b404\b|NotFound|NoSuchKey)", re.IGNORECASE
 )
 _ABSENT = re.compile(
     r"does not exist|no such file|not found|NotFound|NoSuchKey|\b404\b", re.IGNORECASE
@@ -70,6 +73,10 @@ class Locked(Refused):
 
 class Kept(DbmanageError):
     """The place lets nobody delete: it appends only."""
+
+
+class Broken(ToolFailed):
+    """restic's own check found what is wrong there."""
 
 
 class Incomplete(ToolFailed):
@@ -96,12 +103,12 @@ class Place:
         """The address for people, without a password."""
         said = self.address or self.environment.get("RESTIC_REPOSITORY", "")
         file = self.environment.get("RESTIC_REPOSITORY_FILE", "")
-        return one_line(_ACCOUNT.sub("//…@", said)) or f"what {one_line(file)} names"
+        return one_line(ACCOUNT.sub("…@", said)) or f"what {one_line(file)} names"
 
     def by_hand(self, *arguments: str) -> str:
         """The command that a person can paste for the same place, without a secret."""
         words = ["restic"]
-        if self.address and not _ACCOUNT.search(self.address):
+        if self.address and not ACCOUNT.search(self.address):
             words += ["-r", self.address]
         if self.password_file:
             words += ["--password-file", self.password_file]
@@ -290,6 +297,9 @@ class Restic:
             )
         if _KEPT.search(words):
             return Kept(f"the other place lets nobody delete: {said}")
+        # the first is told last, after all that is wrong; on the second it tries on
+        if verb == "check" and ("contains errors" in words or _LOST.search(words)):
+            return Broken(f"restic {verb} failed: {said}")
         if verb == "backup" and code == 3:
             return Incomplete(f"restic could not read all: {said}")
         return ToolFailed(f"restic {verb} failed: {said or f'exit code {code}'}")
@@ -300,7 +310,7 @@ class Restic:
         hidden = [v for k, v in environment if not re.fullmatch(_PLAIN, k)]
         for secret in sorted((s for s in hidden if len(s) > 3), key=len, reverse=True):
             words = words.replace(secret, "…")
-        words = _ACCOUNT.sub("//…@", words.replace(self.place.address or "\0", "…"))
+        words = ACCOUNT.sub("…@", words.replace(self.place.address or "\0", "…"))
         lines = dict.fromkeys(filter(None, map(_told, words.splitlines())))
         return one_line("; ".join(lines))[:_WORDS]
 

@@ -58,15 +58,20 @@ def _snapshot(facts: Mapping[str, Any]) -> Snapshot | None:
     return Snapshot(ids[0], name, host) if same else None
 
 
-def nodes(restic: Restic, snapshot: str, take: Callable[[str, str, int], None]) -> None:
-    """Hands `take` each name in a snapshot, its kind and its bytes. As `Restic.run`."""
+def nodes(
+    restic: Restic, snapshot: str, take: Callable[[str, str, int], None], *inside: str
+) -> None:
+    """Hands `take` each name in a snapshot, its kind and its bytes. As `Restic.run`.
+
+    Of directories `inside`, where some are given, only what is right in them.
+    """
 
     def each(node: dict[str, Any]) -> None:
         path, kind, size = node.get("path"), node.get("type"), node.get("size", 0)
         if isinstance(path, str) and isinstance(kind, str):
             take(path.lstrip("/"), kind, size if isinstance(size, int) else -1)
 
-    restic.run("ls", "--no-lock", snapshot, each=each)
+    restic.run("ls", "--no-lock", snapshot, *inside, each=each)
 
 
 def stray(path: PurePosixPath, is_directory: bool, backup: str) -> bool:

@@ -5,14 +5,13 @@ from itertools import chain
 from pathlib import Path
 
 from ..disk import create_directory
-from ..errors import ToolFailed
 from ..layout import MANIFEST, OBJECTS, SUMS
 from ..objects import digest_of, object_path
 from ..operation import Operation
 from ..repository.backup import Backup
 from .pull import head_of, objects_of
 from .push import Needed
-from .restic import Restic
+from .restic import Broken, Restic
 from .snapshots import Snapshot
 
 
@@ -26,9 +25,7 @@ def check(restic: Restic, part: str = "") -> list[str]:
     options = ["--no-cache", *([f"--read-data-subset={part}"] if part else [])]
     try:
         restic.run("check", *options)
-    except ToolFailed as error:
-        if "contains errors" not in str(error):
-            raise
+    except Broken as error:
         return [str(error)]
     return []
 

@@ -11,13 +11,15 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from ckanext.dbmanage.engine.clock import id_stamp, parse_id
 from ckanext.dbmanage.engine.offsite.look import remember, remembered
 
-from ..support.offsite import SECRET, restic, served, set_remote, snapshots
+from ..support.offsite import SECRET, packs, restic, served, set_remote, snapshots
 from ..support.portal import Portal
 
 
@@ -101,6 +103,32 @@ def test_a_copy_that_was_bad_once_is_looked_at_when_there_is_no_other(
     assert portal.module("pull", first, "--quiet").stdout.strip() == first
 
 
+def test_a_backup_under_another_id_is_not_proven_and_pushes_none_out(
+    portal: Portal, tmp_path: Path
+) -> None:
+    """Who may write there signs nothing, but finds what was signed before."""
+    there, made = tmp_path / "there", tmp_path / "made"
+    set_remote(portal, str(there))
+    first = portal.backup().name
+    portal.module("push")
+    later = parse_id(first) + timedelta(seconds=1)
+    shutil.copytree(portal.repository, made)
+    (made / first).rename(made / id_stamp(later))
+    restic(
+        str(there), "backup", id_stamp(later), "objects", "--host",
+        portal.options["ckan.site_id"], "--tag", "dbmanage", "--tag", id_stamp(later),
+        "--time", f"{later:%Y-%m-%d %H:%M:%S}", cwd=made,
+    )  # fmt: skip
+    failed = portal.module("verify", "--remote", id_stamp(later), "--prove", code=1)
+    assert "not proven at the other place" in failed.stdout
+    assert "secret for this id" in failed.stdout
+    shutil.rmtree(portal.repository / first)
+    said = portal.module("prune", "--remote", "--dry-run").stdout.splitlines()
+    told = {line.split()[0]: line for line in said}
+    assert "never touched" in told[id_stamp(later)]
+    assert "never touched" not in told[first]
+
+
 def test_verified_and_proven_there(portal: Portal, tmp_path: Path) -> None:
     there = tmp_path / "there"
     set_remote(portal, str(there))
@@ -110,8 +138,12 @@ def test_verified_and_proven_there(portal: Portal, tmp_path: Path) -> None:
         said = portal.module("verify", "--remote", *options).stdout
         word = "proven" if options == ["--prove"] else "verified"
         assert said == f"{first}  {word} at the other place\n"
-    shutil.rmtree(there / "data")
+    for pack in packs(there):
+        pack.unlink()
     failed = portal.module("verify", "--remote", code=1)
+    assert failed.stdout.startswith(f"{first}  damaged at the other place\n")
+    events = [e["event"] for e in _journal(portal) if e.get("what") == "verify"]
+    assert events[-1] == "found damage"
     assert "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("Error: ")
     assert not portal.copies()

@@ -259,6 +259,27 @@ def test_too_little_room(pushed: Copied, small_disk: Callable[[str], Path]) -> N
         pushed.pull()
 
 
+def test_zeros_without_end_are_not_brought(
+    copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cost nothing over there, and come before the signature is looked at."""
+    made, name = copied.directory / "made", copied.repository.names()[0]
+    shutil.copytree(copied.path, made)
+    os.truncate(made / name / "database.list", 512 << 20)
+    time = (
+        f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
+    )
+    restic(
+        copied.address, "backup", name, f"state/{name}.json", "--host", copied.site.id,
+        "--tag", "dbmanage", "--tag", name, "--time", time, cwd=made,
+    )  # fmt: skip
+    copied.lose()
+    free = shutil.disk_usage(copied.path).free
+    monkeypatch.setattr(pulling, "_SPARE", free - (256 << 20))
+    with pytest.raises(Refused, match="too little room"):
+        copied.pull()
+
+
 def test_a_disk_that_fills_up_meanwhile(
     pushed: Copied, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
