@@ -166,12 +166,10 @@ def settle(databases: Databases) -> None:
     with ExitStack() as stack:
         connections = other_connections(databases, stack)
         wait(connections, mine, "xact_start < now() - interval '1 s'", 1, PATIENCE)
-        for connection in connections:
-            query(
-                connection,
-                f"SELECT pg_terminate_backend(pid, 1000) {_SEEN} AND state = 'idle'",
-                mine,
-            )
+        idle = f"SELECT pid, pg_terminate_backend(pid) {_SEEN} AND state = 'idle'"
+        gone = [pid for c in connections for pid, _ in query(c, idle, mine)]
+        # who is listed may not have told yet
+        wait(connections, mine | {"gone": gone}, "pid = ANY(%(gone)s)", 1, PATIENCE)
 
 
 def ended(databases: Databases, seconds: float) -> list[str]:
