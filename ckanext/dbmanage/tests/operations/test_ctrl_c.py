@@ -195,7 +195,7 @@ def test_an_undo(portal: Portal, silence: str) -> None:
         busy.cursor().execute("SELECT pg_sleep(1.1)")
         assert ended(portal, "switch", "undo", "--yes") == f"{NOTHING}."
         assert portal.oids() == oids
-    portal.write(solr_url=silence)
+    portal.write(solr_url=silence, solr_timeout="8")
     assert ended(portal, "index", "undo", "--yes") == (
         "The undo is done; `ckan db undo` goes back; searches may show the old state: "
         "`ckan db reindex --changed`."
@@ -221,7 +221,7 @@ def test_an_upgrade(portal: Portal, bad: Callable[[str], dict[str, str]]) -> Non
 
 
 def test_a_clean(portal: Portal, silence: str) -> None:
-    portal.write(solr_url=silence)
+    portal.write(solr_url=silence, solr_timeout="8")
     told = ended(portal, "index", "clean", "--yes")
     (taken,) = portal.backups()
     assert told == (
