@@ -22,8 +22,8 @@ from ckanext.dbmanage.operations.prune import run_prune
 from ckanext.dbmanage.operations.retain import forget
 
 from ..support import forked
-from ..support.cluster import BIN, PG_BIN, superuser
-from ..support.portal import Portal
+from ..support.cluster import BIN, superuser
+from ..support.portal import Portal, slowed
 from ..support.published import folder, is_whole
 
 NOTHING = "Nothing live was changed"
@@ -124,22 +124,8 @@ def ended(portal: Portal, stage: str, *words: str, env: Any = None) -> str:
     return told.removeprefix("Error: ended by Ctrl-C. ")
 
 
-def slow(portal: Portal, program: str) -> None:
-    """Lets a client program of PostgreSQL wait before it begins."""
-    directory = portal.directory / "slow"
-    directory.mkdir()
-    for name in ("pg_dump", "pg_restore"):
-        wait = "sleep 20" if name == program else "true"
-        (directory / name).write_text(
-            f'#!/bin/sh\ncase "$*" in *--no-password*) {wait};; esac\n'
-            f'exec "{PG_BIN / name}" "$@"\n'
-        )
-        (directory / name).chmod(0o755)
-    portal.write(**{"ckanext.dbmanage.pg_bin": str(directory)})
-
-
 def test_a_dump(portal: Portal) -> None:
-    slow(portal, "pg_dump")
+    slowed(portal, "pg_dump")
     target = portal.directory / "x.dump"
     assert ended(portal, "dump", "dump", str(target)) == (
         f"{NOTHING}; {target} was not written."
@@ -176,7 +162,7 @@ def test_a_proof_and_a_load(portal: Portal) -> None:
     file = portal.directory / "x.dump"
     portal.module("dump", str(file))
     portal.backup("--only", "database")
-    slow(portal, "pg_restore")
+    slowed(portal, "pg_restore")
     before = portal.state()
     assert ended(portal, "load database", "verify", "--prove") == f"{NOTHING}."
     words = ("load", str(file), "--yes")
