@@ -2,12 +2,15 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from typing import Any
 
 from ..errors import DbmanageError
 from ..postgres.programs import end_programs
 from ..report import Progress
+from ..signals import uninterrupted
+
+_PAUSE = 0.1
 
 
 class Ended(DbmanageError):
@@ -34,13 +37,18 @@ class Together:
         if not tasks:
             return {}
         self.count(0)  # a program may wait for a lock before its first byte
+        futures: dict[str, Future[Any]] = {}
         with ThreadPoolExecutor(len(tasks)) as pool:
-            futures = {name: pool.submit(task) for name, task in tasks.items()}
             try:
+                with uninterrupted():  # a pool forgets a thread that it only starts
+                    for name, task in tasks.items():
+                        futures[name] = pool.submit(task)
                 for future in as_completed(futures.values()):
                     future.result()
             except BaseException:
                 self._stop.set()
                 end_programs()
+                while wait(futures.values(), _PAUSE).not_done:
+                    end_programs()  # that a thread began only now
                 raise
         return {name: future.result() for name, future in futures.items()}

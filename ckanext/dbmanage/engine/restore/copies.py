@@ -14,6 +14,7 @@ from ..postgres.again import again
 from ..postgres.database import Connection, Database, closing, no_limits, query
 from ..postgres.programs import finish, running
 from ..postgres.tables import count_rows, migration_heads, tables_of
+from ..signals import uninterrupted
 from ..site import Site
 from . import faithful
 from .completed import complete
@@ -199,8 +200,13 @@ def _analyse(database: Database, jobs: int) -> None:
                     query(connection, f"ANALYZE {tables.pop()[0]}")
 
     with ThreadPoolExecutor(jobs) as pool:
-        for done in [pool.submit(work) for _ in range(jobs)]:
-            done.result()
+        try:
+            with uninterrupted():  # a pool forgets a thread that it only starts
+                working = [pool.submit(work) for _ in range(jobs)]
+            for done in working:
+                done.result()
+        finally:
+            tables.clear()  # whatever ended it, none waits for the others
 
 
 def _compare_rows(source: Source, part: str, copy: Database) -> None:

@@ -327,7 +327,7 @@ def slowed(portal: Portal, *names: str) -> None:
     directory = portal.directory / "slow"
     directory.mkdir()
     for name, when in (("pg_dump", "--no-password"), ("pg_restore", " -j ")):
-        wait = "sleep 20 >&- 2>&- <&-" if name in (names or (name,)) else "true"
+        wait = "sleep 90 >&- 2>&- <&-" if name in (names or (name,)) else "true"
         (directory / name).write_text(
             f'#!/bin/sh\ncase " $* " in *" -s "*) ;; *"{when}"*) {wait};; esac\n'
             f'exec "{PG_BIN / name}" "$@"\n'
