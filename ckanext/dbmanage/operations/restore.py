@@ -165,8 +165,9 @@ def run_restore(
 
 
 def _send_restored(done: Restored) -> None:
-    facts = {"what": done.what or "restore", "parts": done.parts}
-    signals.send(signals.RESTORED, done.source, **facts)
+    sender = done.source.removeprefix("backup ")
+    what = done.what or "restore"
+    signals.send(signals.RESTORED, sender, what=what, parts=done.parts)
 
 
 def _after_source(

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..engine.errors import DbmanageError, Refused, explanation_of
+from ..engine.errors import Busy, DbmanageError, explanation_of
 
 _log = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ def send(name: str, sender: str, **facts: Any) -> None:
 
 @contextmanager
 def failures(what: str) -> Iterator[None]:
-    """Sends `failed` when the block does; not for what was refused beforehand."""
+    """Sends `failed` when the block does; not because somebody else is at work."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, Refused):
+        if not isinstance(error, Busy):
             known = isinstance(error, (DbmanageError, OSError))
             why = explanation_of(error) if known else type(error).__name__
             send(FAILED, what, error=why)
