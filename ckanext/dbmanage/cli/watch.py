@@ -41,9 +41,9 @@ def metrics(ctx: click.Context, file: str | None) -> None:
 @quiet_option
 @click.pass_context
 def notify(ctx: click.Context, test: bool, quiet: bool) -> None:
-    """Tell people what is not well, once, and what is well again.
+    """Tell people what is not well, and its end.
 
-    By e-mail and by what Apprise reaches, as the options ckanext.dbmanage.notify.* say.
+    Each once, by e-mail and by what Apprise reaches, as the options ckanext.dbmanage.notify.* say.
     A timer runs it each hour. --test tries each door, and the ping URL too.
     """
     talk = Talk(quiet)
