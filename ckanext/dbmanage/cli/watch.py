@@ -43,8 +43,9 @@ def metrics(ctx: click.Context, file: str | None) -> None:
 def notify(ctx: click.Context, test: bool, quiet: bool) -> None:
     """Tell people what is not well, and its end.
 
-    Each once, by e-mail and by what Apprise reaches, as the options ckanext.dbmanage.notify.* say.
-    A timer runs it each hour. --test tries each door, and the ping URL too.
+    Each once, by e-mail and by what Apprise reaches, as the options
+    ckanext.dbmanage.notify.* say. A timer runs it each hour. --test tries each door,
+    and the ping URL too.
     """
     talk = Talk(quiet)
     portal = portal_of(ctx, talk)

@@ -80,6 +80,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "ckan db doctor",
     ),
 }
+_LAST = _("The last one: {time}")
 _SINCE, _WHY, _TO_DO = _("Since: {time}"), _("Why: {why}"), _("What to do: {command}")
 _READ = _("To read: {page}, “{title}”")
 _AGAIN, _STILL = _("Well again: {sentence}"), _("Still so: {sentence}")
@@ -93,8 +94,8 @@ _SENT = _("Told by {who} for {title}, {url}")
 class Trouble:
     """Something that is not well: a state of `SENTENCES`, and what is known of it.
 
-    `since` is a stamp; `why` is what failed, as it said it, in English; `facts` fill
-    in the state's advice.
+    `since` is a stamp, `last` that of the newest one where one is late; `why` is what
+    failed, as it said it, in English; `facts` fill in the state's advice.
     """
 
     state: str
@@ -102,6 +103,7 @@ class Trouble:
     n: int = 0
     count: int = 0
     since: str = ""
+    last: str = ""
     why: str = ""
     facts: Mapping[str, str] | None = None
 
@@ -173,6 +175,8 @@ class Writer:
         lines.append(self._(advice).format(**(trouble.facts or {})))
         if trouble.since:
             lines.append(self._(_SINCE).format(time=_time(trouble.since)))
+        if trouble.last:
+            lines.append(self._(_LAST).format(time=_time(trouble.last)))
         if trouble.why:
             lines.append(self._(_WHY).format(why=pasted(trouble.why, self._ckan)))
         lines.append(self._(_TO_DO).format(command=pasted(command, self._ckan)))

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from redis import RedisError
 
 from ..engine.clock import stamp
-from ..engine.errors import Busy, DbmanageError, Refused
+from ..engine.errors import Busy, DbmanageError, Refused, explanation_of
 from ..engine.printable import one_line
 from ..engine.redis.client import connect, key_of
 from ..engine.redis.sealed import seal, unseal
@@ -102,10 +102,10 @@ def troubles(watched: Watched) -> list[Trouble]:
         proof = known.ages[PROOF]
         if state not in ADVICE or (state == "unproven" and not proof.overdue):
             continue
-        since, why, facts = "", "", dict[str, str]()
+        since, last, why, facts = "", "", "", dict[str, str]()
         age: Age | None = known.ages.get(_LATE.get(state, ""))
-        if age and age.due:
-            since = age.due
+        if age:
+            since, last = age.due or "", age.time or ""
         if state == "failed" and watched.failed:
             since, why = watched.failed["time"], watched.failed["error"]
         elif state == "away":
@@ -117,7 +117,7 @@ def troubles(watched: Watched) -> list[Trouble]:
         found.append(
             Trouble(
                 state, each.colour, each.n, each.count, known_time(since) or "",
-                one_line(why)[:500], facts,
+                last, one_line(why)[:500], facts,
             )
         )  # fmt: skip
     return found
@@ -270,8 +270,7 @@ def _shut(name: str, error: Exception) -> Door:
 def _alone(repository: Repository) -> Iterator[None]:
     """So that nobody is told twice; where nothing can be written, without that."""
     with ExitStack() as stack:
-        # a directory that is missing may be a disk that is away: none is made there
-        if repository.path.is_dir():
+        if _is_there(repository):
             try:
                 stack.enter_context(repository.telling())
             except Busy:
@@ -301,14 +300,25 @@ def _remember(
     with suppress(RedisError):
         connect(site.redis_url).set(key, seal(key, facts, site.secrets))
         kept = True
+    if kept and not _is_there(repository):
+        return
     try:
         repository.memorize(_FILE, facts)
     except (DbmanageError, OSError) as error:
         if not kept:
             portal.talk.warn(
                 "what was told now is told again the next time, for neither "
-                f"{repository.path} nor Redis can be written to: {error}"
+                f"{repository.path} nor Redis takes a note of it: "
+                f"{explanation_of(error)}"
             )
+
+
+def _is_there(repository: Repository) -> bool:
+    """Whether there are backups: else it may be where a disk belongs that is away."""
+    try:
+        return bool(repository.names())
+    except DbmanageError:
+        return False
 
 
 def _note(
@@ -318,8 +328,7 @@ def _note(
     facts: dict[str, Any] = {"states": states, "doors": [e.door for e in answers]}
     if failed:
         facts["error"] = "; ".join(failed)[:1000]
-    # no directory is made for it
-    if repository.path.is_dir():
+    if _is_there(repository):
         with suppress(OSError):
             event = "failed" if failed else "done"
             repository.record("notify", event, what="notify", **facts)

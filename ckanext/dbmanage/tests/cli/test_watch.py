@@ -29,21 +29,30 @@ def test_people_are_told_whether_ckan_starts_or_not(portal: Portal) -> None:
         done = portal.db("notify", "--test")
         assert done.stdout == "e-mail ops@portal.test: took it\nping: took it\n"
         assert hook[0].path == "/secret-5ec2e7/log"
-        portal.repository.mkdir(parents=True)
+        portal.backup("--only", "database")
+        failing = {"ckanext.dbmanage.pg_bin": "/nonexistent"}
+        before = {option: portal.options.get(option, "") for option in failing}
+        portal.write(**failing)
+        portal.module("backup", code=1)
         url = portal.options["sqlalchemy.url"]
         portal.write(**{"sqlalchemy.url": re.sub(r":\d+/", ":1/", url)})
         done = portal.module("notify")
-        assert "was told: [portal.test] No backup yet." in done.stdout
-        assert "told before: No backup yet." in portal.module("notify").stderr
+        assert "was told: [portal.test] The last backup failed. And" in done.stdout
+        assert "told before: The last backup failed." in portal.module("notify").stderr
         assert portal.module("notify", "--quiet").stderr == ""
-        portal.write(**{"sqlalchemy.url": url})
+        portal.write(**{"sqlalchemy.url": url, **before})
         portal.backup()
         portal.db("notify")
         mails.refuses = "451 later"
         done = portal.module("notify", "--test", code=1)
         assert "SMTPRecipientsRefused 451" in done.stdout and "1 door " in done.stderr
         assert "secret-5ec2e7" not in done.stdout + done.stderr
-    told = ["This is a test", "No backup yet.", "Well again: No backup yet."]
+    failed = "The last backup failed."
+    told = [
+        "This is a test",
+        f"{failed} And 1 more.",
+        f"Well again: {failed} And 1 more.",
+    ]
     assert mails.subjects == [f"[portal.test] {each}" for each in told]
     assert {mail["From"] for mail in mails} == {"Open Data <ckan@portal.test>"}
     journal = (portal.repository / "journal.jsonl").read_text()
