@@ -201,6 +201,28 @@ def many(ini: str, number: str) -> None:
             found.remember(verified={"time": about["created"]})
 
 
+def watch(ini: str) -> dict[str, Any]:
+    """Seconds of the metrics in a process in which CKAN runs, the first time.
+
+    `peer` are those of Prometheus's client for as many gauges of nothing.
+    """
+    from ckanext.dbmanage.operations.context import Portal
+    from ckanext.dbmanage.operations.metrics import METRICS, metrics
+
+    app, options = application(ini), Options(load_config(ini))
+    begun = time.monotonic()
+    text = metrics(Portal(options, Silent(), app))
+    seconds = time.monotonic() - begun
+    assert b"ckan_dbmanage_backups{" in text
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    begun, registry = time.monotonic(), CollectorRegistry()
+    for each in METRICS.values():
+        Gauge(each.whole, each.help, registry=registry).set(1)
+    generate_latest(registry)
+    return {"seconds": seconds, "peer": time.monotonic() - begun}
+
+
 # ------------------------------------------------------------ records, search index
 
 
@@ -370,7 +392,7 @@ WORKS = {
     work.__name__: work
     for work in (
         dump, restore, many, crowd, sift, action, index, documents, replay,
-        publish, middleware, poll,
+        publish, middleware, poll, watch,
     )
 }  # fmt: skip
 

@@ -140,3 +140,16 @@ def page(portal: Portal, rounds: int) -> None:
     )
     secret.unlink()
     upload.unlink()
+
+
+def metrics(portal: Portal, rounds: int) -> None:
+    """What Prometheus is told once CKAN runs, against its own client with nothing read."""
+    portal.back_up()
+    child(portal, "many", "20")  # what the policy of the defaults keeps
+    ours, peer = turns(
+        max(rounds, 3), *(
+            lambda what=what: child(portal, "watch")[what] * 1e3
+            for what in ("seconds", "peer")
+        ),
+    )  # fmt: skip
+    figure("metrics of 20 backups, once CKAN runs", ours, peer, 50, "ms", of=ours)

@@ -5,6 +5,7 @@
 
 import logging
 import os
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +40,11 @@ def main(ctx: click.Context, ini: str | None) -> None:
     try:
         settings = dict(load_config(ini))
     except CkanConfigurationException as error:
+        if "--nagios" in sys.argv:  # a monitor takes exit code 2 for a problem found
+            from .cli.output import echo
+
+            echo("DBMANAGE UNKNOWN - CKAN's configuration cannot be read")
+            sys.exit(3)
         raise click.UsageError(str(error).strip().removeprefix("ERROR: ")) from error
     # CKAN itself does this only when it starts: the environment wins
     for option, variable in CONFIG_FROM_ENV_VARS.items():

@@ -57,6 +57,8 @@ offsite push: Copy backups to the other place.
 offsite pull: Bring a backup back from the other place.
 site maintenance: Close the site to visitors, open it, or tell which.
 site arm: Let the web page do one thing with a backup, once.
+watch notify: Tell people what is not well, and its end.
+watch metrics: Print what Prometheus is to know of the backups.
 site doctor: Check all that the portal's data needs.
 worker worker: Do the jobs of the sysadmin page.
 upgrade init: Create CKAN's tables, or migrate those there are.

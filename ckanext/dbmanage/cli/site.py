@@ -2,22 +2,25 @@
 
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import NoReturn
 
 import click
 
-from ..doctor.examine import examine
-from ..doctor.finding import HINT, PROBLEM, Finding
+from ..doctor.examine import examine, reason
+from ..doctor.finding import PROBLEM, Finding
 from ..doctor.mend import mend
+from ..doctor.monitored import monitored, unknown
 from ..engine.clock import day_and_time, parse_stamp, time_ahead, who
 from ..engine.errors import Refused, explanation_of
 from ..engine.printable import one_line
 from ..engine.redis.arming import UNDO, Arming
 from ..engine.redis.maintenance import AWAY, READ_ONLY, Maintenance
 from ..operations.allowed import refused_on_the_web
-from ..operations.context import find_site, open_site
+from ..operations.context import Portal, find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
+from ..operations.watched import look
 from .base import (
     Command,
     complete_ids,
@@ -124,7 +127,9 @@ def arm(
 @click.option("--preview", is_flag=True, help="With --fix: only say what it would do.")
 @json_option
 @click.option(
-    "--nagios", is_flag=True, help="Print one line; exit with the codes of a monitor."
+    "--nagios",
+    is_flag=True,
+    help="Print one line for a monitor; exit with its codes 0, 1, 2 or 3.",
 )
 @click.pass_context
 def doctor(
@@ -135,27 +140,22 @@ def doctor(
     Each problem is told with what mends it. --fix finishes what was left half-way,
     brings the search index up to date, sets the DataStore's permissions and closes the
     repository to other users.
+
+    --nagios ends with the exit codes of a monitor's plugin: 0 is OK, 1 WARNING (a
+    hint), 2 CRITICAL (a problem), 3 UNKNOWN (the doctor itself cannot know).
     """
-    portal = portal_of(ctx, Talk(quiet=as_json or nagios))
+    if nagios:
+        _as_plugin(ctx, fix, preview)
+    portal = portal_of(ctx, Talk(quiet=as_json))
+    found = _mended(portal, preview) if fix else []
     try:
-        if fix:
-            mend(portal, preview)
-        found = examine(portal, *find_site(portal))
+        found = found or examine(portal, *find_site(portal))
     except TOLD as error:
-        what = "repair" if fix else "configuration"
-        found = [Finding(what, PROBLEM, explanation_of(error))]
+        found = [Finding("configuration", PROBLEM, explanation_of(error))]
     found = [replace(each, text=as_typed(each.text)) for each in found]
     problems = [each for each in found if each.state == PROBLEM]
-    hints = [each for each in found if each.state == HINT]
-    if nagios:
-        state = "CRITICAL" if problems else "WARNING" if hints else "OK"
-        said = "; ".join(f"{each.name}: {each.text}" for each in problems or hints)
-        # what comes after a bar would be taken for figures
-        said = one_line(said or f"{len(found)} checks").replace("|", "/")
-        echo(f"DBMANAGE {state} - {said}")
-        sys.exit({"CRITICAL": 2, "WARNING": 1, "OK": 0}[state])
     if as_json:
-        echo_json([asdict(each) for each in found])
+        echo_json([each.told for each in found])
     else:
         width = max(len(each.name) for each in found)
         for each in found:
@@ -163,3 +163,26 @@ def doctor(
             result(said, width + 11)
     if problems:
         sys.exit(1)
+
+
+def _mended(portal: Portal, preview: bool) -> list[Finding]:
+    """Repairs what can be repaired; what stands in the way of that, else nothing."""
+    try:
+        mend(portal, preview)
+    except TOLD as error:
+        return [Finding("repair", PROBLEM, explanation_of(error))]
+    return []
+
+
+def _as_plugin(ctx: click.Context, fix: bool, preview: bool) -> NoReturn:
+    """`doctor --nagios`: whatever happens, one line and one of a monitor's codes."""
+    try:
+        portal = portal_of(ctx, Talk(quiet=True))
+        site, repository = find_site(portal)
+        found = _mended(portal, preview) if fix else []
+        found = found or examine(portal, site, repository)
+        report = monitored(found, look(portal.options, site, repository))
+    except Exception as error:
+        report = unknown(reason(error))
+    echo(as_typed(report.line))
+    sys.exit(report.code)

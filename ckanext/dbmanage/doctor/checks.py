@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 from ..engine import owner
@@ -20,10 +21,13 @@ from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..engine.words import size
+from ..operations import ages
+from ..operations.ages import Age
 from ..operations.context import Portal
-from ..operations.safety import FRESH, GOOD, PROVEN, STALE, needed
+from ..operations.safety import GOOD, first_of, needed
+from ..operations.there import remembered
 from ..records import published as dumps
-from .finding import HINT, OK, PROBLEM, Found, age_since, in_words
+from .finding import HINT, OK, PROBLEM, Found, in_words
 
 
 def databases(_: Portal, site: Site, __: Repository) -> Found:
@@ -94,7 +98,7 @@ def repository_directory(_: Portal, site: Site, repository: Repository) -> Found
         yield OK, f"{path} can be written to, {size(free)} are free"
 
 
-def backups(_: Portal, site: Site, repository: Repository) -> Found:
+def backups(portal: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
     good = [d for d in described if d["state"] in GOOD and not d["future"]]
     for each in described:
@@ -117,24 +121,47 @@ def backups(_: Portal, site: Site, repository: Repository) -> Found:
     if not good:
         yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
         return
-    age = age_since(good[0]["created"])
-    state = OK if age < FRESH else HINT if age < STALE else PROBLEM
-    text = f"the newest verified backup is {in_words(age)} old"
-    yield (
-        state,
-        text if state == OK else f"{text}: `ckan db backup`, nightly by a timer",
-    )
+    age = Age(portal.options.limits[ages.BACKUP], ages.known_time(good[0]["created"]))
+    mend = "`ckan db backup`, nightly by a timer"
+    yield _told(age, "the newest verified backup", "is {} old", mend)
 
 
-def proof(_: Portal, site: Site, repository: Repository) -> Found:
+def _told(
+    age: Age, what: str, how: str, mend: str, most: str = PROBLEM
+) -> tuple[str, str]:
+    """What a check says of an age; what is more than late is `most`."""
+    if age.seconds is None:
+        when = f"its date, {age.time}, is in the future" if age.time else "it has none"
+        return HINT, f"nobody knows the age of {what}: {when}; {mend}"
+    said = f"{what} {how.format(in_words(timedelta(seconds=age.seconds)))}"
+    if not age.overdue:
+        return OK, said
+    return most if age.stale else HINT, f"{said}: {mend}"
+
+
+def proof(portal: Portal, site: Site, repository: Repository) -> Found:
     described = [backup.describe() for backup in repository.backups()]
     proven = [d for d in described if d["state"] == "proven" and not d["future"]]
     if not proven:
         yield HINT, "no backup was proven yet: `ckan db verify --prove`"
         return
-    age = age_since(proven[0]["proved"])
-    text = f"backup {proven[0]['id']} was proven {in_words(age)} ago"
-    yield (OK, text) if age < PROVEN else (HINT, f"{text}: `ckan db verify --prove`")
+    age = Age(portal.options.limits[ages.PROOF], ages.known_time(proven[0]["proved"]))
+    what, mend = f"backup {proven[0]['id']}", "`ckan db verify --prove`"
+    yield _told(age, what, "was proven {} ago", mend, HINT)
+
+
+def other_place(portal: Portal, site: Site, repository: Repository) -> Found:
+    good = [d for b in repository.backups() if (d := b.describe())["state"] in GOOD]
+    first = first_of([d for d in good if not d["future"]])
+    age = ages.of_copy(portal.options, remembered(repository), first)
+    if age is None:
+        return
+    if age.state == ages.NEVER:
+        state = HINT if age.overdue else OK
+        yield state, "no backup of here is at the other place yet: `ckan db push`"
+    else:
+        what = "the newest backup at the other place"
+        yield _told(age, what, "is {} old", "`ckan db push`")
 
 
 def switch(_: Portal, site: Site, repository: Repository) -> Found:
@@ -210,7 +237,7 @@ def uploads(_: Portal, site: Site, repository: Repository) -> Found:
         yield HINT, f"{about['refused']} links or special files are in no backup"
 
 
-def public_dumps(_: Portal, site: Site, __: Repository) -> Found:
+def public_dumps(portal: Portal, site: Site, __: Repository) -> Found:
     if not site.public_dir:
         return
     directory = Path(site.public_dir)
@@ -231,9 +258,7 @@ def public_dumps(_: Portal, site: Site, __: Repository) -> Found:
     missing = {file.kind: file.failed for file in found.files.values() if file.failed}
     for kind, failed in missing.items():
         yield PROBLEM, f"{failed} {kind} are missing in the public dumps, unreadable"
-    age = dumps.age(found)
-    text = f"the public dumps are {in_words(age)} old"
-    if age < FRESH:
-        yield OK, text
-    else:
-        yield HINT, f"{text}: `ckan db publish`, nightly by a timer"
+    limit = portal.options.limits[ages.PUBLISH]
+    age = Age(limit, ages.moment_of(found.document))
+    mend = "`ckan db publish`, nightly by a timer"
+    yield _told(age, "the public dumps", "are {} old", mend, HINT)

@@ -18,6 +18,7 @@ CHECKS: dict[str, Check] = {
     "repository": checks.repository_directory,
     "backups": checks.backups,
     "proof": checks.proof,
+    "other place": checks.other_place,
     "uploads": checks.uploads,
     "public dumps": checks.public_dumps,
     "switch": checks.switch,
@@ -45,11 +46,19 @@ def examine(portal: Portal, site: Site, repository: Repository) -> list[Finding]
             # both databases of a server that is down fail alike
             first = told.setdefault(getattr(error, "reason", "") or text, name)
             if first == name:
-                found.append(Finding(name, PROBLEM, text))
+                found.append(Finding(name, PROBLEM, text, not _could_not_look(error)))
             else:
                 same = f"not checked, for the reason that stands at {first}"
                 found.append(Finding(name, HINT, same))
     return found
+
+
+def _could_not_look(error: Exception) -> bool:
+    """Whether the check is at fault, or the user that it runs as, and not the site."""
+    behind = error.__cause__ or error.__context__
+    return not isinstance(error, TOLD) or any(
+        isinstance(each, PermissionError) for each in (error, behind)
+    )
 
 
 def _lacks_a_table(error: Exception) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..engine.clock import now, parse_stamp
 from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..operations.context import Portal
@@ -14,23 +13,25 @@ OK, HINT, PROBLEM = "ok", "hint", "problem"
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: its name, `ok`, `hint` or `problem`, and a sentence."""
+    """What a check found: its name, `ok`, `hint` or `problem`, and a sentence.
+
+    Not `known` where the check itself could not look, as this user or at all.
+    """
 
     name: str
     state: str
     text: str
+    known: bool = True
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the terminal and `--json` tell of it."""
+        return {"name": self.name, "state": self.state, "text": self.text}
 
 
 #: states, each with a sentence
 Found = Iterator[tuple[str, str]]
 Check = Callable[[Portal, Site, Repository], Found]
-
-
-def age_since(time: str | None) -> timedelta:
-    """How long ago a time of a manifest was; endless when there is none."""
-    if not time:
-        return timedelta.max
-    return now() - parse_stamp(time)
 
 
 def in_words(age: timedelta) -> str:

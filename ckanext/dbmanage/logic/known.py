@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.clock import is_stamp, stamp
-from ..engine.disk import regular_files
 from ..engine.printable import one_line
 from ..engine.repository.journal import Entry
 from ..engine.repository.repository import Repository
 from ..operations.there import listed
+from ..operations.watched import described
 
 #: by repository and part of it: what it looked like, and what was read of it then
 _kept: dict[tuple[Path, str], tuple[Any, Any]] = {}
@@ -33,7 +33,7 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
         seen,
         lambda: listed(
             repository,
-            [_described(repository, name) for name in repository.names()],
+            [described(repository, name) for name in repository.names()],
             every=False,
         )[0],
     )
@@ -68,37 +68,6 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
         return about.st_ino, about.st_size, about.st_mtime_ns
     return None
 
-
-def _described(repository: Repository, name: str) -> dict[str, Any]:
-    backup = repository.backup(name)
-    try:
-        described = backup.describe()
-    except (OSError, ValueError, OverflowError) as error:
-        told = getattr(error, "strerror", None) or type(error).__name__
-        described = {"id": name, "path": str(backup.path), "state": "damaged"}
-        described |= {"bytes": 0, "verified": None, "proved": None, "keep": False}
-        described |= {"future": backup.future}
-        return described | _NOTHING | {"problems": [f"it cannot be read: {told}"]}
-    if described["state"] == "unreadable":
-        return described | _NOTHING | {"problems": described["problems"]}
-    if not backup.signed:  # nobody knows what its fields hold
-        words = {key: one_line(described[key] or "") for key in ("reason", "note")}
-        own = regular_files(backup.path).values()
-        size = sum(e.stat(follow_symlinks=False).st_size for e in own)
-        described |= _NOTHING | words | {"bytes": size}
-    return described
-
-
-_NOTHING: dict[str, Any] = {
-    **dict.fromkeys(("created", "seconds", "versions")),
-    "parts": [],
-    "sizes": {},
-    "added": {},
-    "files": {},
-    "problems": [],
-    "reason": "",
-    "note": "",
-}
 
 #: events of the journal that are worth a line on the page
 _TOLD = (

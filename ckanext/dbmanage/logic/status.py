@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..engine.backup import downloads
-from ..engine.clock import is_future, is_older, is_stamp, parse_stamp
+from ..engine.clock import is_older, is_stamp
 from ..engine.errors import DbmanageError
 from ..engine.layout import PARTS
 from ..engine.redis.arming import Arming
@@ -15,17 +15,18 @@ from ..engine.restore.history import last_switch
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, RUNNING
+from ..operations.ages import BACKUP, of_copy, of_dumps
 from ..operations.allowed import disk_of, having, in_time, wanted
 from ..operations.safety import (
-    FRESH,
     PROVEN,
     SENTENCES,
     Known,
-    after,
+    first_of,
     headline,
     needed,
 )
-from ..operations.there import summary
+from ..operations.there import remembered, summary
+from ..operations.watched import failed_backup, failed_steps, is_past
 from ..portal.command import on_server, pasted
 from ..portal.config import Options
 from . import hindrances
@@ -44,17 +45,21 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     sized = [each for each in described if each["sizes"] and not each["future"]]
     background, listed = _background(site, options)
     journal = journal_end(repository)
-    failed = _failed(journal, listed, parts)
+    failed, whole = _failed(journal, listed, parts), having(described, parts)
     disk = disk_of(repository.path)
     worker, jobs = background["worker"], background["jobs"]
     known = Known(
         described,
-        having(described, parts),
+        whole,
         failed=bool(failed),
         free=disk["free"] if disk else None,
         redis=bool(background["redis"]),
         workers=worker["count"] if worker else None,
         running=any(job["state"] == RUNNING for job in jobs),
+        copied=of_copy(options, remembered(repository), first_of(whole)),
+        published=of_dumps(options, site.public_dir),
+        steps=failed_steps(journal),
+        limits=options.limits,
     )
     newest, proven, most = known.newest, known.proven, headline(known)
     status: dict[str, Any] = {
@@ -65,7 +70,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "damaged": known.count("damaged"),
         "unreadable": known.count("unreadable"),
         "future": sum(each["future"] for each in described),
-        "expected_by": newest and after(newest["created"], FRESH),
+        "expected_by": newest and known.ages[BACKUP].due,
         "failed": failed,
         **_on_the_disk(described),
         "nights": [
@@ -157,23 +162,14 @@ def _failed(
     whatever the clock said. One whose worker was killed could write no line: the job
     tells of it.
     """
-    failed, done = None, ""
-    for entry in journal:
-        if entry.text("what") != "backup":
-            continue
-        if entry.event == "failed":
-            failed = {"time": entry.moment, "error": entry.text("error")}
-        whole = set(parts) <= set(entry.fields.get("parts") or parts)
-        if entry.event == "done" and whole:
-            failed = None
-            done = entry.moment if _is_past(entry.moment) else done
+    failed, done = failed_backup(journal, parts)
     lost = [
         {"time": job["ended"] or job["begun"] or job["asked"], "error": job["error"]}
         for job in jobs
         if job["kind"] == "backup" and job["state"] in (FAILED, LOST)
     ]
     found = [failed] if failed else []
-    found += [each for each in lost if each["time"] > done and _is_past(each["time"])]
+    found += [each for each in lost if each["time"] > done and is_past(each["time"])]
     return max(found, key=lambda failure: failure["time"], default=None)
 
 
@@ -188,7 +184,3 @@ def pruned(journal: list[Entry]) -> str | None:
         if known and timed and not is_older(entry.moment, PROVEN):
             return entry.moment
     return None
-
-
-def _is_past(moment: str) -> bool:
-    return is_stamp(moment) and not is_future(parse_stamp(moment))

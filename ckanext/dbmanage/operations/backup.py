@@ -13,7 +13,7 @@ from ..engine.repository.backup import Backup, why_partial
 from ..engine.repository.repository import Repository
 from ..engine.restore import proof
 from ..engine.restore.copies import stages_of
-from ..portal import isolated, migrate
+from ..portal import isolated, migrate, signals
 from .allowed import wanted
 from .context import Portal
 from .index import open_to_change
@@ -21,6 +21,7 @@ from .locked import locked, settle
 from .stages import of_backup, staged
 
 
+@signals.failures("backup")
 def take_backup(
     portal: Portal, parts: tuple[str, ...] = (), note: str = "", keep: bool = False
 ) -> Backup:
@@ -33,6 +34,7 @@ def take_backup(
                 Operation(site, repository, portal.talk),
                 parts=chosen, note=note, keep=keep,
             )  # fmt: skip
+    signals.send(signals.BACKUP, taken.id, parts=taken.parts, bytes=taken.bytes)
     return taken
 
 
@@ -56,7 +58,7 @@ def verify_backups(
     what, ahead, read = "proof" if prove else "verify", ["verify"], _Read(talk, chosen)
     if prove:
         ahead = [stage for found in chosen for stage in _of_proof(found.parts)]
-    with staged(portal, repository, what, ahead):
+    with signals.failures(what), staged(portal, repository, what, ahead):
         for found in chosen:
             try:
                 if prove:
@@ -79,6 +81,8 @@ def verify_backups(
                 problems = [error.why]
                 _note(repository, found, "failed", what, error=error.why)
             read.next()
+            if problems:
+                signals.send(signals.FAILED, what, error=f"{found.id}: {problems[0]}")
             yield found, problems
 
 

@@ -17,6 +17,7 @@ from ..engine.offsite.snapshots import grouped, snapshots
 from ..engine.operation import Operation
 from ..engine.repository.backup import Backup
 from ..engine.repository.repository import Repository
+from ..portal import signals
 from ..portal.remote import place
 from .context import Portal, find_site
 from .index import open_to_change
@@ -45,6 +46,7 @@ def run_push(portal: Portal, name: str | None = None) -> Iterator[Pushed]:
     site, repository = open_to_change(portal)
     portal.talk.standing.made.append("what was not copied yet: `ckan db push` goes on")
     with ExitStack() as stack:
+        stack.enter_context(signals.failures("push"))
         stack.enter_context(repository.sending("push"))
         try:
             at_work = reached(portal, site, repository, make=True)
@@ -65,7 +67,10 @@ def run_push(portal: Portal, name: str | None = None) -> Iterator[Pushed]:
                 if why != "foreign":
                     portal.talk.warn(f"backup {found.id} is not copied: it is {why}")
                 continue
-            yield _pushed(portal, there, found)
+            done = _pushed(portal, there, found)
+            if done.error:
+                signals.send(signals.FAILED, "push", error=done.error)
+            yield done
 
 
 def _unfit(found: Backup) -> str:

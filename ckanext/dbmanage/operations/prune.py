@@ -9,6 +9,7 @@ from ..engine.repository.retention import Decision, decide
 from ..engine.restore.history import outlived
 from ..engine.restore.recover import recover
 from ..engine.restore.scratch import drop_replaced, replaced
+from ..portal import signals
 from .context import Portal
 from .index import open_to_change
 from .stages import OF_PRUNE, staged
@@ -26,6 +27,7 @@ class Pruned:
     dropped: list[str]
 
 
+@signals.failures("prune")
 def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
     """Forgets backups by the rules of retention, and what is too old to undo.
 

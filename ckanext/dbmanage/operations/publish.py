@@ -18,6 +18,7 @@ from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.postgres.again import again
 from ..engine.signals import uninterrupted
 from ..engine.signature import Hashed
+from ..portal import signals
 from ..portal.config import Options
 from ..portal.directories import public_dir
 from ..portal.site import build_site
@@ -58,6 +59,7 @@ class Incomplete(DbmanageError):
         )
 
 
+@signals.failures("publish")
 def run_publish(
     portal: Portal, fresh: bool = False, jobs: int | None = None
 ) -> tuple[dict[str, Exported], list[str]]:

@@ -28,7 +28,7 @@ from ..engine.restore.preview import preview
 from ..engine.restore.restore import Restored, restore_backup, undo_switch
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
-from ..portal import changed, migrate
+from ..portal import changed, migrate, signals
 from ..records.kinds import KINDS
 from .allowed import wanted
 from .backup import why_incomplete
@@ -111,6 +111,7 @@ def look_at_restore(
     return found
 
 
+@signals.failures("restore")
 def run_restore(
     portal: Portal,
     name: str,
@@ -159,7 +160,14 @@ def run_restore(
             after_switch(portal, repository, restored)
             if restored.replaced.parts and not no_backup:
                 _back_up_replaced(site, repository, restored, talk, source.name)
+    _send_restored(restored)
     return restored
+
+
+def _send_restored(done: Restored) -> None:
+    sender = done.source.removeprefix("backup ")
+    what = done.what or "restore"
+    signals.send(signals.RESTORED, sender, what=what, parts=done.parts)
 
 
 def _after_source(
@@ -193,6 +201,7 @@ def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
     return last, changed.datasets(site, parse_stamp(last["time"]))
 
 
+@signals.failures("undo")
 def run_undo(portal: Portal, operation: str = "") -> Restored:
     """Switches back what the last restore replaced.
 
@@ -215,6 +224,7 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
             with owing_an_index(site, repository, True):
                 undone = undo_switch(Operation(site, repository, talk))
             after_switch(portal, repository, undone)
+    _send_restored(undone)
     return undone
 
 

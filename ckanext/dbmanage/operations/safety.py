@@ -1,18 +1,17 @@
 """Is the portal's data safe? One rule for the page, the API and the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ..engine.clock import is_older, parse_stamp, stamp
+from ..portal.config import Options
+from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age, known_time
 
 #: the states of a backup that can be relied on
 GOOD = ("verified", "proven")
-#: a backup a night, with two hours for it to end; more than a week is a fault
-FRESH, STALE = timedelta(hours=26), timedelta(days=7)
-#: a proof a month
-PROVEN = timedelta(days=31)
+#: a night, with two hours for it to end; a month
+FRESH, PROVEN = timedelta(hours=26), timedelta(days=31)
 
 GREEN, AMBER, RED = "green", "amber", "red"
 
@@ -26,6 +25,7 @@ def _(message: str) -> str:
 
 #: the one sentence of each state; `{n}` are the backups that it is about
 SENTENCES = {
+    "away": _("The backups cannot be read."),
     "failed": _("The last backup failed."),
     "empty": _("No backup yet."),
     "lacking": _("No backup is whole and sound."),
@@ -34,8 +34,15 @@ SENTENCES = {
     "overdue": _("A backup is overdue."),
     "full": _("There is no room for the next backup."),
     "unreadable": _("Backups that cannot be read: {n} of {count}."),
+    "push-failed": _("The last copy to the other place failed."),
+    "uncopied": _("A copy to the other place is overdue."),
     "unproven": _("Backed up, but not proven."),
     "stale": _("Backed up, but not proven for a month."),
+    "proof-failed": _("The last proof could not be made."),
+    "publish-failed": _("The public dumps could not be written."),
+    "unpublished": _("The public dumps are overdue."),
+    "prune-failed": _("Old backups could not be thinned out."),
+    "future": _("Backups with a date in the future: {n} of {count}."),
     "offline": _("The background worker does not answer."),
     "running": _("A job is running."),
     "ok": _("Protected."),
@@ -48,7 +55,10 @@ class Known:
 
     Both as `Backup.describe` tells, the newest first. `failed`: the last backup did;
     `free` are bytes on the disk of the backups, `workers` how many there are: both None
-    where nobody looked; `redis` says that it does not answer.
+    where nobody looked; `redis` says that it does not answer. `copied` and `published`
+    are the ages of the copy elsewhere and of the public dumps, None where there is no
+    such thing; `steps` are those that failed the last time, each with why; `limits`
+    say how old things may be; `away`: the repository cannot be read.
     """
 
     backups: list[Described]
@@ -58,11 +68,29 @@ class Known:
     redis: bool = False
     workers: int | None = None
     running: bool = False
+    copied: Age | None = None
+    published: Age | None = None
+    steps: Mapping[str, str] = field(default_factory=dict)
+    away: bool = False
+    limits: Mapping[str, timedelta] = field(default_factory=lambda: Options({}).limits)
     good: list[Described] = field(init=False)
+    #: by what they are of, those that there are
+    ages: dict[str, Age] = field(init=False)
 
     def __post_init__(self) -> None:
         sound = [e for e in self.whole if e["state"] in GOOD and not e["future"]]
         object.__setattr__(self, "good", sound)
+        newest, proven = self.newest or {}, self.proven or {}
+        backup = known_time(newest.get("created"))
+        proof = known_time(proven.get("proved"))
+        ages = {
+            BACKUP: Age(self.limits[BACKUP], backup),
+            PROOF: Age(self.limits[PROOF], proof, first_of(sound)),
+            PUSH: self.copied,
+            PUBLISH: self.published,
+        }
+        known = {what: age for what, age in ages.items() if age}
+        object.__setattr__(self, "ages", known)
 
     @property
     def newest(self) -> Described | None:
@@ -95,48 +123,89 @@ class Headline:
 
 
 def headline(known: Known) -> Headline:
-    """What matters most of what is known; the first of these that is so.
+    """What matters most of what is known: the first of `every`."""
+    return next(every(known))
 
-    1. ``failed`` (red): the last backup failed, and so will the next one.
+
+def every(known: Known) -> Iterator[Headline]:
+    """All that is so, what matters most first; one of the last three at least.
+
+    1. ``away`` (red): nobody knows; ``failed`` (red): the last backup failed, and so
+       will the next one.
     2. ``empty`` (red): there is no backup at all; ``lacking``: none that is whole and
        sound, so nothing to go back to. No worker, no proof weigh less.
     3. ``damaged`` (red): some are not what they were: the disk may go on losing more.
     4. ``disproved`` (red): the newest whole one could not be brought back.
     5. ``overdue`` (amber, after a week red): last night's is missing.
     6. ``full`` (amber): the next one, as large as the newest, finds no room.
-    7. ``unreadable`` (amber): some are another user's: nobody knows how they are.
-    8. ``unproven``, ``stale`` (amber): none was ever proven, or none for a month.
-    9. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
-       asked for on the page waits.
-    10. ``running``, ``ok`` (green).
+    7. ``push-failed``, ``uncopied`` (amber, the second after a week red): the newest
+       are here alone.
+    8. ``unreadable`` (amber): some are another user's: nobody knows how they are.
+    9. ``unproven``, ``stale``, ``proof-failed`` (amber): none was ever proven, or none
+       for a month, or the last proof could not be made.
+    10. ``publish-failed``, ``unpublished``, ``prune-failed`` (amber): no data is at
+        risk, yet.
+    11. ``future`` (amber): a clock was wrong, or is wrong now.
+    12. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
+        asked for on the page waits; ``running``, ``ok`` (green).
 
     Only whole backups count as protection. One with a date in the future was taken
-    while a clock was wrong: it is not last night's, nor the newest.
+    while a clock was wrong: it is not last night's, nor the newest. What is late
+    because it failed is said to be late only after a week.
     """
-    newest, count = known.newest, len(known.backups)
-    damaged, unreadable = known.count("damaged"), known.count("unreadable")
+    newest, count, ages = known.newest, len(known.backups), known.ages
+    disproved = newest and newest["state"] != "proven" and newest["proved"]
+
+    def late(what: str, failed: bool) -> bool:
+        age = ages.get(what)
+        return age is not None and (age.stale if failed else age.overdue)
+
+    def worse_when_stale(state: str, what: str) -> Headline:
+        return Headline(state, RED if ages[what].stale else AMBER)
+
+    if known.away:
+        yield Headline("away", RED)
     if known.failed:
-        return Headline("failed", RED)
-    if newest is None:
-        return Headline("lacking" if count else "empty", RED, count, count)
-    if damaged:
-        return Headline("damaged", RED, damaged, count)
-    if newest["state"] != "proven" and newest["proved"]:
-        return Headline("disproved", RED)
-    if is_older(newest["created"], FRESH):
-        late = is_older(newest["created"], STALE)
-        return Headline("overdue", RED if late else AMBER)
-    if known.free is not None and known.free < needed(newest):
-        return Headline("full", AMBER)
-    if unreadable:
-        return Headline("unreadable", AMBER, unreadable, count)
-    if known.proven is None:
-        return Headline("unproven", AMBER)
-    if is_older(known.proven["proved"], PROVEN):
-        return Headline("stale", AMBER)
+        yield Headline("failed", RED)
+    if newest is None and not known.away:
+        yield Headline("lacking" if count else "empty", RED, count, count)
+    if damaged := known.count("damaged"):
+        yield Headline("damaged", RED, damaged, count)
+    if disproved:
+        yield Headline("disproved", RED)
+    if newest and late(BACKUP, known.failed):
+        yield worse_when_stale("overdue", BACKUP)
+    if newest and known.free is not None and known.free < needed(newest):
+        yield Headline("full", AMBER)
+    if "push" in known.steps:
+        yield Headline("push-failed", AMBER)
+    if late(PUSH, "push" in known.steps):
+        yield worse_when_stale("uncopied", PUSH)
+    if unreadable := known.count("unreadable"):
+        yield Headline("unreadable", AMBER, unreadable, count)
+    if newest and known.proven is None:
+        yield Headline("unproven", AMBER)
+    elif newest and late(PROOF, False):
+        yield Headline("stale", AMBER)
+    if "prove" in known.steps and not disproved:
+        yield Headline("proof-failed", AMBER)
+    if "publish" in known.steps:
+        yield Headline("publish-failed", AMBER)
+    if late(PUBLISH, "publish" in known.steps):
+        yield Headline("unpublished", AMBER)
+    if "prune" in known.steps:
+        yield Headline("prune-failed", AMBER)
+    if future := sum(each["future"] for each in known.backups):
+        yield Headline("future", AMBER, future, count)
     if known.redis or known.workers == 0:
-        return Headline("offline", AMBER)
-    return Headline("running" if known.running else "ok", GREEN)
+        yield Headline("offline", AMBER)
+    yield Headline("running" if known.running else "ok", GREEN)
+
+
+def first_of(backups: list[Described]) -> str | None:
+    """When the oldest of some backups was taken, a stamp; None where nobody knows."""
+    times = [known_time(each["created"]) for each in backups if not each["future"]]
+    return min(filter(None, times), default=None)
 
 
 def needed(newest: Mapping[str, Any]) -> int:
@@ -146,8 +215,3 @@ def needed(newest: Mapping[str, Any]) -> int:
     are new.
     """
     return (newest["bytes"] - newest["sizes"].get("files", 0)) * 11 // 10
-
-
-def after(time: str, delta: timedelta) -> str:
-    """The stamp of a moment after another one."""
-    return stamp(parse_stamp(time) + delta)

@@ -19,7 +19,7 @@ from ..engine.restore.preflight import changed_owners, may_create, preflight
 from ..engine.restore.restore import Restored, restore_backup
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
-from ..portal import blockers, migrate
+from ..portal import blockers, migrate, signals
 from ..portal.migrate import Report
 from ..portal.plan import Plan, Wanted, plan
 from ..portal.site import build_site
@@ -35,6 +35,7 @@ _COPIES = 3
 _TOUCHED = {"public.user": "last_active", "public.api_token": "last_access"}
 
 
+@signals.failures("upgrade")
 def run_upgrade(
     portal: Portal,
     wanted: Wanted,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -222,6 +223,22 @@ class Options:
             "days": self.number(PREFIX + "remote.keep_days"),
             "weeks": self.number(PREFIX + "remote.keep_weeks"),
             "months": self.number(PREFIX + "remote.keep_months"),
+        }
+
+    # -- who watches, and who is told
+
+    notify_email = _words(PREFIX + "notify.email")
+    notify_apprise_file = _text(PREFIX + "notify.apprise_file")
+    notify_ping_file = _text(PREFIX + "notify.ping_file")
+
+    @cached_property
+    def limits(self) -> dict[str, timedelta]:
+        """How old things may be, by what: `backup`, `proof`, `push`, `publish`."""
+        return {
+            "backup": timedelta(hours=self.number(PREFIX + "watch.backup_hours")),
+            "proof": timedelta(days=self.number(PREFIX + "watch.proof_days")),
+            "push": timedelta(hours=self.number(PREFIX + "watch.push_hours")),
+            "publish": timedelta(hours=self.number(PREFIX + "watch.publish_hours")),
         }
 
     @cached_property

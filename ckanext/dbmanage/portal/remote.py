@@ -26,7 +26,7 @@ def place(options: Options) -> Place | None:
         return None
     password = options.remote_password_file
     if password:
-        _read_secret(password, "remote.password_file")
+        read_secret(password, "remote.password_file")
     elif not any(name.startswith("RESTIC_PASSWORD") for name in own):
         raise Refused(
             f"{PREFIX}remote.repository is set, but no password: write one into a "
@@ -49,7 +49,7 @@ def is_set(options: Options) -> bool:
 def _variables(name: str) -> Mapping[str, str]:
     """The variables of a file with a `NAME=value` on each line. Raises Refused."""
     found: dict[str, str] = {}
-    lines = _read_secret(name, "remote.env_file") if name else ""
+    lines = read_secret(name, "remote.env_file") if name else ""
     for number, line in enumerate(lines.splitlines(), 1):
         line = line.strip().removeprefix("export ")
         if not line or line[0] == "#":
@@ -65,7 +65,7 @@ def _variables(name: str) -> Mapping[str, str]:
     return found
 
 
-def _read_secret(name: str, option: str) -> str:
+def read_secret(name: str, option: str) -> str:
     """A file of secrets. Raises Refused where others than its owner may read it."""
     try:
         with open_plain(os.path.realpath(name), limit=_MOST) as file:

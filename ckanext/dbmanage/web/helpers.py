@@ -92,6 +92,7 @@ _WORDS = {
         "export": _("Export"),
         "publish": _("Publication"),
         "prune": _("Retention rules applied"),
+        "notify": _("People told"),
         "arm": _("Armed"),
         "cancel": _("Cancelling a job"),
         "maintenance read-only": _("Saving paused"),

@@ -139,6 +139,12 @@ class Repository:
             finally:
                 self._take_along_away()
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """The one right to tell people what is not well here. Raises Busy."""
+        with self._held(".telling", "notify"):
+            yield
+
     def _take_along_away(self) -> None:
         if (self.path / ALONG).is_dir():
             shutil.rmtree(self.path / ALONG, ignore_errors=True)

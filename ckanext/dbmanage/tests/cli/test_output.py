@@ -142,7 +142,7 @@ def test_a_finding_is_one_line(tmp_path: Path, form: list[str]) -> None:
         "ckanext.dbmanage.repository": served,
     }  # fmt: skip
     done = CliRunner().invoke(doctor, form, obj=type("O", (), {"config": settings})())
-    assert done.exit_code == (2 if form else 1), (done.output, done.exception)
+    assert done.exit_code == (3 if form else 1), (done.output, done.exception)
     (line, end) = done.output.split("\n")
     assert line.isprintable() and "all is well" in line and not end
     assert "|" not in line or not form  # what follows it are figures, to a monitor

@@ -48,8 +48,8 @@ def test_the_doctor(portal: Portal) -> None:
     done = portal.module("doctor", "--fix", "--nagios", code=2)
     assert done.stdout.startswith("DBMANAGE CRITICAL - ") and "wr0ng" not in done.stdout
     portal.write(**{"ckanext.dbmanage.jobs": "many"})
-    done = portal.module("doctor", "--nagios", code=2)
-    assert done.stdout.startswith("DBMANAGE CRITICAL - configuration: ")
+    done = portal.module("doctor", "--nagios", code=3)
+    assert done.stdout.startswith("DBMANAGE UNKNOWN - ckanext.dbmanage.jobs is ")
     (found,) = json.loads(portal.module("doctor", "--json", code=1).stdout)
     assert found["name"] == "configuration" and "many" in found["text"]
 

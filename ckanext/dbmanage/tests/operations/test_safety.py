@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.engine.clock import now, stamp
+from ckanext.dbmanage.operations.ages import Age
 from ckanext.dbmanage.operations.safety import (
     AMBER,
     GREEN,
     RED,
     SENTENCES,
     Known,
+    every,
     headline,
     needed,
 )
@@ -31,10 +33,15 @@ def known(*backups: dict[str, Any], lacking: Any = (), **facts: Any) -> Known:
     return Known(list(backups), whole, **({"workers": 1, "free": 1100} | facts))
 
 
+def aged(days: float) -> Age:
+    return Age(timedelta(days=1), stamp(now() - timedelta(days=days)))
+
+
 GOOD, HURT = backup(), backup("damaged", 2)
 THEIRS = backup("unreadable", 3)
 #: the worst first: what each is made of, beside all that is worse
 STATES = [
+    ("away", RED, known(away=True)),
     ("failed", RED, known(GOOD, failed=True)),
     ("empty", RED, known()),
     ("lacking", RED, known(backup("unverified"))),
@@ -43,9 +50,17 @@ STATES = [
     ("overdue", RED, known(backup(days=8))),
     ("overdue", AMBER, known(backup(days=2))),
     ("full", AMBER, known(GOOD, free=1099)),
+    ("push-failed", AMBER, known(GOOD, steps={"push": "no"}, copied=aged(2))),
+    ("uncopied", AMBER, known(GOOD, copied=aged(2))),
+    ("uncopied", RED, known(GOOD, copied=aged(9))),
     ("unreadable", AMBER, known(GOOD, THEIRS)),
     ("unproven", AMBER, known(backup("verified"))),
     ("stale", AMBER, known(backup("verified"), backup(days=32))),
+    ("proof-failed", AMBER, known(GOOD, steps={"prove": "no"})),
+    ("publish-failed", AMBER, known(GOOD, steps={"publish": "no"}, published=aged(2))),
+    ("unpublished", AMBER, known(GOOD, published=aged(9))),
+    ("prune-failed", AMBER, known(GOOD, steps={"prune": "no"})),
+    ("future", AMBER, known(GOOD, backup(days=-9, future=True))),
     ("offline", AMBER, known(GOOD, workers=0)),
     ("running", GREEN, known(GOOD, running=True)),
     ("ok", GREEN, known(GOOD)),
@@ -107,3 +122,15 @@ def test_one_of_the_future_is_not_last_nights_nor_a_proof() -> None:
 def test_the_terminal_asks_for_no_worker() -> None:
     site = known(GOOD, workers=None, free=None)
     assert headline(site).state == "ok" and needed(GOOD) == 1100
+
+
+def test_all_that_is_wrong_is_told_the_worst_first() -> None:
+    site = known(
+        backup("verified", 2), HURT, failed=True, copied=aged(9), free=0,
+        steps={"push": "no", "prune": "no"},
+    )  # fmt: skip
+    # what is late because it failed is told as late only after a week
+    assert [each.state for each in every(site)] == [
+        "failed", "damaged", "full", "push-failed", "uncopied", "unproven",
+        "prune-failed", "ok",
+    ]  # fmt: skip

@@ -1,0 +1,107 @@
+"""What Prometheus is told: the names, the labels, and nothing that is not known."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ckanext.dbmanage.engine.clock import parse_stamp
+from ckanext.dbmanage.operations.metrics import CHECKS, METRICS, metrics
+
+from ..support.imports import PACKAGE
+from ..support.manual import blocks
+from ..support.watched import WatchedSite
+
+PAGE = PACKAGE.parents[1] / "docs" / "watched.rst"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> WatchedSite:
+    return WatchedSite(tmp_path)
+
+
+def read(site: WatchedSite) -> dict[tuple[str, ...], float]:
+    """The values by name and labels, each of which has the site too."""
+    found = {}
+    for family in text_string_to_metric_families(metrics(site.portal).decode()):
+        assert family.type == "gauge" and family.documentation
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert labels.pop("site") == "data.test"
+            name = sample.name.removeprefix("ckan_dbmanage_")
+            assert list(labels) == sorted(METRICS[name].labels)
+            found[(name, *(labels[k] for k in METRICS[name].labels))] = sample.value
+    return found
+
+
+def test_what_is_known_is_told(site: WatchedSite) -> None:
+    site.add(40)
+    newest = site.add(3, proven=False)
+    site.add(-900)
+    steps = [
+        {"name": "backup", "result": "done", "seconds": 61.5, "message": ""},
+        {"name": "push", "result": "failed", "seconds": 2, "message": "away"},
+        {"name": "nonsense", "result": "done", "seconds": 1},
+    ]
+    site.record("nightly", "failed", steps=steps)
+    found = read(site)
+    taken = parse_stamp(newest.describe()["created"]).timestamp()
+    assert found["backup_last_success_timestamp_seconds", "database"] == taken
+    assert found["last_success_timestamp_seconds", "backup"] == taken
+    assert found["last_success_timestamp_seconds", "proof"] == taken - 37 * 3600
+    assert found["age_limit_seconds", "backup"] == 26 * 3600
+    assert found["backups", "local", "verified"] == 1
+    assert found["backups", "local", "proven"] == 2
+    assert found["nightly_step_success", "backup"] == 1
+    assert found["nightly_step_success", "push"] == 0
+    assert found["nightly_step_duration_seconds", "backup"] == 61.5
+    assert found[("nightly_last_run_timestamp_seconds",)] > taken
+    assert found[("backup_duration_seconds",)] == 2.5
+    assert found[("repository_free_bytes",)] > 0
+    states = {check: found["check_state", check] for check in CHECKS}
+    bad = {check: state for check, state in states.items() if state}
+    assert bad == {"push-failed": 1, "future": 1}
+
+
+def test_a_time_in_the_future_is_no_time(site: WatchedSite) -> None:
+    """By a clock that was a year ahead nothing would ever be late."""
+    site.add(-365 * 24)
+    found = read(site)
+    assert not [name for name in found if "timestamp" in name[0]]
+    assert found["check_state", "lacking"] == 2
+
+
+def test_nothing_that_lies_there_ends_it(site: WatchedSite) -> None:
+    site.add(1)
+    (site.shelf.path / "20200101T000000Z").mkdir()
+    (site.shelf.path / "journal.jsonl").write_bytes(
+        b'{"what": "nightly", "time": 3, "steps": [[], {"name": []}, 1]}\n'
+        b'{"what": "nightly", "time": "2026-01-01T00:00:00Z", "steps": {}}\n\xff\n'
+    )
+    assert read(site)["backups", "local", "damaged"] == 1
+    site.shelf.path.rename(site.shelf.path.with_name("gone"))
+    site.shelf.path.write_text("no directory")
+    found = read(site)
+    assert found["check_state", "away"] == 2
+    assert not [name for name in found if name[0] == "backups"]
+
+
+def test_the_manual_has_each_metric_and_no_other() -> None:
+    text = PAGE.read_text()
+    table = re.findall(r"(?m)^``(\w+)``  .*?((?:  ``\w+``)?)$", text)
+    assert [name for name, _ in table] == list(METRICS)
+    for name, metric in METRICS.items():
+        part = text[text.index(f"``{name}``") :]
+        part = part[: re.search(r"\n``|\n===", part).start()]  # type: ignore[union-attr]
+        assert re.findall(r"``(\w+)``(?=\n|$)", part + "\n")[
+            -len(metric.labels) or 99 :
+        ] == (list(metric.labels))
+
+
+def test_the_rules_of_the_manual_name_what_there_is() -> None:
+    (rules,) = (text for language, text in blocks(PAGE) if language == "yaml")
+    named = re.findall(r"ckan_dbmanage_(\w+)", rules)
+    assert named and set(named) <= set(METRICS)
