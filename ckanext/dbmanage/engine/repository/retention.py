@@ -10,9 +10,9 @@ from ..clock import has_come, id_stamp, now, parse_id
 from ..layout import FORMAT, MANIFEST
 from ..signature import read_json
 from .backup import Backup, why_partial
+from .rules import ruled
 
 _GOOD = ("verified", "proven")
-_PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def decide(
 ) -> list[Decision]:
     """What becomes of each backup, in the order of `Repository.names`.
 
-    `policy` says how many: `last`, `days`, `weeks`, `months`, and `min` verified ones
-    that stay in any case. So do the newest proven ones, and for `undo_days` what was
-    backed up because something was to replace it.
+    `policy` says how many, as `ruled`, and `min` verified ones that stay in any case.
+    So do the newest proven ones, and for `undo_days` what was backed up because
+    something was to replace it.
     """
     newest_first = sorted(
         backups, key=lambda each: (has_come(each.id), each.id), reverse=True
@@ -75,19 +75,6 @@ def decide(
         reason = ", ".join(kept or ["no rule keeps it"])
         decisions.append(Decision(each.backup, not kept, reason))
     return decisions
-
-
-def ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """The backups that a rule keeps, with the rule; `names` are the newest first."""
-    for name in names[: policy["last"]]:
-        yield name, f"the last {policy['last']}"
-    for rule, form in _PERIODS.items():
-        periods: set[str] = set()
-        for name in names:
-            period = parse_id(name).strftime(form)
-            if period not in periods and len(periods) < policy[rule]:
-                periods.add(period)
-                yield name, period
 
 
 def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:
