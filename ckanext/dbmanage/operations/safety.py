@@ -33,6 +33,8 @@ SENTENCES = {
     "disproved": _("The newest backup did not pass its proof."),
     "overdue": _("A backup is overdue."),
     "full": _("There is no room for the next backup."),
+    "night": _("Something failed last night."),
+    "unended": _("Last night did not come to its end."),
     "unreadable": _("Backups that cannot be read: {n} of {count}."),
     "unproven": _("Backed up, but not proven."),
     "stale": _("Backed up, but not proven for a month."),
@@ -47,6 +49,7 @@ class Known:
     """What is known of a site: all its backups, and the `whole` ones of these.
 
     Both as `Backup.describe` tells, the newest first. `failed`: the last backup did;
+    `night`: what was wrong with the last one, `night` or `unended`, or empty;
     `free` are bytes on the disk of the backups, `workers` how many there are: both None
     where nobody looked; `redis` says that it does not answer.
     """
@@ -54,6 +57,7 @@ class Known:
     backups: list[Described]
     whole: list[Described]
     failed: bool = False
+    night: str = ""
     free: int | None = None
     redis: bool = False
     workers: int | None = None
@@ -104,11 +108,13 @@ def headline(known: Known) -> Headline:
     4. ``disproved`` (red): the newest whole one could not be brought back.
     5. ``overdue`` (amber, after a week red): last night's is missing.
     6. ``full`` (amber): the next one, as large as the newest, finds no room.
-    7. ``unreadable`` (amber): some are another user's: nobody knows how they are.
-    8. ``unproven``, ``stale`` (amber): none was ever proven, or none for a month.
-    9. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
-       asked for on the page waits.
-    10. ``running``, ``ok`` (green).
+    7. ``night`` (amber): a step of the last night failed, as the copy to the other
+       place; ``unended``: it was killed.
+    8. ``unreadable`` (amber): some are another user's: nobody knows how they are.
+    9. ``unproven``, ``stale`` (amber): none was ever proven, or none for a month.
+    10. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
+        asked for on the page waits.
+    11. ``running``, ``ok`` (green).
 
     Only whole backups count as protection. One with a date in the future was taken
     while a clock was wrong: it is not last night's, nor the newest.
@@ -128,6 +134,8 @@ def headline(known: Known) -> Headline:
         return Headline("overdue", RED if late else AMBER)
     if known.free is not None and known.free < needed(newest):
         return Headline("full", AMBER)
+    if known.night:
+        return Headline(known.night, AMBER)
     if unreadable:
         return Headline("unreadable", AMBER, unreadable, count)
     if known.proven is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from .. import words
@@ -75,6 +75,16 @@ def decide(
         reason = ", ".join(kept or ["no rule keeps it"])
         decisions.append(Decision(each.backup, not kept, reason))
     return decisions
+
+
+def spared(decisions: list[Decision], why: str) -> list[Decision]:
+    """The same decisions, but no verified backup goes, and `why`."""
+    return [
+        replace(each, forget=False, reason=why)
+        if each.forget and each.backup.describe()["state"] in _GOOD
+        else each
+        for each in decisions
+    ]
 
 
 def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:
