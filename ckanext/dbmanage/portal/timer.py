@@ -11,7 +11,6 @@ from .config import Options
 from .units import NAME, Place
 
 UNITS = Path("/etc/systemd/system")
-_MOST = 1 << 16
 _DAILY = re.compile(
     r"^OnCalendar=(?:\*-\*-\* )?(\d{1,2}):(\d{2})(?::\d{2})?\s*$", re.MULTILINE
 )
@@ -32,15 +31,21 @@ def next_night(options: Options, units: Path = UNITS) -> datetime | None:
 
 
 def due(hour: int, minute: int) -> datetime:
-    """The next moment at which the clock on this server's wall shows this time."""
+    """The next moment at which the clock on this server's wall shows this time.
+
+    As systemd has it: a day on which clocks skip that time has none, and one on which
+    they show it twice has the first.
+    """
     local = now().astimezone()
-    for days in (0, 1):
+    found = local
+    for days in range(3):
         day = (local + timedelta(days=days)).date()
-        # without a zone it is the wall's: in the night in which clocks are set it moves
-        there = datetime(day.year, day.month, day.day, hour, minute).astimezone()
-        if there > local:
+        # without a zone it is the wall's
+        found = datetime(day.year, day.month, day.day, hour, minute).astimezone()
+        shown = found.astimezone(timezone.utc).astimezone()
+        if found > local and (shown.hour, shown.minute) == (hour, minute):
             break
-    return there.astimezone(timezone.utc)
+    return found.astimezone(timezone.utc)
 
 
 def _enabled(units: Path) -> Iterator[tuple[str, str]]:
@@ -53,6 +58,6 @@ def _enabled(units: Path) -> Iterator[tuple[str, str]]:
             stem, at, instance = entry.stem.partition("@")
             with suppress(OSError, UnicodeDecodeError):
                 service = units / f"{stem}{at}.service"
-                texts = [p.open("rb").read(_MOST).decode() for p in (entry, service)]
+                texts = [path.read_text("utf-8") for path in (entry, service)]
                 timer, service = (each.replace("%i", instance) for each in texts)
                 yield timer, service

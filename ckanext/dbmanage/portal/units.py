@@ -18,12 +18,14 @@ from .config import Options
 from .directories import has_public_dir, public_dir, repository_directory
 from .remote import place
 
-#: the name of the units, and the hour of the night
+#: the name of the units, and the hour of the night: systemd does nothing on a day on
+#: which clocks skip the hour, and they skip one before four, wherever they do
 NAME = "ckan-dbmanage-night"
-HOUR, MINUTE = 2, 30
+HOUR, MINUTE = 4, 30
 
 _SERVICE = """\
-# The night of a CKAN portal. `ckan db nightly --install` writes it: docs/nights.rst.
+# The night of a CKAN portal. For other paths than these: ckan db nightly --install
+# See docs/nights.rst.
 [Unit]
 Description=The night of the CKAN portal: backup, proof, copy, retention, publication
 Wants=network-online.target

@@ -148,7 +148,7 @@ def test_a_night_that_is_ended_says_by_what(portal: Portal) -> None:
     slowed(portal, "pg_dump")
     process = portal.start("nightly")
     _, repository = portal.engine()
-    wait_until(lambda: any(portal.repository.glob(".*.partial")), 60)
+    wait_until(lambda: any(portal.repository.glob(".2*Z.partial")), 60)
     process.terminate()
     process.communicate()
     night = last_night(repository)
