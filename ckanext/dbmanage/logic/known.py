@@ -25,18 +25,22 @@ def backups(repository: Repository) -> list[dict[str, Any]]:
 
     They are what is kept for the next one who asks: who changes one copies it.
     """
-    # a backup comes and goes by a rename here, what is learned of it by one in `state`;
-    # its date may have been of the future an hour ago, by a clock that was set since
-    seen = _stamp(repository.path), _stamp(repository.path / "state"), stamp()[:13]
-    return _reread(
+    return reread(
         (repository.path, "backups"),
-        seen,
+        seen(repository),
         lambda: listed(
             repository,
             [described(repository, name) for name in repository.names()],
             every=False,
         )[0],
     )
+
+
+def seen(repository: Repository) -> Any:
+    """What tells whether a backup has come or gone, or was looked at."""
+    # a backup comes and goes by a rename here, what is learned of it by one in `state`;
+    # its date may have been of the future an hour ago, by a clock that was set since
+    return stamped(repository.path), stamped(repository.path / "state"), stamp()[:13]
 
 
 def of_journal(
@@ -47,8 +51,8 @@ def of_journal(
     It is read anew when the journal has grown: it may have megabytes. `more` is what
     else the result depends on.
     """
-    seen = _stamp(repository.path / "journal.jsonl"), *more
-    return _reread((repository.path, name), seen, read)
+    seen = stamped(repository.path / "journal.jsonl"), *more
+    return reread((repository.path, name), seen, read)
 
 
 def journal_end(repository: Repository) -> list[Entry]:
@@ -56,13 +60,15 @@ def journal_end(repository: Repository) -> list[Entry]:
     return of_journal(repository, "end", repository.journal)
 
 
-def _reread(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
+def reread(what: tuple[Path, str], seen: Any, read: Callable[[], Any]) -> Any:
+    """What was read before, while what was `seen` then is the same."""
     if what not in _kept or _kept[what][0] != seen:
         _kept[what] = seen, read()
     return _kept[what][1]
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamped(path: Path) -> tuple[int, int, int] | None:
+    """What tells whether a file or a directory has changed."""
     with suppress(OSError):
         about = path.stat()
         return about.st_ino, about.st_size, about.st_mtime_ns

@@ -31,6 +31,8 @@ from ..portal.command import on_server, pasted
 from ..portal.config import Options
 from . import hindrances
 from .known import backups, journal_end, of_journal
+from .nights import of_nights
+from .retention import thinned_next
 
 _NIGHTS = 30
 
@@ -48,11 +50,14 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     failed, whole = _failed(journal, listed, parts), having(described, parts)
     disk = disk_of(repository.path)
     worker, jobs = background["worker"], background["jobs"]
+    free, whole = disk["free"] if disk else None, having(described, parts)
+    of_night = of_nights(repository, options, whole, free)
     known = Known(
         described,
         whole,
         failed=bool(failed),
-        free=disk["free"] if disk else None,
+        unended=bool(of_night["night"] and not of_night["night"]["ended"]),
+        free=free,
         redis=bool(background["redis"]),
         workers=worker["count"] if worker else None,
         running=any(job["state"] == RUNNING for job in jobs),
@@ -83,6 +88,8 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
         "undo_days": options.undo_days,
         "retention": options.retention,
         "pruned": pruned(journal),
+        "thinned": thinned_next(repository, options),
+        **of_night,
         "wanted": [part for part in PARTS if part in parts],
         "web_restore": options.web_restore,
         "half_way": repository.marked("reindex"),

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,26 @@ def refuse_root(site: Site) -> None:
     owner.refuse_root(filter(None, places), shlex.join(words))
 
 
+def started(portal: Portal) -> Portal:
+    """The portal with CKAN's application, which is made where there is none yet.
+
+    Raises DbmanageError.
+    """
+    if portal.app is not None:
+        return portal
+    from ckan.config.middleware import make_app
+
+    try:
+        made: Any = make_app(dict(portal.options.settings))  # type: ignore[arg-type]
+    except Exception as error:
+        raise DbmanageError(
+            f"CKAN could not be started: {message_of(error)}"
+        ) from error
+    return replace(portal, app=made._wsgi_app)
+
+
 @contextmanager
 def application(portal: Portal) -> Iterator[None]:
     """CKAN's application context; the application is made where there is none yet."""
-    app = portal.app
-    if app is None:
-        from ckan.config.middleware import make_app
-
-        try:
-            made: Any = make_app(dict(portal.options.settings))  # type: ignore[arg-type]
-            app = made._wsgi_app
-        except Exception as error:
-            raise DbmanageError(
-                f"CKAN could not be started: {message_of(error)}"
-            ) from error
-    with app.test_request_context():
+    with started(portal).app.test_request_context():
         yield

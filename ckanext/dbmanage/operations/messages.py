@@ -50,6 +50,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     "full": (_("It needs about {size}, and {free} are free."), "ckan db prune"),
     "push-failed": (_("The newest backups are on this machine alone."), "ckan db push"),
     "uncopied": (_("The newest backups are on this machine alone."), "ckan db push"),
+    "unended": (
+        _("It was killed, or the server went down. The next night begins anew."),
+        "ckan db nightly",
+    ),
     "unreadable": (
         _(
             "They belong to another user of the server: each says the command that "

@@ -125,10 +125,9 @@ def samples(watched: Watched) -> Iterator[Sample]:
     if watched.disk:
         yield "repository_free_bytes", (), watched.disk["free"]
         yield "repository_total_bytes", (), watched.disk["total"]
-    if watched.ended:
-        ended = parse_stamp(watched.ended).timestamp()
-        yield "nightly_last_run_timestamp_seconds", (), ended
-    for step in watched.night:
+    if (night := watched.night) and night.ended:
+        yield "nightly_last_run_timestamp_seconds", (), night.ended.timestamp()
+    for step in night.steps if night else ():
         yield "nightly_step_success", (step.name,), step.result != "failed"
         yield "nightly_step_duration_seconds", (step.name,), step.seconds
 

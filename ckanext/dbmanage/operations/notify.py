@@ -9,10 +9,9 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from redis import RedisError
 
@@ -30,6 +29,7 @@ from ..portal.config import PREFIX
 from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age, known_time
 from .context import Portal, find_site, refuse_root
 from .messages import ADVICE, Message, Trouble, Writer
+from .nights import Night
 from .safety import every, needed
 from .watched import Watched, look
 
@@ -45,26 +45,6 @@ _STEP = {
     "push-failed": "push", "proof-failed": "prove", "publish-failed": "publish",
     "prune-failed": "prune",
 }  # fmt: skip
-
-
-class Said(Protocol):
-    """A step of a night, as `Telling` is told of it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def result(self) -> str: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def message(self) -> str: ...
-
-
-class Night(Protocol):
-    """A night that has ended, as `Telling` is told of it."""
-
-    @property
-    def steps(self) -> Sequence[Said]: ...
 
 
 @dataclass(frozen=True)
@@ -346,29 +326,22 @@ class Telling:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
 
-    def start(self, begun: datetime | None = None) -> None:
+    def start(self) -> None:
         """The night begins."""
         self._ping("start")
 
     def end(self, night: Night) -> None:
-        """All of it went well."""
-        self._ended("", night)
-
-    def failure(self, night: Night) -> None:
-        """A step has failed, or the night did not come to its end."""
-        self._ended("fail", night)
-
-    def _ended(self, what: str, night: Night) -> None:
+        """It has ended, well or with a step that failed."""
         lines = [
             f"{each.name}: {each.result}, {each.seconds:.0f} s. {each.message}".strip()
             for each in night.steps
         ]
-        self._ping(what, "\n".join(map(one_line, lines)))
+        self._ping("" if night.well else "fail", "\n".join(map(one_line, lines)))
         options, warn = self._portal.options, self._portal.talk.warn
         if not options.notify_email and not options.notify_apprise_file:
             return
         try:
-            failed = {e.name: e.message for e in night.steps if e.result == "failed"}
+            failed = {each.name: each.message for each in night.failed}
             _, answers = run_notify(self._portal, failed)
             for each in answers:
                 if each.error:

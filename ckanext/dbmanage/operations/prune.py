@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ..engine.operation import Operation
 from ..engine.postgres.locks import live_lock
 from ..engine.repository.prune import Unnamed, prune_backups, unnamed_objects
-from ..engine.repository.retention import Decision, decide
+from ..engine.repository.retention import Decision, decide, spared
 from ..engine.restore.history import outlived
 from ..engine.restore.recover import recover
 from ..engine.restore.scratch import drop_replaced, replaced
@@ -28,12 +28,14 @@ class Pruned:
 
 
 @signals.failures("prune")
-def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
+def run_prune(
+    portal: Portal, dry_run: bool, by_itself: bool = False, sparing: str = ""
+) -> Pruned:
     """Forgets backups by the rules of retention, and what is too old to undo.
 
     With `dry_run` it only says what would go. The journal notes whether it ran
-    `by_itself`: nobody sat at a terminal, so a timer has begun it. Raises Refused,
-    Busy, DbmanageError.
+    `by_itself`: nobody sat at a terminal, so a timer has begun it. `sparing` is why no
+    verified backup goes this time, if that is so. Raises Refused, Busy, DbmanageError.
     """
     talk, options = portal.talk, portal.options
     site, repository = open_to_change(portal)
@@ -41,6 +43,7 @@ def run_prune(portal: Portal, dry_run: bool, by_itself: bool = False) -> Pruned:
     with repository.lock("prune"):
         days = options.undo_days
         decisions = decide(repository.backups(), options.retention, days)
+        decisions = spared(decisions, sparing) if sparing else decisions
         forgotten = [each.backup.id for each in decisions if each.forget]
         if dry_run:
             objects = unnamed_objects(repository, set(forgotten))

@@ -33,6 +33,7 @@ SENTENCES = {
     "disproved": _("The newest backup did not pass its proof."),
     "overdue": _("A backup is overdue."),
     "full": _("There is no room for the next backup."),
+    "unended": _("Last night did not come to its end."),
     "unreadable": _("Backups that cannot be read: {n} of {count}."),
     "push-failed": _("The last copy to the other place failed."),
     "uncopied": _("A copy to the other place is overdue."),
@@ -54,6 +55,7 @@ class Known:
     """What is known of a site: all its backups, and the `whole` ones of these.
 
     Both as `Backup.describe` tells, the newest first. `failed`: the last backup did;
+    `unended`: the last night was killed;
     `free` are bytes on the disk of the backups, `workers` how many there are: both None
     where nobody looked; `redis` says that it does not answer. `copied` and `published`
     are the ages of the copy elsewhere and of the public dumps, None where there is no
@@ -64,6 +66,7 @@ class Known:
     backups: list[Described]
     whole: list[Described]
     failed: bool = False
+    unended: bool = False
     free: int | None = None
     redis: bool = False
     workers: int | None = None
@@ -140,13 +143,14 @@ def every(known: Known) -> Iterator[Headline]:
     6. ``full`` (amber): the next one, as large as the newest, finds no room.
     7. ``push-failed``, ``uncopied`` (amber, the second after a week red): the newest
        are here alone.
-    8. ``unreadable`` (amber): some are another user's: nobody knows how they are.
-    9. ``unproven``, ``stale``, ``proof-failed`` (amber): none was ever proven, or none
+    8. ``unended`` (amber): the last night was killed.
+    9. ``unreadable`` (amber): some are another user's: nobody knows how they are.
+    10. ``unproven``, ``stale``, ``proof-failed`` (amber): none was ever proven, or none
        for a month, or the last proof could not be made.
-    10. ``publish-failed``, ``unpublished``, ``prune-failed`` (amber): no data is at
+    11. ``publish-failed``, ``unpublished``, ``prune-failed`` (amber): no data is at
         risk, yet.
-    11. ``future`` (amber): a clock was wrong, or is wrong now.
-    12. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
+    12. ``future`` (amber): a clock was wrong, or is wrong now.
+    13. ``offline`` (amber): no worker runs, or Redis does not answer, so that what is
         asked for on the page waits; ``running``, ``ok`` (green).
 
     Only whole backups count as protection. One with a date in the future was taken
@@ -181,6 +185,8 @@ def every(known: Known) -> Iterator[Headline]:
         yield Headline("push-failed", AMBER)
     if late(PUSH, "push" in known.steps):
         yield worse_when_stale("uncopied", PUSH)
+    if known.unended:
+        yield Headline("unended", AMBER)
     if unreadable := known.count("unreadable"):
         yield Headline("unreadable", AMBER, unreadable, count)
     if newest and known.proven is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from ..engine.clock import has_come
 from ..engine.errors import DbmanageError, Refused
 from ..engine.layout import MANIFEST
 from ..engine.offsite.look import Seen, remember, remembered
@@ -175,8 +176,9 @@ def listed(
 def summary(options: Options, repository: Repository) -> dict[str, Any] | None:
     """What is known of the other place, None where there is none; nobody is asked.
 
-    `{place, time, count, only}`: as seen at `time`, empty when nobody has looked, so
-    many backups are there, the ids in `only` and not here.
+    `{place, time, count, newest, only}`: as seen at `time`, empty when nobody has
+    looked, so many backups are there, `newest` an id, or empty; those in `only` are not
+    here.
     """
     seen = remembered(repository)
     if not seen.time and not is_set(options):
@@ -184,7 +186,8 @@ def summary(options: Options, repository: Repository) -> dict[str, Any] | None:
     local = set(repository.names())
     only = [id for id in seen.there if id not in local]
     about = {"place": one_line(seen.place), "time": seen.time}
-    return about | {"count": len(seen.there), "only": only}
+    newest = next(filter(has_come, seen.there), "")
+    return about | {"count": len(seen.there), "newest": newest, "only": only}
 
 
 def only_there(id: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Of this the metrics are made, and who is told is told by it: it takes millisecon
 works while CKAN does not. Nothing that lies in a repository ends it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -19,31 +19,21 @@ from ..engine.site import Site
 from ..portal.config import Options
 from .ages import of_copy, of_dumps
 from .allowed import disk_of, having, wanted
+from .nights import STEPS, Night, Step, killed, nights
 from .safety import Known, first_of
 from .there import remembered
 
-#: the steps of a night, and what the journal calls those that commands take by hand
-STEPS = ("backup", "prove", "push", "prune", "publish")
+#: what the journal calls the steps of a night that commands take by hand
 _STEP_OF = {"proof": "prove"} | {step: step for step in STEPS}
 _NIGHTLY = "nightly"
-
-
-@dataclass(frozen=True)
-class Step:
-    """How a step of a night ended: `done`, `failed`, `skipped` or `nothing`; why."""
-
-    name: str
-    result: str
-    seconds: float = 0.0
-    message: str = ""
 
 
 @dataclass(frozen=True)
 class Watched:
     """What is known: `known` of the data's safety, `failed` of the last backup.
 
-    `away` says why the repository cannot be read, else it is empty; `night` are the
-    steps of the last one and `ended` when it did.
+    `away` says why the repository cannot be read, else it is empty; `night` is the last
+    that came to its end.
     """
 
     known: Known
@@ -51,8 +41,7 @@ class Watched:
     away: str = ""
     disk: dict[str, int] | None = None
     copies: int = 0
-    night: Sequence[Step] = ()
-    ended: str = ""
+    night: Night | None = None
 
 
 def look(
@@ -76,10 +65,12 @@ def look(
     disk, failed = disk_of(repository.path), failed_backup(journal, parts)[0]
     if "backup" in also and not failed:
         failed = {"time": stamp(), "error": also["backup"]}
+    every = nights(repository)
     known = Known(
         backups,
         whole,
         failed=bool(failed),
+        unended=killed(repository, every) is not None,
         free=disk["free"] if disk else None,
         copied=of_copy(options, seen, first_of(whole)),
         published=of_dumps(options, site.public_dir),
@@ -87,8 +78,8 @@ def look(
         away=bool(away),
         limits=options.limits,
     )
-    night, ended = last_night(journal)
-    return Watched(known, failed, away, disk, len(seen.there), night, ended)
+    last = next((each for each in every if each.ended), None)
+    return Watched(known, failed, away, disk, len(seen.there), last)
 
 
 # ------------------------------------------------------------------- the journal
@@ -130,14 +121,6 @@ def failed_steps(journal: list[Entry]) -> dict[str, str]:
             elif step.result in made:
                 failed.pop(step.name, None)
     return failed
-
-
-def last_night(journal: list[Entry]) -> tuple[list[Step], str]:
-    """The steps of the last night, and the stamp of its end; both empty without one."""
-    for entry in reversed(journal):
-        if (steps := _steps(entry)) and is_past(entry.moment):
-            return steps, entry.moment
-    return [], ""
 
 
 def _steps(entry: Entry) -> list[Step]:

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.util import asbool
 
+from ..engine.clock import seconds_of
 from ..engine.errors import Refused
 from ..engine.layout import PARTS
 from ..engine.postgres.database import Database
@@ -58,13 +59,13 @@ def current() -> Options:
 
 
 @cache
-def _defaults() -> Config:
-    """The defaults of this extension's options; CKAN itself may not have started."""
+def _declared() -> Mapping[str, Config]:
+    """This extension's options as they are declared; CKAN may not have started."""
     # libyaml, where PyYAML has it, is ten times as quick
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     declared = yaml.load(_DECLARATION.read_text("utf-8"), loader)  # noqa: S506
     options = [option for group in declared["groups"] for option in group["options"]]
-    return {option["key"]: option.get("default", "") for option in options}
+    return {option["key"]: option for option in options}
 
 
 def _plain(name: str) -> str:
@@ -182,6 +183,7 @@ class Options:
     jobs = _number(PREFIX + "jobs", least=1)
     pg_bin = _text(PREFIX + "pg_bin")
     undo_days = _number(PREFIX + "undo_days")
+    prove_every = _number(PREFIX + "prove_every")
     web_restore = _choice(PREFIX + "web_restore", "armed", "always", "never")
 
     @cached_property
@@ -199,12 +201,15 @@ class Options:
 
     @cached_property
     def retention(self) -> dict[str, int]:
-        """How many backups are kept: `last`, `days`, `weeks`, `months`, `min`."""
+        """How many backups are kept: by the rules that `ruled` tells of, and `min`."""
         return {
             "last": self.number(PREFIX + "keep_last"),
-            "days": self.number(PREFIX + "keep_days"),
-            "weeks": self.number(PREFIX + "keep_weeks"),
-            "months": self.number(PREFIX + "keep_months"),
+            "within": self._seconds(PREFIX + "keep_within"),
+            "hours": self.number(PREFIX + "keep_hourly"),
+            "days": self.number(PREFIX + "keep_daily"),
+            "weeks": self.number(PREFIX + "keep_weekly"),
+            "months": self.number(PREFIX + "keep_monthly"),
+            "years": self.number(PREFIX + "keep_yearly"),
             "min": self.number(PREFIX + "keep_min", least=1),
         }
 
@@ -217,12 +222,15 @@ class Options:
 
     @cached_property
     def remote_retention(self) -> dict[str, int]:
-        """How many backups are kept there: `last`, `days`, `weeks`, `months`."""
+        """How many backups are kept there, as `retention`; the last one in any case."""
         return {
             "last": self.number(PREFIX + "remote.keep_last", least=1),
-            "days": self.number(PREFIX + "remote.keep_days"),
-            "weeks": self.number(PREFIX + "remote.keep_weeks"),
-            "months": self.number(PREFIX + "remote.keep_months"),
+            "within": self._seconds(PREFIX + "remote.keep_within"),
+            "hours": self.number(PREFIX + "remote.keep_hourly"),
+            "days": self.number(PREFIX + "remote.keep_daily"),
+            "weeks": self.number(PREFIX + "remote.keep_weekly"),
+            "months": self.number(PREFIX + "remote.keep_monthly"),
+            "years": self.number(PREFIX + "remote.keep_yearly"),
         }
 
     # -- who watches, and who is told
@@ -289,13 +297,26 @@ class Options:
     def number(self, option: str, least: int = 0) -> int:
         """An option as a whole number. Raises Refused where it is none, or less."""
         value = self.settings.get(option)
+        if value in (None, "") and (before := _declared()[option].get("legacy_key")):
+            value = self.settings.get(before)  # CKAN does this where it starts
         text = str(self._default(option) if value in (None, "") else value).strip()
         if not text.isdecimal() or int(text) < least:
             raise Refused(f"{option} is {text!r}, not a number from {least} on")
         return int(text)
 
+    def _seconds(self, option: str) -> int:
+        """An option as a time, 0 where it is empty. Raises Refused where it is none."""
+        if not (text := self.text(option)):
+            return 0
+        try:
+            return seconds_of(text)
+        except ValueError as error:
+            raise Refused(f"{option}: {error}") from None
+
     def _default(self, option: str) -> Any:
-        return _defaults()[option] if option.startswith(PREFIX) else ""
+        if not option.startswith(PREFIX):
+            return ""
+        return _declared()[option].get("default", "")
 
     def _url(self, option: str) -> URL | None:
         value = self.text(option)

@@ -73,14 +73,16 @@ def test_option_defaults() -> None:
     assert none.pg_bin == ""
     both = {"database": "template0", "datastore": "template0"}
     assert none.scratch_templates == both
-    assert none.undo_days == 7
+    assert none.undo_days == none.prove_every == 7
     assert none.retention == {
-        "last": 3, "days": 7, "weeks": 4, "months": 6, "min": 1,
+        "last": 3, "within": 0, "hours": 0, "days": 7, "weeks": 4, "months": 6,
+        "years": 0, "min": 1,
     }  # fmt: skip
     assert none.remote_repository == none.remote_password_file == ""
     assert none.remote_env_file == "" and none.remote_limit_upload == 0
     assert none.remote_retention == {
-        "last": 3, "days": 14, "weeks": 8, "months": 12,
+        "last": 3, "within": 0, "hours": 0, "days": 14, "weeks": 8, "months": 12,
+        "years": 0,
     }  # fmt: skip
     assert public_dir(Options(storage)) == Path("/var/lib/ckan/dbmanage/public")
     assert none.public_path == "/dump"
@@ -90,9 +92,17 @@ def test_option_defaults() -> None:
     assert "/api/action/status_show" in none.health_paths
 
 
+def test_what_an_option_was_called_before_still_counts() -> None:
+    """Who had set it would else lose backups."""
+    before = Options({"ckanext.dbmanage.keep_days": "30"})
+    assert before.retention["days"] == 30
+    both = {"ckanext.dbmanage.keep_days": "30", "ckanext.dbmanage.keep_daily": "20"}
+    assert Options(both).retention["days"] == 20
+
+
 def test_every_option_is_declared_and_documented() -> None:
     declared = set(
-        re.findall(r"key: (\S+)", (PACKAGE / "config_declaration.yaml").read_text())
+        re.findall(r"- key: (\S+)", (PACKAGE / "config_declaration.yaml").read_text())
     )
     text = "".join(file.read_text() for file in (PACKAGE / "portal").glob("*.py"))
     used = set(re.findall(r'\bPREFIX \+ "([\w.]+)"', text))

@@ -11,7 +11,7 @@ from flask import make_response, redirect, request
 
 from ..engine.layout import PARTS
 from ..engine.redis.arming import DELETE, RELEASE, UNDO
-from . import dump_page, helpers, looked_for
+from . import dump_page, helpers, looked_for, nights
 from .guard import (
     armed_for,
     attempt,
@@ -35,6 +35,7 @@ def index() -> Any:
         "status": status,
         **looked_for.backups(),
         "nights": _chart(status["nights"]),
+        "year": nights.year(status["year"]),
         "job": job,
         "parts": PARTS,
         "dumps": dump_page.published_set(),
@@ -82,6 +83,13 @@ def tables() -> Any:
 def journal() -> Any:
     """Who did what, and from where."""
     return tk.render("dbmanage/admin/journal.html", looked_for.journal())
+
+
+@pages.route("/retention")
+def retention() -> Any:
+    """What rules of retention would forget, before they are written down."""
+    extra = nights.retention() | {"status": read("status")}
+    return tk.render("dbmanage/admin/retention.html", extra)
 
 
 @pages.route("/<id>")

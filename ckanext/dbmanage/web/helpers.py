@@ -49,6 +49,16 @@ _WORDS = {
         "failed": _("Failed"),
         "cancelled": _("Cancelled"),
         "lost": _("Its worker died"),
+        "skipped": _("Skipped"),
+        "nothing": _("Nothing to do"),
+        "none": _("No backup"),
+    },
+    "step": {
+        "backup": _("Backup"),
+        "prove": _("Proof"),
+        "push": _("Copy to the other place"),
+        "prune": _("Thinning out"),
+        "publish": _("Publication"),
     },
     "phase": {
         "dump": _("Dump"),
@@ -104,6 +114,7 @@ _WORDS = {
         "tidy": _("Tidying up"),
         "push": _("Copied to the other place"),
         "pull": _("Brought back from the other place"),
+        "nightly": _("Night"),
         "prune remote": _("Retention rules applied at the other place"),
     },
     "reason": {
@@ -213,8 +224,7 @@ def moment(time: str | None, form: str = "medium") -> str:
 @lru_cache(maxsize=10_000)
 def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
     there = parse_stamp(time).astimezone(zone)
-    # English without a country is the world's, not America's
-    where = Locale("en", "GB") if str(where) == "en" else where
+    where = _worldly(where)
     if form == "clock":
         return format_time(there, "medium", zone, where)
     together = get_datetime_format("medium", where)
@@ -225,14 +235,25 @@ def _moment(time: str, form: str, zone: tzinfo, where: Locale) -> str:
     return str(together).replace("{1}", day).replace("{0}", hour)
 
 
+def day(time: str) -> str:
+    """The day of a point in time in the site's zone."""
+    where, zone, _ = _visitor()
+    there = parse_stamp(time).astimezone(zone)
+    return format_date(there.date(), "medium", _worldly(where))
+
+
+def _worldly(where: Locale) -> Locale:
+    """English without a country is the world's, not America's."""
+    return Locale("en", "GB") if str(where) == "en" else where
+
+
 def hour(time: str, zone: tzinfo, where: Locale) -> str:
     """A point in time as the clock of a zone shows it, its day too unless it is today.
 
     Needs no request. UTC is named, for few people live by it.
     """
     there, today = parse_stamp(time).astimezone(zone), now().astimezone(zone)
-    # English without a country is the world's, not America's
-    where = Locale("en", "GB") if str(where) == "en" else where
+    where = _worldly(where)
     shown = format_time(there, "short", zone, where)
     if there.date() != today.date():
         shown = f"{format_date(there.date(), 'medium', where)}, {shown}"
@@ -300,7 +321,7 @@ def ckan() -> str:
 def functions() -> dict[str, Callable[..., Any]]:
     """The template helpers by name."""
     shown = (
-        size, number, percent, counted, moment, ago, since, duration, clock, zone, word,
-        told, maintenance, ckan,
+        size, number, percent, counted, moment, day, ago, since, duration, clock, zone,
+        word, told, maintenance, ckan,
     )  # fmt: skip
     return {f"dbmanage_{each.__name__}": each for each in shown}

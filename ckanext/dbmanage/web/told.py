@@ -58,6 +58,16 @@ SENTENCES = (
         "an operation holds the maintenance, and ends it by itself: wait for its end, "
         "or run `{} maintenance off` on the server"
     ),
+    # what the steps of a night say, and the rules of retention
+    _("there is no backup of tonight to prove"),
+    _("restored beside the live site, and read"),
+    _("no other place is set"),
+    _("all backups are there"),
+    _("the site does not publish: `ckan db publish` begins"),
+    _("nothing new"),
+    _("no rule keeps it"),
+    _("held"),
+    _("another site's: never touched"),
 )
 
 

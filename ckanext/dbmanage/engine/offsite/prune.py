@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..clock import has_come
-from ..repository.retention import ruled
+from ..repository.rules import ruled
 from .restic import Kept, Restic
 from .snapshots import Snapshot, grouped
 
@@ -31,9 +31,9 @@ def decide(
 ) -> list[Decision]:
     """What the rules say of each backup that is there, the newest first.
 
-    `policy`: how many `last`, `days`, `weeks`, `months`; the newest always stays.
-    `here` are the ids in the local repository, `vouched` those that this site has
-    compared or signed: others may be anybody's, and push none of these out.
+    `policy`: how many, as `ruled`; the newest always stays. `here` are the ids in the
+    local repository, `vouched` those that this site has compared or signed: others may
+    be anybody's, and push none of these out.
     """
     names = list(grouped(there))
     real = [name for name in names if has_come(name) and name in vouched]

@@ -145,6 +145,12 @@ class Repository:
         with self._held(".telling", "notify"):
             yield
 
+    @contextmanager
+    def night(self) -> Iterator[None]:
+        """The one right to do a night; its steps take the others. Raises Busy."""
+        with self._held(".nightly", "nightly"):
+            yield
+
     def _take_along_away(self) -> None:
         if (self.path / ALONG).is_dir():
             shutil.rmtree(self.path / ALONG, ignore_errors=True)
@@ -180,9 +186,9 @@ class Repository:
             finally:
                 file.truncate(0)
 
-    def holder(self) -> str:
+    def holder(self, name: str = ".lock") -> str:
         """Who is at work here, as the lock says it; empty when nobody is."""
-        with suppress(OSError), open_plain(self.path / ".lock") as file:
+        with suppress(OSError), open_plain(self.path / name) as file:
             said = file.read(1000).decode("utf-8", "replace").strip()
             try:
                 # only where somebody has signed: a look must be in nobody's way

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from .. import words
@@ -10,9 +10,9 @@ from ..clock import has_come, id_stamp, now, parse_id
 from ..layout import FORMAT, MANIFEST
 from ..signature import read_json
 from .backup import Backup, why_partial
+from .rules import ruled
 
 _GOOD = ("verified", "proven")
-_PERIODS = {"days": "day %Y-%m-%d", "weeks": "week %G-W%V", "months": "month %Y-%m"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def decide(
 ) -> list[Decision]:
     """What becomes of each backup, in the order of `Repository.names`.
 
-    `policy` says how many: `last`, `days`, `weeks`, `months`, and `min` verified ones
-    that stay in any case. So do the newest proven ones, and for `undo_days` what was
-    backed up because something was to replace it.
+    `policy` says how many, as `ruled`, and `min` verified ones that stay in any case.
+    So do the newest proven ones, and for `undo_days` what was backed up because
+    something was to replace it.
     """
     newest_first = sorted(
         backups, key=lambda each: (has_come(each.id), each.id), reverse=True
@@ -77,17 +77,14 @@ def decide(
     return decisions
 
 
-def ruled(names: list[str], policy: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """The backups that a rule keeps, with the rule; `names` are the newest first."""
-    for name in names[: policy["last"]]:
-        yield name, f"the last {policy['last']}"
-    for rule, form in _PERIODS.items():
-        periods: set[str] = set()
-        for name in names:
-            period = parse_id(name).strftime(form)
-            if period not in periods and len(periods) < policy[rule]:
-                periods.add(period)
-                yield name, period
+def spared(decisions: list[Decision], why: str) -> list[Decision]:
+    """The same decisions, but no verified backup goes, and `why`."""
+    return [
+        replace(each, forget=False, reason=why)
+        if each.forget and each.backup.describe()["state"] in _GOOD
+        else each
+        for each in decisions
+    ]
 
 
 def _newest_proven(found: list[_Standing]) -> Iterator[tuple[str, str]]:

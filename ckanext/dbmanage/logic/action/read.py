@@ -20,7 +20,7 @@ from ...operations.allowed import (
     wanted,
 )
 from ...portal.changed import datasets
-from .. import hindrances, listing, live, schema
+from .. import hindrances, listing, live, retention, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
 from ..status import read_status
@@ -43,19 +43,28 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         user, time, until, way, of}, worker: {count, others, seen, waiting,
         command}, jobs, ended, maintenance, armed: {backup, to, until, by},
         web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
-        retention, pruned, remote: {place, time, count, only}, blockers}`` and, when
-        asked for, ``tables`` and ``journal``.
+        retention, pruned, remote: {place, time, count, newest, only}, night,
+        night_running, next_night: {time, known}, year, forecast: {known, nights, bytes,
+        day}, thinned: [{id, reason}], blockers}`` and, when asked for, ``tables`` and
+        ``journal``.
         ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
-        sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``unreadable``,
-        ``unproven``, ``stale`` (proven long ago), ``offline``, ``running``, ``ok``;
-        ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
-        backups that it is about.
+        sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``night``,
+        ``unended``, ``unreadable``, ``unproven``, ``stale`` (proven long ago),
+        ``offline``, ``running``, ``ok``; ``headline`` says it in a sentence, ``red``,
+        ``amber`` or ``green``, with ``n`` backups that it is about.
         ``remote`` is the other place as it was seen at ``time``, empty when nobody has
         looked: ``count`` backups, those in ``only`` not here; None where none is set.
         ``bytes`` (databases) and ``uploads_bytes`` are what all backups take on the
         disk, nearly; ``one_more`` what another takes that adds as much as the newest
         one, ``needed`` if no piece could be used again; ``pruned`` is when ``prune``
         was last run by a timer, None when never within a month.
+        ``night`` is the last night that ended, or was killed, as ``ckan db nightly
+        --json`` tells; ``night_running`` since when one is at work; ``next_night`` is
+        known from the ``timer`` of systemd, or from the ``rhythm`` of the last ones;
+        ``year`` has a ``[day, state]`` for each day of twelve months, ``proven``,
+        ``verified``, ``failed``, ``none``, or empty where there could be none;
+        ``forecast`` is when the disk is full: ``known`` is ``day``, or ``few`` (nights
+        to say), ``steady``, ``far``; ``thinned`` is what ``prune`` would forget now.
         ``newest`` and ``proven`` have all parts that a backup of this site has, which
         are ``wanted``; ``nights`` are the last 30 backups, ``[{id, created, seconds,
         sizes}]``, the oldest first; ``jobs`` wait or run, ``ended`` is the last one of
@@ -83,6 +92,27 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     if data["journal"]:
         status["journal"] = journal_lines(call.repository, data["journal"])
     return status
+
+
+@tk.side_effect_free
+@action(there=schema.flag, **dict.fromkeys(retention.RULES, schema.optional))
+def dbmanage_retention_show(call: Call, data: Data) -> Data:
+    """What rules of retention would keep and forget, before anybody writes them down.
+
+    :param there: of the other place, as it was seen last; default false
+    :param last: how many of the newest, instead of what the configuration says; as
+        ``within`` (``48h``, ``30d``), ``hourly``, ``daily``, ``weekly``, ``monthly``,
+        ``yearly``, and ``min`` (not there)
+
+    :returns: ``{there, rules, lines, backups: [{id, forget, reason}], forgets, now}``:
+        ``rules`` by name as they are looked at, ``lines`` of the configuration file
+        that make them so, none where they are so now; ``forgets`` is how many backups
+        ``prune`` would forget by them, ``now`` by those of the configuration
+
+    Raises ValidationError for a rule that is no number, or no time.
+    """
+    given = {name: data[name] for name in retention.RULES if data.get(name)}
+    return retention.preview(call.repository, call.options, data["there"], given)
 
 
 @tk.side_effect_free

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ckanext.dbmanage.engine.clock import parse_stamp
+from ckanext.dbmanage.engine.clock import now, parse_stamp
 from ckanext.dbmanage.operations.metrics import CHECKS, METRICS, metrics
+from ckanext.dbmanage.operations.nights import Night, Step, remember, told
 
 from ..support.imports import PACKAGE
 from ..support.manual import blocks
@@ -41,12 +43,10 @@ def test_what_is_known_is_told(site: WatchedSite) -> None:
     site.add(40)
     newest = site.add(3, proven=False)
     site.add(-900)
-    steps = [
-        {"name": "backup", "result": "done", "seconds": 61.5, "message": ""},
-        {"name": "push", "result": "failed", "seconds": 2, "message": "away"},
-        {"name": "nonsense", "result": "done", "seconds": 1},
-    ]
-    site.record("nightly", "failed", steps=steps)
+    steps = Step("backup", "done", 61.5), Step("push", "failed", 2, "away")
+    night = Night(now() - timedelta(hours=1), now(), steps)
+    remember(site.shelf.repository, night, [])
+    site.record("nightly", "failed", steps=told(night)["steps"])
     found = read(site)
     taken = parse_stamp(newest.describe()["created"]).timestamp()
     assert found["backup_last_success_timestamp_seconds", "database"] == taken

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import redis
 
+from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import Busy, Refused
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.operations.messages import ADVICE, PAGE, titled
+from ckanext.dbmanage.operations.nights import Night, Step
 from ckanext.dbmanage.operations.notify import Telling, run_notify, try_doors
 from ckanext.dbmanage.operations.safety import SENTENCES
-from ckanext.dbmanage.operations.watched import Step
 from ckanext.dbmanage.portal import doors
 
 from ..support.doors import Hook, Mails, mail_server, silent_server, web_server
@@ -136,7 +137,7 @@ def test_no_door_holds_up_another_or_what_calls_it(
         _configure(site, monkeypatch)
         said = {each.door: each.error for each in try_doors(site.portal)}
         assert said["e-mail ops@data.test"] == said["Apprise 1 (json)"] == hangs
-        Telling(site.portal).failure(_Night(Step("backup", "failed", 1, "disk full")))
+        Telling(site.portal).end(_night(Step("backup", "failed", 1, "disk full")))
     assert len([each for each in site.heard.warned if "was not told" in each]) == 2
     # the answer of a ping is its status; what comes after that nobody waits for
     assert [each.path for each in hook if "ping" in each.path] == [
@@ -155,9 +156,8 @@ def test_a_mail_server_that_is_away(
     assert answer.error == "the mail server: Connection refused"
 
 
-class _Night:
-    def __init__(self, *steps: Step) -> None:
-        self.steps = steps
+def _night(*steps: Step) -> Night:
+    return Night(now(), now(), steps)
 
 
 def test_a_night_pings_at_its_start_its_end_and_its_failure(
@@ -172,8 +172,8 @@ def test_a_night_pings_at_its_start_its_end_and_its_failure(
     site.options["ckanext.dbmanage.notify.ping_file"] = name
     telling = Telling(site.portal)
     telling.start()
-    telling.end(_Night(Step("backup", "done", 12.4, "5 MB")))
-    telling.failure(_Night(Step("push", "failed", 1, "no\nway")))
+    telling.end(_night(Step("backup", "done", 12.4, "5 MB")))
+    telling.end(_night(Step("push", "failed", 1, "no\nway")))
     hook.status = 500
     telling.start()
     hook.status = 404
@@ -202,8 +202,8 @@ def test_a_failed_step_is_told_at_the_end_of_the_night(
     site: WatchedSite, mails: Mails
 ) -> None:
     site.add(1)
-    night = _Night(Step("backup", "done", 3), Step("push", "failed", 1, "no way there"))
-    Telling(site.portal).failure(night)
+    night = _night(Step("backup", "done", 3), Step("push", "failed", 1, "no way there"))
+    Telling(site.portal).end(night)
     assert mails.subjects == ["[data.test] The last copy to the other place failed."]
     assert "Why: no way there" in text_of(mails[0])
     # the journal knows it, and the next night that goes well ends it

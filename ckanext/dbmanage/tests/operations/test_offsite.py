@@ -181,7 +181,7 @@ def test_a_place_that_is_gone(portal: Portal, tmp_path: Path) -> None:
 
 def test_a_place_that_appends_only(portal: Portal, tmp_path: Path) -> None:
     with served(tmp_path, "--append-only") as address:
-        set_remote(portal, address, keep_days="0", keep_weeks="0", keep_months="0")
+        set_remote(portal, address, keep_daily="0", keep_weekly="0", keep_monthly="0")
         portal.write(**{"ckanext.dbmanage.remote.keep_last": "1"})
         ids = []
         for _ in range(2):
@@ -240,7 +240,7 @@ def test_restic_s_own_variables(portal: Portal, tmp_path: Path) -> None:
 def test_killed_at_any_moment(portal: Portal, tmp_path: Path, command: str) -> None:
     chance = random.Random(command)
     there = str(tmp_path / "there")
-    set_remote(portal, there, keep_days="0", keep_weeks="0", keep_months="0")
+    set_remote(portal, there, keep_daily="0", keep_weekly="0", keep_monthly="0")
     ids = [portal.backup("--only", "files").name for _ in range(2)]
     portal.module("push", ids[0])
     if command != "push":

@@ -21,7 +21,9 @@ from ckanext.dbmanage.portal.config import Options
 from .uploads import write_lines
 
 SECRET = "portal-secret-5fd1"
-NONE = {"last": 0, "days": 0, "weeks": 0, "months": 0, "min": 1}
+NONE = dict.fromkeys(("last", "hours", "days", "weeks", "months", "years"), 0) | {
+    "min": 1
+}
 NOON = datetime(2020, 11, 30, 12)
 DUMP = {"bytes": 0, "stored": 0, "added": 0}
 

@@ -79,6 +79,8 @@ def test_any_calendar_against_the_rules_said_another_way(shelf: Shelf) -> None:
         policy = {rule: chance.randrange(6) for rule in NONE} | {"min": 1}
         wanted = {*ids[: policy["last"]], ids[0]}
         for rule, key in {
+            "hours": lambda t: (t.date(), t.hour),
+            "years": lambda t: t.year,
             "days": lambda t: t.date(),
             "weeks": lambda t: t.isocalendar()[:2],
             "months": lambda t: (t.year, t.month),
@@ -88,6 +90,32 @@ def test_any_calendar_against_the_rules_said_another_way(shelf: Shelf) -> None:
                 newest.setdefault(key(time), name)
             wanted |= {newest[k] for k in sorted(newest, reverse=True)[: policy[rule]]}
         assert set(shelf.kept(**policy)) == wanted, policy
+
+
+def test_within_keeps_all_of_a_time_up_to_the_newest(shelf: Shelf) -> None:
+    ids = [shelf.add(NOON - timedelta(hours=6 * n)) for n in range(9)]
+    decided = shelf.decide(within=86400)
+    assert [i for i in ids if decided[i] == "within 1 day"] == ids[:5]
+    assert [i for i in ids if decided[i].startswith("-")] == ids[5:]
+
+
+def test_a_night_with_a_clock_a_year_ahead_makes_no_other_old(shelf: Shelf) -> None:
+    """While it is ahead, that backup is of no future."""
+    ids = shelf.daily(9)
+    ahead = shelf.add(NOON + timedelta(days=366))
+    assert shelf.kept(within=10 * 86400) == [ahead, *ids[:4]]
+    assert set(shelf.kept(within=30 * 86400)) == {ahead, *ids}
+
+
+def test_hours_and_years_keep_the_newest_of_each(shelf: Shelf) -> None:
+    evening = shelf.add(datetime(2020, 12, 31, 20, 59))
+    again = shelf.add(datetime(2020, 12, 31, 20, 10))
+    before = shelf.add(datetime(2019, 6, 1))
+    assert shelf.decide(hours=2, years=1) == {
+        evening: "hour 2020-12-31 20, year 2020",
+        again: "-no rule keeps it",
+        before: "hour 2019-06-01 00",
+    }
 
 
 def test_without_a_rule_the_least_number_stays(shelf: Shelf) -> None:

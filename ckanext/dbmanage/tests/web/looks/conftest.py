@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ...support.browser import LOOKS, aged
+from ...support.nights import year
 from ...support.portal import Portal
 from ...support.site import SYSADMIN, Session, Site, hosted_with_redis
 
@@ -42,6 +43,7 @@ def shelf(site: Site) -> dict[str, str]:
     site.act("dbmanage_backup_create", note="waits for a worker")
     (job,) = site.act("dbmanage_job_list")
     site.act("dbmanage_job_cancel", id=job["id"])
+    year(portal.engine()[1])
     return names | {"job": job["id"], "foreign": foreign.name}
 
 

@@ -49,13 +49,16 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
         "job": f"{BACKUPS}job/{shelf['job']}",
         "journal": f"{BACKUPS}journal?what=backup",
         "tables": f"{BACKUPS}tables",
+        "rules": f"{BACKUPS}retention?daily=1&weekly=0",
         "undo": f"{BACKUPS}undo",
         "dump": "/dump/",
     }
 
 
 #: the screens with more than a sentence of their own: seen in each language
-MANY_WORDS = ("list", "details", "damaged", "restore", "delete", "download", "journal")
+MANY_WORDS = (
+    "list", "details", "damaged", "restore", "delete", "download", "journal", "rules",
+)  # fmt: skip
 
 
 def pictured(page: Page, name: str) -> None:
