@@ -21,7 +21,7 @@ from ckanext.dbmanage.engine.backup import by_hand
 
 from .support.cluster import BIN, PG_BIN, SUPERUSER, client, query
 from .support.manual import DOCS, commands, run, shown
-from .support.offsite import set_remote
+from .support.offsite import set_remote, snapshots
 from .support.older import made_by
 from .support.portal import Portal
 from .support.web import Web
@@ -98,11 +98,22 @@ def test_disaster_recovery_from_another_place(
     # what a night costs after that: nothing
     shutil.copy2(password, portal.directory / "restic.password")
     assert "the search index is in step" in run(portal, doctor)
-    portal.backup()
-    assert portal.backups()[0]["added"] == {"database": 0, "datastore": 0, "files": 0}
-    assert len(portal.module("push").stdout.splitlines()) == 1
+    second = portal.backup()
+    for part in ("database.list", "datastore.list"):
+        before, after = (
+            (path / part).read_text().splitlines()
+            for path in (portal.repository / first, second)
+        )
+        # what is of no table: when it was dumped, and in which order it stands
+        assert all(line.endswith(' ""') for line in set(after) - set(before))
+    assert portal.backups()[0]["added"]["files"] == 0
+    (line,) = portal.module("push").stdout.splitlines()
+    assert line.startswith(second.name)
+    one, other = sorted(snapshots(there), key=lambda each: each["time"])
+    assert other["parent"] == one["id"]
     web = serve(portal)
-    assert "Dataset 1" in web.ask("/dataset/dataset-1").body
+    page = web.ask("/dataset/dataset-1")
+    assert page.status == 200 and "東京 1" in page.body
 
 
 def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> None:

@@ -286,8 +286,7 @@ def test_contents_longer_than_promised_are_not_brought(
     monkeypatch.setattr(pulling, "_FEW", few)
     made, name = copied.directory / "made", copied.repository.names()[0]
     shutil.copytree(copied.path, made)
-    path = next((made / "objects").glob("*/*"))
-    os.truncate(path, 512 << 20)
+    os.truncate(made / copied.needed()[0].relative_to(copied.path), 512 << 20)
     time = (
         f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
     )
@@ -313,13 +312,15 @@ def test_a_disk_that_is_nearly_full_ends_it(
         pulling.shutil, "disk_usage", lambda _: free._replace(free=next(left))
     )
     left = iter([1 << 40, *[1] * 10_000])
-    with served(pushed.directory) as address:
-        network = Network(address)
-        network.fate = lambda line: "hang" if "/data/" in line else "ok"
-        pushed.address = network.address.replace("/portal", "/there")
-        with pytest.raises(Refused, match="no room left"):
-            pushed.pull()
-        network.close()
+    slow = pushed.directory / "restic"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *" restore "*) exec sleep 60;; esac\n'
+        f'exec {shutil.which("restic")} "$@"\n'
+    )
+    slow.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{pushed.directory}:{os.environ['PATH']}")
+    with pytest.raises(Refused, match="no room left"):
+        pushed.pull()
     assert not pushed.repository.names()
     assert not list(pushed.path.glob(".*.partial"))
 
