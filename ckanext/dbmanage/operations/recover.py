@@ -190,7 +190,11 @@ class Recovery:
             if not chosen.ini:
                 return
             here = self.ini.read_text("utf-8", "replace")
-            if lines := list(differing(here, chosen.ini, self.ini)):
+            try:
+                lines = list(differing(here, chosen.ini, self.ini))
+            except Refused as error:
+                lines = [str(error)]
+            if lines:
                 shown = "".join(f"\n  {line}" for line in lines)
                 self.talk.warn(
                     f"{self.ini} stays as it is, and is used. It is not the one that "

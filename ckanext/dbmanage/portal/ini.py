@@ -60,7 +60,7 @@ def _read(text: str, path: Path) -> dict[str, str]:
         return dict(parser.items(_SECTION))
     except (IniError, ValueError) as error:  # whose words hold the lines
         raise Refused(
-            f"the ckan.ini of the backup cannot be read ({type(error).__name__})"
+            f"the text of {path.name} cannot be read ({type(error).__name__})"
         ) from None
 
 
@@ -88,10 +88,11 @@ def differing(here: str, there: str, path: Path) -> Iterator[str]:
         elif values[1] is None:
             yield f"{name} is set here, and was not set there"
         elif option in _SHOWN:
-            shown = [one_line(ACCOUNT.sub("…@", v))[:_LETTERS] for v in values if v]
-            yield f"{name} is {shown[0] if values[0] else 'empty'} here" + (
-                f", and was {shown[-1]}" if values[1] else ", and was not empty"
+            is_, was = (
+                one_line(ACCOUNT.sub("…@", v or ""))[:_LETTERS] or "empty"
+                for v in values
             )
+            yield f"{name} is {is_} here, and was {was}"
         else:
             yield f"{name} has another value"
 

@@ -69,6 +69,9 @@ def test_what_differs_is_told_without_secrets() -> None:
         "smtp.password is not set here, and was set there",
         "solr_url is not set here, and was set there",
     ]
+    empty = here.replace("http://a", "")
+    (told,) = differing(empty, here, Path("/ckan.ini"))
+    assert told == "ckan.site_url is empty here, and was http://a"
     (told,) = differing(there, there.replace("@solr", "@other"), Path("/ckan.ini"))
     assert told == "solr_url is http://…@solr/ckan here, and was http://…@other/ckan"
 
