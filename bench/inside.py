@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import sys
 import time
 import urllib.parse
@@ -41,6 +42,8 @@ from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.restore import restore_backup
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.operations.context import Portal
+from ckanext.dbmanage.operations.offsite import run_push
 from ckanext.dbmanage.portal.config import Options, current
 from ckanext.dbmanage.portal.directories import public_dir
 from ckanext.dbmanage.portal.migrate import prepare
@@ -113,6 +116,16 @@ def restore(ini: str, backup_id: str, file: str = "", *parts: str) -> dict[str, 
         "phases": phases,
         "replaced": [database.name for database in done.replaced.databases.values()],
     }
+
+
+def push(ini: str) -> dict[str, Any]:
+    """Seconds of a push of what is missing there, and this process's own peak, MB."""
+    portal = Portal(Options(load_config(ini)), Silent())
+    begun = time.monotonic()
+    for each in run_push(portal):
+        assert not each.error, each.error
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": time.monotonic() - begun, "own": own}
 
 
 def crowd(ini: str, backups: str, objects: str) -> None:
@@ -392,7 +405,7 @@ WORKS = {
     work.__name__: work
     for work in (
         dump, restore, many, crowd, sift, action, index, documents, replay,
-        publish, middleware, poll, watch,
+        publish, middleware, poll, watch, push,
     )
 }  # fmt: skip
 

@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -31,14 +30,17 @@ class Main(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, ini: str | None) -> None:
-    from ckan.cli import load_config
-    from ckan.config.environment import CONFIG_FROM_ENV_VARS
     from ckan.exceptions import CkanConfigurationException
+
+    from .portal.ini import loaded
 
     # the file's own loggers say on stderr what nobody asked for here
     logging.disable(logging.INFO)
+    if ctx.invoked_subcommand == cli.RECOVER.name:  # which brings the file
+        ctx.obj = SimpleNamespace(ini=ini)
+        return
     try:
-        settings = dict(load_config(ini))
+        ctx.obj = SimpleNamespace(config=loaded(ini))
     except CkanConfigurationException as error:
         if "--nagios" in sys.argv:  # a monitor takes exit code 2 for a problem found
             from .cli.output import echo
@@ -46,14 +48,9 @@ def main(ctx: click.Context, ini: str | None) -> None:
             echo("DBMANAGE UNKNOWN - CKAN's configuration cannot be read")
             sys.exit(3)
         raise click.UsageError(str(error).strip().removeprefix("ERROR: ")) from error
-    # CKAN itself does this only when it starts: the environment wins
-    for option, variable in CONFIG_FROM_ENV_VARS.items():
-        if os.environ.get(variable):
-            settings[option] = os.environ[variable]
-    ctx.obj = SimpleNamespace(config=settings)
 
 
-for command in cli.COMMANDS:
+for command in (*cli.COMMANDS, cli.RECOVER):
     if not command.needs_ckan:
         main.add_command(command)
 

@@ -75,6 +75,8 @@ COMMANDS = tuple(
         r"^(\w+) (\w+): (.+(?:\n  .+)*)$", _LIST, re.MULTILINE
     )
 )
+#: by `python -m` alone: there is no portal yet that `ckan` could start
+RECOVER = Lazy("recover", "recover", "Bring a portal back on a new machine.")
 
 
 def extend_core() -> list[click.Command]:

@@ -25,7 +25,7 @@ from ..portal.config import Options, current
 from .output import Talk, echo, size, told
 
 #: where a context keeps who is told what goes on
-_TALK = "dbmanage.talk"
+TALK = "dbmanage.talk"
 
 
 class Told(click.Command):
@@ -41,7 +41,7 @@ class Told(click.Command):
             said = told(explanation_of(error), "Error: ")
             raise click.ClickException(said) from error
         finally:
-            if talk := ctx.meta.get(_TALK):
+            if talk := ctx.meta.get(TALK):
                 talk.end()  # the line of the progress is no place for what comes next
 
 
@@ -53,7 +53,7 @@ class Command(Told):
             with signals.ended_by_signals():
                 return super().invoke(ctx)
         except (KeyboardInterrupt, signals.Ended, click.Abort) as error:
-            talk: Talk | None = ctx.meta.get(_TALK)
+            talk: Talk | None = ctx.meta.get(TALK)
             if talk:
                 talk.hush()
             said = (talk.standing if talk else Standing()).sentence()
@@ -129,7 +129,7 @@ def options_of(ctx: click.Context) -> Options:
 
 def portal_of(ctx: click.Context, talk: Talk, note: str = "") -> Portal:
     """The site that a command is for, who is told what goes on, and the note why."""
-    ctx.meta[_TALK] = talk
+    ctx.meta[TALK] = talk
     why = {"note": one_line(note)[:500]} if note else {}
     return Portal(options_of(ctx), talk, ctx.meta.get("flask_app"), why)
 

@@ -96,7 +96,7 @@ def restore(
     portal = portal_of(ctx, Talk(quiet or as_json), note)
     source = here(portal, source)
     if not preview:
-        _restore(portal, source, only, trust, no_backup, yes)
+        restore_as_asked(portal, source, only, trust, no_backup, yes)
         return
     found = preview_restore(portal, source, only)
     if as_json:
@@ -106,7 +106,7 @@ def restore(
         echo("\n".join([table, *preview_names(found)]))
 
 
-def _restore(
+def restore_as_asked(
     portal: Portal,
     source: str,
     only: tuple[str, ...],
@@ -115,6 +115,7 @@ def _restore(
     yes: bool,
     called: str = "",
 ) -> None:
+    """Asks, unless `yes`, and restores."""
     confirmed = None
     if not yes:
         refuse_without_terminal()
@@ -259,7 +260,7 @@ def load(
     if not is_address(file):
         # never an id
         path = file if os.sep in file else os.path.join(os.curdir, file)
-        _restore(portal, path, (only,), True, no_backup, yes)
+        restore_as_asked(portal, path, (only,), True, no_backup, yes)
         return
     try:
         url = address_of(file)
@@ -268,4 +269,6 @@ def load(
     if not yes:
         refuse_without_terminal()
     with dumped(portal, url, only) as found:
-        _restore(portal, found.path, (only,), True, no_backup, yes, found.called)
+        restore_as_asked(
+            portal, found.path, (only,), True, no_backup, yes, found.called
+        )

@@ -24,8 +24,7 @@ from ..engine.words import size
 from ..operations import ages
 from ..operations.ages import Age
 from ..operations.context import Portal
-from ..operations.safety import GOOD, first_of, needed
-from ..operations.there import remembered
+from ..operations.safety import GOOD, needed
 from ..records import published as dumps
 from .finding import HINT, OK, PROBLEM, Found, in_words
 
@@ -123,10 +122,10 @@ def backups(portal: Portal, site: Site, repository: Repository) -> Found:
         return
     age = Age(portal.options.limits[ages.BACKUP], ages.known_time(good[0]["created"]))
     mend = "`ckan db backup`, nightly by a timer"
-    yield _told(age, "the newest verified backup", "is {} old", mend)
+    yield aged(age, "the newest verified backup", "is {} old", mend)
 
 
-def _told(
+def aged(
     age: Age, what: str, how: str, mend: str, most: str = PROBLEM
 ) -> tuple[str, str]:
     """What a check says of an age; what is more than late is `most`."""
@@ -147,21 +146,7 @@ def proof(portal: Portal, site: Site, repository: Repository) -> Found:
         return
     age = Age(portal.options.limits[ages.PROOF], ages.known_time(proven[0]["proved"]))
     what, mend = f"backup {proven[0]['id']}", "`ckan db verify --prove`"
-    yield _told(age, what, "was proven {} ago", mend, HINT)
-
-
-def other_place(portal: Portal, site: Site, repository: Repository) -> Found:
-    good = [d for b in repository.backups() if (d := b.describe())["state"] in GOOD]
-    first = first_of([d for d in good if not d["future"]])
-    age = ages.of_copy(portal.options, remembered(repository), first)
-    if age is None:
-        return
-    if age.state == ages.NEVER:
-        state = HINT if age.overdue else OK
-        yield state, "no backup of here is at the other place yet: `ckan db push`"
-    else:
-        what = "the newest backup at the other place"
-        yield _told(age, what, "is {} old", "`ckan db push`")
+    yield aged(age, what, "was proven {} ago", mend, HINT)
 
 
 def switch(_: Portal, site: Site, repository: Repository) -> Found:
@@ -261,4 +246,4 @@ def public_dumps(portal: Portal, site: Site, __: Repository) -> Found:
     limit = portal.options.limits[ages.PUBLISH]
     age = Age(limit, ages.moment_of(found.document))
     mend = "`ckan db publish`, nightly by a timer"
-    yield _told(age, "the public dumps", "are {} old", mend, HINT)
+    yield aged(age, "the public dumps", "are {} old", mend, HINT)

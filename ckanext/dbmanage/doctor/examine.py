@@ -7,7 +7,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..operations.context import Portal
 from ..operations.journal import TOLD
-from . import checks, portal_checks
+from . import checks, offsite, portal_checks
 from .finding import HINT, PROBLEM, Check, Finding
 
 CHECKS: dict[str, Check] = {
@@ -18,7 +18,7 @@ CHECKS: dict[str, Check] = {
     "repository": checks.repository_directory,
     "backups": checks.backups,
     "proof": checks.proof,
-    "other place": checks.other_place,
+    "other place": offsite.other_place,
     "uploads": checks.uploads,
     "public dumps": checks.public_dumps,
     "switch": checks.switch,

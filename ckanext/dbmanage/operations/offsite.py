@@ -90,7 +90,7 @@ def _pushed(portal: Portal, there: There, found: Backup) -> Pushed:
             tempfile.TemporaryDirectory(prefix="dbmanage-") as work,
         ):
             name, added = push.push(
-                op, there.restic, found, there.snapshots, Path(work)
+                op, there.restic, found, there.snapshots, Path(work), there.own()
             )
     except (DbmanageError, OSError) as error:
         portal.talk.end()

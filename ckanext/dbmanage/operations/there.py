@@ -50,7 +50,7 @@ class There:
         }
 
     def own(self) -> str:
-        """The newest snapshot that was made from here, or empty."""
+        """The newest snapshot that was made from here, or all came from; or empty."""
         own = (e.name for e in self.snapshots if self.seen.has_whole([e]))
         return next(own, "")
 

@@ -140,7 +140,9 @@ class Lines:
 def apprise_lines(options: Options) -> Lines:
     """The URLs that Apprise is to tell, none where no file is named. Raises Refused."""
     name = options.notify_apprise_file
-    lines = read_secret(name, "notify.apprise_file").splitlines() if name else []
+    lines = (
+        read_secret(name, f"{PREFIX}notify.apprise_file").splitlines() if name else []
+    )
     found = [line.strip() for line in lines if line.strip()]
     urls = [line for line in found if line[0] not in "#;"]
     if name and not urls:
@@ -201,7 +203,7 @@ def ping_url(options: Options) -> str:
     name = options.notify_ping_file
     if not name:
         return ""
-    url = read_secret(name, "notify.ping_file").strip()
+    url = read_secret(name, f"{PREFIX}notify.ping_file").strip()
     with suppress(ValueError):  # whose message has the URL
         parts = urlsplit(url) if url.isprintable() and " " not in url else None
         if parts and parts.scheme in ("http", "https") and parts.hostname:

@@ -5,7 +5,7 @@ import shlex
 import stat
 from collections.abc import Mapping
 
-from ..engine.errors import Refused
+from ..engine.errors import ACCOUNT, Refused
 from ..engine.offsite.restic import Place, own_variables
 from ..engine.opened import open_plain
 from .config import PREFIX, Options
@@ -26,7 +26,7 @@ def place(options: Options) -> Place | None:
         return None
     password = options.remote_password_file
     if password:
-        read_secret(password, "remote.password_file")
+        read_secret(password, f"{PREFIX}remote.password_file")
     elif not any(name.startswith("RESTIC_PASSWORD") for name in own):
         raise Refused(
             f"{PREFIX}remote.repository is set, but no password: write one into a "
@@ -36,6 +36,32 @@ def place(options: Options) -> Place | None:
     return Place(
         address, password, own, options.remote_env_file, options.remote_limit_upload
     )
+
+
+def place_at(address: str, password_file: str) -> Place:
+    """A place that somebody has named; what is empty, restic's own variables say.
+
+    Raises Refused.
+    """
+    own = own_variables(os.environ)
+    if ":" in "".join(ACCOUNT.findall(address)):
+        raise Refused(
+            "an address with a password is refused: everybody on this machine can read "
+            "it in the list of processes. Write it into a file that this user alone "
+            "may read, and name that in the variable RESTIC_REPOSITORY_FILE"
+        )
+    if not address and not {"RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE"} & set(own):
+        raise Refused(
+            "no other place is named: `--from` names one, as restic writes it"
+        )
+    if password_file:
+        read_secret(password_file, "--password-file")
+    elif not any(name.startswith("RESTIC_PASSWORD") for name in own):
+        raise Refused(
+            "there is no password: write it into a file that this user alone may "
+            "read, and name that by `--password-file`"
+        )
+    return Place(address, password_file, own)
 
 
 def is_set(options: Options) -> bool:
@@ -49,7 +75,7 @@ def is_set(options: Options) -> bool:
 def _variables(name: str) -> Mapping[str, str]:
     """The variables of a file with a `NAME=value` on each line. Raises Refused."""
     found: dict[str, str] = {}
-    lines = read_secret(name, "remote.env_file") if name else ""
+    lines = read_secret(name, f"{PREFIX}remote.env_file") if name else ""
     for number, line in enumerate(lines.splitlines(), 1):
         line = line.strip().removeprefix("export ")
         if not line or line[0] == "#":
@@ -72,10 +98,9 @@ def read_secret(name: str, option: str) -> str:
             open_to = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
             content = file.read(_MOST)
     except OSError as error:
-        raise Refused(f"{PREFIX}{option}: {name}: {error.strerror}") from error
+        raise Refused(f"{option}: {name}: {error.strerror}") from error
     if open_to:
         raise Refused(
-            f"others may read the file of {PREFIX}{option}: "
-            f"`chmod 600 {shlex.quote(name)}`"
+            f"others may read the file of {option}: `chmod 600 {shlex.quote(name)}`"
         )
     return content.decode("utf-8", "replace")

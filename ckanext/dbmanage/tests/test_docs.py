@@ -21,6 +21,7 @@ from ckanext.dbmanage.engine.backup import by_hand
 
 from .support.cluster import BIN, PG_BIN, SUPERUSER, client, query
 from .support.manual import DOCS, commands, run, shown
+from .support.offsite import set_remote, snapshots
 from .support.older import made_by
 from .support.portal import Portal
 from .support.web import Web
@@ -62,17 +63,77 @@ def test_disaster_recovery(portal: Portal, tmp_path: Path) -> None:
     for name in portal.names.values():
         query(f'DROP DATABASE "{name}" WITH (FORCE)')
     shutil.rmtree(portal.storage)
-    blocks = commands("disaster.rst")
+    blocks = commands("disaster.rst")[2:]
     assert len(blocks) == 3
     for block in blocks:
         run(portal, block, COPY=str(copy), STORAGE=str(portal.storage))
     assert portal.state() == before
 
 
+def test_disaster_recovery_from_another_place(
+    portal: Portal, serve: Callable[[Portal], Web], tmp_path: Path
+) -> None:
+    """Nothing but the address and the password, in an empty directory."""
+    before, there = portal.state(), str(tmp_path / "there")
+    set_remote(portal, there)
+    first = portal.backup().name
+    portal.module("push")
+    password, empty = tmp_path / "password", tmp_path / "empty"
+    shutil.copy2(portal.directory / "restic.password", password)
+    for name in portal.names.values():
+        query(f'DROP DATABASE "{name}" WITH (FORCE)')
+    ini = portal.ini.read_bytes()
+    shutil.rmtree(portal.directory)
+    empty.mkdir()
+    recover, doctor, *_ = commands("disaster.rst")
+    line, recover = recover.split("\n", 1)
+    assert line.endswith("/activate")
+    own = {"REPOSITORY": there, "PASSWORD_FILE": str(password)}
+    said = run(portal, f"cd {empty}\n{recover}", **own)
+    assert f"from backup {first}\n" in said
+    assert portal.state() == before
+    assert portal.ini.read_bytes() == ini
+    assert portal.ini.stat().st_mode & 0o777 == 0o600
+    assert not list(empty.iterdir())
+    # what a night costs after that: nothing
+    shutil.copy2(password, portal.directory / "restic.password")
+    assert "the search index is in step" in run(portal, doctor)
+    second = portal.backup()
+    for part in ("database.list", "datastore.list"):
+        before, after = (
+            (path / part).read_text().splitlines()
+            for path in (portal.repository / first, second)
+        )
+        # what is of no table: when it was dumped, and in which order it stands
+        assert all(line.endswith(' ""') for line in set(after) - set(before))
+    assert portal.backups()[0]["added"]["files"] == 0
+    (line,) = portal.module("push").stdout.splitlines()
+    assert line.startswith(second.name)
+    one, other = sorted(snapshots(there), key=lambda each: each["time"])
+    assert other["parent"] == one["id"]
+    web = serve(portal)
+    page = web.ask("/dataset/dataset-1")
+    assert page.status == 200 and "東京 1" in page.body
+
+
 def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> None:
-    path = portal.backup()
-    (block,) = commands("recovery.rst")
+    """Out of another place; all that is on the disk is gone."""
+    there, password = str(tmp_path / "there"), portal.directory / "restic.password"
+    set_remote(portal, there)
+    name = portal.backup().name
+    portal.module("push")
+    kept = tmp_path / "kept"
+    portal.repository.rename(kept)
+    block, by_restic = commands("recovery.rst")
     assert block == by_hand.COMMANDS  # what the page of a backup shows
+    copy = tmp_path / "copy"
+    own = {"REPOSITORY": there, "PASSWORD_FILE": str(password), "COPY": str(copy)}
+    path = copy / name
+    assert run(portal, by_restic, **own).endswith(f"\n{path}\n")
+    for each in (name, "objects"):
+        different = filecmp.dircmp(kept / each, copy / each)
+        assert not different.diff_files and not different.left_only
+    assert (copy / "site" / "ckan.ini").read_bytes() == portal.ini.read_bytes()
     url = portal.site().databases["database"].url
     storage = tmp_path / "storage"
     try:
@@ -97,8 +158,8 @@ def test_recovery_by_hand_with_stock_tools(portal: Portal, tmp_path: Path) -> No
 
 
 def test_another_place(portal: Portal, tmp_path: Path) -> None:
-    password, copy, _, back, by_restic, thinned = commands("offsite.rst")
-    there, file, new = (tmp_path / name for name in ("there", "password", "new"))
+    password, copy, _, back, thinned = commands("offsite.rst")
+    there, file = tmp_path / "there", tmp_path / "password"
     run(portal, password, PASSWORD_FILE=str(file))
     lines = commands("offsite.rst", "ini")[0].splitlines()
     options = [line.partition(" = ")[0] for line in lines]
@@ -109,13 +170,9 @@ def test_another_place(portal: Portal, tmp_path: Path) -> None:
     shutil.copytree(portal.repository, kept)
     shutil.rmtree(portal.repository)
     assert before.name in run(portal, back)
-    own = {"REPOSITORY": str(there), "PASSWORD_FILE": str(file), "NEW": str(new)}
-    run(portal, by_restic, **own)
-    for place in (portal.repository, new):
-        for name in (before.name, "objects"):
-            different = filecmp.dircmp(kept / name, place / name)
-            assert not different.diff_files and not different.left_only
-    assert (new / "site" / "ckan.ini").read_bytes() == portal.ini.read_bytes()
+    for name in (before.name, "objects"):
+        different = filecmp.dircmp(kept / name, portal.repository / name)
+        assert not different.diff_files and not different.left_only
     assert "it is here too" in run(portal, thinned)
 
 
@@ -313,12 +370,13 @@ def test_each_command_and_option_is_in_the_manual_and_is_run() -> None:
     """Run by the manual, a block of which shows each command, or by another test."""
     together, blocks = _words_together(), {words[0] for words in shown()}
     listing = (DOCS / "commands.rst").read_text()
-    listed = dict(
-        re.findall(r"(?ms)^ckan db (\S+)\n-+\n(.*?)(?=^ckan db |\Z)", listing)
-    )
-    assert list(listed) == [each.name for each in cli.COMMANDS]
+    title = r"^(?:ckan db|python -m ckanext.dbmanage) "
+    found = re.findall(rf"(?ms){title}(\S+)\n-+\n(.*?)(?={title}|\Z)", listing)
+    listed = dict(found)
+    every = (*cli.COMMANDS, cli.RECOVER)
+    assert list(listed) == [each.name for each in every]
     unshown, unlisted, unrun = [], [], []
-    for command in (each.load() for each in cli.COMMANDS):
+    for command in (each.load() for each in every):
         name = str(command.name)
         unshown += [] if name in blocks else [name]
         # core's `init` is an alias of its `upgrade`, and here too

@@ -20,7 +20,6 @@ from ..backup.verify import problems_of
 from ..clock import has_come, stamp
 from ..disk import (
     create_directory,
-    make_directories,
     own_directory,
     sync_directory,
     sync_file_system,
@@ -34,8 +33,8 @@ from ..printable import one_line
 from ..report import Listener
 from ..repository.backup import Backup
 from ..uploads.listing import of
-from .restic import Place, Restic, at
-from .snapshots import Snapshot, grouped, nodes, snapshots, stray
+from .restic import Restic
+from .snapshots import Snapshot, grouped, nodes, stray
 
 #: contents that are asked for one by one: more of them cost restic more than all do
 _FEW = 400
@@ -68,49 +67,6 @@ def pull(op: Operation, restic: Restic, snapshot: Snapshot) -> Backup:
         pulled = repository.find(snapshot.id)
         pulled.remember(verified={"time": stamp(), "problems": []})
         return pulled
-
-
-def bring(
-    place: Place, target: Path, listener: Listener, id: str = "latest", host: str = ""
-) -> Snapshot:
-    """Makes a repository out of nothing but a place and its password.
-
-    `target` is a directory that is empty, or not there yet: it gets the backup `id`,
-    of the site `host` where there are several, with its contents and its state, and
-    what went along in `layout.ALONG`. No signature is looked at: nobody knows the
-    site's secret here, it is in what went along. Raises Refused, Damaged, ToolFailed,
-    OSError; then the directory is empty again.
-    """
-    with at(place) as restic:
-        restic.opened()
-        there = snapshots(restic, host)
-        hosts = sorted({each.host for each in there})
-        if len(hosts) > 1:
-            raise Refused(
-                f"{place.shown} has backups of several sites: choose from "
-                f"{words.listed(map(one_line, hosts))}"
-            )
-        found = chosen(there, id)
-        made = not target.exists()
-        if made:
-            make_directories(target.parent)
-            create_directory(target)
-        elif any(target.iterdir()):
-            raise Refused(f"{target} is not empty: name a directory that is")
-        try:
-            target.chmod(0o700)
-            lay_out(restic, found, target, listener)
-        except BaseException:
-            for left in target.iterdir():
-                if left.is_dir() and not left.is_symlink():
-                    shutil.rmtree(left, ignore_errors=True)
-                else:
-                    left.unlink()
-            if made:
-                with suppress(OSError):
-                    target.rmdir()
-            raise
-        return found
 
 
 def chosen(there: list[Snapshot], id: str) -> Snapshot:
@@ -202,7 +158,7 @@ def _fetch_missing(
 
     With `read` those too that are another by now. A content too many is no harm.
     """
-    few: dict[str, int] = {}
+    few: dict[str, int | None] = {}
     for digest, size in objects_of(found):
         place = object_path(found.objects, digest)
         if read and digest not in few:
@@ -210,7 +166,7 @@ def _fetch_missing(
         else:
             whole = not wrong_at_sight(place, size)
         if not whole:
-            few[digest] = size or 0
+            few[digest] = size
         if len(few) > _FEW:
             break
     if not few:
@@ -219,7 +175,7 @@ def _fetch_missing(
         _restore(restic, snapshot, staged, [f"/{OBJECTS}"], op.listener)
     else:
         names = [f"/{OBJECTS}/{digest[:2]}/{digest}" for digest in few]
-        needed = sum(few.values())
+        needed = _size_of(restic, snapshot, found, few)
         _restore(restic, snapshot, staged, names, op.listener, needed)
     _look(staged, snapshot)
     sync_file_system(staged)  # thousands of files: once for all of them
@@ -234,6 +190,33 @@ def _fetch_missing(
             seen.add(place.parent)
     for directory in (*seen, found.objects):
         sync_directory(directory)
+
+
+def _size_of(
+    restic: Restic, snapshot: Snapshot, found: Backup, few: dict[str, int | None]
+) -> int:
+    """The bytes of some contents, as the snapshot says. Raises Damaged.
+
+    That is for one that is not as long as the manifest promises.
+    """
+    total, wrong = 0, list[str]()
+
+    def look(name: str, kind: str, size: int) -> None:
+        nonlocal total
+        promised = few.get(PurePosixPath(name).name, -1)
+        if kind == "file" and promised != -1:
+            total += max(size, 0)
+            if promised is not None and size != promised and len(wrong) < _TOLD:
+                wrong.append(f"{name}: has {size} bytes, not {promised}")
+
+    folders = sorted({f"/{OBJECTS}/{digest[:2]}" for digest in few})
+    nodes(restic, snapshot.name, look, *folders)
+    # of the segments only all together are promised
+    if not wrong and total > sum(found.sizes.values()):
+        wrong.append(f"its contents have {total} bytes, more than its manifest tells")
+    if wrong:
+        raise Damaged(_named(snapshot), wrong)
+    return total
 
 
 def _add(head: Path, found: Backup, repository: Path) -> None:
@@ -272,8 +255,15 @@ def _restore(
         )
     options = [word for name in names for word in ("--include", name)]
     command = ["restore", "--no-lock", snapshot.name, "--target", str(target)]
+    # a snapshot may lie, and others write as well
+    full = (
+        f"there is no room left at {target.parent}, and {_named(snapshot)} is not all"
+    )
     with _told(target, free, total, listener):
-        restic.run(*command, *options)
+        restic.run(
+            *command, *options,
+            stop=lambda: full * (shutil.disk_usage(target).free < _SPARE // 2),
+        )  # fmt: skip
 
 
 @contextmanager

@@ -206,12 +206,13 @@ class Restic:
         cwd: Path | None = None,
         told: Callable[[dict[str, Any]], None] = lambda _: None,
         each: Callable[[dict[str, Any]], None] | None = None,
+        stop: Callable[[], str] = str,
     ) -> list[dict[str, Any]]:
         """Runs a command; its messages, but for those of progress, which `told` hears.
 
-        With `each` they are handed to it and not kept: there may be millions. A lock of
-        a dead process of this host is taken away. Raises Refused, Locked, Kept,
-        ToolFailed.
+        With `each` they are handed to it and not kept: there may be millions. `stop`
+        says why it is to be ended, once it is. A lock of a dead process of this host is
+        taken away. Raises Refused, Locked, Kept, ToolFailed.
         """
         found: list[dict[str, Any]] = []
         take = each or found.append
@@ -227,10 +228,10 @@ class Restic:
         plain = arguments[0] in ("check", "prune", "unlock")
         command = [*([] if plain else ["--json"]), *arguments]
         try:
-            self._run(command, line, cwd=cwd)
+            self._run(command, line, cwd=cwd, stop=stop)
         except Locked:
             self._run(["unlock"], lambda _: None)
-            self._run(command, line, cwd=cwd)
+            self._run(command, line, cwd=cwd, stop=stop)
         return found
 
     def _run(
@@ -239,6 +240,7 @@ class Restic:
         line: Callable[[str], None],
         answer: int = 0,
         cwd: Path | None = None,
+        stop: Callable[[], str] = str,
     ) -> None:
         """Ends it after `answer` seconds, or without these when nothing moves."""
         limit, options = self.place.limit_upload, []
@@ -251,7 +253,7 @@ class Restic:
             stdout=subprocess.PIPE, cwd=cwd, start_new_session=True,
         ) as started:  # fmt: skip
             process: Any = started
-            watch = _Watch(process, answer)
+            watch = _Watch(process, answer, stop)
             try:
                 with watch:
                     while raw := process.stdout.readline(_MAX_LINE):
@@ -265,6 +267,8 @@ class Restic:
                 _end(process, 10)
             process.listener.join()
             words = bytes(process.heard).decode("utf-8", "replace")
+        if watch.stopped:
+            raise Refused(watch.stopped)
         if watch.gave_up:
             raise ToolFailed(
                 f"the other place does not answer: restic {verb} got nowhere for "
@@ -351,14 +355,16 @@ def _end(process: Any, seconds: float) -> None:
 class _Watch:
     """Ends a program that says nothing, or nothing new, for too long."""
 
-    def __init__(self, process: Any, answer: int) -> None:
-        self._process, self._answer = process, answer
+    def __init__(self, process: Any, answer: int, stop: Callable[[], str]) -> None:
+        self._process, self._answer, self._stop = process, answer, stop
         self._begun = self._moved = time.monotonic()
         self._done = threading.Event()
         self._last: Any = None
         self._bytes = 0
         #: the seconds after which it was ended; 0 when it was not
         self.gave_up = 0
+        #: why the caller wanted it to end; empty when not
+        self.stopped = ""
         #: whether it was ended because it went on trying what cannot be done
         self.hopeless = False
 
@@ -387,6 +393,8 @@ class _Watch:
             since = self._begun if self._answer else self._moved
             if _HOPELESS.search(bytes(self._process.heard[-4096:]).decode("latin-1")):
                 self.hopeless = True
+            elif stopped := self._stop():
+                self.stopped = stopped
             elif time.monotonic() - since > most:
                 self.gave_up = most
             else:

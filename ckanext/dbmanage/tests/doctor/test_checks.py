@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from ckanext.dbmanage.doctor.finding import in_words
+from ckanext.dbmanage.doctor.offsite import other_place
+from ckanext.dbmanage.engine.clock import id_stamp, now
+from ckanext.dbmanage.engine.errors import Refused
+from ckanext.dbmanage.engine.offsite.look import Seen, remember
+from ckanext.dbmanage.engine.report import Silent
+from ckanext.dbmanage.operations import context
 
+from ..support.offsite import set_remote
 from ..support.portal import DATASETS, Portal
 
 
@@ -145,3 +153,46 @@ def test_solr_down_all_the_while_is_caught_up_by_the_doctor(portal: Portal) -> N
     portal.write(solr_url=solr)
     assert f"{DATASETS} datasets indexed" in portal.db("doctor", "--fix").stderr
     assert "search index" not in portal.module("doctor").stdout
+
+
+def test_the_doctor_looks_at_the_other_place(
+    portal: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is noted here: nobody there is asked."""
+
+    def found() -> list[tuple[str, str]]:
+        site, repository = portal.engine()
+        of = context.Portal(portal.settings, Silent())
+        return list(other_place(of, site, repository))
+
+    assert found() == []
+    address = f"rest:http://127.0.0.1:9{tmp_path}"
+    set_remote(portal, address)
+    never = f"no backup was copied to {address} yet: `ckan db push`"
+    assert found() == [("hint", never)]
+    _, repository = portal.engine()
+    repository.make()
+    for age, state in ((2, "ok"), (40, "hint"), (200, "problem")):
+        moment = id_stamp(now() - timedelta(hours=age))
+        seen = Seen("2026-11-23T04:55:00Z", address, "id", [moment], {moment: "name"})
+        remember(repository, seen)
+        ((said, text),) = found()
+        assert said == state and f"the newest backup at {address} is" in text
+        assert ("`ckan db push`" in text) == (state != "ok")
+    set_remote(portal, f"{address}/other")
+    ((state, text),) = found()
+    assert state == "hint" and f"the last copy went to {address}:" in text
+    password = portal.directory / "restic.password"
+    password.chmod(0o640)
+    told = json.loads(portal.module("doctor", "--json", code=1).stdout)
+    (about,) = [each for each in told if each["name"] == "other place"]
+    assert about["state"] == "problem" and f"chmod 600 {password}" in about["text"]
+    password.chmod(0o600)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match="apt-get install restic"):
+        found()
+    old = tmp_path / "restic"
+    old.write_text("#!/bin/sh\necho restic 0.12.1\n")
+    old.chmod(0o700)
+    with pytest.raises(Refused, match="is restic 0.12: install restic 0.14 or newer"):
+        found()

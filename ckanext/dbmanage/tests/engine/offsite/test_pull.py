@@ -14,9 +14,7 @@ import pytest
 
 from ckanext.dbmanage.engine.errors import Damaged, DbmanageError, Refused
 from ckanext.dbmanage.engine.offsite import pull as pulling
-from ckanext.dbmanage.engine.offsite.pull import bring
 from ckanext.dbmanage.engine.offsite.restic import Restic
-from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import sign
 
 from ...support.offsite import Network, flip, packs, restic, served
@@ -280,6 +278,53 @@ def test_zeros_without_end_are_not_brought(
         copied.pull()
 
 
+@pytest.mark.parametrize("few", [0, 400])
+def test_contents_longer_than_promised_are_not_brought(
+    copied: Copied, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """They have the right names; what is in them is nothing, without end."""
+    monkeypatch.setattr(pulling, "_FEW", few)
+    made, name = copied.directory / "made", copied.repository.names()[0]
+    shutil.copytree(copied.path, made)
+    os.truncate(made / copied.needed()[0].relative_to(copied.path), 512 << 20)
+    time = (
+        f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
+    )
+    restic(
+        copied.address, "backup", name, f"state/{name}.json", "objects", "--host",
+        copied.site.id, "--tag", "dbmanage", "--tag", name, "--time", time, cwd=made,
+    )  # fmt: skip
+    copied.lose()
+    free = shutil.disk_usage(copied.path).free
+    monkeypatch.setattr(pulling, "_SPARE", free - (256 << 20))
+    with pytest.raises((Refused, Damaged), match="too little room|bytes, "):
+        copied.pull()
+    assert not copied.repository.names()
+
+
+def test_a_disk_that_is_nearly_full_ends_it(
+    pushed: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot may lie about sizes, and others write as well."""
+    pushed.lose()
+    free = shutil.disk_usage(pushed.path)
+    monkeypatch.setattr(
+        pulling.shutil, "disk_usage", lambda _: free._replace(free=next(left))
+    )
+    left = iter([1 << 40, *[1] * 10_000])
+    slow = pushed.directory / "restic"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *" restore "*) exec sleep 60;; esac\n'
+        f'exec {shutil.which("restic")} "$@"\n'
+    )
+    slow.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{pushed.directory}:{os.environ['PATH']}")
+    with pytest.raises(Refused, match="no room left"):
+        pushed.pull()
+    assert not pushed.repository.names()
+    assert not list(pushed.path.glob(".*.partial"))
+
+
 def test_a_disk_that_fills_up_meanwhile(
     pushed: Copied, small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,42 +335,3 @@ def test_a_disk_that_fills_up_meanwhile(
         pushed.pull()
     assert not pushed.repository.names()
     assert not list(pushed.path.glob("2*"))
-
-
-# -- from nothing but an address and a password
-
-
-def test_from_nothing(pushed: Copied) -> None:
-    before = _tree(pushed.path)
-    target = pushed.directory / "new" / "repository"
-    found = bring(pushed.place, target, pushed.heard)
-    assert found.id == pushed.repository.names()[0]
-    assert found.host == pushed.site.id
-    brought = Repository(str(target), pushed.site.secrets)
-    assert brought.find(found.id).signed
-    tree = _tree(target)
-    assert {k: v for k, v in before.items() if k in tree} == tree
-    assert target.stat().st_mode & 0o777 == 0o700
-
-
-def test_from_nothing_two_sites(pushed: Copied) -> None:
-    made, name = pushed.directory / "made", pushed.repository.names()[0]
-    made.mkdir()
-    (made / name).mkdir()
-    time = (
-        f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
-    )
-    restic(
-        pushed.address, "backup", name, "--host", "another", "--tag", "dbmanage",
-        "--tag", name, "--time", time, cwd=made,
-    )  # fmt: skip
-    target = pushed.directory / "new"
-    with pytest.raises(Refused, match=f"several sites: .*another and {pushed.site.id}"):
-        bring(pushed.place, target, pushed.heard)
-    assert not target.exists()
-    bring(pushed.place, target, pushed.heard, host=pushed.site.id)
-
-
-def test_from_nothing_refuses_a_directory_that_is_not_empty(pushed: Copied) -> None:
-    with pytest.raises(Refused, match="is not empty"):
-        bring(pushed.place, pushed.path, pushed.heard)
