@@ -84,6 +84,12 @@ def journal() -> Any:
     return tk.render("dbmanage/admin/journal.html", looked_for.journal())
 
 
+@pages.route("/history")
+def history() -> Any:
+    """In which backups a record stands."""
+    return tk.render("dbmanage/admin/history.html", looked_for.history())
+
+
 @pages.route("/<id>")
 def show(id: str) -> Any:
     """One backup."""

@@ -50,7 +50,7 @@ def index(
                 cursor.copy_expert(copy.format(lines_of(kind)), lines)
                 lines.close()
         except psycopg2.errors.UndefinedColumn as error:
-            writer.leave_out(kind.kind)
+            writer.leave_out()
             said = str(error).splitlines()[0]
             warn(f"the index of records has no line of any {kind.kind}: {said}")
         finally:

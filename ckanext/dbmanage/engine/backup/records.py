@@ -2,17 +2,16 @@
 
     {"kind":…,"id":…,"name":…,"title":…,"state":…,"owner":…,"modified":…,"hash":…}
 
-Frames of zstd, each of so many lines of one kind, ordered by their ids. Behind them, in
-a frame that zstd skips, stands a table of the frames: kind, first id, place, sum, and
-of each line two bytes that its name gives. So one record of a hundred thousand is found
-by a look at the table and at one frame, and the manifest vouches for both: it has the
-sum of the table, the table those of the frames. Hostile until these are right, and
-bounded even then. Must not know what the kinds are.
+Frames of zstd, each of so many lines of one kind, ordered by their ids. After those of
+a kind stand, in a frame that zstd skips, two bytes of each line that its name gives; at
+the end in such a frame a table of all frames: first id, place and sum. So one record of
+a hundred thousand is found by a look at the table and at one frame, and the manifest
+vouches for both: it has the sum of the table, the table those of the frames. Hostile
+until these are right, and bounded even then. Must not know what the kinds are.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import struct
@@ -36,7 +35,7 @@ from ..signature import Hashed
 _LINES, _MAX_LINE = 1000, 1 << 16
 #: bytes that a frame, and the table, may unpack to: 1000 of our lines have 2 MB
 _MOST, _MOST_TABLE = 16 << 20, 64 << 20
-#: before the table: the mark of a frame to be skipped, and its length
+#: before what zstd skips: the mark of a frame to be skipped, and its length
 _SKIPPED = struct.Struct("<II")
 _MARK = 0x184D2A50
 #: letters of each field; whoever wrote more is told apart by the others
@@ -45,45 +44,33 @@ FIELDS = ("kind", "id", "name", "title", "state", "owner", "modified", "hash")
 
 
 class Block(NamedTuple):
-    """A frame of lines of one kind, and the two bytes of each of their names."""
+    """A frame of lines of one kind: its first id, how many, its place and sum."""
 
-    kind: str
     first: str
+    lines: int
     at: int
     bytes: int
     sha256: str
-    names: str
-
-    def may_name(self, mark: bytes) -> bool:
-        """Whether a line of it may have the name with this mark."""
-        try:
-            marks = base64.b64decode(self.names)
-        except ValueError:  # one that is none of ours may have any
-            return True
-        at = marks.find(mark)
-        while at > 0 and at % 2:  # amid two others
-            at = marks.find(mark, at + 1)
-        return at >= 0
 
 
-@dataclass(frozen=True)
-class Table:
-    """What an index holds: its kinds, those of no record too, and its blocks."""
+class Marks(NamedTuple):
+    """The place and the sum of the marks of a kind's names, two bytes a line."""
 
-    kinds: tuple[str, ...]
+    at: int
+    bytes: int
+    sha256: str
+
+
+class Held(NamedTuple):
+    """What an index holds of a kind."""
+
     blocks: tuple[Block, ...]
+    names: Marks
 
-    def with_id(self, kind: str, id: str) -> list[Block]:
-        """The block that an id of a kind would be in, or none."""
-        blocks = [each for each in self.blocks if each.kind == kind]
-        at = bisect_right([each.first for each in blocks], id)
-        return blocks[at - 1 : at] if at else []
-
-    def with_name(self, kind: str, name: str) -> list[Block]:
-        """The blocks that a name of a kind may be in."""
-        mark = _mark(name.encode("utf-8", "replace"))
-        blocks = (each for each in self.blocks if each.kind == kind)
-        return [each for each in blocks if each.may_name(mark)]
+    def with_id(self, id: str) -> list[Block]:
+        """The block that an id would be in, or none."""
+        at = bisect_right([each.first for each in self.blocks], id)
+        return [*self.blocks[at - 1 : at]] if at else []
 
 
 def _mark(name: bytes) -> bytes:
@@ -98,55 +85,56 @@ class Writer:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._out = Hashed(file)
-        self._packer = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        self._kinds: list[str] = []
-        self._blocks: list[dict[str, Any]] = []
+        # a lower level is as good where most is ids, of which no two are alike
+        self._packer = zstandard.ZstdCompressor(level=1, write_checksum=True)
+        self._kinds: list[dict[str, Any]] = []
 
     def add(self, kind: str) -> Lines:
         """Where the lines of a kind go, which then is one of those that it holds."""
-        self._kinds.append(kind)
-        return Lines(self, kind)
+        self._kinds.append({"kind": kind, "blocks": []})
+        return Lines(self)
 
-    def leave_out(self, kind: str) -> None:
-        """Takes a kind back that no line was written of."""
-        self._kinds.remove(kind)
+    def leave_out(self) -> None:
+        """Takes the kind back that was added last; no line was written of it."""
+        self._kinds.pop()
 
-    def frame(self, kind: str, rows: list[tuple[bytes, bytes, bytes]]) -> None:
-        """Writes a frame: ids, names and lines, in order."""
+    def frame(self, rows: list[tuple[bytes, bytes, bytes]]) -> bytes:
+        """Writes a frame of ids, names and lines, in order; the marks of the names."""
         packed = self._packer.compress(b"".join([line for *_, line in rows]))
-        marks = b"".join([_mark(name) for _, name, _ in rows])
-        block = {
-            "kind": kind,
-            "first": rows[0][0].decode("utf-8", "replace"),
-            "at": self._out.bytes,
-            "bytes": len(packed),
-            "sha256": sha256(packed).hexdigest(),
-            "names": base64.b64encode(marks).decode(),
-        }
-        self._out.write(packed)
-        self._blocks.append(block)
+        first = rows[0][0].decode("utf-8", "replace")
+        block = {"first": first, "lines": len(rows)} | self._put(packed)
+        self._kinds[-1]["blocks"].append(block)
+        return b"".join([_mark(name) for _, name, _ in rows])
+
+    def end(self, marks: bytes) -> None:
+        """Writes the marks of a kind's names, after its frames."""
+        self._kinds[-1]["names"] = self._put_skipped(marks)
 
     def finish(self) -> dict[str, Any]:
         """Writes the table; what the manifest says of the file."""
-        document = {"kinds": self._kinds, "blocks": self._blocks}
-        packed = self._packer.compress(json.dumps(document).encode())
-        table = _SKIPPED.pack(_MARK, len(packed)) + packed
-        self._out.write(table)
-        return {
-            "bytes": self._out.bytes,
-            "sha256": self._out.sha256,
-            "table": {"bytes": len(table), "sha256": sha256(table).hexdigest()},
-        }
+        table = self._put_skipped(json.dumps(self._kinds).encode())
+        del table["at"]
+        about = {"bytes": self._out.bytes, "sha256": self._out.sha256}
+        return about | {"table": table}
+
+    def _put_skipped(self, content: bytes) -> dict[str, Any]:
+        packed = self._packer.compress(content)
+        return self._put(_SKIPPED.pack(_MARK, len(packed)) + packed)
+
+    def _put(self, frame: bytes) -> dict[str, Any]:
+        at = self._out.bytes
+        self._out.write(frame)
+        return {"at": at, "bytes": len(frame), "sha256": sha256(frame).hexdigest()}
 
 
 class Lines:
     """Takes rows as COPY writes them: id, name, line; to be closed.
 
-    Each line of an id in `hashes` gets that as its hash.
+    Where there are `hashes` each line gets that of its id.
     """
 
-    def __init__(self, writer: Writer, kind: str) -> None:
-        self._writer, self._kind = writer, kind
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._marks = writer, bytearray()
         self._rows: list[tuple[bytes, bytes, bytes]] = []
         self.hashes: Mapping[str, str] = {}
 
@@ -160,14 +148,18 @@ class Lines:
             line = format_line(known | {"hash": self.hashes.get(known["id"])})
         self._rows.append((id, name, line))
         if len(self._rows) == _LINES:
-            self.close()
+            self._frame()
         return len(row)
+
+    def _frame(self) -> None:
+        if self._rows:
+            self._marks += self._writer.frame(self._rows)
+            self._rows = []
 
     def close(self) -> None:
         """Writes what is left."""
-        if self._rows:
-            self._writer.frame(self._kind, self._rows)
-            self._rows = []
+        self._frame()
+        self._writer.end(bytes(self._marks))
 
 
 _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t",
@@ -205,34 +197,45 @@ class Records:
     table_bytes: int = field(repr=False, default=0)
     table_sha256: str = field(repr=False, default="")
 
-    def table(self) -> Table:
-        """What it holds, in order; the blocks are all of the file before the table."""
-        with open_plain(self.path) as file:
-            return self._table(file)
-
-    def _table(self, file: IO[bytes]) -> Table:
+    def table(self) -> dict[str, Held]:
+        """What it holds by kind, of no record too. All of the file belongs to it."""
         start = self.bytes - self.table_bytes
-        content = self._read(file, start, self.table_bytes, self.table_sha256)
+        with open_plain(self.path) as file:
+            place = Marks(start, self.table_bytes, self.table_sha256)
+            content = self._skipped(file, place, _MOST_TABLE)
         try:
-            document = json.loads(_unpacked(content[_SKIPPED.size :], _MOST_TABLE))
-            kinds, blocks = document["kinds"], document["blocks"]
-            table = Table(
-                tuple(kind for kind in kinds if isinstance(kind, str)),
-                tuple(
-                    Block(*map(block.__getitem__, Block._fields)) for block in blocks
-                ),
+            table = {
+                kind["kind"]: Held(
+                    tuple(
+                        Block(*map(block.__getitem__, Block._fields))
+                        for block in kind["blocks"]
+                    ),
+                    Marks(*map(kind["names"].__getitem__, Marks._fields)),
+                )
+                for kind in json.loads(content)
+            }
+            places = [
+                (place.at, place.bytes)
+                for held in table.values()
+                for place in (*held.blocks, held.names)
+            ]
+            blocks = [each for held in table.values() for each in held.blocks]
+            sound = (
+                all(type(n) is int and n >= 0 for place in places for n in place)
+                and all(type(each.lines) is int for each in blocks)
+                and all(isinstance(each.first, str) for each in blocks)
+                and all(isinstance(kind, str) for kind in table)
             )
-            end, sound = 0, len(table.kinds) == len(kinds)
-            for each in table.blocks:
-                numbers = type(each.at) is int and type(each.bytes) is int
-                texts = (each.kind, each.first, each.sha256, each.names)
-                sound &= numbers and all(isinstance(text, str) for text in texts)
-                sound = sound and each.at == end and each.bytes > 0
-                end = end + each.bytes if sound else -1
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError,
-                zstandard.ZstdError) as error:  # fmt: skip
+            ends = [sum(place) for place in places] if sound else []
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise self._damaged("has no table of what it holds") from error
-        if end != start:
+        if [at for at, _ in places] + [start] != [0, *ends]:
             raise self._damaged("has a table that is not of its lines")
         return table
 
@@ -245,14 +248,26 @@ class Records:
         """Blocks of lines."""
         with open_plain(self.path) as file:
             for each in blocks:
-                packed = self._read(file, each.at, each.bytes, each.sha256)
-                try:
-                    plain = _unpacked(packed, _MOST)
-                except zstandard.ZstdError as error:
-                    raise self._damaged(f"cannot be unpacked: {error}") from error
+                plain = self._unpacked(self._read(file, each, _MOST), _MOST)
                 if not plain.endswith(b"\n"):
                     raise self._damaged("has a line without an end")
                 yield plain
+
+    def with_name(self, held: Held, name: str) -> list[Block]:
+        """The blocks that a name may be in, of those of a kind."""
+        with open_plain(self.path) as file:
+            marks = self._skipped(file, held.names, _MOST)
+        found, start = [], 0
+        mark = _mark(name.encode("utf-8", "replace"))
+        for block in held.blocks:
+            end = start + 2 * block.lines
+            at = marks.find(mark, start, end)
+            while at >= 0 and (at - start) % 2:  # amid two others
+                at = marks.find(mark, at + 1, end)
+            if at >= 0:
+                found.append(block)
+            start = end
+        return found
 
     def find(self, blocks: Iterable[Block], key: str, value: str) -> Iterator[Line]:
         """The lines of some blocks whose `key`, id or name, is this."""
@@ -272,7 +287,8 @@ class Records:
         Raises PermissionError.
         """
         try:
-            for line in self.lines(self.table().blocks):
+            blocks = [each for held in self.table().values() for each in held.blocks]
+            for line in self.lines(blocks):
                 if len(line) > _MAX_LINE or not line.startswith(b'{"kind":"'):
                     return [f"{RECORDS}: has a line that names no record"]
         except Damaged as error:
@@ -283,14 +299,26 @@ class Records:
             return [f"{RECORDS}: {error.strerror}"]
         return []
 
-    def _read(self, file: IO[bytes], start: int, size: int, sum: str) -> bytes:
-        if not _SKIPPED.size < size <= _MOST_TABLE or start < 0:
-            raise self._damaged("has a table that is not of its lines")
-        file.seek(start)
-        content = file.read(size)
-        if sha256(content).hexdigest() != sum:
+    def _read(self, file: IO[bytes], place: Block | Marks, most: int) -> bytes:
+        if not 0 <= place.bytes <= most or place.at < 0:
+            raise self._damaged("has a frame larger than any of ours")
+        file.seek(place.at)
+        content = file.read(place.bytes)
+        if sha256(content).hexdigest() != place.sha256:
             raise Changed(RECORDS, [f"{RECORDS}: was changed (checksum)"])
         return content
+
+    def _skipped(self, file: IO[bytes], place: Marks, most: int) -> bytes:
+        """What stands in a frame that zstd skips."""
+        return self._unpacked(self._read(file, place, most)[_SKIPPED.size :], most)
+
+    def _unpacked(self, frame: bytes, most: int) -> bytes:
+        try:
+            if zstandard.get_frame_parameters(frame).content_size > most:
+                raise self._damaged("has a frame larger than any of ours")
+            return zstandard.ZstdDecompressor().decompress(frame, max_output_size=most)
+        except zstandard.ZstdError as error:
+            raise self._damaged(f"cannot be unpacked: {error}") from error
 
     def _damaged(self, what: str) -> Damaged:
         return Damaged(RECORDS, [f"{RECORDS}: {what}"])
@@ -313,13 +341,6 @@ def parse_line(line: bytes) -> Line | None:
     found = {name: facts.get(name) for name in FIELDS}
     texts = all(value is None or isinstance(value, str) for value in found.values())
     return found if texts else None
-
-
-def _unpacked(frame: bytes, most: int) -> bytes:
-    size = zstandard.get_frame_parameters(frame).content_size
-    if size > most:  # not said, it is as large as can be
-        raise zstandard.ZstdError("a frame is larger than any of ours")
-    return zstandard.ZstdDecompressor().decompress(frame, max_output_size=most)
 
 
 def of(backup: Backup) -> Records | None:

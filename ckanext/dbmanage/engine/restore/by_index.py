@@ -35,7 +35,7 @@ def usable(site: Site, source: Source) -> Records | None:
     if index is None:
         return None
     kinds = {each.kind for each in site.indexed.get("database", ())}
-    return index if kinds and kinds <= {*index.table().kinds} else None
+    return index if kinds and kinds <= {*index.table()} else None
 
 
 def side_by_side(
@@ -65,7 +65,7 @@ def _make(cursor: Any, name: str, lines: sql.Composable) -> None:
 
 def _rows(index: Records, kinds: tuple[Indexed, ...]) -> Iterator[bytes]:
     """Blocks of the index's lines, as COPY reads them."""
-    names = {each.kind for each in kinds}
-    blocks = [each for each in index.table().blocks if each.kind in names]
+    table = index.table()
+    blocks = [block for each in kinds for block in table[each.kind].blocks]
     for plain in index.plain(blocks):
         yield plain.replace(b"\\", b"\\\\")
