@@ -85,7 +85,7 @@ def _rest(found: dict[str, Any]) -> list[str]:
     if found["ignored"]:
         ids = _ids(found["ignored"])
         lines.append(f"with lines of kinds that are not known here, ignored: {ids}")
-    return [f"{many(found['backups'], 'backup')} looked at", *lines]
+    return [*lines, f"{many(found['backups'], 'backup')} looked at"]
 
 
 def _ids(ids: list[str]) -> str:

@@ -128,13 +128,15 @@ def _look(backup: Backup, kind: str, asked: str, shared: dict[str, _Looked]) -> 
     if not backup.readable or not well_formed(backup.manifest):
         raise Damaged(f"backup {backup.id}", [f"{MANIFEST}: is not a manifest"])
     index = records.of(backup)
+    only = f"it holds only {words.parts(backup.parts)}"
     if index is None:
-        raise Refused("it has no index of records")
+        databases = backup.manifest["databases"]
+        raise Refused("it has no index of records" if databases else only)
     if backup.signed and (same := shared.get(index.sha256)):
         return same
     table = index.table()
     if kind not in table:
-        raise Refused(f"it holds only {words.parts(backup.parts)}")
+        raise Refused(only)
     found = _Looked(index, table[kind], {*table})
     for line in index.find(index.with_name(found.held, asked), "name", asked):
         found.ids.append(line["id"])

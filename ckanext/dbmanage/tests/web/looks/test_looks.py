@@ -48,6 +48,8 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
         "link": f"{BACKUPS}file/nobody-s/all.tar",
         "job": f"{BACKUPS}job/{shelf['job']}",
         "journal": f"{BACKUPS}journal?what=backup",
+        "history": f"{BACKUPS}history?kind=dataset&name=dataset-7",
+        "history-none": f"{BACKUPS}history?kind=user&name=nobody",
         "tables": f"{BACKUPS}tables",
         "undo": f"{BACKUPS}undo",
         "dump": "/dump/",
@@ -55,7 +57,9 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
 
 
 #: the screens with more than a sentence of their own: seen in each language
-MANY_WORDS = ("list", "details", "damaged", "restore", "delete", "download", "journal")
+MANY_WORDS = (
+    "list", "details", "damaged", "restore", "delete", "download", "journal", "history",
+)  # fmt: skip
 
 
 def pictured(page: Page, name: str) -> None:
