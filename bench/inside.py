@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import resource
 import sys
 import time
@@ -18,6 +19,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -30,9 +32,10 @@ from tools import quiet
 
 from ckanext.dbmanage.engine import signature
 from ckanext.dbmanage.engine.archive.file import File
+from ckanext.dbmanage.engine.backup import records
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
 from ckanext.dbmanage.engine.backup.segmented import Segmented
-from ckanext.dbmanage.engine.layout import LIST, SEGMENTS
+from ckanext.dbmanage.engine.layout import LIST, RECORDS, SEGMENTS
 from ckanext.dbmanage.engine.objects import object_path
 from ckanext.dbmanage.engine.operation import Operation
 from ckanext.dbmanage.engine.report import Silent
@@ -67,17 +70,30 @@ def opened(ini: str) -> tuple[Options, Site, Repository]:
 # ------------------------------------------------------------ backup, restore
 
 
-def dump(ini: str) -> dict[str, Any]:
-    """Seconds and bytes of a dump of the main database."""
+def dump(ini: str, indexed: str = "", *parts: str) -> dict[str, Any]:
+    """Seconds and bytes of a dump of the main database, or of some parts.
+
+    With the index of their records where that is `indexed`, and its bytes.
+    """
     _, site, repository = opened(ini)
-    with repository.lock("benchmark"), repository.partial("benchmark") as partial:
-        begun = time.monotonic()
-        with snapshot(site, site.databases["database"]) as source:
-            sources = {"database": source}
-            into = {"database": Segmented(partial, partial, None)}
-            dump_all(site, sources, partial, into, lambda *_: None)
+    site = site if indexed else replace(site, indexed={})
+    with (
+        repository.lock("benchmark"),
+        repository.partial("benchmark") as partial,
+        ExitStack() as stack,
+    ):
+        begun, sources, into = time.monotonic(), {}, {}
+        for part in parts or ("database",):
+            source = snapshot(site, site.databases[part])
+            sources[part] = stack.enter_context(source)
+            into[part] = Segmented(partial, partial, None)
+        _, contents = dump_all(site, sources, partial, into, lambda *_: None)
         seconds = time.monotonic() - begun
-    return {"seconds": seconds, "bytes": into["database"].stored}
+    return {
+        "seconds": seconds,
+        "bytes": sum(each.stored for each in into.values()),
+        "index": contents.get(RECORDS, {}).get("bytes"),
+    }
 
 
 class _Marks(Silent):
@@ -234,6 +250,54 @@ def watch(ini: str) -> dict[str, Any]:
         Gauge(each.whole, each.help, registry=registry).set(1)
     generate_latest(registry)
     return {"seconds": seconds, "peer": time.monotonic() - begun}
+
+
+def nights(ini: str, number: str) -> None:
+    """Makes backups of the latest one's manifest, each with an index of its own.
+
+    Of a night to the one before 1 % of the datasets differ, and a resource of each.
+    """
+    _, site, repository = opened(ini)
+    whole = repository.find("latest")
+    index, kinds = records.of(whole), {}
+    assert index is not None
+    for kind, held in index.table().items():
+        kinds[kind] = []
+        for line in index.lines(held.blocks):
+            facts = json.loads(line)
+            row = [facts["id"].encode(), (facts["name"] or "").encode(), line]
+            kinds[kind].append(row)
+    night = datetime.strptime(whole.id, "%Y%m%dT%H%M%SZ")
+    chance = random.Random(1)
+    share = len(kinds["dataset"]) // 100
+    with repository.lock("benchmark"):
+        for n in range(1, int(number)):
+            moment = night - timedelta(days=n)
+            for kind in ("dataset", "resource"):
+                for row in chance.sample(kinds[kind], share):
+                    facts = json.loads(row[2])
+                    facts["modified"] = f"{moment:%Y-%m-%dT}02:00:0{n % 10}.{n:06}"
+                    row[2] = records.format_line(facts)
+            directory = repository.path / f"{moment:%Y%m%dT%H%M%SZ}"
+            directory.mkdir(mode=0o700)
+            (directory / SEGMENTS["database"]).write_bytes(b"")
+            with (directory / RECORDS).open("wb") as file:
+                writer = records.Writer(file)
+                for kind, rows in kinds.items():
+                    writer.add(kind)
+                    starts = range(0, len(rows), 1000)
+                    writer.end(
+                        b"".join(writer.frame(rows[n : n + 1000]) for n in starts)
+                    )
+                about = {RECORDS: writer.finish()}
+            empty = {"bytes": 0, "sha256": sha256().hexdigest()}
+            facts = {
+                "id": directory.name,
+                "created": f"{moment:%Y-%m-%dT%H:%M:%SZ}",
+                "contents": about | {SEGMENTS["database"]: empty},
+            }
+            signed = signature.sign(whole.manifest | facts, site.secrets[0], "manifest")
+            (directory / "manifest.json").write_bytes(signature.dumped(signed))
 
 
 # ------------------------------------------------------------ records, search index
@@ -404,7 +468,7 @@ def poll(ini: str) -> dict[str, Any]:
 WORKS = {
     work.__name__: work
     for work in (
-        dump, restore, many, crowd, sift, action, index, documents, replay,
+        dump, restore, many, nights, crowd, sift, action, index, documents, replay,
         publish, middleware, poll, watch, push,
     )
 }  # fmt: skip

@@ -45,6 +45,7 @@ class Lazy(click.Command):
 _LIST = """
 backup backup: Take a backup, check it, and print its id.
 repository backups: List the backups, or show one.
+history history: Tell in which backups a record stands.
 backup verify: Read a backup again, and name what has changed.
 restore restore: Bring back a backup, or a file of pg_dump -Fc.
 restore undo: Switch back what the last restore replaced.

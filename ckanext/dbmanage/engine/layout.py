@@ -7,6 +7,8 @@ PARTS = ("database", "datastore", "files")
 SEGMENTS = {"database": "database.list", "datastore": "datastore.list"}
 OBJECTS = "objects"
 LIST = "files.jsonl.zst"
+#: the index of what the databases of a backup hold
+RECORDS = "records.jsonl.zst"
 FORMAT = 2
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"

@@ -7,6 +7,21 @@ from .postgres.database import Database
 
 
 @dataclass(frozen=True)
+class Indexed:
+    """A kind of record that the index of a backup has a line for each of.
+
+    `select` is SQL for id, name, title, state, owner, modified and hash of each, from a
+    `table` of the schema `public` where one is named. `rows`: each is itself a table of
+    that schema, whose name is the id, and the hash is that of its rows.
+    """
+
+    kind: str
+    table: str
+    select: str
+    rows: bool = False
+
+
+@dataclass(frozen=True)
 class Site:
     """What the engine knows of a site.
 
@@ -14,6 +29,7 @@ class Site:
     `files` by the prefix of their files' paths (empty for the main storage), and
     `uploads_elsewhere` the storages that are on no local disk, a sentence for each,
     `named_uploads` SQL by table for the paths of the uploads that the database names;
+    `indexed` what an index of records has lines of, by the part that holds it;
     `public_dir` the directory of the public dumps, empty when there is none;
     `secrets` are the site's effective secret, then the older ones it still accepts,
     the first signs and all verify; `heads` the alembic revisions of the installed code
@@ -35,6 +51,7 @@ class Site:
     uploads: Mapping[str, str] = field(default_factory=dict)
     uploads_elsewhere: tuple[str, ...] = ()
     named_uploads: Mapping[str, str] = field(default_factory=dict)
+    indexed: Mapping[str, tuple[Indexed, ...]] = field(default_factory=dict)
     public_dir: str = ""
     redis_url: str = field(repr=False, default="")
     pg_bin: str = ""

@@ -7,6 +7,7 @@ from ..engine.site import Site
 from .advice import ADVICE, MAIN_TABLES
 from .config import Options
 from .directories import has_public_dir, public_dir, repository_directory
+from .indexed import INDEXED
 from .uploads import uploads
 
 
@@ -42,6 +43,7 @@ def build_site(
         uploads=directories,
         uploads_elsewhere=elsewhere,
         named_uploads=named,
+        indexed=INDEXED,
         public_dir=str(public_dir(options)) if has_public_dir(options) else "",
         redis_url=options.redis_url,
         pg_bin=options.pg_bin,

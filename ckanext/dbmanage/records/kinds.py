@@ -26,22 +26,35 @@ _USER_STATE = (
     " left(sysadmin::text, 1))"
 )
 
+
+def _indexed(kind: str) -> str:
+    """The same rows among the lines of a backup's index (`portal/indexed.py`)."""
+    return f"kind = '{kind}' AND {_ACTIVE}"
+
+
 #: for the preview of a restore
 KINDS = (
     Kind(
-        "datasets", "package", _ACTIVE, changed="metadata_modified",
-        label="name", title="title", people=_EDITORS,
+        "datasets", "package", _ACTIVE, _indexed("dataset"),
+        changed="metadata_modified", label="name", title="title", people=_EDITORS,
     ),
-    Kind("resources", "resource", _ACTIVE, changed="metadata_modified"),
+    Kind(
+        "resources", "resource", _ACTIVE, _indexed("resource"),
+        changed="metadata_modified",
+    ),
     Kind(
         "organizations", "group", f"{_ACTIVE} AND {_ORGANIZATION}",
+        _indexed("organization"),
         changed=_GROUP_STATE, label="name", title="title",
     ),
     Kind(
-        "groups", "group", f"{_ACTIVE} AND {_GROUP}",
+        "groups", "group", f"{_ACTIVE} AND {_GROUP}", _indexed("group"),
         changed=_GROUP_STATE, label="name", title="title",
     ),
-    Kind("users", "user", _ACTIVE, changed=_USER_STATE, label="name", title="fullname"),
+    Kind(
+        "users", "user", _ACTIVE, _indexed("user"),
+        changed=_USER_STATE, label="name", title="fullname",
+    ),
 )  # fmt: skip
 
 Record = dict[str, Any]

@@ -49,6 +49,34 @@ def test_undo(portal: Portal) -> None:
     assert portal.state() == before
 
 
+def test_somebody_deleted_a_dataset(portal: Portal, tmp_path: Path) -> None:
+    table = "00000001-0000-4000-8000-000000000000"
+    portal.sql(
+        "UPDATE package SET name = 'parks' WHERE id = 'id-7';"
+        f"UPDATE resource SET id = '{table}' WHERE id = 'r-7'"
+    )
+    backup = portal.backup("--only", "database", "--only", "datastore").name
+    portal.sql("UPDATE package SET state = 'deleted' WHERE id = 'id-7'")
+    asked, others, preview, by_hand, gone = commands("dataset.rst")
+    said = run(portal, asked)
+    assert backup in said and "deleted" in said
+    kinds = ("organization", "group", "user", "resource", '{"kind": "table"')
+    said = run(portal, others, RESOURCE=table).splitlines()
+    for kind in kinds:
+        assert [line for line in said if line.startswith(kind)], kind
+    assert "Datasets that would come back:\n  parks" in run(
+        portal, preview, BACKUP=backup
+    )
+    url = portal.site().databases["database"].url
+    own = {"PGHOST": str(url.host), "PGPORT": str(url.port)}
+    own |= {"PGUSER": str(url.username), "PGPASSWORD": str(url.password)}
+    try:
+        said = run(portal, f"cd {tmp_path}\n{by_hand}", BACKUP=backup, **own)
+        assert "| parks" in said and f"| {table}" in said
+    finally:
+        run(portal, f"cd {tmp_path}\n{gone}", **own)
+
+
 def test_prove(portal: Portal) -> None:
     (block,) = commands("prove.rst")
     assert "proven" in run(portal, block)

@@ -92,6 +92,12 @@ def retention() -> Any:
     return tk.render("dbmanage/admin/retention.html", extra)
 
 
+@pages.route("/history")
+def history() -> Any:
+    """In which backups a record stands."""
+    return tk.render("dbmanage/admin/history.html", looked_for.history())
+
+
 @pages.route("/<id>")
 def show(id: str) -> Any:
     """One backup."""

@@ -72,7 +72,7 @@ def add_headers(response: Response) -> Response:
 # ------------------------------------------------------------------- calling actions
 
 
-def read(name: str, **data: Any) -> Any:
+def read(name: str, /, **data: Any) -> Any:
     """What an action that reads returns; why it cannot is the page then."""
     try:
         return _act(name, data)
@@ -80,7 +80,7 @@ def read(name: str, **data: Any) -> Any:
         return tk.abort(503, joined(_by_field(error)))
 
 
-def attempt(name: str, **data: Any) -> tuple[Any, dict[str, list[str]]]:
+def attempt(name: str, /, **data: Any) -> tuple[Any, dict[str, list[str]]]:
     """What the action of a form returns, or why it is refused, by field."""
     try:
         return _act(name, data), {}

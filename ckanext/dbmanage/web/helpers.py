@@ -83,6 +83,20 @@ _WORDS = {
         "groups": _("Groups"),
         "users": _("Users"),
     },
+    "record": {
+        "dataset": _("Dataset"),
+        "organization": _("Organization"),
+        "group": _("Group"),
+        "user": _("User"),
+        "resource": _("Resource"),
+        "table": _("DataStore table"),
+    },
+    "record state": {
+        "active": _("active"),
+        "deleted": _("deleted"),
+        "draft": _("draft"),
+        "pending": _("pending"),
+    },
     "part": {
         "database": _("Database"),
         "datastore": _("DataStore"),

@@ -9,6 +9,9 @@ from typing import Any
 
 from flask import request
 
+from ..engine.clock import parse_id, stamp
+from ..engine.printable import one_line
+from ..portal.indexed import KINDS
 from .guard import attempt, read
 
 #: backups, and notes to choose from, on one page of the list
@@ -69,6 +72,22 @@ def journal() -> dict[str, Any]:
         found = read("journal", limit=limit)
     more = min(limit * 2, _MOST_LINES) if found["count"] > limit < _MOST_LINES else None
     return {"journal": found, "chosen": asked, "errors": errors, "more": more}
+
+
+def history() -> dict[str, Any]:
+    """The history of a record, of which kind, and what is wrong with the question."""
+    asked = {key: request.args.get(key, "").strip() for key in ("kind", "name")}
+    found, errors = attempt("history", **asked) if asked["name"] else (None, {})
+    for thing in (found or {}).get("things", ()):
+        seen = False
+        for run in thing["runs"]:
+            run["times"] = [stamp(parse_id(run[end])) for end in ("from", "to")]
+            seen |= run["there"]
+            run["before"] = not seen
+        for each in filter(None, (thing, *thing["runs"], thing["now"])):
+            texts = {"id", "name", "title", "state"} & each.keys()
+            each |= {key: one_line(each[key]) for key in texts}
+    return {"found": found, "chosen": asked, "errors": errors, "kinds": KINDS}
 
 
 def _chosen(choices: dict[str, list[tuple[str, int]]]) -> dict[str, Any]:

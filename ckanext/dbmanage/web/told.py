@@ -31,6 +31,8 @@ SENTENCES = (
     ),
     _("it is damaged: {}"),
     _("it holds the DataStore, this site has none"),
+    _("it has no index of records"),
+    _("it holds only {}"),
     _("it is held: stop holding it first"),
     _("it is the newest {} one"),
     _("no worker runs, so nobody would begin it: start one on the server, `{}`"),

@@ -14,6 +14,7 @@ from ..report import name_of
 from ..repository.backup import Backup
 from ..signature import dumped
 from ..site import Site
+from . import records
 
 
 def manifest_of(site: Site, id: str) -> dict[str, Any]:
@@ -58,13 +59,17 @@ def well_formed(manifest: dict[str, Any]) -> bool:
         contents, databases = manifest["contents"], manifest["databases"]
         uploads = manifest["files"]
         return (
-            set(contents)
+            set(contents) - {layout.RECORDS}
             == {SEGMENTS[part] for part in databases}
             | ({layout.LIST} if uploads["included"] else set())
             and (not uploads["included"] or isinstance(uploads["bytes"], int))
             and all(
                 isinstance(about["bytes"], int) and isinstance(about["sha256"], str)
                 for about in contents.values()
+            )
+            and (
+                layout.RECORDS not in contents
+                or records.well_formed(contents[layout.RECORDS])
             )
             and all(
                 isinstance(about["dump"][key], int)

@@ -184,7 +184,10 @@ def _take_databases(
                 into[part] = _segmented(op, part, staged)
             dumped: Any = ({}, {})
             if into:
-                dumped = dump_all(op.site, draft.sources, partial, into, op.progress)
+                (partial / layout.RECORDS).unlink(missing_ok=True)
+                dumped = dump_all(
+                    op.site, draft.sources, partial, into, op.progress, op.warn
+                )
             stack.push(own.pop_all())
         return staged, dumped
 

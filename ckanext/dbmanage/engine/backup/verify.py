@@ -23,6 +23,7 @@ from ..signature import Hashed, dumped, read_own
 from ..site import Site
 from ..uploads import contents
 from ..uploads.listing import of
+from . import records
 from .manifest import segments_of, sums_of, well_formed
 from .together import Ended, Together
 
@@ -207,6 +208,8 @@ class _Reading:
         return []
 
     def _broken(self, name: str) -> list[str]:
+        if name == layout.RECORDS and (found := records.of(self._backup)):
+            return self._other(name) or found.problems()
         if name not in self._dumps:
             return self._changed(name)
         return self._other(name) or self._inside(name, self._dumps[name])

@@ -1,12 +1,14 @@
 """The preview of a restore: what it would lose, gain and change, by kind and by name.
 
-Reads an archive and compares it with the live database inside that database's own
-session, in temporary tables that nobody else sees. Changes nothing; must not know CKAN:
+Reads the index of a backup's records, or an archive where there is none, and compares
+it with the live database inside that database's own session, in temporary tables that
+nobody else sees. Changes nothing; must not know CKAN:
 the kinds of object are handed in.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +30,7 @@ from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.folders import folders_of
 from ..uploads.listing import compare
+from . import by_index
 from .feed import copy_rows
 from .source import Source
 
@@ -44,11 +47,13 @@ class Kind:
     `where` picks them, `id` tells them apart, `changed` tells a newer state of one.
     Those with a `label` are told by it and by their `title`; `people` is SQL, by the
     table it needs, that tells who changed the live object `a` (of the copy: `b`) last.
+    `indexed` picks the same objects by the columns of an index's lines.
     """
 
     name: str
     table: str
     where: str
+    indexed: str
     id: str = "id"
     changed: str = ""
     label: str = ""
@@ -77,9 +82,9 @@ def preview(
     """What a restore would lose, gain and change, a dictionary a kind of object.
 
     `{kind, now, then, lost, gained, changed}`, counts; `told` is told each object that
-    has a name, those of a kind one after the other. Rows of the archive are put
-    into temporary tables of the live database's session and compared there, so that
-    memory stays flat. A missing or empty database counts as no rows.
+    has a name, those of a kind one after the other. The backup's side is put into
+    temporary tables of the live database's session and compared there, so that memory
+    stays flat. A missing or empty database counts as no rows.
     """
     found = []
     for part, archive in source.archives.items():
@@ -93,9 +98,7 @@ def preview(
         most = 0 if source.signed else limit(archive.size)
         try:
             if part == "database":
-                found += _compare(
-                    site, database, connection, archive, kinds, most, told
-                )
+                found += _compare(site, source, database, connection, kinds, most, told)
             else:
                 found.append(_compare_tables(connection, archive))
         finally:
@@ -109,9 +112,9 @@ def preview(
 
 def _compare(
     site: Site,
+    source: Source,
     database: Database,
     connection: Connection | None,
-    archive: Archive,
     kinds: tuple[Kind, ...],
     most: int,
     told: Told | None,
@@ -120,11 +123,17 @@ def _compare(
         connection = database.maintenance()
         connection.autocommit = False
     with connection.cursor() as cursor:
-        _copy(archive, kinds, site.pg_bin, cursor, most)
+        index = by_index.usable(site, source)
+        among = site.indexed.get("database", ())
+        if index and by_index.side_by_side(connection, cursor, index, among):
+            objects = _indexed
+        else:
+            archive = source.archives["database"]
+            _copy(archive, kinds, site.pg_bin, cursor, most)
+            objects = functools.partial(_objects, cursor)
         rows = []
         for kind in kinds:
-            sets = {"a": _objects(cursor, kind, "public")}
-            sets["b"] = _objects(cursor, kind, "pg_temp")
+            sets = {"a": objects(kind, True), "b": objects(kind, False)}
             cursor.execute(_DIFFERENCE.format(**sets))
             names = ("now", "then", "lost", "gained", "changed")
             numbers = cursor.fetchone() or ()
@@ -173,8 +182,18 @@ def _tell(
             told({"kind": kind.name} | dict(zip(names, row, strict=True)))
 
 
-def _objects(cursor: Any, kind: Kind, schema: str) -> str:
-    """SQL for a kind's ids, states and names in a schema; no rows without a table."""
+def _indexed(kind: Kind, live: bool) -> str:
+    """SQL for a kind's ids, states and names, of what stands side by side."""
+    table = by_index.NOW if live else by_index.THEN
+    return (
+        "SELECT id, concat_ws(' ', modified, hash) AS changed, name, title"  # noqa: S608
+        f" FROM pg_temp.{table} WHERE {kind.indexed}"
+    )
+
+
+def _objects(cursor: Any, kind: Kind, live: bool) -> str:
+    """The same of the live tables or the archive's; no rows without a table."""
+    schema = "public" if live else "pg_temp"
     cursor.execute("SELECT to_regclass(%s)", [f'{schema}."{kind.table}"'])
     there = cursor.fetchone() != (None,)
     # all of it is handed in by our own code, nothing that a user or an archive says

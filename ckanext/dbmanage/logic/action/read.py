@@ -19,7 +19,9 @@ from ...operations.allowed import (
     unfit,
     wanted,
 )
+from ...operations.history import find_history
 from ...portal.changed import datasets
+from ...portal.indexed import KINDS
 from .. import hindrances, listing, live, retention, schema
 from ..call import Call, Data, action, refused_at
 from ..known import backups, history, journal_lines
@@ -269,6 +271,32 @@ def _with_stays(call: Call, every: list[Data], some: list[Data]) -> list[Data]:
         each | {"stays": must_stay(each), "newest": newest_good(each, every, complete)}
         for each in some
     ]
+
+
+@tk.side_effect_free
+@action(kind=schema.choice(*KINDS), name=schema.needed)
+def dbmanage_history(call: Call, data: Data) -> Data:
+    """In which backups a record stands, what it was called, when it changed and went.
+
+    :param kind: ``dataset``, ``organization``, ``group``, ``user``, ``resource`` or
+        ``table`` (of the DataStore)
+    :param name: its name or its id; one whose name has changed is followed by its id
+
+    :returns: ``{kind, asked, backups, things: [{id, name, now, runs: [{from, to,
+        backups, there, name, title, state, owner, modified, hash}]}], unknown:
+        [{backup, why}], unsigned, damaged, ignored}``; ``things`` are more than one
+        where a name was given to another record later. A run are backups one after the
+        other in which it is the same, or not ``there``, the oldest run first; ``from``
+        and ``to`` are their ids, ``backups`` how many they are; ``modified`` is the
+        moment of its last change, ``hash`` tells a change where there is no such
+        moment; ``now`` is as a run without its backups, None where nobody knows. Of
+        ``unknown`` backups nobody knows whether it stands in them; ``unsigned`` ones
+        this site has not signed, ``damaged`` ones the last look at all bytes found
+        damaged, and ``ignored`` ones have lines of kinds that are not known here
+
+    Raises ValidationError for a name that more than 20 records have.
+    """
+    return find_history(call.site, call.repository, data["kind"], data["name"])
 
 
 @tk.side_effect_free

@@ -19,6 +19,7 @@ from ...support.portal import Portal, forge
 FILES = sorted(
     [
         "files.jsonl.zst",
+        "records.jsonl.zst",
         "SHA256SUMS",
         "database.list",
         "datastore.list",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ...support.indexes import take_away
 from ...support.portal import DATASETS, UPLOADS, Portal
 
 
@@ -41,6 +42,44 @@ def test_the_preview_counts_what_would_be_lost_and_gained(portal: Portal) -> Non
     portal.write(**{"ckan.plugins": "dbmanage"})
     done = portal.module("restore", "latest", "--preview", code=1)
     assert "holds the DataStore, this site has none: enable" in done.stderr
+
+
+def test_the_index_and_the_archive_tell_the_same(portal: Portal) -> None:
+    """Where the backup has an index nothing is unpacked, and the words are the same."""
+    taken = portal.backup("--only", "database")
+    portal.sql(
+        "DELETE FROM resource WHERE id = 'r-1';"
+        "UPDATE resource SET metadata_modified = now() WHERE id = 'r-2';"
+        "UPDATE resource SET state = 'deleted' WHERE id = 'r-3';"
+        "UPDATE package SET metadata_modified = now() WHERE id = 'id-7';"
+        "UPDATE package SET state = 'deleted' WHERE id = 'id-8';"
+        "UPDATE package SET name = 'renamed' WHERE id = 'id-9';"
+        "INSERT INTO package (id, name, title, state, type, creator_user_id)"
+        " VALUES ('new', 'new', E'\\\\ \\t\\x1b', 'active', 'dataset', 'user-2'),"
+        "        ('draft', 'draft', NULL, 'draft', 'dataset', 'user-2');"
+        "UPDATE \"group\" SET description = 'Another' WHERE id = 'org-1';"
+        "UPDATE \"group\" SET is_organization = true WHERE id = 'group-1';"
+        "UPDATE \"user\" SET email = 'another@example.com' WHERE id = 'user-3';"
+        "UPDATE \"user\" SET password = 'another' WHERE id = 'user-4';"
+        "UPDATE \"user\" SET sysadmin = true, state = 'deleted' WHERE id = 'user-5'"
+    )
+
+    def told() -> tuple[dict, str]:
+        done = portal.module("restore", taken.name, "--preview", "--json")
+        found = json.loads(done.stdout)
+        return found, Path(found["file"]).read_text()
+
+    by_index = told()
+    take_away(taken)
+    by_archive = told()
+    assert by_index == by_archive
+    counts = {row["kind"]: row for row in by_index[0]["rows"]}
+    assert counts["users"]["changed"] == 2 and counts["users"]["gained"] == 1
+    assert counts["organizations"]["lost"] == counts["groups"]["gained"] == 1
+    assert counts["resources"] == {
+        "kind": "resources", "now": 43, "then": 45,
+        "lost": 0, "gained": 2, "changed": 1,
+    }  # fmt: skip
 
 
 def test_the_preview_tells_by_name_what_goes_and_who_changed_it(portal: Portal) -> None:

@@ -168,3 +168,29 @@ def test_tables_are_named_by_their_resource_and_dataset(
     page = me.ask("GET", f"{BACKUPS}tables").text
     assert "/dataset/dataset-1/resource/00000000-0000-4000-8000-000000000000" in page
     assert "of no resource" in page
+
+
+def test_the_history_of_a_record_is_found_by_the_page_and_the_action(
+    site: Site, me: Session, shelf: dict[str, str]
+) -> None:
+    action = "/api/3/action/dbmanage_history?name=dataset-7"
+    token = {"Authorization": site.token}
+    told = site.web.ask(f"{action}&kind=dataset", **token).json["result"]
+    (thing,) = told["things"]
+    (run,) = thing["runs"]
+    assert run["backups"] == told["backups"] == 14
+    assert run["to"] == shelf["proven"] and run["from"] == shelf["foreign"]
+    assert told["unsigned"] == [shelf["foreign"]]
+    assert told["damaged"] == [shelf["day 5"]]
+    page = me.ask("GET", f"{BACKUPS}history?kind=dataset&name=dataset-7").text
+    assert 'value="dataset-7"' in page and "14 backups were looked at" in page
+    for name in ("proven", "foreign", "day 5"):
+        assert f'href="{BACKUPS}{shelf[name]}"' in page
+    hostile = quote("\"><b>'\x1b")
+    page = me.ask("GET", f"{BACKUPS}history?kind=dataset&name={hostile}").text
+    assert "No backup knows such a record." in page and "<b>'" not in page
+    page = me.ask("GET", f"{BACKUPS}history?kind=spaceship&name=x").text
+    assert "Choose from dataset, organization" in page
+    assert "kind" in site.web.ask(action, **token).json["error"]
+    german = me.ask("GET", f"/de{BACKUPS}history?kind=user&name=user-3").text
+    assert "14 Sicherungen wurden durchgesehen." in german

@@ -48,6 +48,8 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
         "link": f"{BACKUPS}file/nobody-s/all.tar",
         "job": f"{BACKUPS}job/{shelf['job']}",
         "journal": f"{BACKUPS}journal?what=backup",
+        "history": f"{BACKUPS}history?kind=dataset&name=dataset-7",
+        "history-none": f"{BACKUPS}history?kind=user&name=nobody",
         "tables": f"{BACKUPS}tables",
         "rules": f"{BACKUPS}retention?daily=1&weekly=0",
         "undo": f"{BACKUPS}undo",
@@ -58,6 +60,7 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
 #: the screens with more than a sentence of their own: seen in each language
 MANY_WORDS = (
     "list", "details", "damaged", "restore", "delete", "download", "journal", "rules",
+    "history",
 )  # fmt: skip
 
 

@@ -1,0 +1,61 @@
+"""Figures of the index of records: what it costs, and a history over a year's nights."""
+
+from __future__ import annotations
+
+import shutil
+
+from portals import Portal
+from tools import child, figure, run, say, turns
+
+from .backups import without_ckan
+from .segments import Filled, shell
+
+NIGHTS = 365
+
+
+def index(portal: Portal, rounds: int) -> None:
+    """A backup's databases, with the index of their records and without."""
+    site, sizes = Filled(portal), {}
+
+    def dumped(indexed: str) -> float:
+        done = child(portal, "dump", indexed, *site.databases)
+        sizes.update({name: size for name, size in done.items() if size})
+        return done["seconds"]
+
+    ours, without = turns(rounds, lambda: dumped("yes"), lambda: dumped(""))
+    figure("a backup with its index, without", ours, without, 1.03)
+    mine, whole = sizes["index"] / 1e6, sizes["bytes"] / 1e6
+    figure("bytes of the index, of the dumps", mine, whole, 0.03, "MB")
+
+
+def history(portal: Portal, rounds: int) -> None:
+    """One dataset by its name over a year, the start of Python included."""
+    say(f"making the indexes of {NIGHTS} backups")
+    portal.back_up("--only", "database")
+    repository = portal.storage / "dbmanage/backups"
+    start = without_ckan(portal)
+    command = (*start[: start.index("backup")], "history", "dataset", "dataset-77")
+    alone = run(*command)
+    child(portal, "nights", str(NIGHTS))
+    last, peaks = "", []
+
+    def ours() -> float:
+        nonlocal last
+        done = run(*command)
+        last = done.out
+        peaks.append(done.memory)
+        return done.seconds
+
+    def grep() -> float:
+        said = shell(f"""cd {repository}
+            for index in *Z/records.jsonl.zst
+            do zstd -dcq $index | grep -F '"name":"dataset-77",'; done""")
+        assert len(said.out.splitlines()) == NIGHTS
+        return said.seconds
+
+    seconds, peer = turns(rounds, ours, grep)
+    assert f"{NIGHTS} backups looked at" in last, last
+    what = f"history of {NIGHTS} backups, zstd | grep"
+    figure(what, seconds, peer, 2, of=seconds)
+    figure("memory of it, against one backup", min(peaks), alone.memory, 1.25, "MB")
+    shutil.rmtree(repository)
