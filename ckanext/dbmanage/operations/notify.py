@@ -6,7 +6,7 @@ No door can hold anything up, or fail what has called this.
 """
 
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -69,13 +69,20 @@ class Night(Protocol):
 
 @dataclass(frozen=True)
 class Door:
-    """One way to tell somebody; `key` knows it again, and tells nobody what it is."""
+    """One way to tell somebody; `key` knows it again, and tells nobody what it is.
+
+    `told` takes a subject and a text; `shut` says what is set up wrong.
+    """
 
     key: str
     name: str
-    told: Any  # takes a subject and a text, raises Shut
+    told: Callable[[str, str], None] = lambda *_: None
+    shut: str = ""
 
     def tell(self, message: Message) -> None:
+        """Tells it. Raises Shut where it takes nothing."""
+        if self.shut:
+            raise doors.Shut(self.shut)
         self.told(message.subject, message.text)
 
 
@@ -222,7 +229,7 @@ def try_doors(portal: Portal) -> list[Answer]:
             body = f"{message.subject}\n{message.text}"
             ways.append(Door("", "ping", lambda *_: doors.ping(url, "log", body)))
     except Refused as error:
-        ways.append(_shut("ping", error))
+        ways.append(Door("ping", "ping", shut=str(error)))
     if not ways:
         raise Refused(
             f"there is no door to try: set {PREFIX}notify.email, "
@@ -239,12 +246,12 @@ def all_doors(portal: Portal, site: Site) -> list[Door]:
             _key(site, address), f"e-mail {one_line(address)}",
             partial(doors.mail, options, portal.app, address),
         )
-        for address in options.notify_email
+        for address in (each.strip(",;") for each in options.notify_email)
     ]  # fmt: skip
     try:
         lines = doors.apprise_lines(options)
     except Refused as error:
-        return [*found, _shut("Apprise", error)]
+        return [*found, Door("Apprise", "Apprise", shut=str(error))]
     return found + [
         Door(_key(site, url), name, partial(doors.tell_by_apprise, url))
         for url, name in zip(lines.urls, lines.names, strict=True)
@@ -254,13 +261,6 @@ def all_doors(portal: Portal, site: Site) -> list[Door]:
 def _key(site: Site, address: str) -> str:
     key = derived_key(site.secrets[0], _FILE)
     return hmac.digest(key, address.encode(), "sha256").hex()[:16]
-
-
-def _shut(name: str, error: Exception) -> Door:
-    def told(*_: str) -> None:
-        raise doors.Shut(str(error))
-
-    return Door(name, name, told)
 
 
 # ------------------------------------------------------------- what was told before

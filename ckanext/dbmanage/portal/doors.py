@@ -30,6 +30,8 @@ from .remote import read_secret
 
 #: seconds in which a door answers, and of one try of a ping
 LIMIT, _TRY = 30.0, 10.0
+#: CKAN's options without which no mail is sent
+_NEEDED = ("smtp.server", "smtp.mail_from")
 #: bytes of a ping's body
 _MOST = 8000
 
@@ -80,11 +82,19 @@ def mail(options: Options, app: Any, address: str, subject: str, text: str) -> N
 
     Without CKAN's application it is set up as the configuration file says. Raises Shut.
     """
+    from ckan import plugins
+    from ckan.common import config
     from ckan.lib import mailer
 
     try:
         with _configured(options, app), _hushed("ckan.lib.mailer"):
+            # of what is missing the mailer says nothing, or nothing that helps
+            lacks = [name for name in _NEEDED if not config.get(name)]
+            if lacks and not list(plugins.PluginImplementations(plugins.INotifier)):
+                raise Shut(f"{' and '.join(lacks)} is not set")
             mailer.mail_recipient("", address, one_line(subject), text)
+    except Shut:
+        raise
     except Exception as error:
         raise Shut(_of_mail(error)) from None
 

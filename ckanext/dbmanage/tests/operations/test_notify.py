@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import redis
 
+from ckanext.dbmanage.doctor.checks import told
+from ckanext.dbmanage.doctor.finding import OK, PROBLEM
 from ckanext.dbmanage.engine.errors import Busy, Refused
 from ckanext.dbmanage.engine.redis.client import key_of
+from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.messages import ADVICE, PAGE, titled
 from ckanext.dbmanage.operations.notify import Telling, run_notify, try_doors
 from ckanext.dbmanage.operations.safety import SENTENCES
@@ -295,3 +298,27 @@ def test_the_manual_has_an_entry_for_each_message() -> None:
         a for a, b in zip(lines, lines[1:], strict=False) if b and not b.strip("~")
     ]
     assert titles == [titled(state) for state in SENTENCES if state in ADVICE]
+
+
+def test_the_doctor_says_what_is_set_up_wrong(site: WatchedSite) -> None:
+    bad = site.secret("urls", "no url")
+    site.options["ckanext.dbmanage.notify.apprise_file"] = bad
+    where = find_site(site.portal)
+    ((state, text),) = told(site.portal, *where)
+    assert state == PROBLEM and text.startswith("Apprise: ") and bad in text
+    site.options["ckanext.dbmanage.notify.apprise_file"] = ""
+    assert list(told(site.portal, *where)) == [
+        (OK, "e-mail ops@data.test would be told")
+    ]
+    site.options["ckanext.dbmanage.notify.ping_file"] = "/nonexistent"
+    with pytest.raises(Refused, match=r"ping_file: /nonexistent: No such file"):
+        list(told(site.portal, *where))
+
+
+def test_mail_that_nothing_would_send_is_no_mail(
+    site: WatchedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CKAN's mailer says nothing of it."""
+    site.options["smtp.server"] = ""
+    _configure(site, monkeypatch)
+    assert run_notify(site.portal)[1][0].error == "smtp.server is not set"
