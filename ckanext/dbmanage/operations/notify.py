@@ -27,11 +27,11 @@ from ..engine.site import Site
 from ..engine.words import size
 from ..portal import doors
 from ..portal.config import PREFIX
-from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age, known_time
+from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age
 from .context import Portal, find_site, refuse_root
 from .messages import ADVICE, Message, Trouble, Writer
 from .safety import every, needed
-from .watched import Watched, look
+from .watched import Watched, is_past, look
 
 _FILE = "told"
 #: bytes of what is remembered in Redis: nobody else is to make us read more
@@ -123,7 +123,7 @@ def troubles(watched: Watched) -> list[Trouble]:
             facts = {"size": size(needed(known.newest)), "free": size(known.free or 0)}
         found.append(
             Trouble(
-                state, each.colour, each.n, each.count, known_time(since) or "",
+                state, each.colour, each.n, each.count, since if is_past(since) else "",
                 last, one_line(why)[:500], facts,
             )
         )  # fmt: skip
