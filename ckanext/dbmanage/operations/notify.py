@@ -249,12 +249,12 @@ def all_doors(portal: Portal, site: Site) -> list[Door]:
         for address in (each.strip(",;") for each in options.notify_email)
     ]  # fmt: skip
     try:
-        lines = doors.apprise_lines(options)
+        urls = doors.apprise_urls(options)
     except Refused as error:
         return [*found, Door("Apprise", "Apprise", shut=str(error))]
     return found + [
         Door(_key(site, url), name, partial(doors.tell_by_apprise, url))
-        for url, name in zip(lines.urls, lines.names, strict=True)
+        for url, name in urls
     ]
 
 
