@@ -111,7 +111,7 @@ def _configured(options: Options, app: Any) -> Iterator[None]:
 
     with _setting_up:  # other mails wait: half of it would be taken for all
         if "smtp.server" not in config:  # CKAN has not started
-            settings = dict(options.settings)
+            settings: Any = dict(options.settings)
             config_declaration.setup()
             config_declaration.make_safe(settings)
             config_declaration.normalize(settings)
