@@ -21,10 +21,11 @@ from ..engine.restore.schema_public import open_in_a_copy
 from ..engine.site import Site
 from ..engine.uploads.folders import folders_of
 from ..engine.words import size
-from ..operations import ages
+from ..operations import ages, notify
 from ..operations.ages import Age
 from ..operations.context import Portal
 from ..operations.safety import GOOD, needed
+from ..portal.doors import ping_url
 from ..records import published as dumps
 from .finding import HINT, OK, PROBLEM, Found, in_words
 
@@ -147,6 +148,15 @@ def proof(portal: Portal, site: Site, repository: Repository) -> Found:
     age = Age(portal.options.limits[ages.PROOF], ages.known_time(proven[0]["proved"]))
     what, mend = f"backup {proven[0]['id']}", "`ckan db verify --prove`"
     yield aged(age, what, "was proven {} ago", mend, HINT)
+
+
+def told(portal: Portal, site: Site, _: Repository) -> Found:
+    doors = notify.all_doors(portal, site)
+    yield from ((PROBLEM, f"{each.name}: {each.shut}") for each in doors if each.shut)
+    if doors and not any(each.shut for each in doors):
+        yield OK, f"{', '.join(each.name for each in doors)} would be told"
+    if portal.options.notify_ping_file:
+        ping_url(portal.options)
 
 
 def switch(_: Portal, site: Site, repository: Repository) -> Found:

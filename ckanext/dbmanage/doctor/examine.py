@@ -21,6 +21,7 @@ CHECKS: dict[str, Check] = {
     "other place": offsite.other_place,
     "uploads": checks.uploads,
     "public dumps": checks.public_dumps,
+    "told": checks.told,
     "switch": checks.switch,
     "maintenance": checks.maintenance,
     "migrations": portal_checks.migrations,

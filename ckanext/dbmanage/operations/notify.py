@@ -6,7 +6,7 @@ No door can hold anything up, or fail what has called this.
 """
 
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,12 +26,12 @@ from ..engine.site import Site
 from ..engine.words import size
 from ..portal import doors
 from ..portal.config import PREFIX
-from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age, known_time
+from .ages import BACKUP, PROOF, PUBLISH, PUSH, Age
 from .context import Portal, find_site, refuse_root
 from .messages import ADVICE, Message, Trouble, Writer
 from .nights import Night
 from .safety import every, needed
-from .watched import Watched, look
+from .watched import Watched, is_past, look
 
 _FILE = "told"
 #: bytes of what is remembered in Redis: nobody else is to make us read more
@@ -49,13 +49,20 @@ _STEP = {
 
 @dataclass(frozen=True)
 class Door:
-    """One way to tell somebody; `key` knows it again, and tells nobody what it is."""
+    """One way to tell somebody; `key` knows it again, and tells nobody what it is.
+
+    `told` takes a subject and a text; `shut` says what is set up wrong.
+    """
 
     key: str
     name: str
-    told: Any  # takes a subject and a text, raises Shut
+    told: Callable[[str, str], None] = lambda *_: None
+    shut: str = ""
 
     def tell(self, message: Message) -> None:
+        """Tells it. Raises Shut where it takes nothing."""
+        if self.shut:
+            raise doors.Shut(self.shut)
         self.told(message.subject, message.text)
 
 
@@ -96,7 +103,7 @@ def troubles(watched: Watched) -> list[Trouble]:
             facts = {"size": size(needed(known.newest)), "free": size(known.free or 0)}
         found.append(
             Trouble(
-                state, each.colour, each.n, each.count, known_time(since) or "",
+                state, each.colour, each.n, each.count, since if is_past(since) else "",
                 last, one_line(why)[:500], facts,
             )
         )  # fmt: skip
@@ -202,7 +209,7 @@ def try_doors(portal: Portal) -> list[Answer]:
             body = f"{message.subject}\n{message.text}"
             ways.append(Door("", "ping", lambda *_: doors.ping(url, "log", body)))
     except Refused as error:
-        ways.append(_shut("ping", error))
+        ways.append(Door("ping", "ping", shut=str(error)))
     if not ways:
         raise Refused(
             f"there is no door to try: set {PREFIX}notify.email, "
@@ -219,28 +226,21 @@ def all_doors(portal: Portal, site: Site) -> list[Door]:
             _key(site, address), f"e-mail {one_line(address)}",
             partial(doors.mail, options, portal.app, address),
         )
-        for address in options.notify_email
+        for address in (each.strip(",;") for each in options.notify_email)
     ]  # fmt: skip
     try:
-        lines = doors.apprise_lines(options)
+        urls = doors.apprise_urls(options)
     except Refused as error:
-        return [*found, _shut("Apprise", error)]
+        return [*found, Door("Apprise", "Apprise", shut=str(error))]
     return found + [
         Door(_key(site, url), name, partial(doors.tell_by_apprise, url))
-        for url, name in zip(lines.urls, lines.names, strict=True)
+        for url, name in urls
     ]
 
 
 def _key(site: Site, address: str) -> str:
     key = derived_key(site.secrets[0], _FILE)
     return hmac.digest(key, address.encode(), "sha256").hex()[:16]
-
-
-def _shut(name: str, error: Exception) -> Door:
-    def told(*_: str) -> None:
-        raise doors.Shut(str(error))
-
-    return Door(name, name, told)
 
 
 # ------------------------------------------------------------- what was told before

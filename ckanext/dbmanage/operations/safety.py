@@ -38,7 +38,7 @@ SENTENCES = {
     "push-failed": _("The last copy to the other place failed."),
     "uncopied": _("A copy to the other place is overdue."),
     "unproven": _("Backed up, but not proven."),
-    "stale": _("Backed up, but not proven for a month."),
+    "stale": _("Backed up, but not proven lately."),
     "proof-failed": _("The last proof could not be made."),
     "publish-failed": _("The public dumps could not be written."),
     "unpublished": _("The public dumps are overdue."),

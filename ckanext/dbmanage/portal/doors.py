@@ -9,6 +9,7 @@ told.
 import json
 import logging
 import os
+import re
 import smtplib
 import subprocess
 import sys
@@ -19,7 +20,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,8 +30,12 @@ from .remote import read_secret
 
 #: seconds in which a door answers, and of one try of a ping
 LIMIT, _TRY = 30.0, 10.0
+#: CKAN's options without which no mail is sent
+_NEEDED = ("smtp.server", "smtp.mail_from")
 #: bytes of a ping's body
 _MOST = 8000
+
+_setting_up = threading.Lock()
 
 
 class Shut(DbmanageError):
@@ -80,11 +84,19 @@ def mail(options: Options, app: Any, address: str, subject: str, text: str) -> N
 
     Without CKAN's application it is set up as the configuration file says. Raises Shut.
     """
+    from ckan import plugins
+    from ckan.common import config
     from ckan.lib import mailer
 
     try:
         with _configured(options, app), _hushed("ckan.lib.mailer"):
+            # of what is missing the mailer says nothing, or nothing that helps
+            lacks = [name for name in _NEEDED if not config.get(name)]
+            if lacks and not list(plugins.PluginImplementations(plugins.INotifier)):
+                raise Shut(f"{' and '.join(lacks)} is not set")
             mailer.mail_recipient("", address, one_line(subject), text)
+    except Shut:
+        raise
     except Exception as error:
         raise Shut(_of_mail(error)) from None
 
@@ -97,11 +109,13 @@ def _configured(options: Options, app: Any) -> Iterator[None]:
         return
     from ckan.common import config, config_declaration
 
-    if "smtp.server" not in config:  # CKAN has not started
-        config.update(options.settings)
-        config_declaration.setup()
-        config_declaration.make_safe(config)
-        config_declaration.normalize(config)
+    with _setting_up:  # other mails wait: half of it would be taken for all
+        if "smtp.server" not in config:  # CKAN has not started
+            settings: Any = dict(options.settings)
+            config_declaration.setup()
+            config_declaration.make_safe(settings)
+            config_declaration.normalize(settings)
+            config.update(settings)
     yield
 
 
@@ -121,24 +135,11 @@ def _of_mail(error: Exception) -> str:
 # --------------------------------------------------------------------- Apprise
 
 
-@dataclass(frozen=True)
-class Lines:
-    """The URLs of a file of Apprise's, each on a line; `names` say what they are."""
+def apprise_urls(options: Options) -> list[tuple[str, str]]:
+    """The URLs that Apprise is to tell, each with what people call it. Raises Refused.
 
-    file: str
-    urls: Sequence[str]
-
-    @property
-    def names(self) -> list[str]:
-        """What people call each: its kind, which is no secret, and its line."""
-        return [
-            f"Apprise {number} ({one_line(url.partition('://')[0])[:20]})"
-            for number, url in enumerate(self.urls, 1)
-        ]
-
-
-def apprise_lines(options: Options) -> Lines:
-    """The URLs that Apprise is to tell, none where no file is named. Raises Refused."""
+    That is its kind, which is no secret, and its place in the file.
+    """
     name = options.notify_apprise_file
     lines = (
         read_secret(name, f"{PREFIX}notify.apprise_file").splitlines() if name else []
@@ -148,12 +149,14 @@ def apprise_lines(options: Options) -> Lines:
     if name and not urls:
         raise Refused(f"{PREFIX}notify.apprise_file: {name} has no URL on any line")
     for number, url in enumerate(urls, 1):
-        if "://" not in url[:60]:
+        if not re.match(r"[a-z0-9+.-]{1,20}://", url, re.IGNORECASE):
             raise Refused(
                 f"{PREFIX}notify.apprise_file: URL {number} of {name} does not begin "
                 "with a kind such as slack:// or json://"
             )
-    return Lines(name, urls)
+    kinds = (url.partition("://")[0] for url in urls)
+    names = [f"Apprise {number} ({kind})" for number, kind in enumerate(kinds, 1)]
+    return list(zip(urls, names, strict=True))
 
 
 #: a process of its own, for what it logs has the URLs in it, and to be killed

@@ -50,10 +50,13 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         day}, thinned: [{id, reason}], blockers}`` and, when asked for, ``tables`` and
         ``journal``.
         ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
-        sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``night``,
-        ``unended``, ``unreadable``, ``unproven``, ``stale`` (proven long ago),
-        ``offline``, ``running``, ``ok``; ``headline`` says it in a sentence, ``red``,
-        ``amber`` or ``green``, with ``n`` backups that it is about.
+        sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``push-failed``,
+        ``uncopied`` (the copy elsewhere is late), ``unended`` (the last night),
+        ``unreadable``, ``unproven``, ``stale`` (proven long ago), ``proof-failed``, ``publish-failed``,
+        ``unpublished`` (the dumps are late), ``prune-failed``, ``future`` (a clock was
+        wrong), ``offline``, ``running``, ``ok``;
+        ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
+        backups that it is about.
         ``remote`` is the other place as it was seen at ``time``, empty when nobody has
         looked: ``count`` backups, those in ``only`` not here; None where none is set.
         ``bytes`` (databases) and ``uploads_bytes`` are what all backups take on the

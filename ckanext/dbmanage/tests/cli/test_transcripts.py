@@ -109,8 +109,8 @@ DOWN: dict[str, Code] = {
     "backup": 1, "backups": 0, "restore latest --yes": 1, "undo --yes": 1,
     "dump ./x.dump": 1, "upgrade": 1, "doctor": 1, "doctor --nagios": 2,
 }  # fmt: skip
-#: what core and rq write
-NOT_OURS = ("init", "worker")
+#: what core and rq write, and what Prometheus reads line by line
+NOT_OURS = ("init", "worker", "metrics")
 NEEDS_CKAN = {str(each.name) for each in cli.COMMANDS if each.needs_ckan}
 PROGRESS = re.compile(r"^\d+/\d+ .*\d %|. %|.Error: ")
 

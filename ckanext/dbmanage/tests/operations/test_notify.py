@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 import redis
 
+from ckanext.dbmanage.doctor.checks import told
+from ckanext.dbmanage.doctor.finding import OK, PROBLEM
 from ckanext.dbmanage.engine.clock import now
 from ckanext.dbmanage.engine.errors import Busy, Refused
 from ckanext.dbmanage.engine.redis.client import key_of
+from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.messages import ADVICE, PAGE, titled
 from ckanext.dbmanage.operations.nights import Night, Step
 from ckanext.dbmanage.operations.notify import Telling, run_notify, try_doors
@@ -124,8 +127,8 @@ def test_a_door_that_failed_is_told_the_next_time_and_no_other(
 def test_no_door_holds_up_another_or_what_calls_it(
     site: WatchedSite, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "LIMIT", 5.0)
-    hangs = "no answer in 5 seconds"
+    monkeypatch.setattr(doors, "LIMIT", 3.0)
+    hangs = "no answer in 3 seconds"
     hook.hangs = True
     url = hook.address.replace("http", "json")
     site.options["ckanext.dbmanage.notify.apprise_file"] = site.secret("urls", url)
@@ -138,7 +141,8 @@ def test_no_door_holds_up_another_or_what_calls_it(
         said = {each.door: each.error for each in try_doors(site.portal)}
         assert said["e-mail ops@data.test"] == said["Apprise 1 (json)"] == hangs
         Telling(site.portal).end(_night(Step("backup", "failed", 1, "disk full")))
-    assert len([each for each in site.heard.warned if "was not told" in each]) == 2
+    for name in ("e-mail ops@data.test", "Apprise 1 (json)"):
+        assert f"{name} was not told: {hangs}" in site.heard.warned
     # the answer of a ping is its status; what comes after that nobody waits for
     assert [each.path for each in hook if "ping" in each.path] == [
         "/ping/log", "/ping/fail",
@@ -295,3 +299,27 @@ def test_the_manual_has_an_entry_for_each_message() -> None:
         a for a, b in zip(lines, lines[1:], strict=False) if b and not b.strip("~")
     ]
     assert titles == [titled(state) for state in SENTENCES if state in ADVICE]
+
+
+def test_the_doctor_says_what_is_set_up_wrong(site: WatchedSite) -> None:
+    bad = site.secret("urls", "no url")
+    site.options["ckanext.dbmanage.notify.apprise_file"] = bad
+    where = find_site(site.portal)
+    ((state, text),) = told(site.portal, *where)
+    assert state == PROBLEM and text.startswith("Apprise: ") and bad in text
+    site.options["ckanext.dbmanage.notify.apprise_file"] = ""
+    assert list(told(site.portal, *where)) == [
+        (OK, "e-mail ops@data.test would be told")
+    ]
+    site.options["ckanext.dbmanage.notify.ping_file"] = "/nonexistent"
+    with pytest.raises(Refused, match=r"ping_file: /nonexistent: No such file"):
+        list(told(site.portal, *where))
+
+
+def test_mail_that_nothing_would_send_is_no_mail(
+    site: WatchedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CKAN's mailer says nothing of it."""
+    site.options["smtp.server"] = ""
+    _configure(site, monkeypatch)
+    assert run_notify(site.portal)[1][0].error == "smtp.server is not set"
