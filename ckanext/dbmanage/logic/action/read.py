@@ -52,9 +52,9 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
         sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``push-failed``,
         ``uncopied`` (the copy elsewhere is late), ``unended`` (the last night),
-        ``unreadable``, ``unproven``, ``stale`` (proven long ago), ``proof-failed``, ``publish-failed``,
-        ``unpublished`` (the dumps are late), ``prune-failed``, ``future`` (a clock was
-        wrong), ``offline``, ``running``, ``ok``;
+        ``unreadable``, ``unproven``, ``stale`` (proven long ago), ``proof-failed``,
+        ``publish-failed``, ``unpublished`` (the dumps are late), ``prune-failed``,
+        ``future`` (a clock was wrong), ``offline``, ``running``, ``ok``;
         ``headline`` says it in a sentence, ``red``, ``amber`` or ``green``, with ``n``
         backups that it is about.
         ``remote`` is the other place as it was seen at ``time``, empty when nobody has
