@@ -27,7 +27,7 @@ import zstandard
 from ckan.cli import load_config
 from tools import quiet
 
-from ckanext.dbmanage.engine import signature
+from ckanext.dbmanage.engine import clock, signature
 from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
 from ckanext.dbmanage.engine.backup.segmented import Segmented
@@ -41,6 +41,7 @@ from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.restore import restore_backup
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.operations import nights
 from ckanext.dbmanage.portal.config import Options, current
 from ckanext.dbmanage.portal.directories import public_dir
 from ckanext.dbmanage.portal.migrate import prepare
@@ -199,6 +200,20 @@ def many(ini: str, number: str) -> None:
             (directory / "manifest.json").write_bytes(signature.dumped(signed))
             found = repository.find(about["id"])
             found.remember(verified={"time": about["created"]})
+
+
+def year(ini: str) -> dict[str, Any]:
+    """Makes a year of nights to an hour ago."""
+    _, _, repository = opened(ini)
+    begun = clock.now().replace(microsecond=0) - timedelta(hours=1)
+    steps = tuple(nights.Step(name, "done", 60, "as it was") for name in nights.STEPS)
+    made = []
+    for number in range(366):
+        at = begun - timedelta(days=number)
+        free = 10**11 + number * 10**8
+        made.append(nights.Night(at, at, steps, at - timedelta(days=1), free))
+    nights.remember(repository, made[0], made[1:])
+    return {"nights": len(nights.nights(repository))}
 
 
 # ------------------------------------------------------------ records, search index
@@ -370,7 +385,7 @@ WORKS = {
     work.__name__: work
     for work in (
         dump, restore, many, crowd, sift, action, index, documents, replay,
-        publish, middleware, poll,
+        publish, middleware, poll, year,
     )
 }  # fmt: skip
 
