@@ -62,7 +62,7 @@ def test_a_night_does_all_that_is_set_and_due(portal: Portal, tmp_path: Path) ->
         ["backup", "done"], ["prove", "nothing"], ["push", "done"], ["prune", "done"],
         ["publish", "done"],
     ]  # fmt: skip
-    assert "each 7 nights" in told.stdout and len(snapshots(there)) == 2
+    assert "again after 7 nights" in told.stdout and len(snapshots(there)) == 2
     journal = (portal.repository / "journal.jsonl").read_text().splitlines()
     noted = [e for e in map(json.loads, journal) if e.get("what") == "nightly"]
     assert [each["event"] for each in noted] == ["done", "done"]
