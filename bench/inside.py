@@ -30,7 +30,7 @@ import zstandard
 from ckan.cli import load_config
 from tools import quiet
 
-from ckanext.dbmanage.engine import signature
+from ckanext.dbmanage.engine import clock, signature
 from ckanext.dbmanage.engine.archive.file import File
 from ckanext.dbmanage.engine.backup import records
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
@@ -45,6 +45,7 @@ from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.restore import restore_backup
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
+from ckanext.dbmanage.operations import nights as of_nights
 from ckanext.dbmanage.operations.context import Portal
 from ckanext.dbmanage.operations.offsite import run_push
 from ckanext.dbmanage.portal.config import Options, current
@@ -300,6 +301,22 @@ def nights(ini: str, number: str) -> None:
             (directory / "manifest.json").write_bytes(signature.dumped(signed))
 
 
+def year(ini: str) -> dict[str, Any]:
+    """Makes a year of nights to an hour ago."""
+    _, _, repository = opened(ini)
+    begun = clock.now().replace(microsecond=0) - timedelta(hours=1)
+    steps = tuple(
+        of_nights.Step(name, "done", 60, "as it was") for name in of_nights.STEPS
+    )
+    made = []
+    for number in range(366):
+        at = begun - timedelta(days=number)
+        free = 10**11 + number * 10**8
+        made.append(of_nights.Night(at, at, steps, at - timedelta(days=1), free))
+    of_nights.remember(repository, made[0], made[1:])
+    return {"nights": len(of_nights.nights(repository))}
+
+
 # ------------------------------------------------------------ records, search index
 
 
@@ -469,7 +486,7 @@ WORKS = {
     work.__name__: work
     for work in (
         dump, restore, many, nights, crowd, sift, action, index, documents, replay,
-        publish, middleware, poll, watch, push,
+        publish, middleware, poll, watch, push, year,
     )
 }  # fmt: skip
 

@@ -49,7 +49,12 @@ def of_nights(
         "night": ended[0] and told(ended[0]) if ended else None,
         "night_running": running and last and stamp(last.begun),
         "next_night": _next(options, ended),
-        "year": _year(ended, whole),
+        "year": reread(
+            (repository.path, "year"),
+            # what is kept of each while nothing has changed is the same: soon compared
+            (stamp()[:15], known, whole, running),
+            lambda: _year(ended, whole),
+        ),
         "forecast": vars(growth) | {"day": growth.day and stamp(growth.day)},
     }
 

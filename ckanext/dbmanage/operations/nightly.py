@@ -230,7 +230,7 @@ class _Doing:
         last = max(proofs, default="")
         if not last or is_older(last, timedelta(days=every) - _EARLY):
             return ""
-        return f"proven {ago(parse_stamp(last))}, each {many(every, 'night')}"
+        return f"proven {ago(parse_stamp(last))}, again after {many(every, 'night')}"
 
     def _push(self) -> Outcome:
         if not is_set(self._options):

@@ -153,14 +153,25 @@ def place_of(options: Options) -> Place:
     kept = sorted(p for p in paths if not paths & set(p.parents))
     # a file of log that the configuration names; none where it is not there
     writes = (*map(str, kept), "-/var/log/ckan")
-    return Place(_owner(Path(repository)), sys.executable, os.path.abspath(ini), writes)
+    user = _owner(Path(repository), ini)
+    return Place(user, sys.executable, os.path.abspath(ini), writes)
 
 
-def _owner(path: Path) -> str:
-    """The user to whom a directory belongs, or the one that it would be made in."""
+def _owner(path: Path, ini: str) -> str:
+    """The user to whom a directory belongs, or the one that it would be made in.
+
+    Raises Refused for root where the configuration file is another user's: who may
+    write to that would have root run their plugins.
+    """
     uid = os.geteuid()
     if uid == 0:
         uid = next(p for p in (path, *path.parents) if p.exists()).stat().st_uid
+        if uid == 0 and os.stat(ini).st_uid != 0:
+            raise Refused(
+                f"{path} is root's, and {ini} is not: the night would run another "
+                "user's configuration as root. Give the directory to CKAN's user: "
+                "`chown` it, or run this as that user"
+            )
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

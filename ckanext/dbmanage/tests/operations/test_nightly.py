@@ -62,13 +62,23 @@ def test_a_night_does_all_that_is_set_and_due(portal: Portal, tmp_path: Path) ->
         ["backup", "done"], ["prove", "nothing"], ["push", "done"], ["prune", "done"],
         ["publish", "done"],
     ]  # fmt: skip
-    assert "each 7 nights" in told.stdout and len(snapshots(there)) == 2
+    assert "again after 7 nights" in told.stdout and len(snapshots(there)) == 2
     journal = (portal.repository / "journal.jsonl").read_text().splitlines()
     noted = [e for e in map(json.loads, journal) if e.get("what") == "nightly"]
     assert [each["event"] for each in noted] == ["done", "done"]
     assert noted[0]["steps"] == report["steps"]
     _, repository = portal.engine()
     assert [len(each.steps) for each in nights(repository)] == [5, 5]
+
+
+def test_what_would_run_it_is_shown_and_nothing_is_asked(portal: Portal) -> None:
+    shown = portal.module("nightly", "--install")
+    assert f"-c {portal.ini} nightly --quiet" in shown.stdout
+    assert "nothing was written" in shown.stderr
+    told = json.loads(portal.db("nightly", "--install", "--json").stdout)
+    assert not told["written"] and all(text in shown.stdout for text in told["files"])
+    assert "--yes is for --install" in portal.module("nightly", "--yes", code=2).stderr
+    assert not portal.repository.exists()
 
 
 def test_what_is_not_set_is_nothing_and_no_failure(portal: Portal) -> None:

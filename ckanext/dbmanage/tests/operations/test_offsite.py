@@ -94,7 +94,7 @@ def test_a_copy_that_was_bad_once_is_looked_at_when_there_is_no_other(
     there = tmp_path / "there"
     set_remote(portal, str(there))
     first = portal.backup().name
-    portal.module("push")
+    portal.module("push", "--quiet")
     _, repository = portal.engine()
     (shown,) = snapshots(str(there))
     seen = remembered(repository)

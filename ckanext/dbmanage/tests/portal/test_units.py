@@ -83,6 +83,12 @@ def test_what_is_written_is_for_this_site_user_and_python(options: Options) -> N
     assert "User=nobody\n" in units.place_of(options).service()
 
 
+def test_root_runs_no_configuration_of_another_user(options: Options) -> None:
+    os.chown(options.text("__file__"), 65534, 65534)
+    with pytest.raises(Refused, match="another user's configuration as root"):
+        units.place_of(options)
+
+
 def test_a_directory_as_the_other_place_may_be_written_to(
     options: Options, tmp_path: Path
 ) -> None:

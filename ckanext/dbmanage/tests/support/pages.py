@@ -11,7 +11,7 @@ BACKUPS = "/ckan-admin/backups/"
 READING = {
     "dbmanage_status", "dbmanage_backup_list", "dbmanage_backup_show",
     "dbmanage_job_show", "dbmanage_job_list", "dbmanage_maintenance_show",
-    "dbmanage_journal", "dbmanage_history",
+    "dbmanage_journal", "dbmanage_history", "dbmanage_retention_show",
 }  # fmt: skip
 #: what `ckanext.dbmanage.admin_url` of the shared site connects as, so that it may lose
 #: a right
