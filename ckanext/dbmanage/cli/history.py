@@ -52,7 +52,8 @@ def _thing(kind: str, thing: dict[str, Any]) -> list[str]:
     for run in thing["runs"]:
         seen |= run["there"]
         rows.append((run["from"], run["to"], str(run["backups"]), *_facts(run, seen)))
-    now = _facts(thing["now"], seen) if thing["now"] else ("not known", "", "")
+    unknown = "not known", "", ""
+    now = _facts(thing["now"], seen) if thing["now"] else unknown
     rows.append(("now", "", "", *now))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:-1]), "{}"])
