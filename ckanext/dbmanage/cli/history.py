@@ -13,19 +13,20 @@ from ..operations.context import open_site
 from ..operations.history import find_history
 from ..portal.indexed import KINDS
 from .base import Command, json_option, portal_of
-from .columns import fitted, width
+from .columns import fitted, taken, width
 from .output import Talk, echo, echo_json
 
 
 @click.command(cls=Command)
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
 @click.argument("name", metavar="NAME|ID")
 @json_option
 @click.pass_context
 def history(ctx: click.Context, kind: str, name: str, as_json: bool) -> None:
     """Tell in which backups a record stands.
 
-    And what it was called, when it changed, and when it went. One whose name has
+    And what it was called, when it changed, and when it went. KIND is dataset,
+    organization, group, user, resource or table (of the DataStore). One whose name has
     changed is followed by its id; where a name was given to another one later, both are
     told. A deleted dataset stays in CKAN's database, in the state deleted, until it is
     purged.
@@ -42,22 +43,31 @@ def history(ctx: click.Context, kind: str, name: str, as_json: bool) -> None:
 
 
 def _thing(kind: str, thing: dict[str, Any]) -> list[str]:
-    """A record, and a line for each of its runs."""
+    """A record, and a line for each of its runs.
+
+    On a terminal that is too narrow for that each has some lines, under no heading.
+    """
     rows = [("FROM", "TO", "BACKUPS", "STATE", "CHANGED", "NAME")]
     seen = False
     for run in thing["runs"]:
         seen |= run["there"]
         rows.append((run["from"], run["to"], str(run["backups"]), *_facts(run, seen)))
-    if thing["now"]:
-        rows.append(("now", "", "", *_facts(thing["now"], seen)))
-    else:
-        rows.append(("now", "", "", "not known", "", ""))
+    unknown = "not known", "", ""
+    now = _facts(thing["now"], seen) if thing["now"] else unknown
+    rows.append(("now", "", "", *now))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:-1]), "{}"])
     head = one_line(f"{kind} {thing['name'] or ''}").rstrip()
-    return [f"{head}, id {one_line(thing['id'])}"] + [
-        f"  {form.format(*row)}".rstrip() for row in rows
-    ]
+    lines = [f"  {form.format(*row)}".rstrip() for row in rows]
+    if width() and max(map(taken, lines)) > width():
+        lines = []
+        for first, last, count, state, changed, called in rows[1:]:
+            over = f" to {last}" if last != first else ""
+            many = f" ({count} backups)" if over and last else ""
+            lines.append(f"  {first}{over if last else ''}{many}: {state}")
+            more = (changed and f"changed {changed}", called)
+            lines += [f"      {each}" for each in more if each]
+    return [f"{head}, id {one_line(thing['id'])}", *lines]
 
 
 def _facts(run: dict[str, Any], seen: bool) -> tuple[str, str, str]:

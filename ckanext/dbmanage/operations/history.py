@@ -95,6 +95,10 @@ def _live(site: Site, kind: str, key: str, values: list[str]) -> _Live:
                 str(_PATIENCE),
             )
             found = [line for (line,) in query(connection, statement, values)]
-    except (ConnectionFailed, psycopg2.Error):
+    except (
+        ConnectionFailed,
+        psycopg2.Error,
+        ValueError,
+    ):  # of a NUL, which no name has
         return None  # what backups know is told all the same
     return {line["id"]: line for line in found}

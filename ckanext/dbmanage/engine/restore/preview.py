@@ -2,8 +2,8 @@
 
 Reads the index of a backup's records, or an archive where there is none, and compares
 it with the live database inside that database's own session, in temporary tables that
-nobody else sees. Changes nothing; must not know CKAN:
-the kinds of object are handed in.
+nobody else sees. Changes nothing; must not know CKAN: the kinds of object are handed
+in.
 """
 
 from __future__ import annotations

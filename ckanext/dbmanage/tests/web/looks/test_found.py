@@ -191,6 +191,8 @@ def test_the_history_of_a_record_is_found_by_the_page_and_the_action(
     assert "No backup knows such a record." in page and "<b>'" not in page
     page = me.ask("GET", f"{BACKUPS}history?kind=spaceship&name=x").text
     assert "Choose from dataset, organization" in page
+    nul = f"{action.partition('?')[0]}?kind=dataset&name=%00"
+    assert site.web.ask(nul, **token).json["result"]["things"] == []
     assert "kind" in site.web.ask(action, **token).json["error"]
     german = me.ask("GET", f"/de{BACKUPS}history?kind=user&name=user-3").text
     assert "14 Sicherungen wurden durchgesehen." in german
