@@ -52,9 +52,7 @@ def _thing(kind: str, thing: dict[str, Any]) -> list[str]:
     for run in thing["runs"]:
         seen |= run["there"]
         rows.append((run["from"], run["to"], str(run["backups"]), *_facts(run, seen)))
-    unknown = "not known", "", ""
-    now = _facts(thing["now"], seen) if thing["now"] else unknown
-    rows.append(("now", "", "", *now))
+    rows.append(("now", "", "", *_facts(thing["now"], seen)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join([*(f"{{:{width}}}" for width in widths[:-1]), "{}"])
     head = one_line(f"{kind} {thing['name'] or ''}").rstrip()
@@ -70,8 +68,10 @@ def _thing(kind: str, thing: dict[str, Any]) -> list[str]:
     return [f"{head}, id {one_line(thing['id'])}", *lines]
 
 
-def _facts(run: dict[str, Any], seen: bool) -> tuple[str, str, str]:
+def _facts(run: dict[str, Any] | None, seen: bool) -> tuple[str, str, str]:
     """Its state, when it changed, and what it is called."""
+    if run is None:
+        return "not known", "", ""
     if not run["there"]:
         return "gone" if seen else "not there yet", "", ""
     changed = run["modified"] and day_and_time(parse_stamp(run["modified"]))
