@@ -31,7 +31,7 @@ def _lines(text: str) -> list[str]:
 
 def _refused(text: str) -> list[str]:
     """The commands of this extension in a text that click would refuse."""
-    known = {each.name: each for each in cli.COMMANDS}
+    known = {each.name: each for each in (*cli.COMMANDS, cli.RECOVER)}
     found = []
     for name, *words in shown_in(text):
         if name not in known:
