@@ -56,7 +56,7 @@ repository forget: Delete backups for good.
 repository prune: Delete the backups that no retention rule keeps.
 offsite push: Copy backups to the other place.
 offsite pull: Bring a backup back from the other place.
-nightly nightly: Do the whole night: backup, proof, copy, retention, publication.
+nightly nightly: Do the whole night: back up, prove, copy, prune, publish.
 site maintenance: Close the site to visitors, open it, or tell which.
 site arm: Let the web page do one thing with a backup, once.
 watch notify: Tell people what is not well, and its end.
