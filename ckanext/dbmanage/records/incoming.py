@@ -35,15 +35,25 @@ def understood(content: bytes) -> Record:
         raise Unfit("is JSON, but no object {…}")
     for key in ("id", "name"):
         if not isinstance(found.get(key) or "", str):
-            raise Unfit(f"has a {key} that is no text")
+            raise Unfit(f"has as its {key} what is no text")
+        if not _is_storable(found.get(key) or ""):
+            raise Unfit(f"has no {key} that a database can hold")
     if not found.get("id") and not found.get("name"):
         raise Unfit("has neither an id nor a name")
     return found
 
 
+def _is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes a text: without NUL and halves of letters."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def name_in(record: Record) -> str:
     """What a record is called in a message."""
-    return record.get("name") or record["id"]
+    return record.get("name") or record.get("id") or ""
 
 
 def each_of(record: Record, key: str) -> Iterator[Record]:
@@ -83,7 +93,8 @@ class Looked:
         for tag in each_of(record, "tags"):
             name = tag.get("name")
             if isinstance(name, str) and not tag.get("vocabulary_id"):
-                self.tags.add(name)
+                if _is_storable(name):  # else its dataset is refused
+                    self.tags.add(name)
 
 
 class InOrder:

@@ -133,7 +133,8 @@ def test_there_and_back(portal: Portal, empty: Portal) -> None:
 def test_what_is_there_is_refused_left_or_changed(owned: Portal) -> None:
     lines = [dataset(f"d-{n}", title=f"Title {n}") for n in range(3)]
     file = put(owned, lines)
-    told = owned.db("import", "datasets", stdin=open(file), cwd=owned.directory).stderr
+    with open(file) as stdin:
+        told = owned.db("import", "datasets", stdin=stdin, cwd=owned.directory).stderr
     assert "3 datasets created, from standard input" in told
     told = owned.db("import", "datasets", file, code=1).stderr
     assert "line 2: dataset d-1: is there already" in told
@@ -148,17 +149,21 @@ def test_what_is_there_is_refused_left_or_changed(owned: Portal) -> None:
     )
     other = put(
         owned,
-        [dataset("d-0", title="Other"), dataset("other", id=an_id("d-1")), lines[2]],
+        [
+            dataset("d-0", title="Other"),
+            dataset("other", id=an_id("d-1"), title="x"),
+            lines[2],
+        ],
     )
     told = owned.db("import", "datasets", other, "--resume", code=1).stderr
-    assert f"line 2: dataset other: is there already, as the dataset 'd-1'" in told
+    assert "line 2: dataset other: is there already, as the dataset 'd-1'" in told
     assert (owned.directory / "some.refused-2.jsonl").exists()
     told = owned.db("import", "datasets", other, "--create-only").stderr
     assert "0 datasets created, 3 left as they were" in told
     told = owned.db("import", "datasets", other, "--update").stderr
     assert "3 changed" in told
     assert owned.sql("SELECT name, title FROM package ORDER BY name") == [
-        ("d-0", "Other"), ("d-2", "Title 2"), ("other", "other"),
+        ("d-0", "Other"), ("d-2", "Title 2"), ("other", "x"),
     ]  # fmt: skip
     owned.db("import", "datasets", other, "--update", "--resume", code=2)
 
@@ -185,7 +190,7 @@ def test_each_refused_line_is_named_and_takes_no_other_with_it(owned: Portal) ->
         b"[" * 100_000: "is nested too deep",
         b'["a"]': "no object",
         b'{"title": "x"}': "neither an id nor a name",
-        b'{"name": ["x"]}': "a name that is no text",
+        b'{"name": ["x"]}': "has as its name what is no text",
         dataset("UPPER CASE"): "name: Must be purely lowercase",
         dataset("no-org", owner_org=an_id("other")): "Organization does not exist",
         dataset("no-group", groups=[{"name": "gone"}]): "its group is not there: gone",
@@ -196,6 +201,9 @@ def test_each_refused_line_is_named_and_takes_no_other_with_it(owned: Portal) ->
         dataset("no-id", id="id-1"): "id: Invalid",
         dataset("\x1b[31mred\u202e"): "dataset ?[31mred?: name: ",
         dataset("null", title="a\x00b"): "dataset null: ",
+        dataset("null\x00"): "has no name that a database can hold",
+        dataset("half", id="\ud800"): "has no id that a database can hold",
+        dataset("tagged", tags=[{"name": "a\x00\ud800"}]): "dataset tagged: ",
         dataset("url", resources=[{"url": "x"}, {"id": "y", "url": "x"}]): "resources 2.id: ",
     }  # fmt: skip
     lines = [b"", good, *bad, dataset("last")]
@@ -307,7 +315,7 @@ def test_killed_and_resumed(owned: Portal) -> None:
 def test_without_solr_the_index_is_owed(owned: Portal) -> None:
     solr = owned.options["solr_url"]
     owned.write(solr_url="http://127.0.0.1:9/solr/none")
-    told = owned.db("import", "datasets", put(owned, [dataset("d")])).stderr
+    told = owned.db("import", "datasets", put(owned, [dataset("some")])).stderr
     assert "1 dataset created" in told and "The data is imported" in told
     assert (owned.repository / ".reindex").exists()
     owned.write(solr_url=solr)
@@ -334,7 +342,7 @@ def test_plugins_that_tell_others_do_so_of_what_is_there(
     owned: Portal, plugins: str
 ) -> None:
     owned.write(**{"ckan.plugins": "dbmanage tells"})
-    lines = [dataset("a"), dataset("b"), dataset("ends"), dataset("c")]
+    lines = [dataset(name) for name in ("a1", "b1", "ends", "c1")]
     told = owned.db(
         "import", "datasets", put(owned, lines), "--jobs", "1", code=1,
         env={"PYTHONPATH": plugins},
@@ -342,14 +350,14 @@ def test_plugins_that_tell_others_do_so_of_what_is_there(
     seen = [each for each in told.splitlines() if "others see" in each]
     assert seen == [f"others see {n}" for n in (0, 1, 2, 2)]
     assert "line 3: dataset ends: a plugin ended the transaction" in told
-    assert names(owned) == ["a", "b", "c"]
+    assert names(owned) == ["a1", "b1", "c1"]
 
 
 def test_where_refused_lines_cannot_go_nothing_is_imported(owned: Portal) -> None:
     folder = owned.storage / "storage"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     file = folder / "d.jsonl"
-    file.write_bytes(dataset("d"))
+    file.write_bytes(dataset("some"))
     told = owned.db("import", "datasets", str(file), code=1).stderr
     assert "served to visitors" in told
     assert names(owned) == []
