@@ -14,32 +14,10 @@ import pytest
 
 from ..support import forked
 from ..support.cluster import BIN
-from ..support.exports import KINDS, ODD, export
+from ..support.exports import AS_CKAN_MAKES, KINDS, WITHOUT_RECORDS, export
 from ..support.portal import Portal
 from ..support.waiting import end_group, wait_until
 
-#: ids as CKAN makes them: it takes back no others
-_IDS = (
-    ("user", "id"), ("group", "id"), ("member", "id"), ("member", "group_id"),
-    ("member", "table_id"), ("package", "id"), ("package", "owner_org"),
-    ("package", "creator_user_id"), ("resource", "id"), ("resource", "package_id"),
-    ("package_tag", "package_id"), ("package_relationship", "subject_package_id"),
-    ("package_relationship", "object_package_id"),
-)  # fmt: skip
-_SOURCE = ";".join(
-    [
-        ODD,
-        "SET session_replication_role = replica",
-        *(f'UPDATE "{table}" SET {c} = md5({c})::uuid::text' for table, c in _IDS),
-        'UPDATE package SET extras = \'{"frequency": "yearly", "b": "東"}\'',
-        # whose organization CKAN wants
-        "DELETE FROM package WHERE name = 'dataset-8'",
-    ]
-)
-_EMPTY = (
-    'TRUNCATE package, "group", tag, member, resource CASCADE;'
-    "DELETE FROM \"user\" WHERE name LIKE 'user-%'"
-)
 #: what CKAN itself sets
 _OF_CKAN = {
     "metadata_created", "creator_user_id", "created", "number_created_packages",
@@ -52,7 +30,7 @@ _EMPTY_IS_NONE = ("description", "image_url", "image_display_url", "hash")
 @pytest.fixture
 def empty(make_portal: Callable[..., Portal]) -> Portal:
     portal = make_portal()
-    portal.sql(_EMPTY)
+    portal.sql(WITHOUT_RECORDS)
     return portal
 
 
@@ -106,7 +84,7 @@ def kept(lines: list[bytes]) -> list[Any]:
 
 @pytest.mark.smoke
 def test_there_and_back(portal: Portal, empty: Portal) -> None:
-    portal.sql(_SOURCE)
+    portal.sql(AS_CKAN_MAKES)
     # no export has these
     empty.sql("INSERT INTO vocabulary (id, name) VALUES ('voc', 'genre')")
     for kind in ("users", "organizations", "groups", "datasets"):
