@@ -92,8 +92,9 @@ class Looked:
                     self.refused[number] = f"has the {key} of line {first}"
         for tag in each_of(record, "tags"):
             name = tag.get("name")
-            free = isinstance(name, str) and not tag.get("vocabulary_id")
-            if free and _is_storable(name):  # else its dataset is refused
+            if not isinstance(name, str) or tag.get("vocabulary_id"):
+                continue
+            if _is_storable(name):  # else its dataset is refused
                 self.tags.add(name)
 
 
