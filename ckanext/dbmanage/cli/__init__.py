@@ -23,12 +23,15 @@ class Lazy(click.Command):
     @property
     def needs_ckan(self) -> bool:
         """Whether it runs CKAN's own code, so that there is no `python -m` for it."""
-        return self._module in ("records", "worker") or self._name in ("init", "clean")
+        of_ckan = ("records", "imports", "worker")
+        return self._module in of_ckan or self._name in ("init", "clean")
 
     def load(self) -> click.Command:
         """The command itself."""
         module = import_module(f".{self._module}", __package__)
-        return getattr(module, self._name)
+        # a word of Python's has a line after it there
+        found = vars(module)
+        return found.get(self._name) or found[f"{self._name}_"]
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         for stream in (sys.stdout, sys.stderr):
@@ -67,6 +70,7 @@ upgrade init: Create CKAN's tables, or migrate those there are.
 upgrade upgrade: Migrate the database, on a copy of it.
 upgrade clean: Delete all data from database and search index.
 records export: Write all records of a KIND as JSON Lines.
+imports import: Create or change records of a KIND out of JSON Lines.
 records publish: Write the public dumps, the files at /dump/.
 records reindex: Rebuild the search index while the old one serves.
 """

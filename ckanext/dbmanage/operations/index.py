@@ -71,8 +71,13 @@ def catch_up(portal: Portal, repository: Repository) -> None:
         index_changed(portal, repository)
 
 
-def index_changed(portal: Portal, repository: Repository) -> None:
-    """Indexes what differs; what fails is told, and stays owed."""
+def index_changed(
+    portal: Portal, repository: Repository, done_with: str = "restored"
+) -> None:
+    """Indexes what differs; what fails is told, and stays owed.
+
+    `done_with` says what was done with the data.
+    """
     from ..records.reindex import reindex_changed
 
     talk = portal.talk
@@ -85,7 +90,7 @@ def index_changed(portal: Portal, repository: Repository) -> None:
             )
     except DbmanageError as error:
         talk.warn(
-            f"{error}. The data is restored; searches will show the old state until "
+            f"{error}. The data is {done_with}; searches will show the old state until "
             "the next `ckan db` command that changes something, or `ckan db reindex`"
         )
         return

@@ -55,6 +55,7 @@ class Readers:
     """
 
     moment: datetime
+    _does = "reads"
 
     def __init__(self, app: Any, prepare: Callable[[], Any], jobs: int) -> None:
         self._app, self._prepare, self._jobs = app, prepare, jobs
@@ -81,20 +82,25 @@ class Readers:
             theirs.close()
             self._workers.append((process, ours))
         try:
-            self._connection = engine.connect().execution_options(
-                isolation_level="REPEATABLE READ"
-            )
-            self._connection.begin()
-            _unlimited(self._connection)
-            snapshot, self.moment = self._connection.execute(
-                sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
-            ).one()
+            snapshot = self._snapshot(engine)
             for worker in range(len(self._workers)):
                 self._send(worker, snapshot)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _snapshot(self, engine: Any) -> str:
+        """The name of what all of them see; empty where each sees what there is."""
+        self._connection = engine.connect().execution_options(
+            isolation_level="REPEATABLE READ"
+        )
+        self._connection.begin()
+        _unlimited(self._connection)
+        snapshot, self.moment = self._connection.execute(
+            sa.text("SELECT pg_export_snapshot(), transaction_timestamp()")
+        ).one()
+        return snapshot
 
     def __exit__(self, *_: object) -> None:
         for process, pipe in self._workers:
@@ -174,12 +180,21 @@ class Readers:
         except (EOFError, ConnectionError):
             process.join()
             raise DbmanageError(
-                "a process that reads the records ended before its time (exit code "
-                f"{process.exitcode})"
+                f"a process that {self._does} the records ended before its time (exit "
+                f"code {process.exitcode})"
             ) from None
         if isinstance(found, _Failed):
             raise (Passing if found.passes else DbmanageError)(found.why)
         return found
+
+
+class Writers(Readers):
+    """Processes that write to the catalogue side by side, each as it is at the time."""
+
+    _does = "writes"
+
+    def _snapshot(self, engine: Any) -> str:
+        return ""
 
 
 def _in_texts(row: Any) -> tuple[str, ...]:
@@ -204,13 +219,15 @@ def _work(
     # what a plugin prints is talk: the standard output may be the export itself
     os.dup2(2, 1)
     sys.stdout = sys.stderr
+    snapshot = ""
     try:
         snapshot = pipe.recv()
-        event.listen(
-            model.Session,
-            "after_begin",
-            lambda _, __, connection: _look_at(connection, snapshot),
-        )
+        if snapshot:
+            event.listen(
+                model.Session,
+                "after_begin",
+                lambda _, __, connection: _look_at(connection, snapshot),
+            )
         with app.test_request_context():
             work = prepare()
             while True:
@@ -221,7 +238,8 @@ def _work(
     except (EOFError, ConnectionError):
         pass  # nobody wants more
     except Exception as error:
-        why = f"the catalogue could not be read: {summary_of(error)}"
+        done = "read" if snapshot else "written to"
+        why = f"the catalogue could not be {done}: {summary_of(error)}"
         pipe.send(_Failed(why, passes(error)))
 
 

@@ -20,6 +20,7 @@ from ckanext.dbmanage import cli
 from ckanext.dbmanage.engine.backup import by_hand
 
 from .support.cluster import BIN, PG_BIN, SUPERUSER, client, query
+from .support.exports import AS_CKAN_MAKES, WITHOUT_RECORDS
 from .support.manual import DOCS, commands, run, shown
 from .support.offsite import set_remote, snapshots
 from .support.older import made_by
@@ -249,6 +250,22 @@ def test_export(portal: Portal, tmp_path: Path) -> None:
     lines = (tmp_path / "my_datasets.jsonl").read_text().splitlines()
     assert len(lines) == 36
     assert len((tmp_path / "everything.jsonl").read_text().splitlines()) == 40
+
+
+def test_move(
+    portal: Portal, make_portal: Callable[..., Portal], tmp_path: Path
+) -> None:
+    portal.sql(AS_CKAN_MAKES)
+    other = make_portal()
+    other.sql(WITHOUT_RECORDS)
+    out, into, again, vocabularies = commands("move.rst")
+    run(portal, f"cd {tmp_path}\n{out}")
+    urls = {"OLD": portal.url("database"), "NEW": other.url("database")}
+    run(other, vocabularies, **urls)
+    assert other.sql("SELECT id, name FROM vocabulary") == [("voc", "genre")]
+    run(other, f"cd {tmp_path}\n{into}")
+    run(other, f"cd {tmp_path}\n{again}")
+    assert other.sql("SELECT count(*) FROM package") == [(39,)]
 
 
 def test_upgrading(portal: Portal) -> None:

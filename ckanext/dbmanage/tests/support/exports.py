@@ -67,3 +67,38 @@ UPDATE package SET state = 'deleted' WHERE id = 'id-11';
 UPDATE package SET title = NULL, notes = E'ctrl \\x07 \\u2028 "q" \\\\ <b> \U0001f600' WHERE id = 'id-12';
 UPDATE package SET metadata_modified = date_trunc('second', metadata_modified) WHERE id = 'id-13';
 """
+
+_IDS = (
+    ("user", "id"), ("group", "id"), ("member", "id"), ("member", "group_id"),
+    ("member", "table_id"), ("package", "id"), ("package", "owner_org"),
+    ("package", "creator_user_id"), ("resource", "id"), ("resource", "package_id"),
+    ("package_tag", "package_id"), ("package_relationship", "subject_package_id"),
+    ("package_relationship", "object_package_id"),
+)  # fmt: skip
+_EXTRAS = """
+DO $$ BEGIN
+  IF EXISTS (SELECT FROM information_schema.columns
+             WHERE (table_name, column_name) = ('package', 'extras')) THEN
+    UPDATE package SET extras = '{"frequency": "yearly", "b": "\u6771"}';
+  ELSE
+    INSERT INTO package_extra (id, package_id, key, value, state)
+      SELECT 'e-' || id, id, 'frequency', 'yearly', 'active' FROM package;
+  END IF;
+END $$
+"""
+#: SQL for records as CKAN itself takes them back: with ids of its own, and no dataset
+#: without an organization
+AS_CKAN_MAKES = ";".join(
+    [
+        ODD,
+        "SET session_replication_role = replica",
+        *(f'UPDATE "{table}" SET {c} = md5({c})::uuid::text' for table, c in _IDS),
+        "DELETE FROM package WHERE name = 'dataset-8'",
+        _EXTRAS,
+    ]
+)
+#: SQL for a portal without any record
+WITHOUT_RECORDS = (
+    'TRUNCATE package, "group", tag, member, resource CASCADE;'
+    "DELETE FROM \"user\" WHERE name LIKE 'user-%'"
+)

@@ -192,9 +192,22 @@ class Closed(p.SingletonPlugin):
             if not tk.g.user:
                 return redirect("/user/login")
         return made
+
+
+class Tells(p.SingletonPlugin):
+    """Tells others of a new dataset; they ask the database. Of one it ends all."""
+
+    p.implements(p.IPackageController, inherit=True)
+
+    def after_dataset_create(self, context, dataset):
+        if dataset["name"] == "ends":
+            model.Session.close()
+        with model.meta.engine.connect() as other:
+            found = other.exec_driver_sql("SELECT count(*) FROM package").scalar()
+        print("others see", found)
 '''
 
 NAMES = (
     "Hooks", "Queries", "Chained", "Form", "Labels", "Prints", "Fails", "Replaced",
-    "Told", "Checked", "Keyed", "Closed",
+    "Told", "Checked", "Keyed", "Closed", "Tells",
 )  # fmt: skip
