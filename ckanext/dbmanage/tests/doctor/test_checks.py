@@ -179,6 +179,12 @@ def test_the_doctor_looks_at_the_other_place(
         ((said, text),) = found()
         assert said == state and f"the newest backup at {address} is" in text
         assert ("`ckan db push`" in text) == (state != "ok")
+    ahead = "29991231T000000Z"
+    remember(
+        repository, Seen("2026-11-23T04:55:00Z", address, "id", [ahead], {ahead: "n"})
+    )
+    ((state, text),) = found()
+    assert state == "hint" and "2999-12-31T00:00:00Z, is in the future" in text
     set_remote(portal, f"{address}/other")
     ((state, text),) = found()
     assert state == "hint" and f"the last copy went to {address}:" in text

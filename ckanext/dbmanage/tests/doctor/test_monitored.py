@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.doctor.checks import other_place
 from ckanext.dbmanage.doctor.examine import CHECKS, examine
 from ckanext.dbmanage.doctor.finding import HINT, OK, PROBLEM, Check, Finding, Found
 from ckanext.dbmanage.doctor.monitored import Report, monitored
-from ckanext.dbmanage.engine.clock import stamp
 from ckanext.dbmanage.engine.errors import DbmanageError
-from ckanext.dbmanage.engine.offsite.look import Seen, remember
 from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.watched import look
 
@@ -100,24 +97,3 @@ def test_a_configuration_that_is_not_there_is_unknown(tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 3 and done.stdout.startswith("DBMANAGE UNKNOWN - ")
-
-
-def test_the_doctor_knows_the_age_of_the_copy_elsewhere(site: WatchedSite) -> None:
-    def found() -> list[tuple[str, str]]:
-        portal, repository = site.portal, site.shelf.repository
-        return list(other_place(portal, find_site(portal)[0], repository))
-
-    assert found() == []
-    site.options["ckanext.dbmanage.remote.repository"] = "/elsewhere"
-    never = "no backup of here is at the other place yet: `ckan db push`"
-    assert found() == [(OK, never)]
-    old = site.add(50)
-    assert found() == [(HINT, never)]
-    for name, state, words in (
-        (old.id, HINT, "is 2 days old: `ckan db push`"),
-        (site.shelf.repository.find("latest").id, OK, "is 2 hours old"),
-        ("29991231T000000Z", HINT, "2999-12-31T00:00:00Z, is in the future"),
-    ):
-        remember(site.shelf.repository, Seen(time=stamp(), whole={name: "a snapshot"}))
-        ((said, text),) = found()
-        assert said == state and words in text
