@@ -42,6 +42,8 @@ _HOOKS = (
 _MOST = 1000
 #: CKAN wants a hash of each new user's; this one is taken back
 _NONE = "!"
+#: what CKAN would take for something to do beside
+_ORDERS = ("with_apitoken", "image_upload", "clear_upload")
 _RELATIONSHIPS = ("relationships_as_subject", "relationships_as_object")
 
 #: number, content, and why it is refused, empty where nothing is known against it
@@ -133,7 +135,7 @@ class Writes:
             for number, record in records:
                 try:
                     with _apart(session):
-                        self._one(record, known, done)
+                        one = self._one(record, known)
                 except Exception as error:
                     if passes(error):  # no fault of the record's
                         raise
@@ -143,6 +145,8 @@ class Writes:
                             raise _Ended from error
                         error = Unfit("a plugin ended the transaction")
                     done.refused.append((number, name_in(record), reasons(error)))
+                else:
+                    done.add(one)
             if not self._how.dry:
                 session.commit()
             elif self._kind not in TREES:  # whose children need them
@@ -164,13 +168,14 @@ class Writes:
             else:
                 yield number, record
 
-    def _one(self, record: Record, known: list[_Known], done: Written) -> None:
+    def _one(self, record: Record, known: list[_Known]) -> Written:
+        """Writes a record; what was done. Raises Unfit, and what CKAN does."""
         there = self._find(record, known)
         if there is not None and self._is_left(record, there):
-            done.left += 1
-            return
+            return Written(left=1)
         self._refuse_orphan(record)
-        dropped = self._prepare(record, there)
+        done = Written(created=there is None, changed=there is not None)
+        done.relationships = self._prepare(record, there)
         context: Any = {"model": model, "session": model.Session, "user": self._user}
         context |= {"ignore_auth": True, "defer_commit": True}
         if self._kind == "datasets":  # of groups the stream of activities wants more
@@ -186,11 +191,7 @@ class Writes:
                 self._take_password(record)
             if record.get("sysadmin"):
                 done.sysadmins.append(name_in(record))
-        done.relationships += dropped
-        if there is None:
-            done.created += 1
-        else:
-            done.changed += 1
+        return done
 
     def _find(self, record: Record, known: list[_Known]) -> _Known | None:
         """The record as it is there, by id, then by name. Raises Unfit."""
@@ -249,10 +250,12 @@ class Writes:
         elif self._kind in TREES:
             # the datasets say which groups they are in, and come later
             record.pop("packages", None)
-        elif there is None and not record.get("password_hash"):
+        elif not record.get("password_hash"):
             record.pop("password_hash", None)
-            if not record.get("password"):
+            if there is None and not record.get("password"):
                 record["password_hash"] = _NONE
+        for key in _ORDERS:
+            record.pop(key, None)
         if there is not None:
             record["id"] = there.id
             # else the index would not see that it has changed

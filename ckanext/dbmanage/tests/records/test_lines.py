@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,12 @@ def source(content: bytes) -> Source:
 
 
 @pytest.mark.parametrize(
-    "packed",
-    [
-        LINES,
-        gzip.compress(LINES[:9]) + gzip.compress(LINES[9:]),
-        zstandard.compress(LINES[:9]) + zstandard.compress(LINES[9:]),
-    ],
-)  # fmt: skip
-def test_lines_keep_their_numbers_however_packed(packed: bytes, tmp_path: Path) -> None:
+    "pack", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"]
+)
+def test_lines_keep_their_numbers_however_packed(
+    pack: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    packed = pack(LINES[:9]) + pack(LINES[9:])
     assert list(source(packed).lines()) == FOUND
     file = tmp_path / "x"
     file.write_bytes(packed)
@@ -37,9 +36,13 @@ def test_lines_keep_their_numbers_however_packed(packed: bytes, tmp_path: Path) 
     assert list(read.lines()) == list(read.lines()) == FOUND
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
-def test_a_file_that_is_cut_or_damaged_is_told(pack: object) -> None:
-    packed = pack(b'{"a": 1}\n' * 100_000)  # type: ignore[operator]
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"]
+)
+def test_a_file_that_is_cut_or_damaged_is_told(
+    pack: Callable[[bytes], bytes],
+) -> None:
+    packed = pack(b'{"a": 1}\n' * 100_000)
     middle = len(packed) // 2
     broken = packed[:middle] + b"\xff" * 8 + packed[middle + 8 :]
     for content in (packed[:-3], packed[: len(packed) // 2], broken):
