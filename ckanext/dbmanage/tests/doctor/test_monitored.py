@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ckanext.dbmanage.doctor.checks import other_place
 from ckanext.dbmanage.doctor.examine import CHECKS, examine
 from ckanext.dbmanage.doctor.finding import HINT, OK, PROBLEM, Check, Finding, Found
 from ckanext.dbmanage.doctor.monitored import Report, monitored
+from ckanext.dbmanage.doctor.offsite import other_place
 from ckanext.dbmanage.engine.clock import stamp
 from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.offsite.look import Seen, remember
@@ -108,9 +108,11 @@ def test_the_doctor_knows_the_age_of_the_copy_elsewhere(site: WatchedSite) -> No
         return list(other_place(portal, find_site(portal)[0], repository))
 
     assert found() == []
+    password = site.secret("password", "x")
+    site.options["ckanext.dbmanage.remote.password_file"] = password
     site.options["ckanext.dbmanage.remote.repository"] = "/elsewhere"
-    never = "no backup of here is at the other place yet: `ckan db push`"
-    assert found() == [(OK, never)]
+    never = "no backup was copied to /elsewhere yet: `ckan db push`"
+    assert found() == [(HINT, never)]
     old = site.add(50)
     assert found() == [(HINT, never)]
     for name, state, words in (
@@ -118,6 +120,7 @@ def test_the_doctor_knows_the_age_of_the_copy_elsewhere(site: WatchedSite) -> No
         (site.shelf.repository.find("latest").id, OK, "is 2 hours old"),
         ("29991231T000000Z", HINT, "2999-12-31T00:00:00Z, is in the future"),
     ):
-        remember(site.shelf.repository, Seen(time=stamp(), whole={name: "a snapshot"}))
+        seen = Seen(place="/elsewhere", time=stamp(), whole={name: "a snapshot"})
+        remember(site.shelf.repository, seen)
         ((said, text),) = found()
         assert said == state and words in text
