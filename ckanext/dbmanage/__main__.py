@@ -32,6 +32,7 @@ class Main(click.Group):
 def main(ctx: click.Context, ini: str | None) -> None:
     from ckan.exceptions import CkanConfigurationException
 
+    from .engine.errors import Refused
     from .portal.ini import loaded
 
     # the file's own loggers say on stderr what nobody asked for here
@@ -41,7 +42,7 @@ def main(ctx: click.Context, ini: str | None) -> None:
         return
     try:
         ctx.obj = SimpleNamespace(config=loaded(ini))
-    except CkanConfigurationException as error:
+    except (CkanConfigurationException, Refused) as error:
         if "--nagios" in sys.argv:  # a monitor takes exit code 2 for a problem found
             from .cli.output import echo
 

@@ -105,9 +105,17 @@ def nights(repository: Repository) -> tuple[Night, ...]:
 
 
 def killed(repository: Repository, known: Sequence[Night]) -> Night | None:
-    """The newest of the nights where it has not ended, and nobody is at work."""
+    """The newest of the nights but the one that is at work, where it has not ended.
+
+    So a night that was killed is that until one after it has come to its end.
+    """
     last = next(iter(known), None)
-    return last if last and not last.ended and not at_work(repository) else None
+    if last and not last.ended and at_work(repository):
+        last = next(iter(known[1:]), None)
+    # it may have ended since `known` was read
+    if last and not last.ended and last in nights(repository):
+        return last
+    return None
 
 
 def at_work(repository: Repository) -> str:

@@ -100,7 +100,9 @@ def failed_backup(
             continue
         if entry.event == "failed":
             failed = {"time": entry.moment, "error": entry.text("error")}
-        whole = set(parts) <= set(entry.fields.get("parts") or parts)
+        named = entry.fields.get("parts") or parts
+        # a list, if nobody forged it, of texts
+        whole = isinstance(named, Collection) and all(part in named for part in parts)
         if entry.event == "done" and whole:
             failed = None
             done = entry.moment if is_past(entry.moment) else done

@@ -28,6 +28,8 @@ from ..engine.report import NAMES
 
 Config = Mapping[str, Any]
 PREFIX = "ckanext.dbmanage."
+#: of a number: with more days, hours or nights no date could be counted; its digits
+_MOST, _DIGITS = 99_999, 20
 _DECLARATION = Path(__file__).parent.parent / "config_declaration.yaml"
 
 NAMES |= {
@@ -82,9 +84,9 @@ def _words(option: str) -> cached_property[list[str]]:
     return cached_property(lambda options: options.words(option))
 
 
-def _number(option: str, least: int = 0) -> cached_property[int]:
-    """A property: a whole number, and not below the least."""
-    return cached_property(lambda options: options.number(option, least))
+def _number(option: str, least: int = 0, most: int = _MOST) -> cached_property[int]:
+    """A property: a whole number, from the least to the most."""
+    return cached_property(lambda options: options.number(option, least, most))
 
 
 def _choice(option: str, *choices: str) -> cached_property[str]:
@@ -218,7 +220,7 @@ class Options:
     remote_repository = _text(PREFIX + "remote.repository")
     remote_password_file = _text(PREFIX + "remote.password_file")
     remote_env_file = _text(PREFIX + "remote.env_file")
-    remote_limit_upload = _number(PREFIX + "remote.limit_upload")
+    remote_limit_upload = _number(PREFIX + "remote.limit_upload", most=10**9)
 
     @cached_property
     def remote_retention(self) -> dict[str, int]:
@@ -294,14 +296,17 @@ class Options:
         value = self._default(option) if value is None else value
         return value.split() if isinstance(value, str) else list(map(str, value))
 
-    def number(self, option: str, least: int = 0) -> int:
-        """An option as a whole number. Raises Refused where it is none, or less."""
+    def number(self, option: str, least: int = 0, most: int = _MOST) -> int:
+        """An option as a whole number. Raises Refused for one out of these bounds."""
         value = self.settings.get(option)
         if value in (None, "") and (before := _declared()[option].get("legacy_key")):
             value = self.settings.get(before)  # CKAN does this where it starts
         text = str(self._default(option) if value in (None, "") else value).strip()
-        if not text.isdecimal() or int(text) < least:
-            raise Refused(f"{option} is {text!r}, not a number from {least} on")
+        is_short = text.isdecimal() and len(text) <= _DIGITS
+        if not is_short or not least <= int(text) <= most:
+            raise Refused(
+                f"{option} is {text[:_DIGITS]!r}, not a number from {least} to {most}"
+            )
         return int(text)
 
     def _seconds(self, option: str) -> int:

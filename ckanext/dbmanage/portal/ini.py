@@ -12,6 +12,7 @@ from configparser import Error as IniError
 from pathlib import Path
 from typing import Any
 
+from ..engine.clock import who
 from ..engine.errors import ACCOUNT, Refused
 from ..engine.printable import one_line
 from .config import PREFIX
@@ -28,11 +29,37 @@ _LETTERS = 100
 def loaded(ini: str | None) -> dict[str, Any]:
     """The settings of a file, as CKAN has them; without one, of where CKAN looks.
 
-    Raises CkanConfigurationException.
+    Raises CkanConfigurationException, Refused.
     """
     from ckan.cli import load_config
+    from ckan.exceptions import CkanConfigurationException
 
-    return _with_environment(load_config(ini))
+    try:
+        found = load_config(ini)
+    except CkanConfigurationException:
+        raise
+    except Exception as error:  # of a line, or of a logger; its words may hold a secret
+        raise Refused(_unread(ini, error)) from None
+    return _with_environment(found)
+
+
+def _unread(ini: str | None, error: Exception) -> str:
+    """Why a configuration file cannot be read, without what stands in it."""
+    path = os.path.abspath(os.path.expanduser(ini or os.environ.get("CKAN_INI", "")))
+    try:
+        if os.path.isfile(path):  # CKAN takes one that it may not read for an empty one
+            open(path).close()
+    except OSError as closed:
+        error = closed
+    if isinstance(error, PermissionError):
+        file = one_line(error.filename or path)
+        return f"{who()} may not read {file}: run this as CKAN's user"
+    if isinstance(error, OSError):
+        return f"{one_line(error.filename or path)}: {error.strerror}"
+    what = type(error).__name__
+    option = getattr(error, "option", "")
+    line = f", at {one_line(option)[:_LETTERS]}" if option else ""
+    return f"CKAN's configuration file {one_line(path)} cannot be read ({what}{line})"
 
 
 def untrusted(text: str, path: Path) -> dict[str, Any]:

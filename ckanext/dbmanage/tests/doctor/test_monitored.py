@@ -89,11 +89,17 @@ def test_a_check_that_cannot_look_is_no_problem_of_the_site(
     assert told(site, *found[:2]).code == 3
 
 
-def test_a_configuration_that_is_not_there_is_unknown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [None, "[app:main]\nsqlalchemy.url = x:pass%word@\n"])
+def test_a_configuration_that_cannot_be_read_is_unknown(
+    tmp_path: Path, text: str | None
+) -> None:
     ini = tmp_path / "ckan.ini"
+    if text:
+        ini.write_text(text)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "ckanext.dbmanage", "-c", ini,
          "doctor", "--nagios"],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 3 and done.stdout.startswith("DBMANAGE UNKNOWN - ")
+    assert "word" not in done.stderr

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from ckanext.dbmanage.engine.clock import now, stamp
+from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.offsite.look import Seen
 from ckanext.dbmanage.operations.ages import FRESH, FUTURE, LATE, NEVER, Age, of_copy
-from ckanext.dbmanage.portal.config import Options
+from ckanext.dbmanage.portal.config import PREFIX, Options
 
 DAY = timedelta(days=1)
 
@@ -40,6 +41,24 @@ def test_an_age_is_late_by_its_limit(
     age: Age, state: str, overdue: bool, stale: bool
 ) -> None:
     assert (age.state, age.overdue, age.stale) == (state, overdue, stale)
+
+
+@pytest.mark.parametrize("value", ["-1", "1e3", "1.5", "many", "9" * 6, "9" * 5000])
+@pytest.mark.parametrize("option", ["watch.proof_days", "undo_days", "keep_daily"])
+def test_a_number_with_which_nobody_can_count_is_refused(
+    option: str, value: str
+) -> None:
+    """A date a million days away is none: it ended pages, mails and metrics."""
+    options = Options({PREFIX + option: value})
+    with pytest.raises(
+        Refused, match=f"{option} is '.*', not a number from 0 to 99999"
+    ):
+        _ = options.limits, options.undo_days, options.retention
+
+
+def test_with_the_largest_number_all_can_be_counted() -> None:
+    days = Options({PREFIX + "watch.proof_days": "99999"}).limits["proof"]
+    assert now() - days < now() and Age(days, ago(1)).due
 
 
 def test_the_age_of_the_copy_elsewhere_is_that_of_the_newest_there() -> None:

@@ -80,6 +80,8 @@ def test_nothing_that_lies_there_ends_it(site: WatchedSite) -> None:
     (site.shelf.path / "journal.jsonl").write_bytes(
         b'{"what": "nightly", "time": 3, "steps": [[], {"name": []}, 1]}\n'
         b'{"what": "nightly", "time": "2026-01-01T00:00:00Z", "steps": {}}\n\xff\n'
+        b'{"what": "backup", "event": "done", "parts": 5}\n'
+        b'{"what": "backup", "event": "done", "parts": [[1], {}]}\n'
     )
     assert read(site)["backups", "local", "damaged"] == 1
     site.shelf.path.rename(site.shelf.path.with_name("gone"))

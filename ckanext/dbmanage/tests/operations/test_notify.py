@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,13 @@ from ckanext.dbmanage.engine.errors import Busy, Refused
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.messages import ADVICE, PAGE, titled
-from ckanext.dbmanage.operations.nights import Night, Step
+from ckanext.dbmanage.operations.nights import (
+    Night,
+    Step,
+    killed,
+    nights,
+    remember,
+)
 from ckanext.dbmanage.operations.notify import Telling, run_notify, try_doors
 from ckanext.dbmanage.operations.safety import SENTENCES
 from ckanext.dbmanage.portal import doors
@@ -217,6 +225,26 @@ def test_a_failed_step_is_told_at_the_end_of_the_night(
     site.record("nightly", "done", steps=[steps[0], steps[1] | {"result": "done"}])
     run_notify(site.portal)
     assert len(mails) == 2 and mails.subjects[1].startswith("[data.test] Well again: ")
+
+
+def test_a_night_was_killed_until_one_after_it_has_ended(
+    site: WatchedSite, mails: Mails
+) -> None:
+    site.add(1)
+    repository, begun = site.shelf.repository, now().replace(microsecond=0)
+    first, second = Night(begun - timedelta(days=1)), Night(begun)
+    remember(repository, first, ())
+    run_notify(site.portal)
+    with repository.night():
+        remember(repository, second, [first])
+        run_notify(site.portal)
+    run_notify(site.portal)  # that one was killed too
+    assert mails.subjects == ["[data.test] Last night did not come to its end."]
+    known = nights(repository)
+    remember(repository, replace(second, ended=now()), [first])
+    assert killed(repository, known) is None  # it has ended while somebody looked
+    run_notify(site.portal)
+    assert mails.subjects[1].startswith("[data.test] Well again: Last night did")
 
 
 def test_what_was_told_is_known_while_the_repository_is_away(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.errors import Refused
-from ckanext.dbmanage.portal.ini import differing, untrusted, with_repository
+from ckanext.dbmanage.portal.ini import differing, loaded, untrusted, with_repository
 
 _HOSTILE = """[app:main]
 use = egg:ckan
@@ -83,3 +83,22 @@ def test_the_directory_of_the_backups_is_written_in(line: str) -> None:
     found = untrusted(new, Path("/ckan.ini"))
     assert found["ckanext.dbmanage.repository"] == "/new 50%" and found["b"] == "2"
     assert "/old" not in new and "\nc = 3\n" in new
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no section",
+        "[app:main",
+        "[app:main]\nsqlalchemy.url = postgresql://ckan:pass%word@h/d\n",
+        "[app:main]\na = b\n[loggers]\n[handlers]\n[formatters]\n",
+    ],
+)
+def test_what_cannot_be_read_is_refused_without_its_words(
+    tmp_path: Path, text: str
+) -> None:
+    ini = tmp_path / "ckan.ini"
+    ini.write_text(text)
+    with pytest.raises(Refused, match=f"{ini} cannot be read") as refused:
+        loaded(str(ini))
+    assert "word" not in str(refused.value)
