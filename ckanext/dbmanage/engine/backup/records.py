@@ -276,7 +276,11 @@ class Records:
         return found
 
     def find(self, blocks: Iterable[Block], key: str, value: str) -> Iterator[Line]:
-        """The lines of some blocks whose `key`, id or name, is this."""
+        """The lines of some blocks whose `key`, id or name, is this.
+
+        Or is cut off, and begins so.
+        """
+        value = value[:LETTERS]
         wanted = _json(key) + b":" + _json(value)
         for plain in self.plain(blocks):
             at = plain.find(wanted)

@@ -99,7 +99,7 @@ def test_a_schema_of_other_columns_ends_no_backup(portal: Portal) -> None:
     taken = portal.repository / done.stdout.strip()
     assert {e["kind"] for e in lines_in(taken)} >= {"dataset", "user", "table"}
     done = portal.module("history", "resource", "r-1", code=1)
-    assert "not known" in done.stdout
+    assert f"not known: {taken.name}: it has no index of records" in done.stdout
 
 
 def test_a_kind_that_breaks_off_leaves_no_line(tmp_path: Path) -> None:
