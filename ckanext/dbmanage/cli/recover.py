@@ -127,12 +127,12 @@ def recover(
 
 
 def _targets(options: Options) -> str:
-    """What the question names: databases with their server, and the uploads."""
-    found = [f"the database {d.name!r}" for d in options.databases.values()]
-    at = options.databases["database"].url.host or "the local socket"
+    """What the question names: databases with their servers, and the uploads."""
+    databases = options.databases.values()
+    found = [f"the database {d.name!r} at {d.server}" for d in databases]
     if options.storage_path:
         found.append(f"the uploads in {options.storage_path}")
-    return words.listed([f"{found[0]} at {at}", *found[1:]])
+    return words.listed(found)
 
 
 def _restore(portal: Portal, id: str, yes: bool) -> None:

@@ -5,14 +5,14 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-from ..engine.backup.history import Thing, history
+from ..engine.backup.history import MOST, Thing, history
 from ..engine.backup.indexing import is_there, lines_of
 from ..engine.backup.records import Line
 from ..engine.clock import is_stamp
 from ..engine.errors import ConnectionFailed, Refused
 from ..engine.postgres.database import closing, query
 from ..engine.repository.repository import Repository
-from ..engine.site import Site
+from ..engine.site import Indexed, Site
 from ..portal.indexed import KINDS
 
 Told = dict[str, Any]
@@ -36,7 +36,7 @@ def find_history(site: Site, repository: Repository, kind: str, asked: str) -> T
         raise Refused(f"there is no kind {kind!r}: choose from {', '.join(KINDS)}")
     called = _live(site, kind, "name", [asked]) or {}
     backups = sorted(repository.backups(), key=lambda each: (each.future, each.id))
-    past = history(backups, kind, asked, called, KINDS)
+    past = history(backups, kind, asked, called, KINDS, _about(site, kind)[0])
     live = _live(site, kind, "id", [each.id for each in past.things])
     return {
         "kind": kind,
@@ -73,18 +73,24 @@ def _facts(line: Line | None) -> Told:
     return found | {"modified": moment if is_stamp(moment) else None}
 
 
-def _live(site: Site, kind: str, key: str, values: list[str]) -> _Live:
-    """The live records whose name or id is one of these, by their ids."""
-    part, about = next(
+def _about(site: Site, kind: str) -> tuple[str, Indexed]:
+    """The part that holds a kind, and what an index has of it."""
+    return next(
         (part, each)
         for part, kinds in site.indexed.items()
         for each in kinds
         if each.kind == kind
     )
+
+
+def _live(site: Site, kind: str, key: str, values: list[str]) -> _Live:
+    """The live records whose name or id is one of these, by their ids."""
+    part, about = _about(site, kind)
     if part not in site.databases:
         return None
-    statement = sql.SQL("SELECT line FROM ({}) l WHERE {} = ANY(%s)")
-    statement = statement.format(lines_of(about), sql.Identifier(key))
+    statement = sql.SQL("SELECT line FROM ({}) l WHERE {} = ANY(%s) LIMIT {}")
+    limit = sql.Literal(MOST + 1)
+    statement = statement.format(lines_of(about), sql.Identifier(key), limit)
     try:
         with closing(site.databases[part].connect()) as connection:
             if about.table and not is_there(connection, about):

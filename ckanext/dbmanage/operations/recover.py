@@ -58,6 +58,10 @@ _NAME = "ckan.ini"
 _HOSTS = 50
 
 
+class _Another(Refused):
+    """A backup is whole, and signed with another secret than that of the file here."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A backup there that may be brought back: signed, as far as it was looked at.
@@ -105,7 +109,7 @@ class Recovery:
         for snapshot in there:
             try:
                 yield self._looked_at(snapshot)
-            except (Damaged, ToolFailed) as error:
+            except (Damaged, ToolFailed, _Another) as error:
                 self.pass_over(error)
         raise Refused(
             f"no backup at {self._restic.place.shown} can be brought back: why stands "
@@ -168,12 +172,13 @@ class Recovery:
                 shown = self._restic.place.by_hand(
                     "dump", snapshot.name, f"/{ALONG}/{_NAME}"
                 )
-                raise Refused(
-                    f"{self.ini} has another SECRET_KEY than the {_NAME} of backup "
-                    f"{snapshot.id}, so the backup is not this site's, its API tokens "
-                    "will not work and its users are signed out. Take SECRET_KEY and "
-                    "beaker.session.secret from there, or move this file away and run "
-                    f"this again. `{shown}` shows it"
+                # no end: whoever has the password may have put it before the others
+                raise _Another(
+                    f"{named} is not this site's: {self.ini} has another SECRET_KEY "
+                    f"than the {_NAME} of backup {snapshot.id}. If you know that it "
+                    "is, take SECRET_KEY and beaker.session.secret from there, or move "
+                    "this file away, and run this again; without them API tokens do "
+                    f"not work and users are signed out. `{shown}` shows it"
                 )
             raise Damaged(named, [f"it is not signed with the secret of its {_NAME}"])
         made = None

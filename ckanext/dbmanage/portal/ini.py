@@ -7,7 +7,12 @@ by `untrusted` until somebody has confirmed that it is to be run.
 import os
 import re
 from collections.abc import Iterator, Mapping
-from configparser import ConfigParser
+from configparser import (
+    MAX_INTERPOLATION_DEPTH,
+    BasicInterpolation,
+    ConfigParser,
+    InterpolationError,
+)
 from configparser import Error as IniError
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,9 @@ _SHOWN = (
     "ckan.storage_path", "solr_url", f"{PREFIX}repository",
 )  # fmt: skip
 _LETTERS = 100
+_REFERENCE = re.compile(r"%\(([^)]+)\)s")
+#: letters of all values; a file of a million may ask for any number
+_MOST = 1 << 22
 
 
 def loaded(ini: str | None) -> dict[str, Any]:
@@ -76,8 +84,28 @@ def untrusted(text: str, path: Path) -> dict[str, Any]:
     return _with_environment(settings)
 
 
+class _Bounded(BasicInterpolation):
+    """Lets no file grow: a value may name others any number of times, and these too."""
+
+    _size = 0
+
+    def before_get(
+        self, parser: Any, section: str, option: str, value: str, defaults: Any
+    ) -> str:
+        """As configparser's. Raises its errors."""
+        self._count(option, value, defaults, 0)
+        return super().before_get(parser, section, option, value, defaults)
+
+    def _count(self, option: str, value: str, known: Any, depth: int) -> None:
+        self._size += len(value)
+        if self._size > _MOST or depth > MAX_INTERPOLATION_DEPTH:
+            raise InterpolationError(option, _SECTION, "its value has no end")
+        for name in _REFERENCE.findall(value):
+            self._count(name, known.get(name) or "", known, depth + 1)
+
+
 def _read(text: str, path: Path) -> dict[str, str]:
-    parser = ConfigParser()
+    parser = ConfigParser(interpolation=_Bounded())
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     own = {k: v for k, v in os.environ.items() if k.startswith("CKAN_")}
     own |= {"here": str(path.parent), "__file__": str(path)}
@@ -127,7 +155,9 @@ def differing(here: str, there: str, path: Path) -> Iterator[str]:
 def with_repository(text: str, directory: str) -> str:
     """A file that keeps the backups in this directory."""
     line = f"{PREFIX}repository = {directory.replace('%', '%%')}"
-    option = re.compile(rf"^{re.escape(PREFIX)}repository\s*[=:].*$", re.MULTILINE)
+    option = re.compile(
+        rf"^{re.escape(PREFIX)}repository\s*[=:].*$(\n[ \t]+\S.*$)*", re.MULTILINE
+    )
     if option.search(text):
         return option.sub(lambda _: line, text, count=1)
     section = re.compile(rf"^\[{_SECTION}\].*$", re.MULTILINE)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..archive.contents import CHUNK
 from ..disk import create_file
-from ..errors import Damaged
+from ..errors import ConnectionFailed, Damaged
 from ..layout import RECORDS, SEGMENTS
 from ..postgres.database import Connection, Database, closing, query, server_major
 from ..postgres.programs import dump_tools, finish
@@ -21,6 +21,7 @@ from ..postgres.tables import count_rows, migration_heads, refuse_unreadable, ta
 from ..report import Progress, Warn
 from ..signature import Hashed
 from ..site import Site
+from ..words import listed
 from . import records
 from .dump import dumping, refuse_unrestorable
 from .indexing import index
@@ -130,18 +131,18 @@ class _Indexing:
     def _add(self, rows: bool, hashes: dict[str, dict[str, str]]) -> None:
         for part, source in self._sources.items():
             kinds = [e for e in self._site.indexed.get(part, ()) if e.rows == rows]
-            if kinds:
-                with closing(source.database.connect()) as connection:
-                    connection.autocommit = True
-                    own = hashes.get(part, {})
-                    index(
-                        connection,
-                        source.snapshot,
-                        kinds,
-                        self._writer,
-                        own,
-                        self._warn,
-                    )
+            if not kinds:
+                continue
+            try:
+                connection = source.database.connect()
+            except ConnectionFailed as error:  # which costs no backup
+                named = listed([f"any {each.kind}" for each in kinds])
+                self._warn(f"the index of records has no line of {named}: {error}")
+                continue
+            with closing(connection):
+                connection.autocommit = True
+                own = hashes.get(part, {})
+                index(connection, source.snapshot, kinds, self._writer, own, self._warn)
 
 
 def _count(source: Source) -> dict[str, int]:

@@ -21,7 +21,7 @@ from .manifest import well_formed
 from .records import Held, Line, Records
 
 #: records that one name may lead to
-_MOST = 20
+MOST = 20
 #: what tells that a record is not as it was
 _TOLD = ("name", "title", "state", "owner", "modified", "hash")
 
@@ -72,11 +72,13 @@ def history(
     asked: str,
     ids: Iterable[str] = (),
     kinds: tuple[str, ...] = (),
+    part: str = "",
 ) -> Past:
     """The history of the records of a kind that are, or were, called so.
 
     `backups` the oldest first; `asked` is a name or an id, `ids` are further ones;
-    `kinds` are all that there are. Raises Refused where a name leads to too many.
+    `kinds` are all that there are, `part` is what holds this one. Raises Refused where
+    a name leads to too many.
     """
     past = Past(kind, [], 0, {})
     found, shared = dict.fromkeys(ids), dict[str, _Looked]()
@@ -84,7 +86,7 @@ def history(
     for backup in backups:
         past.count += 1
         with _told(past, backup):
-            one = _look(backup, kind, asked, shared)
+            one = _look(backup, kind, asked, part, shared)
             looked.append((backup, one))
             if not backup.signed:
                 past.unsigned.append(backup.id)
@@ -93,10 +95,10 @@ def history(
             if not one.kinds <= {kind, *kinds}:
                 past.ignored.append(backup.id)
             found |= dict.fromkeys(one.ids)
-        if len(found) > _MOST:
-            raise Refused(
-                f"more than {_MOST} are called {asked!r}: ask for one by its id"
-            )
+        if len(found) > MOST:
+            break
+    if len(found) > MOST:
+        raise Refused(f"more than {MOST} are called {asked!r}: ask for one by its id")
     past.things = [_followed(id, looked, past) for id in found]
     return past
 
@@ -122,25 +124,28 @@ class _Looked:
         return self.lines[id]
 
 
-def _look(backup: Backup, kind: str, asked: str, shared: dict[str, _Looked]) -> _Looked:
+def _look(
+    backup: Backup, kind: str, asked: str, part: str, shared: dict[str, _Looked]
+) -> _Looked:
     """Raises Damaged, Denied, OSError, and Refused where it tells nothing."""
     backup.refuse_closed()
     if not backup.readable or not well_formed(backup.manifest):
         raise Damaged(f"backup {backup.id}", [f"{MANIFEST}: is not a manifest"])
     index = records.of(backup)
+    databases = backup.manifest["databases"]
     only = f"it holds only {words.parts(backup.parts)}"
     if index is None:
-        databases = backup.manifest["databases"]
         raise Refused("it has no index of records" if databases else only)
     if backup.signed and (same := shared.get(index.sha256)):
         return same
     table = index.table()
     if kind not in table:
-        raise Refused(only)
+        # one that could not be read was left out
+        raise Refused("it has no index of records" if part in databases else only)
     found = _Looked(index, table[kind], {*table})
     for line in index.find(index.with_name(found.held, asked), "name", asked):
         found.ids.append(line["id"])
-        if len(found.ids) > _MOST:
+        if len(found.ids) > MOST:
             break
         found.lines[line["id"]] = line
     if not found.ids and found.line(asked):

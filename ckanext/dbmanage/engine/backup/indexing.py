@@ -1,10 +1,12 @@
 """The index of records, out of the snapshots that are dumped; and of what is live."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import psycopg2
 from psycopg2 import sql
 
+from ..errors import message_of
 from ..postgres.database import Connection, query
 from ..site import Indexed
 from .records import LETTERS, Writer
@@ -34,27 +36,31 @@ def index(
 ) -> None:
     """Adds the lines of some kinds, as an exported snapshot has them.
 
-    Each of `hashes` goes to the line of its id. A kind whose table has other columns,
-    as one of an older schema, is left out, which is told: nobody knows of it then.
+    Each of `hashes` goes to the line of its id. A kind that cannot be read whole, as
+    one whose table has other columns, is left out, which is told: nobody knows of it
+    then, and the backup is taken all the same.
     """
     for kind in kinds:
-        query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with suppress(psycopg2.Error):  # of a connection that is gone
+            query(connection, "ROLLBACK")
         try:
+            query(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             query(connection, "SET TRANSACTION SNAPSHOT %s", snapshot)
             if kind.table and not is_there(connection, kind):
                 continue
             copy = sql.SQL('COPY ({} ORDER BY id COLLATE "C") TO STDOUT')
-            with connection.cursor() as cursor:
-                lines = writer.add(kind.kind)
-                lines.hashes = hashes
-                cursor.copy_expert(copy.format(lines_of(kind)), lines)
-                lines.close()
-        except psycopg2.errors.UndefinedColumn as error:
-            writer.leave_out()
-            said = str(error).splitlines()[0]
+            lines = writer.add(kind.kind)
+            lines.hashes = hashes
+            try:
+                with connection.cursor() as cursor:
+                    cursor.copy_expert(copy.format(lines_of(kind)), lines)
+            except psycopg2.Error:
+                writer.leave_out()
+                raise
+            lines.close()
+        except psycopg2.Error as error:
+            said = message_of(error).partition(" LINE ")[0]
             warn(f"the index of records has no line of any {kind.kind}: {said}")
-        finally:
-            query(connection, "ROLLBACK")
 
 
 def is_there(connection: Connection, kind: Indexed) -> bool:

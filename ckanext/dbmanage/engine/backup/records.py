@@ -29,7 +29,6 @@ from ..errors import Changed, Damaged
 from ..layout import RECORDS
 from ..opened import open_plain
 from ..repository.backup import Backup
-from ..signature import Hashed
 
 #: lines of a frame, and bytes of one in a frame that is ours
 _LINES, _MAX_LINE = 1000, 1 << 16
@@ -84,7 +83,8 @@ class Writer:
     """An index in the making, written to `file`."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._out = Hashed(file)
+        self._file, self._bytes, self._digest = file, 0, sha256()
+        self._before = 0, self._digest
         # a lower level is as good where most is ids, of which no two are alike
         self._packer = zstandard.ZstdCompressor(level=1, write_checksum=True)
         self._kinds: list[dict[str, Any]] = []
@@ -92,11 +92,15 @@ class Writer:
     def add(self, kind: str) -> Lines:
         """Where the lines of a kind go, which then is one of those that it holds."""
         self._kinds.append({"kind": kind, "blocks": []})
+        self._before = self._bytes, self._digest.copy()
         return Lines(self)
 
     def leave_out(self) -> None:
-        """Takes the kind back that was added last; no line was written of it."""
+        """Takes the kind back that was added last, with the lines written of it."""
         self._kinds.pop()
+        self._bytes, self._digest = self._before
+        self._file.seek(self._bytes)
+        self._file.truncate()
 
     def frame(self, rows: list[tuple[bytes, bytes, bytes]]) -> bytes:
         """Writes a frame of ids, names and lines, in order; the marks of the names."""
@@ -114,7 +118,7 @@ class Writer:
         """Writes the table; what the manifest says of the file."""
         table = self._put_skipped(json.dumps(self._kinds).encode())
         del table["at"]
-        about = {"bytes": self._out.bytes, "sha256": self._out.sha256}
+        about = {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
         return about | {"table": table}
 
     def _put_skipped(self, content: bytes) -> dict[str, Any]:
@@ -122,8 +126,10 @@ class Writer:
         return self._put(_SKIPPED.pack(_MARK, len(packed)) + packed)
 
     def _put(self, frame: bytes) -> dict[str, Any]:
-        at = self._out.bytes
-        self._out.write(frame)
+        at = self._bytes
+        self._file.write(frame)
+        self._digest.update(frame)
+        self._bytes += len(frame)
         return {"at": at, "bytes": len(frame), "sha256": sha256(frame).hexdigest()}
 
 
@@ -270,7 +276,11 @@ class Records:
         return found
 
     def find(self, blocks: Iterable[Block], key: str, value: str) -> Iterator[Line]:
-        """The lines of some blocks whose `key`, id or name, is this."""
+        """The lines of some blocks whose `key`, id or name, is this.
+
+        Or is cut off, and begins so.
+        """
+        value = value[:LETTERS]
         wanted = _json(key) + b":" + _json(value)
         for plain in self.plain(blocks):
             at = plain.find(wanted)

@@ -64,6 +64,14 @@ class Database:
         own = self._arguments(url).get("user") or os.environ.get("PGUSER")
         return own or os.environ.get("USER") or ""
 
+    @property
+    def server(self) -> str:
+        """Where it is, for people: `libpq` goes there, whatever else the URL says."""
+        known = self._arguments(self.url)
+        host = known.get("hostaddr") or known.get("host") or os.environ.get("PGHOST")
+        port = known.get("port") or os.environ.get("PGPORT")
+        return f"{host or 'the local socket'}{f':{port}' if port else ''}"
+
     def named(self, name: str) -> Database:
         """The same server and role, another database."""
         reader = self.read_url and self.read_url.set(database=name)

@@ -47,12 +47,12 @@ def missing(databases: Mapping[str, Database]) -> list[Role]:
 
     That is for a server that does not answer.
     """
-    found: dict[tuple[str, str | None, int | None], Role] = {}
+    found: dict[tuple[str, str], Role] = {}
     for database in databases.values():
         for url in filter(None, (database.url, database.read_url)):
             owns = url is database.url
             role = Role(database.role_of(url), database, owns, url)
-            key = (role.name, url.host, url.port)
+            key = (role.name, replace(database, url=url).server)
             if key in found:
                 continue
             try:
@@ -99,9 +99,14 @@ def _mighty(role: Role, admin: URL | None) -> Iterator[Connection | None]:
         with closing(replace(role.of, admin_url=admin).maintenance()) as connection:
             yield connection
         return
-    connection, port = None, role.url.port or 5432
-    if role.url.host in _LOCAL and Path(_SOCKETS, f".s.PGSQL.{port}").exists():
-        own = URL.create("postgresql", _SUPERUSER, port=port, query={"host": _SOCKETS})
+    # a URL may name its server in its options alone
+    known = replace(role.of, url=role.url, admin_url=None).variables()
+    connection, port = None, str(known.get("PGPORT", 5432))
+    near = known.get("PGHOST") in _LOCAL and port.isdecimal()
+    if near and Path(_SOCKETS, f".s.PGSQL.{port}").exists():
+        own = URL.create(
+            "postgresql", _SUPERUSER, port=int(port), query={"host": _SOCKETS}
+        )
         try:
             with _as_superuser():
                 connection = replace(role.of, admin_url=own).maintenance()

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+from ckanext.dbmanage.cli import recover
 from ckanext.dbmanage.engine.clock import id_stamp, parse_id
+from ckanext.dbmanage.engine.signature import dumped, sign
 
 from ..support.cluster import SUPERUSER, query
 from ..support.offsite import SECRET, restic, set_remote
@@ -122,12 +124,40 @@ def test_what_is_live_is_not_overwritten(portal: Portal, tmp_path: Path) -> None
     assert "hidden-4a1b" not in told
     assert portal.state() == before and portal.oids() == oids
     assert portal.ini.read_bytes() == ini
+    # a newer one of somebody who has the password, but not the secret of the file here
+    made, later = tmp_path / "made", id_stamp()
+    brought = Path(shutil.copytree(portal.repository / name, made / later))
+    manifest = json.loads((brought / "manifest.json").read_bytes()) | {"id": later}
+    del manifest["hmac"]
+    signed = sign(manifest, "evil", "manifest")
+    (brought / "manifest.json").write_bytes(dumped(signed))
+    (made / "site").mkdir()
+    evil = portal.ini.read_text().replace(portal.options["SECRET_KEY"], "evil")
+    (made / "site" / "ckan.ini").write_text(evil)
+    _planted(there, made, later, portal.options["ckan.site_id"])
+    shutil.rmtree(portal.repository)
+    told = portal.module("recover", *_options(there), "--yes", code=1).stderr
+    assert f"backup {later} from the other place is not this site's" in told
+    assert f"or `python3 -m ckanext.dbmanage restore {name}`" in " ".join(told.split())
     portal.write(SECRET_KEY="another", **{"beaker.session.secret": "another"})
     told = portal.module("recover", *_options(there), "--yes", code=1).stderr
     assert "has another SECRET_KEY than the ckan.ini of backup" in told
     assert "portal-secret-5fd1" not in told
     told = portal.module("recover", "--from", "rest:http://a:b@c/", "--yes", code=2)
     assert "RESTIC_REPOSITORY_FILE" in told.stderr
+
+
+def test_the_question_names_where_libpq_goes(portal: Portal) -> None:
+    """A URL may name its server in its options alone, and the DataStore another."""
+    portal.write(
+        **{
+            "sqlalchemy.url": "postgresql://a:s3cret@/main?host=far.example",
+            "ckan.datastore.write_url": "postgresql://a:s3cret@other:5433/store",
+        }
+    )
+    told = recover._targets(portal.settings)
+    assert "'main' at far.example, the database 'store' at other:5433" in told
+    assert "s3cret" not in told
 
 
 def test_killed_at_any_moment(portal: Portal, tmp_path: Path) -> None:

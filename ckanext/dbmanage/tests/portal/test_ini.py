@@ -41,6 +41,8 @@ def test_nothing_in_it_is_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["secret-5fd1", "[app:main]\nsecret-5fd1\n", "[app:main]\na = %(secret-5fd1)s\n",
+     "[app:main]\nz9 = secret-5fd1\n" + "".join(
+         f"z{n} = {f'%(z{n + 1})s' * 99}\n" for n in range(9)),
      "[other]\na = secret-5fd1\n", "[app:main]\nuse = config:/secret-5fd1\n"],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_and_not_shown(text: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from ckanext.dbmanage.engine.backup.history import Past, Thing, history
+from ckanext.dbmanage.engine.backup.records import Records, Writer, format_line
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.engine.layout import RECORDS
 from ckanext.dbmanage.engine.signature import dumped
@@ -114,6 +115,26 @@ def test_a_name_that_too_many_have_is_refused(shelf: Shelf) -> None:
     with pytest.raises(Refused, match="more than 20 are called 'CSV': ask for one by"):
         asked(shelf, "CSV", "resource")
     assert len(asked(shelf, "r7", "resource").things) == 1
+    # those of the live database alone
+    with pytest.raises(Refused, match="more than 20 are called 'CSV'"):
+        history([], "resource", "CSV", [each["id"] for each in files[:21]])
+
+
+def test_a_name_longer_than_an_index_has_is_found(shelf: Shelf) -> None:
+    long = "\u6771" * 300
+    with open(shelf.path / "index", "w+b") as file:
+        writer = Writer(file)
+        row = format_line({"kind": "resource", "id": "r-1", "name": long[:200]})
+        into = writer.add("resource")
+        into.write(b"\t".join((b"r-1", long.encode(), row)))
+        into.close()
+        table = writer.finish()["table"]
+        file.flush()
+        size = file.seek(0, 2)
+    index = Records(shelf.path / "index", size, "", *table.values())
+    held = index.table()["resource"]
+    (found,) = index.find(index.with_name(held, long), "name", long)
+    assert found["id"] == "r-1"
 
 
 def test_names_and_ids_of_any_letters_are_found(shelf: Shelf) -> None:

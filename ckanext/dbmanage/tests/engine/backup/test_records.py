@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from ckanext.dbmanage.engine.backup.databases import dump_all, snapshot
+from ckanext.dbmanage.engine.backup.records import Records, Writer
 from ckanext.dbmanage.engine.backup.segmented import Segmented
 from ckanext.dbmanage.engine.backup.verify import problems_of
 from ckanext.dbmanage.engine.layout import RECORDS
 from ckanext.dbmanage.engine.repository.backup import Backup
 
-from ...support.indexes import resign
+from ...support.indexes import resign, written
 from ...support.portal import DATASETS, DATASTORE_TABLES, UPLOADS, Portal
 
 
@@ -90,12 +91,33 @@ def test_it_is_of_the_moment_of_the_dump(portal: Portal, tmp_path: Path) -> None
 def test_a_schema_of_other_columns_ends_no_backup(portal: Portal) -> None:
     """As before an upgrade of an old CKAN: the kind is left out, which is said."""
     portal.sql("ALTER TABLE resource RENAME metadata_modified TO another")
+    portal.sql('ALTER TABLE "group" ALTER is_organization DROP DEFAULT')
+    portal.sql('ALTER TABLE "group" ALTER is_organization TYPE text')
     done = portal.module("backup")
     assert "the index of records has no line of any resource" in done.stderr
+    assert "no line of any organization: argument of WHERE must be" in done.stderr
     taken = portal.repository / done.stdout.strip()
     assert {e["kind"] for e in lines_in(taken)} >= {"dataset", "user", "table"}
     done = portal.module("history", "resource", "r-1", code=1)
-    assert "not known" in done.stdout
+    assert f"not known: {taken.name}: it has no index of records" in done.stdout
+
+
+def test_a_kind_that_breaks_off_leaves_no_line(tmp_path: Path) -> None:
+    """As when the server ends the session amid its rows."""
+    path = tmp_path / RECORDS
+    with open(path, "wb") as file:
+        writer = Writer(file)
+        broken = writer.add("dataset")
+        for number in range(2500):
+            broken.write(b"%05d\tname\t{}\n" % number)
+        writer.leave_out()
+        about = written(writer, {"user": [{"id": "u-1", "name": "anna"}]})
+    content = path.read_bytes()
+    assert about["bytes"] == len(content)
+    assert about["sha256"] == hashlib.sha256(content).hexdigest()
+    index = Records(path, about["bytes"], about["sha256"], *about["table"].values())
+    assert [*index.table()] == ["user"] and not index.problems()
+    assert lines_in(tmp_path)[0]["name"] == "anna"
 
 
 def test_equal_nights_have_equal_indexes(portal: Portal) -> None:

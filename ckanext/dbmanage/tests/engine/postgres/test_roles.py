@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,9 @@ def test_they_are_made_by_the_local_socket(
     (left,) = roles.missing({"database": main})
     with pytest.raises(Refused, match=r"'reader' is there.*`\\password reader`"):
         roles.make(left)
+    # its URL names another server in its options alone
+    far = make_url(f"postgresql://reader@/portal?host=/run/far&port={server.port}")
+    assert not roles.make(replace(left, url=far))
     # nobody's way in: the socket is another server's, or none
     server.sql("DROP ROLE reader")
     (sockets / f".s.PGSQL.{server.port}").unlink()
