@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..engine import words
-from ..engine.errors import Refused
+from ..engine.errors import Damaged, Refused
 from ..engine.printable import one_line
 from ..operations.context import Portal
 from ..operations.elsewhere import address_of
@@ -143,7 +143,13 @@ def _restore(portal: Portal, id: str, yes: bool) -> None:
         return
     live = holds(portal)
     if not live:
-        run_restore(portal, id, attended=True, no_backup=True)
+        try:
+            run_restore(portal, id, attended=True, no_backup=True)
+        except Damaged as error:  # what came was looked at: it was there before
+            raise Refused(
+                f"{error}\nIt was in the repository already. `ckan db forget --newest "
+                f"{id}` takes it away there alone; this command brings it anew then"
+            ) from error
     elif yes:
         raise Refused(
             f"{portal.options.site_address} may be here already, for "

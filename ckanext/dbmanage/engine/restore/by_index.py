@@ -41,14 +41,14 @@ def usable(site: Site, source: Source) -> Records | None:
 def side_by_side(
     connection: Connection, cursor: Any, index: Records, kinds: tuple[Indexed, ...]
 ) -> bool:
-    """Fills `NOW` and `THEN`; not where the live tables have other columns."""
+    """Fills `NOW` and `THEN`; not where the live tables are others."""
     there = [each for each in kinds if is_there(connection, each)]
     live = sql.SQL(" UNION ALL ").join(map(lines_of, there))
     if not there:
         live = sql.SQL("SELECT NULL::json AS line WHERE false")
     try:
         _make(cursor, NOW, live)
-    except psycopg2.errors.UndefinedColumn:
+    except psycopg2.Error:
         connection.rollback()
         return False
     cursor.execute("CREATE TEMPORARY TABLE dbm_lines (line json)")

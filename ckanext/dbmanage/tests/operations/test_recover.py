@@ -147,6 +147,24 @@ def test_what_is_live_is_not_overwritten(portal: Portal, tmp_path: Path) -> None
     assert "RESTIC_REPOSITORY_FILE" in told.stderr
 
 
+def test_a_damaged_one_that_is_here_can_be_brought_anew(
+    portal: Portal, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    name = _pushed(portal, there)
+    with (portal.repository / name / "database.list").open("ab") as file:
+        file.write(b"rotten\n")
+    for database in portal.names.values():
+        query(f'DROP DATABASE "{database}" WITH (FORCE)')
+    shutil.rmtree(portal.storage / "resources")
+    shutil.rmtree(portal.storage / "storage")
+    told = portal.module("recover", *_options(there), "--yes", code=1).stderr
+    assert "is damaged:\n  database.list: " in told
+    assert f"forget --newest {name}` takes it away there alone" in told
+    portal.module("forget", "--newest", name, "--yes")
+    assert not (portal.repository / name).exists()
+
+
 def test_the_question_names_where_libpq_goes(portal: Portal) -> None:
     """A URL may name its server in its options alone, and the DataStore another."""
     portal.write(

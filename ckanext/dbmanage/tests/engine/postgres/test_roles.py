@@ -63,7 +63,7 @@ def test_they_are_made_by_the_local_socket(
     with pytest.raises(Refused, match=r"'reader' is there.*`\\password reader`"):
         roles.make(left)
     # its URL names another server in its options alone
-    far = make_url(f"postgresql://reader@/portal?host=/run/far&port={server.port}")
+    far = make_url("postgresql://reader@/portal?host=/run/far").set(port=server.port)
     assert not roles.make(replace(left, url=far))
     # nobody's way in: the socket is another server's, or none
     server.sql("DROP ROLE reader")

@@ -82,6 +82,15 @@ def test_the_index_and_the_archive_tell_the_same(portal: Portal) -> None:
     }  # fmt: skip
 
 
+def test_live_tables_that_no_index_can_be_made_of_are_compared(portal: Portal) -> None:
+    name = portal.backup("--only", "database").name
+    portal.sql('ALTER TABLE "group" ALTER is_organization DROP DEFAULT')
+    portal.sql('ALTER TABLE "group" ALTER is_organization TYPE text')
+    done = portal.module("restore", name, "--preview", "--json")
+    rows = {row["kind"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["organizations"]["now"] == rows["organizations"]["then"] == 1
+
+
 def test_the_preview_tells_by_name_what_goes_and_who_changed_it(portal: Portal) -> None:
     name = portal.backup("--only", "database").name
     portal.sql(
