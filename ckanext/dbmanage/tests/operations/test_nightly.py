@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.errors import DbmanageError
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import nightly
 from ckanext.dbmanage.operations.context import Portal as Context
@@ -229,6 +230,22 @@ def test_somebody_is_told_and_fails_no_night(
         assert "push: failed" in hook[3].body
     monkeypatch.setattr(nightly._Doing, "_push", lambda _: ("nothing", "", ""))
     assert nightly.run_nightly(_portal(portal)).well
+
+
+def test_a_night_that_cannot_begin_is_told(portal: Portal) -> None:
+    with web_server() as hook:
+        file = portal.directory / "ping.url"
+        file.write_text(f"{hook.address}/ping")
+        file.chmod(0o600)
+        here = portal.directory / "a file"
+        here.write_text("")
+        settings = {"repository": str(here), "notify.ping_file": str(file)}
+        portal.write(**{f"ckanext.dbmanage.{k}": v for k, v in settings.items()})
+        with pytest.raises(DbmanageError, match="cannot write to the repository"):
+            nightly.run_nightly(_portal(portal))
+        (told,) = hook
+        assert told.path.partition("?")[0] == "/ping/fail"
+        assert told.body.startswith("backup: failed, 0 s. cannot write to")
 
 
 def test_a_step_waits_for_who_is_at_work_and_then_fails(
