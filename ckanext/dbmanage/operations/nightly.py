@@ -82,6 +82,12 @@ def run_nightly(
         # a step that finds somebody at work waits, and fails: this is the night's own
         who = at_work(repository) or "it has only just begun"
         raise NotNow(f"a night is under way: {who}; this one is skipped") from error
+    except NotNow:
+        raise
+    except DbmanageError as error:  # not one step was begun
+        failed = Step(STEPS[0], FAILED, 0.0, one_line(error))
+        Telling(portal).end(Night(now(), now(), (failed,)))
+        raise
 
 
 def _note_killed(portal: Portal, repository: Repository, night: Night) -> None:

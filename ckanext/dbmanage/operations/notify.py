@@ -133,8 +133,10 @@ def run_notify(
             f"{PREFIX}notify.apprise_file"
         )
     with _alone(repository):
-        found = troubles(look(portal.options, site, repository, failed))
-        return found, _tell(portal, site, repository, ways, found)
+        before = _remembered(site, repository)
+        also = before.get("unnoted", {}) | {n: (stamp(), w) for n, w in failed.items()}
+        watched = look(portal.options, site, repository, also)
+        return troubles(watched), _tell(portal, site, repository, ways, watched, before)
 
 
 def _tell(
@@ -142,11 +144,12 @@ def _tell(
     site: Site,
     repository: Repository,
     ways: Sequence[Door],
-    found: Sequence[Trouble],
+    watched: Watched,
+    before: Mapping[str, Any],
 ) -> list[Answer]:
     """What each door that is told has answered; what it took is remembered."""
-    before, writer = _remembered(site, repository), Writer(portal.options)
-    first = before.get("since", {})
+    found, writer = troubles(watched), Writer(portal.options)
+    first, unnoted = before.get("since", {}), watched.unnoted
     now = {
         each.state: replace(each, since=first.get(each.state) or each.since or stamp())
         for each in found
@@ -176,9 +179,9 @@ def _tell(
     unseen = {state for each in kept.values() for state in each}
     since = {state: first[state] for state in unseen if state in first}
     since |= {state: each.since for state, each in now.items()}
-    if told != before.get("doors") or since != first:
-        number = int(before.get("number", 0)) + 1
-        facts = {"number": number, "since": since, "doors": told}
+    facts: dict[str, Any] = {"since": since, "doors": told, "unnoted": unnoted}
+    if any(facts[name] != before.get(name, {}) for name in facts):
+        facts["number"] = int(before.get("number", 0)) + 1
         _remember(portal, site, repository, facts)
     if answers:
         _note(repository, list(now), answers)

@@ -4,12 +4,12 @@ Of this the metrics are made, and who is told is told by it: it takes millisecon
 works while CKAN does not. Nothing that lies in a repository ends it.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..engine.clock import is_future, is_stamp, parse_stamp, stamp
+from ..engine.clock import is_future, is_stamp, parse_stamp
 from ..engine.disk import regular_files
 from ..engine.errors import DbmanageError
 from ..engine.printable import one_line
@@ -26,6 +26,8 @@ from .there import remembered
 #: what the journal calls the steps of a night that commands take by hand
 _STEP_OF = {"proof": "prove"} | {step: step for step in STEPS}
 _NIGHTLY = "nightly"
+#: what the journal calls the end of one that did not fail
+_MADE = ("done", "not proven", "found damage")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Watched:
     """What is known: `known` of the data's safety, `failed` of the last backup.
 
     `away` says why the repository cannot be read, else it is empty; `night` is the last
-    that came to its end.
+    that came to its end. `unnoted` are failures that the journal does not know of.
     """
 
     known: Known
@@ -42,17 +44,19 @@ class Watched:
     disk: dict[str, int] | None = None
     copies: int = 0
     night: Night | None = None
+    unnoted: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def look(
     options: Options,
     site: Site,
     repository: Repository,
-    also: Mapping[str, str] = MappingProxyType({}),
+    also: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Watched:
     """What is known of a site now. Raises Refused for an option that is none.
 
-    `also` are steps that have failed just now, each with why.
+    `also` are steps that have failed, each with when and why, should the journal not
+    know of it: nobody may have been able to write there. They count until it knows.
     """
     away, backups, journal = "", list[dict[str, Any]](), list[Entry]()
     try:
@@ -63,8 +67,15 @@ def look(
     parts = wanted(site, options)
     whole, seen = having(backups, parts), remembered(repository)
     disk, failed = disk_of(repository.path), failed_backup(journal, parts)[0]
+    steps, made = failed_steps(journal), _made(journal)
+    also = {
+        step: of
+        for step, of in also.items()
+        if is_past(of[0]) and of[0] >= made.get(step, "")
+    }
     if "backup" in also and not failed:
-        failed = {"time": stamp(), "error": also["backup"]}
+        time, error = also["backup"]
+        failed = {"time": time, "error": error}
     every = nights(repository)
     known = Known(
         backups,
@@ -74,12 +85,13 @@ def look(
         free=disk["free"] if disk else None,
         copied=of_copy(options, seen, first_of(whole)),
         published=of_dumps(options, site.public_dir),
-        steps={**failed_steps(journal), **also},
+        steps={**steps, **{step: why for step, (_, why) in also.items()}},
         away=bool(away),
         limits=options.limits,
     )
     last = next((each for each in every if each.ended), None)
-    return Watched(known, failed, away, disk, len(seen.there), last)
+    unnoted = {step: list(of) for step, of in also.items() if step not in steps}
+    return Watched(known, failed, away, disk, len(seen.there), last, unnoted)
 
 
 # ------------------------------------------------------------------- the journal
@@ -112,17 +124,27 @@ def failed_backup(
 def failed_steps(journal: list[Entry]) -> dict[str, str]:
     """The steps that failed the last time, at night or by hand; each with why."""
     failed: dict[str, str] = {}
-    made = ("done", "not proven", "found damage")
+    for _, step in _ended(journal):
+        if step.result == "failed":
+            failed[step.name] = one_line(step.message)
+        elif step.result in _MADE:
+            failed.pop(step.name, None)
+    return failed
+
+
+def _made(journal: list[Entry]) -> dict[str, str]:
+    """When each step did not fail last, a stamp."""
+    done = ((e, step) for e, step in _ended(journal) if step.result in _MADE)
+    return {step.name: e.moment for e, step in done if is_past(e.moment)}
+
+
+def _ended(journal: list[Entry]) -> Iterator[tuple[Entry, Step]]:
     for entry in journal:
         steps = _steps(entry)
         if (name := _STEP_OF.get(entry.text("what"))) and not steps:
             steps = [Step(name, entry.event, message=entry.text("error"))]
         for step in steps:
-            if step.result == "failed":
-                failed[step.name] = one_line(step.message)
-            elif step.result in made:
-                failed.pop(step.name, None)
-    return failed
+            yield entry, step
 
 
 def _steps(entry: Entry) -> list[Step]:

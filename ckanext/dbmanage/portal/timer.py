@@ -11,9 +11,8 @@ from .config import Options
 from .units import NAME, Place
 
 UNITS = Path("/etc/systemd/system")
-_DAILY = re.compile(
-    r"^OnCalendar=(?:\*-\*-\* )?(\d{1,2}):(\d{2})(?::\d{2})?\s*$", re.MULTILINE
-)
+_CALENDAR = re.compile(r"^OnCalendar=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_DAILY = re.compile(r"(?:\*-\*-\* )?([01]?\d|2[0-3]):([0-5]\d)(?::[0-5]\d)?", re.ASCII)
 
 
 def next_night(options: Options, units: Path = UNITS) -> datetime | None:
@@ -24,9 +23,15 @@ def next_night(options: Options, units: Path = UNITS) -> datetime | None:
     ini = options.text("__file__")
     place = Place("", "", ini, ())
     for timer, service in _enabled(units):
-        at = _DAILY.search(timer)
-        if ini and at and place.is_own(service) and int(at[1]) < 24 > int(at[2]) // 3:
-            return due(int(at[1]), int(at[2]))
+        if not ini or not place.is_own(service):
+            continue
+        times = list[str]()
+        for given in _CALENDAR.findall(timer):  # an empty one takes back those before
+            times = [*times, given] if given else []
+        found = [_DAILY.fullmatch(each) for each in times]
+        daily = [due(int(at[1]), int(at[2])) for at in found if at]
+        # one that is of another form may come before
+        return min(daily) if daily and len(daily) == len(times) else None
     return None
 
 
@@ -58,6 +63,18 @@ def _enabled(units: Path) -> Iterator[tuple[str, str]]:
             stem, at, instance = entry.stem.partition("@")
             with suppress(OSError, UnicodeDecodeError):
                 service = units / f"{stem}{at}.service"
-                texts = [path.read_text("utf-8") for path in (entry, service)]
+                files = [entry, *_own_files(units, f"{stem}{at}.timer", entry.name)]
+                texts = ["\n".join(path.read_text("utf-8") for path in files)]
+                texts.append(service.read_text("utf-8"))
                 timer, service = (each.replace("%i", instance) for each in texts)
                 yield timer, service
+
+
+def _own_files(units: Path, *names: str) -> list[Path]:
+    """What `systemctl edit` wrote for units of these names, in the order it counts."""
+    found = {
+        path.name: path
+        for name in dict.fromkeys(names)
+        for path in (units / f"{name}.d").glob("*.conf")
+    }
+    return [found[name] for name in sorted(found)]

@@ -86,7 +86,7 @@ WantedBy=timers.target
 _CRON = """\
 # the night of {about}; what fails goes to stderr, so to the mail
 {minute} {hour} * * *  {command} --quiet >/dev/null
-# a night that the machine slept through is made up
+# a night of {about} that the machine slept through is made up
 @reboot  sleep 300; {command} --catch-up --quiet >/dev/null
 """
 
@@ -151,8 +151,10 @@ def place_of(options: Options) -> Place:
         writes.append(local)
     paths = {Path(os.path.realpath(each)) for each in writes if each}
     kept = sorted(p for p in paths if not paths & set(p.parents))
-    # a file of log that the configuration names; none where it is not there
-    writes = (*map(str, kept), "-/var/log/ckan")
+    # systemd begins no night at all where one is missing that has no - before it: a
+    # disk that is away is to fail its own step, and nobody may have published yet
+    storage = os.path.realpath(options.storage_path)
+    writes = (*(f"{'-' * (str(p) != storage)}{p}" for p in kept), "-/var/log/ckan")
     user = _owner(Path(repository), ini)
     return Place(user, sys.executable, os.path.abspath(ini), writes)
 

@@ -16,6 +16,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -51,6 +52,9 @@ from ..report import name_of
 from ..signature import derived_key, dumped, read_json, sign, signed_by
 from .backup import Backup
 from .journal import Entry, Journal
+
+#: how often a lock is asked for, 10 ms apart, that others only look at
+_LOOKS = 200
 
 
 class Repository:
@@ -168,7 +172,7 @@ class Repository:
         with handle as file:
             os.fchmod(file.fileno(), 0o600)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(file)
             except BlockingIOError:
                 holder = file.read(1000).decode("utf-8", "replace").strip()
                 raise Busy(
@@ -335,6 +339,22 @@ class Repository:
         with suppress(OSError):
             return stat.S_ISREG((self.path / f".{name}").lstat().st_mode)
         return False
+
+
+def _take(file: IO[bytes]) -> None:
+    """Takes a lock. Raises BlockingIOError where somebody has it, not who only looks.
+
+    A look shares it for a moment, where one who was killed has left a signature.
+    """
+    for _ in range(_LOOKS):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_of_yesterday(entry: os.DirEntry[str]) -> bool:

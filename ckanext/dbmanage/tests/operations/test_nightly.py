@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import threading
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.errors import Busy, DbmanageError
 from ckanext.dbmanage.engine.report import Silent
 from ckanext.dbmanage.operations import nightly
 from ckanext.dbmanage.operations.context import Portal as Context
@@ -27,6 +30,7 @@ from ckanext.dbmanage.operations.nights import (
 from ..support.doors import web_server
 from ..support.offsite import set_remote, snapshots
 from ..support.portal import Portal, slowed
+from ..support.shelf import Shelf
 from ..support.waiting import wait_until
 
 
@@ -231,6 +235,22 @@ def test_somebody_is_told_and_fails_no_night(
     assert nightly.run_nightly(_portal(portal)).well
 
 
+def test_a_night_that_cannot_begin_is_told(portal: Portal) -> None:
+    with web_server() as hook:
+        file = portal.directory / "ping.url"
+        file.write_text(f"{hook.address}/ping")
+        file.chmod(0o600)
+        here = portal.directory / "a file"
+        here.write_text("")
+        settings = {"repository": str(here), "notify.ping_file": str(file)}
+        portal.write(**{f"ckanext.dbmanage.{k}": v for k, v in settings.items()})
+        with pytest.raises(DbmanageError, match="cannot write to the repository"):
+            nightly.run_nightly(_portal(portal))
+        (told,) = hook
+        assert told.path.partition("?")[0] == "/ping/fail"
+        assert told.body.startswith("backup: failed, 0 s. cannot write to")
+
+
 def test_a_step_waits_for_who_is_at_work_and_then_fails(
     portal: Portal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,3 +301,16 @@ def test_a_full_disk_fails_the_backup_and_the_report_is_still_told(
     (disk / "fill").unlink()
     portal.write(**{"ckanext.dbmanage.prove_every": "0"})
     assert _results(_done(portal))["backup"] == "done"
+
+
+def test_who_only_looks_keeps_nobody_from_a_night(tmp_path: Path) -> None:
+    repository = Shelf(tmp_path / "backups").repository
+    with repository.night():
+        pass
+    with open(repository.path / ".nightly", "rb") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        released = threading.Timer(0.1, fcntl.flock, (look, fcntl.LOCK_UN))
+        released.start()
+        with repository.night(), pytest.raises(Busy), repository.night():
+            pass
+        released.join()

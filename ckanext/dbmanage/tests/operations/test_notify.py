@@ -17,7 +17,7 @@ import redis
 
 from ckanext.dbmanage.doctor.checks import told
 from ckanext.dbmanage.doctor.finding import OK, PROBLEM
-from ckanext.dbmanage.engine.clock import now
+from ckanext.dbmanage.engine.clock import now, stamp
 from ckanext.dbmanage.engine.errors import Busy, Refused
 from ckanext.dbmanage.engine.redis.client import key_of
 from ckanext.dbmanage.operations.context import find_site
@@ -225,6 +225,20 @@ def test_a_failed_step_is_told_at_the_end_of_the_night(
     site.record("nightly", "done", steps=[steps[0], steps[1] | {"result": "done"}])
     run_notify(site.portal)
     assert len(mails) == 2 and mails.subjects[1].startswith("[data.test] Well again: ")
+
+
+def test_what_the_journal_does_not_know_is_not_well_again(
+    site: WatchedSite, mails: Mails
+) -> None:
+    """As on a disk that is full, or was mounted anew to be read only."""
+    site.add(1)
+    Telling(site.portal).end(_night(Step("backup", "failed", 3, "no space left")))
+    run_notify(site.portal)
+    assert mails.subjects == ["[data.test] The last backup failed."]
+    later = stamp(now() + timedelta(seconds=2))  # stamps are of whole seconds
+    site.shelf.repository.record("x", "done", what="backup", time=later)
+    run_notify(site.portal)
+    assert mails.subjects[1] == "[data.test] Well again: The last backup failed."
 
 
 def test_a_night_was_killed_until_one_after_it_has_ended(

@@ -101,7 +101,9 @@ def test_a_directory_as_the_other_place_may_be_written_to(
         f"{remote}password_file": str(password),
     }
     place = units.place_of(Options({**options.settings, **more}))
-    assert "/srv/copies" in place.writes
+    # that disk may be away for a night, which is a night all the same
+    assert place.writes[0] == "-/srv/copies"
+    assert place.writes[1] == str(Path(options.storage_path).resolve())
 
 
 @pytest.mark.parametrize("text", ["/a\nExecStartPre=+/bin/sh", "/a\tb", "/a\u2028b"])
@@ -167,6 +169,9 @@ def test_a_crontab_gets_these_lines_once_and_keeps_its_own(
     install.install(plan)
     install.install(plan)
     assert file.read_text() == own + older.format("/other.ini") + plan.cron
+    other = Place(plan.place.user, plan.place.python, "/third.ini", ())
+    install.install(install.Plan(other, {}, other.cron(), ()))
+    assert file.read_text().endswith(plan.cron + other.cron())
 
 
 # -- when the next one is due
@@ -241,3 +246,35 @@ def test_the_next_night_is_that_of_the_timer_that_is_enabled_for_this_site(
     assert timer.next_night(other, tmp_path) == due
     (wants / f"{NAME}@other.timer").write_text("OnCalendar=Mon..Fri 04:30\n")
     assert timer.next_night(other, tmp_path) is None
+    (wants / f"{NAME}@other.timer").write_text("OnCalendar=*-*-* 04:65\n")
+    assert timer.next_night(other, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("directory", "text", "hour"),
+    [
+        (f"{NAME}.timer.d", "OnCalendar=\nOnCalendar=*-*-* 23:15\n", 22),
+        (f"{NAME}.timer.d", "OnCalendar=23:15\n", 22),  # as well as at 04:30
+        (f"{NAME}.timer.d", "RandomizedDelaySec=4h\n", 3),
+        (f"{NAME}.timer.d", "OnCalendar=hourly\n", None),
+        (f"{NAME}@.timer.d", "OnCalendar=\nOnCalendar=*-*-* 23:15\n", 3),
+    ],
+)
+def test_the_next_night_is_where_the_timer_was_edited_to(
+    options: Options,
+    tmp_path: Path,
+    berlin: Any,
+    directory: str,
+    text: str,
+    hour: int | None,
+) -> None:
+    berlin(2026, 11, 27, 12)
+    for name, whole in _plan(options, tmp_path).files.items():
+        Path(name).write_text(whole)
+    wants, edited = tmp_path / "timers.target.wants", tmp_path / directory
+    wants.mkdir()
+    edited.mkdir()
+    (wants / f"{NAME}.timer").symlink_to(tmp_path / f"{NAME}.timer")
+    (edited / "override.conf").write_text(f"[Timer]\n{text}")
+    due = timer.next_night(options, tmp_path)
+    assert (due and due.hour) == hour
