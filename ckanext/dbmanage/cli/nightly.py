@@ -45,7 +45,7 @@ def nightly(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Do the whole night: backup, proof, copy, retention, publication.
+    """Do the whole night: back up, prove, copy, prune, publish.
 
     A backup is taken. Each `ckanext.dbmanage.prove_every` nights it is also proven.
     What is missing at the other place is copied there. Backups that no rule keeps are
