@@ -254,7 +254,7 @@ def test_a_worker_of_this_site_does_what_waits_and_ends(
     """Jobs of before an upgrade too: what RQ calls had another name then."""
     # the one that sleeps may have taken the first
     kinds = ("organizations", "groups", "users")
-    _, old, new = (site.act("dbmanage_export", kind=kind)["id"] for kind in kinds)
+    first, old, new = (site.act("dbmanage_export", kind=kind)["id"] for kind in kinds)
     client = redis.Redis.from_url(site.portal.options["ckan.redis.url"])
     job = rq.job.Job.fetch(old, connection=client)
     assert job.func_name == "ckanext.dbmanage.jobs.run"
@@ -263,6 +263,7 @@ def test_a_worker_of_this_site_does_what_waits_and_ends(
     site.portal.db("worker", "--burst")
     for id in (old, new):
         assert site.act("dbmanage_job_show", id=id)["state"] == "done"
+    assert wake(site, first)["state"] == "done"
 
 
 def test_what_is_armed_ends_by_itself(site: Site, backup: str, asleep: None) -> None:
