@@ -47,11 +47,11 @@ def test_stock_tools_read_a_line_for_each_record(portal: Portal) -> None:
         assert ids == sorted(ids)
     by_id = {each["id"]: each for each in found}
     ((modified,),) = portal.sql(
-        "SELECT metadata_modified FROM package WHERE id = 'id-7'"
+        "SELECT to_json(metadata_modified) FROM package WHERE id = 'id-7'"
     )
     assert by_id["id-7"] == {
         "kind": "dataset", "id": "id-7", "name": "dataset-7", "title": '\x1b\\ "a"\n',
-        "state": "deleted", "owner": "org-1", "modified": modified.isoformat(),
+        "state": "deleted", "owner": "org-1", "modified": modified,
         "hash": None,
     }  # fmt: skip
     assert by_id["r-1"]["owner"] == "id-1" and by_id["user-1"]["title"] == "Usér 1"
