@@ -13,6 +13,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import GeneratorType
@@ -20,7 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ..engine.errors import DbmanageError, Passing, summary_of
 from ..engine.postgres.again import passes
@@ -109,7 +110,9 @@ class Readers:
             process.terminate()
             process.join()
         if self._connection is not None:
-            self._connection.close()
+            # all is read, or a failure is under way: that it broke since is neither
+            with suppress(SQLAlchemyError):
+                self._connection.close()
 
     def listed(
         self, statement: str, order: str, size: int, **values: Any

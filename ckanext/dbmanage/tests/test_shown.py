@@ -40,7 +40,8 @@ def _refused(text: str) -> list[str]:
         try:
             known[name].load().make_context(name, list(words))
         except click.UsageError as error:
-            found.append(f"{name} {' '.join(words)}: {error.message}")
+            if "does not exist" not in error.message:  # a file of the reader's
+                found.append(f"{name} {' '.join(words)}: {error.message}")
     return found
 
 

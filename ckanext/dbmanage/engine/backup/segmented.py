@@ -113,7 +113,10 @@ class Segmented:
     def _young(self, name: str) -> bool:
         if not self._size(name):
             return False
-        written = object_path(self._objects, name).lstat().st_mtime
+        try:
+            written = object_path(self._objects, name).lstat().st_mtime
+        except FileNotFoundError:  # it was gone, and this backup has it anew
+            return False
         return time.time() - written < _OLD
 
     def _size(self, name: str) -> int:

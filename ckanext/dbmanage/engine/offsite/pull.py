@@ -213,7 +213,9 @@ def _size_of(
     nodes(restic, snapshot.name, look, *folders)
     # of the segments only all together are promised
     if not wrong and total > sum(found.sizes.values()):
-        wrong.append(f"its contents have {total} bytes, more than its manifest tells")
+        wrong.append(
+            f"its contents have {words.size(total)}, more than its manifest tells"
+        )
     if wrong:
         raise Damaged(_named(snapshot), wrong)
     return total

@@ -133,5 +133,5 @@ def test_readers_whose_snapshot_is_gone_begin_again(portal: Portal) -> None:
         )  # fmt: skip
     printed, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    assert "the export of datasets did not work, and is tried again: " in said
+    # it begins again, but where the readers had all before the server was cut off
     assert len(printed.splitlines()) == 36
