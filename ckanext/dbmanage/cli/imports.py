@@ -85,7 +85,7 @@ def import_(
     )
     if done.sysadmins:
         some = listed(sorted(done.sysadmins)[:20])
-        talk.warn(f"{many(len(done.sysadmins), 'sysadmin')} among them: {some}")
+        talk.warn(f"the file makes {many(len(done.sysadmins), 'sysadmin')}: {some}")
     if done.relationships:
         talk.warn(
             f"{many(done.relationships, 'relationship')} between datasets left out: an "

@@ -55,7 +55,7 @@ from .restore import restore_as_asked
     "--to",
     default="",
     metavar="DIR",
-    help="Keep the backups in DIR. Without it they go where ckan.ini has them.",
+    help="Keep the backups in DIR. Without it they go where ckan.ini says.",
 )
 @click.option(
     "--host", default="", metavar="SITE", help="Which site, where several are there."
@@ -64,7 +64,7 @@ from .restore import restore_as_asked
     "--admin",
     default="",
     metavar="URL",
-    help="Make the missing roles as this one: postgresql://USER@HOST:PORT.",
+    help="Connect as this role to make those that are missing: postgresql://USER@HOST:PORT.",
 )
 @yes_option
 @quiet_option

@@ -46,7 +46,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         _("It could not be restored as it should."),
         "ckan db backups latest",
     ),
-    "overdue": (_("Does the timer run?"), "ckan db backup"),
+    "overdue": (
+        _("The timer may not run: `systemctl list-timers` shows it."),
+        "ckan db backup",
+    ),
     "full": (_("It needs about {size}, and {free} are free."), "ckan db prune"),
     "push-failed": (_("The newest backups are on this machine alone."), "ckan db push"),
     "uncopied": (_("The newest backups are on this machine alone."), "ckan db push"),
@@ -74,10 +77,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "ckan db verify --prove",
     ),
     "publish-failed": (
-        _("Visitors see the public dumps of before."),
+        _("Visitors still see the old public dumps."),
         "ckan db publish",
     ),
-    "unpublished": (_("Visitors see the public dumps of before."), "ckan db publish"),
+    "unpublished": (_("Visitors still see the old public dumps."), "ckan db publish"),
     "prune-failed": (_("Backups fill the disk until it works."), "ckan db prune"),
     "future": (
         _("A clock was wrong when they were taken, or is wrong now."),

@@ -9,25 +9,13 @@ import pytest
 from ckanext.dbmanage.engine.errors import Refused
 from ckanext.dbmanage.portal.ini import differing, loaded, untrusted, with_repository
 
+from ..support.portal import LOGGING
+
 _HOSTILE = """[app:main]
 use = egg:ckan
 SECRET_KEY = 50%%
 ckan.storage_path = %(here)s/storage
-[loggers]
-keys = root
-[handlers]
-keys = console
-[formatters]
-keys = plain
-[logger_root]
-level = WARNING
-handlers = console
-[handler_console]
-class = StreamHandler
-args = (open('MARK', 'w'),)
-[formatter_plain]
-format = %(message)s
-"""
+""" + LOGGING.replace("sys.stderr", "open('MARK', 'w')")
 
 
 def test_nothing_in_it_is_run(tmp_path: Path) -> None:

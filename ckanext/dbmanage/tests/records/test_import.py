@@ -98,7 +98,7 @@ def test_there_and_back(portal: Portal, empty: Portal) -> None:
         assert ("10 relationships between datasets left out" in told) == (
             kind == "datasets"
         )
-        assert ("1 sysadmin among them: user-1" in told) == (kind == "users")
+        assert ("the file makes 1 sysadmin: user-1" in told) == (kind == "users")
     for kind, lines in given.items():
         found = export(empty, kind, "--all", "--fresh")
         assert lines and kept(found) == kept(lines), kind

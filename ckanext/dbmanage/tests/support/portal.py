@@ -40,7 +40,7 @@ from .rows import UPLOADS
 HEAD = "SELECT version_num FROM alembic_version"
 
 #: CKAN 2.10 and 2.11 do not start without these
-_LOGGING = """
+LOGGING = """
 [loggers]
 keys = root
 [handlers]
@@ -104,7 +104,7 @@ class Portal:
         """Writes the configuration file; an underscore in a name here is a dot."""
         self.options |= options
         lines = [f"{k} = {v.replace('%', '%%')}" for k, v in self.options.items()]
-        self.ini.write_text("[app:main]\n" + "\n".join(lines) + _LOGGING)
+        self.ini.write_text("[app:main]\n" + "\n".join(lines) + LOGGING)
 
     # -- commands
 
