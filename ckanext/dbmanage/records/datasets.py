@@ -14,6 +14,7 @@ from ckan import plugins as p
 from ckan.lib import plugins as forms
 from ckan.lib.dictization import model_dictize
 
+from ..engine.postgres.again import passes
 from . import validation
 from .kinds import Record, Shown
 from .rows import LONG_DATASETS, Rows, portions
@@ -103,8 +104,10 @@ class Datasets:
         """Datasets from their rows; the action reads one whose rows are broken."""
         try:
             return self._rows(ids) if ids else {}
-        except Exception:
+        except Exception as error:
             model.Session.rollback()
+            if passes(error):
+                raise
             half = len(ids) // 2
             return {**self._read(ids[:half]), **self._read(ids[half:])} if half else {}
 

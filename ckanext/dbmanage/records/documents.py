@@ -15,6 +15,7 @@ import simplejson
 from ckan import logic
 from ckan.lib import search
 
+from ..engine.postgres.again import passes
 from ..portal.config import Options
 from .datasets import Datasets
 from .search_index import Index, milliseconds
@@ -77,8 +78,10 @@ class Writer:
                 before = len(buffer.documents)
                 try:
                     self._write(dataset)
-                except Exception:
+                except Exception as error:
                     model.Session.rollback()
+                    if passes(error):  # no fault of the dataset's
+                        raise
                     del buffer.documents[before:]
                     failed.append(dataset)
         return buffer.documents, failed

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from ckan.lib import search
 
 from ..engine.errors import DbmanageError, summary_of
+from ..engine.postgres.again import passes
 from ..engine.report import Progress
 from ..portal.config import Options
 from .documents import Writer
@@ -148,6 +149,8 @@ class _Reindex:
                 self._done.indexed += 1
             except Exception as error:
                 model.Session.rollback()
+                if passes(error):
+                    raise
                 self._index.solr.ping()  # a Solr that is gone is no dataset's fault
                 self._done.failed[dataset] = summary_of(error)
 
