@@ -281,7 +281,7 @@ def test_upgrading(portal: Portal) -> None:
 
 
 def test_search_index(portal: Portal) -> None:
-    for block in commands("search.rst"):
+    for block in commands("reindex.rst"):
         run(portal, block)
     done = portal.ckan("search-index", "check")
     assert "Packages not indexed = 0" in done.stdout
