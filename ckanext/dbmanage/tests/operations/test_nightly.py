@@ -141,7 +141,7 @@ def test_a_second_night_is_skipped_and_a_killed_one_is_no_night(
     slowed(portal, "pg_dump")
     first = portal.start("nightly")
     _, repository = portal.engine()
-    wait_until(lambda: nights(repository), 60)
+    wait_until(lambda: nights(repository))
     told = portal.db("nightly")
     assert f"nightly, process {first.pid}" in told.stderr and not told.stdout
     assert "this one is skipped" in _done(portal)["message"]
@@ -162,7 +162,7 @@ def test_a_night_that_is_ended_says_by_what(portal: Portal) -> None:
     slowed(portal, "pg_dump")
     process = portal.start("nightly")
     _, repository = portal.engine()
-    wait_until(lambda: any(portal.repository.glob(".2*Z.partial")), 60)
+    wait_until(lambda: any(portal.repository.glob(".2*Z.partial")))
     process.terminate()
     process.communicate()
     (night,) = nights(repository)

@@ -52,7 +52,7 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
         if line.startswith("load"):
             break
     assert query(ended) == [(True,)]
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1 and "was lost" in said
     assert "terminating connection due to administrator command" in said
     assert portal.state() == before and portal.oids() == oids

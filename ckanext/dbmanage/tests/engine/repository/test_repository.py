@@ -65,7 +65,7 @@ def test_two_hosts_with_one_repository(
     done = two.module("backup", code=1)
     assert f"is in use: backup, process {busy.pid} of " in done.stderr
     os.kill(busy.pid, signal.SIGCONT)
-    _, said = busy.communicate(timeout=120)
+    _, said = busy.communicate(timeout=300)
     assert busy.returncode == 0, said
     (first,) = one.backups()
     about = json.loads(two.module("backup", "--json").stdout)

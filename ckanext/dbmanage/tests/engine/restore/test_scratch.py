@@ -73,7 +73,7 @@ def test_two_portals_of_one_role_do_not_touch_each_other(make_portal) -> None:
             two.backup()
             two.module("restore", "latest", "--yes", "--no-backup")
     finally:
-        out, err = busy.communicate(timeout=120)
+        out, err = busy.communicate(timeout=300)
     assert busy.returncode == 0, err
     assert one.state() == state
 
@@ -89,7 +89,7 @@ def test_two_at_once_in_one_repository(portal: Portal) -> None:
         busy.send_signal(signal.SIGSTOP)
         done = portal.module("backup", code=None)
         busy.send_signal(signal.SIGCONT)
-        _, said = busy.communicate(timeout=60)
+        _, said = busy.communicate(timeout=300)
         assert busy.returncode == 0, said
         if done.returncode:  # else the first one had already ended
             break

@@ -104,7 +104,7 @@ def test_a_file_that_changes_meanwhile_is_read_again(portal: Portal) -> None:
     linked.unlink()
     linked.symlink_to("/etc/passwd")
     os.kill(process.pid, signal.SIGCONT)
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     lines = {line["path"]: line for line in listed(portal.repository / out.strip())}
     assert lines["resources/zzz/02990"]["size"] == 5
