@@ -185,7 +185,7 @@ def serve() -> Iterator[Callable[[Portal], Web]]:
 
     def start(portal: Portal) -> Web:
         made.append(Web(portal))
-        wait_until(made[-1].up, 90)
+        wait_until(made[-1].up)
         return made[-1]
 
     yield start

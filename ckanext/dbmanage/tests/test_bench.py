@@ -21,7 +21,7 @@ def test_a_benchmark_that_is_ended_leaves_only_logs() -> None:
         [ROOT / "bench" / "run", "--quick", "startup"], stderr=subprocess.DEVNULL
     ) as process:
         # CKAN makes its tables meanwhile
-        wait_until(lambda: "bench_main_datastore" in _databases(), 60)
+        wait_until(lambda: "bench_main_datastore" in _databases())
         process.send_signal(signal.SIGINT)
     assert process.returncode == 128 + signal.SIGINT
     assert not [name for name in _databases() if name.startswith("bench_")]

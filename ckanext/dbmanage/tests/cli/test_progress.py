@@ -66,7 +66,7 @@ def test_a_backup_on_a_terminal_ends_with_done(portal: Portal) -> None:
     (bar,) = [each for each in lines if "1/4 dump" in each]
     shown = bar.split("\r")
     assert all(len(each) < 40 for each in shown)
-    assert re.fullmatch(r"4/4 done in [\d.]+ s *", shown[-1])
+    assert re.fullmatch(r"4/4 done in [\d.]+ \w+ *", shown[-1])
     # the next one knows from the journal what each stage takes
     text = (portal.repository / "journal.jsonl").read_text().splitlines()
     (took,) = [e for e in map(json.loads, text) if e["event"] == "took"]

@@ -18,6 +18,7 @@ from ckanext.dbmanage.engine.site import Site
 
 from ..support.cluster import PG_BIN, Cluster, query
 from ..support.small import BINS, Made, Small
+from ..support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +79,16 @@ def fenced(server: Cluster) -> Iterator[Callable[[str], None]]:
     """Puts lines before those of pg_hba.conf, until the test's end."""
     path = server.data / "pg_hba.conf"
     before = path.read_text()
+    loaded = "SELECT pg_conf_load_time()"
 
     def fence(text: str) -> None:
         path.write_text(text + before)
+        last = server.sql(loaded)
         server.sql("SELECT pg_reload_conf()")
-        assert server.process is not None
+        wait_until(lambda: server.sql(loaded) != last)  # it only asks for it
 
     yield fence
-    path.write_text(before)
-    server.sql("SELECT pg_reload_conf()")
+    fence("")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def site(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with hosted(template, tmp_path_factory.mktemp("jobs")) as made:
         made.token = made.api_token()
         made.start_worker([sys.executable, "-c", HASTY])
-        wait_until(lambda: made.act("dbmanage_status")["worker"]["count"], 90)
+        wait_until(lambda: made.act("dbmanage_status")["worker"]["count"])
         yield made
 
 
@@ -76,14 +76,12 @@ def test_a_restore_is_not_made_later_than_it_was_armed_for(
     before = site.portal.oids()
     job = site.act("dbmanage_restore", id=backup, confirm=TITLE)
     assert job["state"] == "queued" and job["until"], job
-    wait_until(
-        lambda: site.act("dbmanage_job_show", id=job["id"])["state"] == "failed", 30
-    )
+    wait_until(lambda: site.act("dbmanage_job_show", id=job["id"])["state"] == "failed")
     # so it is said while no worker has looked; and the worker looks too
     status = site.act("dbmanage_status")
     assert status["jobs"] == [] and "until" in status["ended"]["error"]
     done = wake(site, job["id"])
-    wait_until(lambda: site.act("dbmanage_job_show", id=job["id"])["ended"], 60)
+    wait_until(lambda: site.act("dbmanage_job_show", id=job["id"])["ended"])
     assert done["state"] == "failed" and "confirm it anew" in done["error"]
     assert site.portal.oids() == before
     assert site.act("dbmanage_status")["armed"] is None
@@ -178,7 +176,7 @@ def test_a_job_that_dies_before_it_begins_is_lost_at_once(site: Site) -> None:
         def lost() -> bool:
             return site.act("dbmanage_job_show", id=job["id"])["state"] == "lost"
 
-        wait_until(lost, 60)
+        wait_until(lost)
     finally:
         query(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     shown = site.act("dbmanage_job_show", id=job["id"])
@@ -224,7 +222,7 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
         with closing(psycopg2.connect(portal.url("database"))) as other:
             other.cursor().execute("LOCK TABLE package IN ACCESS EXCLUSIVE MODE")
             job = site.act(f"dbmanage_{name}", **data)
-            wait_until(waits, 60)
+            wait_until(waits)
             site.act("dbmanage_job_cancel", id=job["id"])
             assert site.ended(site.token, job["id"])["state"] == "cancelled"
             kinds = {e["kind"]: e for e in reversed(site.act("dbmanage_job_list"))}

@@ -48,7 +48,7 @@ def worked(site: Site) -> Site:
     """A site whose worker runs."""
     token = site.api_token()
     site.start_worker()
-    wait_until(lambda: site.act("dbmanage_status", token)["worker"]["count"], 60)
+    wait_until(lambda: site.act("dbmanage_status", token)["worker"]["count"])
     site.token = token
     return site
 
@@ -74,7 +74,7 @@ def test_a_backup_by_the_api(worked: Site) -> None:
     assert asked["address"] == taken["address"] == "127.0.0.1"
 
     proof = worked.act("dbmanage_backup_verify", token, id="latest", prove=True)
-    assert worked.ended(token, proof["id"], 120)["state"] == "done"
+    assert worked.ended(token, proof["id"])["state"] == "done"
     shown = worked.act("dbmanage_backup_show", token, id="latest", compare=True)
     assert shown["state"] == "proven" and shown["fits"] == ""
     assert "held" in shown["stays"]

@@ -33,7 +33,7 @@ def test_cancel_leaves_nothing_behind(site: Site) -> None:
         def under_way(id: str = job["id"], phase: str = phase) -> bool:
             return site.act("dbmanage_job_show", token, id=id)["phase"] == phase
 
-        wait_until(under_way, 60)
+        wait_until(under_way)
         time.sleep(0.5)
         asked = site.act("dbmanage_job_cancel", token, id=job["id"])
         assert asked.get("state") == "running", asked
@@ -67,7 +67,7 @@ def test_a_worker_that_dies_is_shown_and_locks_nobody_out(site: Site) -> None:
         shown = worked.act("dbmanage_job_show", token, id=job["id"])
         return shown["state"] == "lost"
 
-    wait_until(lost, 30)
+    wait_until(lost)
     status = worked.act("dbmanage_status", token)
     assert status["worker"]["count"] == 0 and status["jobs"] == []
     page = worked.session(SYSADMIN).ask("GET", "/ckan-admin/backups/").text

@@ -111,7 +111,7 @@ def ended(portal: Portal, stage: str, *words: str, env: Any = None) -> str:
         if line == f"{stage} …\n":
             break
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1, [*seen, said]
     assert "Traceback" not in said
     told = said.splitlines()[-1]

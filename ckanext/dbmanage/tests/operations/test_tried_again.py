@@ -42,7 +42,7 @@ def wait_for_lock(portal: Portal, part: str) -> None:
     waiting = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
     )
-    wait_until(lambda: query(waiting, "postgres", portal.names[part]), 120)
+    wait_until(lambda: query(waiting, "postgres", portal.names[part]))
 
 
 def cut_off(portal: Portal, part: str) -> None:
@@ -71,7 +71,7 @@ def test_what_reads_records_begins_again(
         process = start(portal, *(str(file) if w == "FILE" else w for w in words))
         wait_for_lock(portal, "database")
         cut_off(portal, "database")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert f"{doing} did not work, and is tried again: " in said
     if words[0] == "export":
@@ -94,7 +94,7 @@ def test_a_dump_into_a_file_begins_again_after_a_deadlock(portal: Portal) -> Non
         wait_for_lock(portal, "datastore")
         # each waits for the other now, until the server ends pg_dump
         lock.cursor().execute(f"LOCK TABLE {TABLE}")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "dumping the DataStore did not work, and is tried again: " in said
     assert "deadlock detected" in said
@@ -113,8 +113,8 @@ def test_half_a_dump_on_a_pipe_is_not_begun_again(portal: Portal) -> None:
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = %s AND query LIKE 'COPY%%' AND wait_event = 'ClientWrite'"
     )
-    wait_until(lambda: query(cut, "postgres", portal.names["datastore"]), 60)
-    printed, said = process.communicate(timeout=60)
+    wait_until(lambda: query(cut, "postgres", portal.names["datastore"]))
+    printed, said = process.communicate(timeout=300)
     assert process.returncode == 1 and printed.startswith(b"PGDMP")
     assert b"pg_dump of " in said and b"tried again" not in said, said
 
@@ -134,8 +134,8 @@ def test_a_proof_whose_reader_is_cut_off_is_no_fault_of_the_backup(
         said.append(line)
         if line.startswith("read"):
             break
-    wait_until(lambda: query(copy, "postgres", list(portal.copies())), 60)
-    _, rest = process.communicate(timeout=120)
+    wait_until(lambda: query(copy, "postgres", list(portal.copies())))
+    _, rest = process.communicate(timeout=300)
     assert process.returncode == 0, [*said, rest]
     assert "reading the copy did not work, and is tried again: " in rest
     assert [each["state"] for each in portal.backups()] == ["proven"]

@@ -27,7 +27,7 @@ def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) ->
     url += "00000001-0000-4000-8000-000000000000"
 
     def rows() -> int:
-        with urllib.request.urlopen(url, timeout=20) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=300) as answer:  # noqa: S310
             return len(json.load(answer)["result"]["records"])
 
     def up() -> bool:
@@ -48,7 +48,7 @@ def test_a_running_site_serves_the_datastore_after_the_switch(portal: Portal) ->
             ' ALTER TABLE "00000001-0000-4000-8000-000000000000" ADD n nested',
             "datastore",
         )
-        wait_until(up, 60)
+        wait_until(up)
         portal.backup()
         for _ in range(2):
             portal.module("restore", "latest", "--yes", "--no-backup")

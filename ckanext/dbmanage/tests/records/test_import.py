@@ -282,7 +282,7 @@ def test_killed_and_resumed(owned: Portal) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     count = "SELECT count(*) FROM package"
-    wait_until(lambda: owned.sql(count) != [(0,)], 120)
+    wait_until(lambda: owned.sql(count) != [(0,)])
     end_group(process)
     assert 0 < owned.sql(count)[0][0] < 300
     told = owned.db("import", "datasets", file, "--resume").stderr

@@ -125,13 +125,13 @@ def test_readers_whose_snapshot_is_gone_begin_again(portal: Portal) -> None:
             env=portal.environment,
         )  # fmt: skip
         waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-        wait_until(lambda: query(waiting, "postgres", name), 60)
+        wait_until(lambda: query(waiting, "postgres", name))
         query(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = %s AND pid <> %s",
             "postgres", name, holding.info.backend_pid,
         )  # fmt: skip
-    printed, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     # it begins again, but where the readers had all before the server was cut off
     assert len(printed.splitlines()) == 36

@@ -194,7 +194,7 @@ def test_what_is_saved_meanwhile_is_what_searches_find(
     with subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_until(begun.exists, 60)
+        wait_until(begun.exists)
         # searches have all that there was before
         assert select(portal, rows=0)["response"]["numFound"] == DATASETS
         portal.sql(
@@ -211,7 +211,7 @@ def test_what_is_saved_meanwhile_is_what_searches_find(
             "DELETE FROM package WHERE id = 'id-3'"
         )
         go.touch()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     found = documents(portal)
     assert found["id-1"]["capacity"] == "private"

@@ -41,7 +41,7 @@ def answered(
                 said += more
                 return not more or said.endswith((b"[y/N]: ", b"to go on: "))
 
-            wait_until(asks, 60)
+            wait_until(asks)
             first()
             os.write(ours, f"{answer}\n".encode())
             said += process.stdout.read()

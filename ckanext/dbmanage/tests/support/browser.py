@@ -24,6 +24,8 @@ LOOKS = SHOTS / "looks"
 #: the one thing that axe finds in core's frame, on each page of CKAN: the bar with the
 #: account's links lies in no landmark (rule `region`)
 CORE = [[".account-masthead"]]
+# playwright's own five seconds are over before a slow machine has started a job
+expect.set_options(timeout=60_000)
 #: Debian's Chromium asks nobody outside
 OPTIONS = (
     "--no-sandbox --disable-gpu --disable-background-networking --no-first-run "

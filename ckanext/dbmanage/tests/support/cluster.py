@@ -43,7 +43,7 @@ def superuser(database: str = "postgres") -> Any:
         user=SUPERUSER.username,
         password=SUPERUSER.password,
         dbname=database,
-        connect_timeout=10,
+        connect_timeout=60,
     )
     connection.autocommit = True
     return connection

@@ -11,11 +11,11 @@ DBMANAGE_TRUE_STARTS is set.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import inspect
 import json
-import linecache
 import os
 import pkgutil
 import runpy
@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -249,13 +250,27 @@ def _import_all(ini: str) -> None:
             except Exception:  # noqa: S112 - a name that is no module's
                 continue
     os.wait()
-    # what is found out once and kept: what the models are, and where modules are, for
-    # CKAN asks at its start who calls it
+    # what is found out once and kept: what the models are
     importlib.import_module("sqlalchemy.orm").configure_mappers()
-    inspect.stack()
-    for name, module in [*sys.modules.items()]:
-        if name.partition(".")[0] in ("ckan", "ckanext", "click"):
-            linecache.getlines(getattr(module, "__file__", None) or "")
+    # CKAN asks at its start who calls it, and reads what options are declared: nearly
+    # half of that was spent on lines of sources and on YAML in Python
+    inspect.stack = _callers
+    yaml: Any = importlib.import_module("yaml")
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _callers(context: int = 1) -> list[inspect.FrameInfo]:
+    """What `inspect.stack` tells, without the lines of the sources."""
+    found, frame = [], sys._getframe(1)
+    while frame:
+        code = frame.f_code
+        found.append(
+            inspect.FrameInfo(
+                frame, code.co_filename, frame.f_lineno, code.co_name, None, None
+            )
+        )
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
 
 
 def _wait_for_a_command(control: socket.socket) -> dict[str, Any] | None:
@@ -336,6 +351,31 @@ def _run(command: list[str]) -> None:
         runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
 
 
+def _run_and_end(command: list[str]) -> None:
+    """Ends as Python does, but that it leaves its memory to the system.
+
+    To take apart what was imported writes to each page that is shared with the one that
+    forks, and so copies it: that takes longer than most commands.
+    """
+    code: Any = 0
+    try:
+        _run(command)
+    except SystemExit as ended:
+        code = ended.code
+        if not isinstance(code, int | None):
+            sys.stderr.write(f"{code}\n")
+            code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        for file in (sys.stdout, sys.stderr):
+            if file and not file.closed:
+                file.flush()
+    except OSError:  # nobody reads it any more, which Python has words for
+        sys.exit(code)
+    os._exit((code or 0) & 0xFF)
+
+
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         _import_all(sys.argv[2])
@@ -344,4 +384,4 @@ if __name__ == "__main__":
         wanted = _wait_for_a_command(channel)
     if wanted:
         _become(wanted)
-        _run(wanted["command"])
+        _run_and_end(wanted["command"])

@@ -67,7 +67,7 @@ def served(directory: Path, *options: str) -> Iterator[str]:
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_until(lambda: _answers(port), 20)
+        wait_until(lambda: _answers(port))
         yield f"rest:http://127.0.0.1:{port}/portal"
     finally:
         server.kill()

@@ -17,11 +17,12 @@ from ckanext.dbmanage.engine.site import Site
 
 from .cluster import Cluster
 
+#: not so short that a busy machine has passed them before the first statement
 LIMITS = {
-    "statement_timeout": "200ms",
+    "statement_timeout": "500ms",
     "lock_timeout": "1ms",
-    "idle_in_transaction_session_timeout": "100ms",
-    "idle_session_timeout": "100ms",
+    "idle_in_transaction_session_timeout": "500ms",
+    "idle_session_timeout": "500ms",
 }
 
 

@@ -49,7 +49,7 @@ class Session(requests.Session):
         self.base = f"http://127.0.0.1:{web.port}"
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        options = {"allow_redirects": False, "timeout": 60} | options
+        options = {"allow_redirects": False, "timeout": 300} | options
         return self.request(method, self.base + path, **options)
 
     def sign_in(self, name: str, password: str = PASSWORD) -> Session:
@@ -136,7 +136,7 @@ class Site:
             )
         return self.worker
 
-    def ended(self, token: str, id: str, seconds: float = 90) -> dict[str, Any]:
+    def ended(self, token: str, id: str) -> dict[str, Any]:
         """A job once it has ended."""
         found: dict[str, Any] = {}
 
@@ -144,7 +144,7 @@ class Site:
             found.update(self.act("dbmanage_job_show", token, id=id))
             return found["state"] not in ("queued", "running")
 
-        wait_until(over, seconds)
+        wait_until(over)
         return found
 
     @property
@@ -194,7 +194,7 @@ class Site:
                 for queues, state in found
             )
 
-        wait_until(idle, 90)
+        wait_until(idle)
         worker.send_signal(signal.SIGSTOP)
         return worker
 
@@ -256,7 +256,7 @@ def hosted(template: Portal, directory: Path, **options: str) -> Iterator[Site]:
 
     def serve(portal: Portal) -> Web:
         webs.append(Web(portal, *QUIET))
-        wait_until(webs[0].up, 90)
+        wait_until(webs[0].up)
         return webs[0]
 
     made = None

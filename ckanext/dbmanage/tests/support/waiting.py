@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_until(true: Callable[[], Any], seconds: float = 300) -> Any:
+    """What this gives once it is true; the limit is one that no slow machine reaches."""
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, "waited in vain"

@@ -30,6 +30,8 @@ class WatchedSite:
             "smtp.mail_from": "ckan@data.test",
         }
         self.heard = Heard()
+        # one moment for all: two that are told apart by hours differ by just these
+        self._now = now()
         # one site for all: what Redis holds is found by the database's name
         self._portal = self.shelf.portal(**self.options)
 
@@ -40,7 +42,7 @@ class WatchedSite:
 
     def add(self, hours: float, proven: bool = True) -> Backup:
         """A backup of so many hours ago; one of the future with less than none."""
-        moment = now() - timedelta(hours=hours)
+        moment = self._now - timedelta(hours=hours)
         found = self.shelf.repository.find(self.shelf.add(moment))
         about = {"created": stamp(moment), "seconds": 2.5, "reason": "manual"}
         signed = sign(found.manifest | about, SECRET, "manifest")

@@ -42,7 +42,7 @@ class Web:
     def ask(
         self, path: str, method: str = "GET", body: Any = None, **headers: str
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         with closing(connection):
             headers = {k.replace("_", "-"): v for k, v in headers.items()}
             if isinstance(body, dict):

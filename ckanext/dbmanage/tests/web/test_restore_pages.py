@@ -66,9 +66,7 @@ def test_restore_while_others_read_then_undo(browser: Browser, site: Site) -> No
     looked(page, "undo-off", (1280,))
     site.portal.db("arm", "undo")
     # the page looks by itself whether it is armed
-    expect(page.locator("button:has-text('Undo the last restore')")).to_be_enabled(
-        timeout=30_000
-    )
+    expect(page.locator("button:has-text('Undo the last restore')")).to_be_enabled()
     page.fill("#field-confirm", TITLE)
     page.fill("#field-password", PASSWORD)
     page.click("button:has-text('Undo the last restore')")

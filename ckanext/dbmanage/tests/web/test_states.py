@@ -112,7 +112,7 @@ def test_the_restore_page_notices_that_it_was_armed(
         button = page.locator("button:has-text('Restore to')")
         expect(button).to_be_disabled()
         site.portal.db("arm", backup)
-        expect(button).to_be_enabled(timeout=30_000)
+        expect(button).to_be_enabled()
         assert not page.is_checked("input[type=checkbox][value=files]")
         assert page.is_checked("input[type=checkbox][value=database]")
     finally:

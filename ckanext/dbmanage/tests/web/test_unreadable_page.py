@@ -28,7 +28,7 @@ def site(template: Portal, tmp_path: Path) -> Iterator[Site]:
 
     def serve(portal: Portal) -> Web:
         webs.append(Web(portal, *QUIET, under=PLAIN))
-        wait_until(webs[0].up, 90)
+        wait_until(webs[0].up)
         return webs[0]
 
     with cloned(template, tmp_path) as portal:

@@ -37,7 +37,7 @@ def test_visitors_of_a_restore_and_an_undo(
         "paths, port = json.loads(sys.argv[1]), int(sys.argv[2])\n"
         "while True:\n"
         " for path in paths:\n"
-        "  c = http.client.HTTPConnection('127.0.0.1', port, timeout=60)\n"
+        "  c = http.client.HTTPConnection('127.0.0.1', port, timeout=300)\n"
         "  c.request('GET', path); a = c.getresponse(); b = a.read().decode()\n"
         "  print(json.dumps([time.time(), path, a.status, b[:200]]), flush=True)\n"
         "  c.close(); time.sleep(0.02)\n"
@@ -88,7 +88,7 @@ def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> No
         cursor.execute("UPDATE package SET title = 'late' WHERE id = 'id-1'")
         writer.commit()
         cursor.execute("SELECT 1")  # idle in transaction: it never ends by itself
-    said += process.communicate(timeout=120)[1]
+    said += process.communicate(timeout=300)[1]
     writer.close()
     assert process.returncode == 0, said
     assert "application 'a-harvester'" in said and "ended" in said

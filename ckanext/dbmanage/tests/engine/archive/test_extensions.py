@@ -25,7 +25,7 @@ from ckanext.dbmanage.engine.restore.preflight import preflight
 from ckanext.dbmanage.engine.restore.source import open_source
 from ckanext.dbmanage.engine.site import Site
 
-from ...support.cluster import PG_BIN, SUPERUSER, query
+from ...support.cluster import PG_BIN, SUPERUSER, client, query
 from ...support.heard import Heard
 from ...support.portal import Portal
 
@@ -189,7 +189,7 @@ def test_a_bare_dump_into_a_copy_says_it_too(portal: Portal, tmp_path: Path) -> 
     site, _ = portal.engine()
     file = tmp_path / "x.dump"
     address = portal.url("database", str(SUPERUSER.username), str(SUPERUSER.password))
-    subprocess.run([PG_BIN / "pg_dump", "-Fc", "-f", file, address], check=True)
+    client(PG_BIN / "pg_dump", address, "-Fc", "-f", file)
     portal.sql("DROP EXTENSION postgis CASCADE")
     with (
         closing(site.databases["database"].connect()) as connection,

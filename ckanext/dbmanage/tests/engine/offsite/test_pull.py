@@ -335,7 +335,9 @@ def test_a_disk_that_is_nearly_full_ends_it(
     left = iter([1 << 40, *[1] * 10_000])
     slow = pushed.directory / "restic"
     slow.write_text(
-        f'#!/bin/sh\ncase "$*" in *" restore "*) exec sleep 60;; esac\n'
+        '#!/bin/sh\ncase "$*" in *" restore "*)'
+        # whoever was started in the background ignores SIGINT, and hands that on
+        " exec env --default-signal=INT sleep 60;; esac\n"
         f'exec {shutil.which("restic")} "$@"\n'
     )
     slow.chmod(0o700)

@@ -178,8 +178,8 @@ def test_a_backup_goes_on_after_a_session_is_ended(portal: Portal) -> None:
         holding.autocommit = False
         holding.cursor().execute("LOCK TABLE tag")
         process = portal.start("backup")
-        wait_until(lambda: query(_waiting(name, "pg_terminate_backend(pid)")), 60)
-    printed, said = process.communicate(timeout=120)
+        wait_until(lambda: query(_waiting(name, "pg_terminate_backend(pid)")))
+    printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "dumping the databases did not work, and is tried again: " in said
     portal.module("verify", printed.strip())

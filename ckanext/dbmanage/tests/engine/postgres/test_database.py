@@ -125,7 +125,7 @@ def test_limits_do_not_end_a_session_of_ours(
     role = login("IN ROLE ckan_default CREATEDB")
     limit(server, role, LIMITS)
     url = main(site).url.set(
-        username=role, query={"options": "-c work_mem=8MB -c statement_timeout=150"}
+        username=role, query={"options": "-c work_mem=8MB -c statement_timeout=450"}
     )
     database = Database("database", url)
     with (
@@ -133,11 +133,11 @@ def test_limits_do_not_end_a_session_of_ours(
         closing(database.connect()) as connection,
     ):
         assert try_lock(keeper, "ours", "x")
-        query_(connection, "SELECT pg_sleep(0.4)")
+        query_(connection, "SELECT pg_sleep(0.8)")
         connection.rollback()  # nothing of it goes with a transaction
         assert query_(connection, "SHOW statement_timeout") == [("0",)]
         assert query_(connection, "SHOW work_mem") == [("8MB",)]
-        time.sleep(0.3)  # idle in a transaction, the other outside
+        time.sleep(0.8)  # idle in a transaction, the other outside
         unlock(keeper, "ours", "x")
         query_(connection, "SELECT 1")
         options = no_limits(connection)
@@ -165,8 +165,8 @@ def test_limits_do_not_end_a_reader_s_transaction(
     with engine.connect() as connection:
         with connection.begin():
             processes._unlimited(connection)
-            connection.exec_driver_sql("SELECT pg_sleep(0.3)")
-            time.sleep(0.3)
+            connection.exec_driver_sql("SELECT pg_sleep(0.8)")
+            time.sleep(0.8)
             shown = connection.exec_driver_sql("SHOW lock_timeout").scalar()
             assert shown == "0"
         # what is CKAN's own is as it was

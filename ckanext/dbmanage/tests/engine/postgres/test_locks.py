@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -50,9 +51,11 @@ def test_a_restore_whose_lock_was_lost_switches_nothing(portal: Portal) -> None:
     assert process.stderr is not None
     for line in process.stderr:  # not the lock of the tidying before
         if line.startswith("load"):
+            process.send_signal(signal.SIGSTOP)  # or it may be done by then
             break
     assert query(ended) == [(True,)]
-    _, said = process.communicate(timeout=120)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1 and "was lost" in said
     assert "terminating connection due to administrator command" in said
     assert portal.state() == before and portal.oids() == oids

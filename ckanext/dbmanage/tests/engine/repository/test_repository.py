@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 from ckanext.dbmanage.engine.clock import now, parse_id
 
-from ...support.portal import Portal, fill
+from ...support.cluster import superuser
+from ...support.portal import Portal
 from ...support.waiting import wait_until
 
 
@@ -57,15 +57,15 @@ def test_two_hosts_with_one_repository(
     place = str(tmp_path / "shared")
     one = make_portal({"ckanext.dbmanage.repository": place})
     two = make_portal({"ckanext.dbmanage.repository": place, "SECRET_KEY": "two-99"})
-    fill(one, 100_000)
-    busy = one.start("backup")
-    lock = Path(place) / ".lock"
-    wait_until(lambda: lock.exists() and f"process {busy.pid} " in lock.read_text())
-    os.kill(busy.pid, signal.SIGSTOP)
-    done = two.module("backup", code=1)
-    assert f"is in use: backup, process {busy.pid} of " in done.stderr
-    os.kill(busy.pid, signal.SIGCONT)
-    _, said = busy.communicate(timeout=120)
+    with closing(superuser(one.names["database"])) as holding:
+        holding.autocommit = False
+        holding.cursor().execute("LOCK TABLE tag")  # its dump waits for that
+        busy = one.start("backup")
+        lock = Path(place) / ".lock"
+        wait_until(lambda: lock.exists() and f"process {busy.pid} " in lock.read_text())
+        done = two.module("backup", code=1)
+        assert f"is in use: backup, process {busy.pid} of " in done.stderr
+    _, said = busy.communicate(timeout=300)
     assert busy.returncode == 0, said
     (first,) = one.backups()
     about = json.loads(two.module("backup", "--json").stdout)

@@ -150,7 +150,7 @@ def test_a_killed_child_is_a_failure_that_is_told(
 
     watcher = threading.Thread(target=kill)
     watcher.start()
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     watcher.join()
     assert killed and process.returncode == 1
     assert program in said and "Traceback" not in said
@@ -176,7 +176,7 @@ def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
                 if line.startswith(phase):
                     break
             os.killpg(process.pid, number)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=300)
             if process.returncode:
                 break
             # on a busy machine it was done before the signal came
@@ -201,7 +201,7 @@ def test_ctrl_c_says_on_which_side_of_the_switch_it_came(
         if line.startswith(moment):
             break
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in said
     switched = portal.oids() != before
     assert switched or moment == "switch"
@@ -281,7 +281,7 @@ def test_the_server_stops_in_the_middle(
             if line.startswith(phase):
                 break
         cluster.stop()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 1 and said and "Traceback" not in said
         cluster.start()
         assert cluster.sql("SELECT count(*) FROM filler", name) == [(150000,)]

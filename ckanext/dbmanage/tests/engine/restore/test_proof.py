@@ -164,7 +164,7 @@ def test_a_copy_that_cannot_be_dropped_is_told(portal: Portal, how: str) -> None
     with closing(holder), holder.cursor() as cursor:
         if how == "lock":
             cursor.execute("SELECT pg_advisory_lock(%s)", [lock_key("ours", name)])
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert f"the copy {name!r} stays until the next command" in said
         assert portal.copies() == {name}
     portal.module("prune")

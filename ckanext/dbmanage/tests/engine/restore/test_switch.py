@@ -81,7 +81,7 @@ def test_a_switch_over_two_servers_that_was_killed_is_completed(
     portal.sql("DELETE FROM package_tag")
     process = portal.start("restore", "latest", "--yes", "--no-backup")
     journal = portal.repository / "journal.jsonl"
-    wait_until(lambda: journal.exists() and '"switch"' in journal.read_text(), 60)
+    wait_until(lambda: journal.exists() and '"switch"' in journal.read_text())
     pairs = next(
         json.loads(line)["pairs"]
         for line in journal.read_text().splitlines()
