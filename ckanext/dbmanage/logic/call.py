@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, wraps
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -29,7 +30,7 @@ from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
 from ..portal.command import on_server, pasted
-from ..portal.config import current
+from ..portal.config import Options, current
 from ..portal.site import build_site
 from .schema import Parameter
 
@@ -122,13 +123,13 @@ class Call:
         self._context = context
         self.user = _user(context)
         self.actor = {"user": self.user, **_origin()}
-        self.options = current()
-        if not has_request_context():
-            self.site = build_site(self.options)
-        else:  # a page calls several actions
-            if "dbmanage_site" not in g:
-                g.dbmanage_site = build_site(self.options)
-            self.site: Site = g.dbmanage_site
+        kept = g if has_request_context() else SimpleNamespace()
+        if not hasattr(kept, "dbmanage_site"):  # a page calls several actions
+            options = current()
+            kept.dbmanage_site = options, build_site(options)
+        self.options: Options
+        self.site: Site
+        self.options, self.site = kept.dbmanage_site
         self.repository = Repository(
             self.site.repository, self.site.secrets, self.actor
         )
