@@ -29,6 +29,7 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
+from ..operations.in_use import refuse_empty
 from ..portal.command import on_server, pasted
 from ..portal.config import Options, current
 from ..portal.site import build_site
@@ -182,6 +183,7 @@ class Call:
 
     def enqueue(self, kind: str, arguments: Mapping[str, Any]) -> Data:
         """Asks for a job, and notes who does; as `Jobs.show` tells it."""
+        refuse_empty(self.options, self.site, self.repository)
         what = "proof" if kind == "verify" and arguments.get("prove") else kind
         # first: a job that no line of the journal tells of must not run
         why = {"note": note} if (note := arguments.get("note")) else {}
