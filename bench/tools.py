@@ -193,6 +193,20 @@ def turns(rounds: int, *works: Callable[[], float]) -> list[float]:
     return [min(column) for column in zip(*results, strict=True)]
 
 
+def pairs(rounds: int, *works: Callable[[], float], number: int = 20) -> list[float]:
+    """The best result of each of some short works, one after the other each time.
+
+    What others do meanwhile falls on all of them.
+    """
+    results = []
+    for _ in range(rounds):
+        quiet()
+        results += [[work() for work in works] for _ in range(number)]
+    best = [min(column) for column in zip(*results, strict=True)]
+    say(" ".join(f"{seconds:.4f}" for seconds in best))
+    return best
+
+
 def figure(
     name: str,
     ours: float,

@@ -14,6 +14,7 @@ from ..engine.uploads.listing import of
 from ..engine.words import many, size
 from ..operations import retain
 from ..operations.context import open_site
+from ..operations.in_use import why_empty
 from ..operations.prune import run_prune
 from ..operations.there import listed, run_look
 from .base import (
@@ -62,7 +63,7 @@ def backups(
     """
     talk = Talk(quiet=as_json or fetch is not None)
     portal = portal_of(ctx, talk)
-    _, repository = open_site(portal)
+    site, repository = open_site(portal)
     if remote:
         run_look(portal)
     if fetch is not None:
@@ -81,10 +82,9 @@ def backups(
         echo(backup_facts(found[0], described[0]))
         echo(place_fact(described[0], seen))
     elif not described:
-        echo(
-            told(f"No backups in {repository.path}: `ckan db backup` takes one"),
-            err=True,
-        )
+        why = why_empty(portal.options, site, repository)
+        none = f"No backups in {repository.path}: `ckan db backup` takes one"
+        echo(told(f"No backups: {why}" if why else none), err=True)
     else:
         echo(backup_table(described, bool(seen.time)))
         if seen.time:

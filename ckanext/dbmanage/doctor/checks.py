@@ -24,6 +24,7 @@ from ..engine.words import size
 from ..operations import ages, notify
 from ..operations.ages import Age
 from ..operations.context import Portal
+from ..operations.in_use import why_empty
 from ..operations.safety import GOOD, needed
 from ..portal.doors import ping_url
 from ..records import published as dumps
@@ -66,8 +67,11 @@ def programs(_: Portal, site: Site, __: Repository) -> Found:
         yield OK, f"pg_dump {tools.major} serves PostgreSQL {major}"
 
 
-def repository_directory(_: Portal, site: Site, repository: Repository) -> Found:
+def repository_directory(portal: Portal, site: Site, repository: Repository) -> Found:
     path = repository.path
+    if why := why_empty(portal.options, site, repository):
+        yield PROBLEM, why
+        return
     if not path.is_dir():
         yield HINT, f"{path} is made by the first `ckan db backup`"
         return
@@ -118,6 +122,8 @@ def backups(portal: Portal, site: Site, repository: Repository) -> Found:
             )
     if sum(d["state"] == "unverified" for d in described) > len(good):
         yield HINT, "most backups were never read again: `ckan db verify --all`"
+    if not good and why_empty(portal.options, site, repository):
+        return  # which the check of the repository tells
     if not good:
         yield PROBLEM, "there is no verified backup: `ckan db backup` takes one"
         return

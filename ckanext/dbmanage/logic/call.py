@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, wraps
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -28,8 +29,9 @@ from ..engine.repository.repository import Repository
 from ..engine.site import Site
 from ..jobs.queue import Jobs
 from ..operations.context import Portal, refuse_root
+from ..operations.in_use import refuse_empty
 from ..portal.command import on_server, pasted
-from ..portal.config import current
+from ..portal.config import Options, current
 from ..portal.site import build_site
 from .schema import Parameter
 
@@ -122,13 +124,13 @@ class Call:
         self._context = context
         self.user = _user(context)
         self.actor = {"user": self.user, **_origin()}
-        self.options = current()
-        if not has_request_context():
-            self.site = build_site(self.options)
-        else:  # a page calls several actions
-            if "dbmanage_site" not in g:
-                g.dbmanage_site = build_site(self.options)
-            self.site: Site = g.dbmanage_site
+        kept = g if has_request_context() else SimpleNamespace()
+        if not hasattr(kept, "dbmanage_site"):  # a page calls several actions
+            options = current()
+            kept.dbmanage_site = options, build_site(options)
+        self.options: Options
+        self.site: Site
+        self.options, self.site = kept.dbmanage_site
         self.repository = Repository(
             self.site.repository, self.site.secrets, self.actor
         )
@@ -181,6 +183,7 @@ class Call:
 
     def enqueue(self, kind: str, arguments: Mapping[str, Any]) -> Data:
         """Asks for a job, and notes who does; as `Jobs.show` tells it."""
+        refuse_empty(self.options, self.site, self.repository)
         what = "proof" if kind == "verify" and arguments.get("prove") else kind
         # first: a job that no line of the journal tells of must not run
         why = {"note": note} if (note := arguments.get("note")) else {}

@@ -17,6 +17,7 @@ from ..jobs.queue import Jobs
 from ..jobs.record import ACTIVE, FAILED, LOST, RUNNING
 from ..operations.ages import BACKUP, of_copy, of_dumps
 from ..operations.allowed import disk_of, having, in_time, wanted
+from ..operations.in_use import why_empty
 from ..operations.safety import (
     PROVEN,
     SENTENCES,
@@ -52,9 +53,11 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     worker, jobs = background["worker"], background["jobs"]
     free, whole = disk["free"] if disk else None, having(described, parts)
     of_night = of_nights(repository, options, whole, free)
+    away = "" if described else why_empty(options, site, repository)
     known = Known(
         described,
         whole,
+        away=bool(away),
         failed=bool(failed),
         unended=bool(of_night["night"] and not of_night["night"]["ended"]),
         free=free,
@@ -69,6 +72,7 @@ def read_status(site: Site, repository: Repository, options: Options) -> dict[st
     newest, proven, most = known.newest, known.proven, headline(known)
     status: dict[str, Any] = {
         "site": options.site_title,
+        "away": pasted(away, on_server(options)),
         "count": len(described),
         "newest": newest and dict(newest),
         "proven": proven and dict(proven),

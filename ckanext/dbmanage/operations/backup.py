@@ -16,6 +16,7 @@ from ..engine.restore.copies import stages_of
 from ..portal import isolated, migrate, signals
 from .allowed import wanted
 from .context import Portal
+from .in_use import remember
 from .index import open_to_change
 from .locked import locked, settle
 from .stages import of_backup, staged
@@ -34,6 +35,7 @@ def take_backup(
                 Operation(site, repository, portal.talk),
                 parts=chosen, note=note, keep=keep,
             )  # fmt: skip
+        remember(portal.options, site, repository)
     signals.send(signals.BACKUP, taken.id, parts=taken.parts, bytes=taken.bytes)
     return taken
 

@@ -15,6 +15,7 @@ from ..records.jsonl import new_file
 from ..records.kinds import Wanted
 from .context import Portal
 from .dump import writing
+from .in_use import refuse_empty
 from .index import open_to_change
 from .journal import journalled
 from .stages import staged
@@ -89,7 +90,8 @@ def export_for_page(
     portal: Portal, kind: str, everything: bool
 ) -> tuple[Path, Exported]:
     """Exports into the repository's folder `exports`, from where the page sends it."""
-    _, repository = open_to_change(portal)
+    site, repository = open_to_change(portal)
+    refuse_empty(portal.options, site, repository)
     with repository.exports() as directory:
         path = directory / f"{kind}{'-all' if everything else ''}.jsonl.gz"
         wanted = Wanted(everything)

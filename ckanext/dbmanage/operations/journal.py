@@ -13,6 +13,7 @@ from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.report import Warn
 from ..engine.repository.repository import Repository
 from .context import Portal, find_site
+from .in_use import why_empty
 
 #: errors whose text is for people; others may say anything
 TOLD = (DbmanageError, DatabaseError, SQLAlchemyError, OSError)
@@ -76,5 +77,8 @@ def writable(portal: Portal, warn: Warn = lambda _: None) -> Repository | None:
             f"not noted in the journal: {place} belongs to another user than this "
             "command runs as"
         )
+        return None
+    if why := why_empty(portal.options, site, repository):
+        warn(f"not noted in the journal: {why}")
         return None
     return repository

@@ -13,6 +13,7 @@ from ..engine.repository.repository import Repository
 from ..engine.restore.recover import recover
 from ..engine.site import Site
 from .context import Portal
+from .in_use import refuse_empty
 from .index import open_to_change
 
 
@@ -26,6 +27,7 @@ def locked(
     asked anything inside: a question that is forgotten would stop every backup.
     """
     site, repository = open_to_change(portal, heads)
+    refuse_empty(portal.options, site, repository)
     with repository.lock(operation):
         settle(site, repository, portal.talk)
         yield site, repository

@@ -24,6 +24,7 @@ from ..records.published import INDEX
 from .allowed import disk_of, having, wanted
 from .backup import take_backup, verify_backups, why_incomplete
 from .context import Portal, find_site, refuse_root, started
+from .in_use import refuse_empty
 from .journal import reason
 from .nights import (
     DONE,
@@ -68,6 +69,7 @@ def run_nightly(
     site, repository = find_site(portal)
     refuse_root(site)
     try:
+        refuse_empty(portal.options, site, repository)
         with repository.night():
             known = nights(repository)
             begun = now().replace(microsecond=0)

@@ -20,6 +20,7 @@ from ..engine.repository.repository import Repository
 from ..portal import signals
 from ..portal.remote import place
 from .context import Portal, find_site
+from .in_use import why_empty
 from .index import open_to_change
 from .stages import staged
 from .there import There, reached
@@ -139,6 +140,8 @@ def _lay_along(portal: Portal, repository: Repository) -> None:
 def run_pull(portal: Portal, name: str) -> Backup:
     """Brings a backup back into the repository. Raises Refused, Damaged, ToolFailed."""
     site, repository = open_to_change(portal)
+    if why := why_empty(portal.options, site, repository):
+        portal.talk.warn(why)  # it may be lost for good, and this the way back
     with repository.lock("pull"):
         if name in repository.names():
             portal.talk.say(f"backup {name} is here already")

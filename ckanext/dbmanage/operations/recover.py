@@ -45,6 +45,7 @@ from ..portal.config import PREFIX, Options
 from ..portal.directories import repository_directory
 from ..portal.ini import differing, loaded, untrusted, with_repository
 from .context import Portal, find_site
+from .in_use import why_empty
 from .index import catch_up, open_to_change
 from .locked import locked
 from .offsite import note
@@ -353,6 +354,8 @@ def is_restored(portal: Portal, id: str) -> bool:
     Then only what follows it may be missing. What a killed command left half-way is
     finished, or turned back, first.
     """
+    if why_empty(portal.options, *find_site(portal)):  # what was there is to come back
+        return False
     with locked(portal, "recover") as (site, repository):
         return _is_switched(site, repository, id)
 

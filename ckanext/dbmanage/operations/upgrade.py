@@ -24,6 +24,7 @@ from ..portal.migrate import Report
 from ..portal.plan import Plan, Wanted, plan
 from ..portal.site import build_site
 from .context import Portal
+from .in_use import refuse_empty
 from .index import catch_up, open_to_change, owing_an_index
 from .locked import let_go, settle
 from .restore import OWES_INDEX, after_switch
@@ -62,6 +63,7 @@ def run_upgrade(
         planned(known)
         return None
     site, repository = open_to_change(portal, heads=True)
+    refuse_empty(options, site, repository)
     known = replace(known, site=replace(site, heads=known.site.heads))
     problems = list(known.blockers)
     with closing(site.databases["database"].maintenance()) as connection:

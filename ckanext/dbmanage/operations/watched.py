@@ -19,6 +19,7 @@ from ..engine.site import Site
 from ..portal.config import Options
 from .ages import of_copy, of_dumps
 from .allowed import disk_of, having, wanted
+from .in_use import why_empty
 from .nights import STEPS, Night, Step, killed, nights
 from .safety import Known, first_of
 from .there import remembered
@@ -62,6 +63,7 @@ def look(
     try:
         backups = [described(repository, name) for name in repository.names()]
         journal = repository.journal()
+        away = why_empty(options, site, repository)
     except (DbmanageError, OSError) as error:
         away = str(error)
     parts = wanted(site, options)

@@ -1,6 +1,7 @@
 """Where the repository and the public dumps stand, and what a web server hands out."""
 
 import os
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -88,11 +89,17 @@ def _served(options: Options) -> list[tuple[str, str]]:
     ]
     if has_public_dir(options):
         served.append((PREFIX + "public_dir", str(public_dir(options))))
+    public = options.text("ckan.base_public_folder") or "public"
+    served.append((public, str(_ckan() / public)))
+    return served
+
+
+@cache
+def _ckan() -> Path:
+    """CKAN's own directory."""
     spec = find_spec("ckan")
     assert spec is not None and spec.submodule_search_locations
-    public = options.text("ckan.base_public_folder") or "public"
-    served.append((public, str(Path(spec.submodule_search_locations[0]) / public)))
-    return served
+    return Path(spec.submodule_search_locations[0])
 
 
 def sendfile(options: Options, backups: bool = False) -> tuple[str, str]:

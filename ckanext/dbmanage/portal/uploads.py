@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from .config import Options
 
+#: what the options of a file storage of CKAN 2.12 begin with
+_STORAGE = "ckan.files.storage."
+
 
 class Uploads(NamedTuple):
     """Where a site keeps uploads.
@@ -71,11 +74,12 @@ def _bases(
 def _storages(options: Options) -> dict[str, tuple[str, str]]:
     """CKAN 2.12's file storages: type, and directory where it is on local disk."""
     found = {}
-    for option in sorted(options.settings):
-        match = re.fullmatch(r"ckan\.files\.storage\.(\w+)\.type", option)
+    own = (name for name in options.settings if name.startswith(_STORAGE))
+    for option in sorted(own):
+        match = re.fullmatch(r"(\w+)\.type", option.removeprefix(_STORAGE))
         if match is not None:
             name, kind = match[1], options.text(option)
-            path = options.text(f"ckan.files.storage.{name}.path")
+            path = options.text(f"{_STORAGE}{name}.path")
             local = path and kind in ("ckan:fs", "ckan:fs:public", "file_keeper:fs")
             found[name] = kind, str(Path(path).resolve()) if local else ""
     return found

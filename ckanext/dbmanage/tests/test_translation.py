@@ -12,16 +12,25 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import ckan
 import pytest
+from babel import Locale
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po, write_po
+from markupsafe import escape
 
+from ckanext.dbmanage.engine.offsite.prune import decide as decide_there
+from ckanext.dbmanage.engine.offsite.snapshots import Snapshot
+from ckanext.dbmanage.engine.repository.retention import decide
+from ckanext.dbmanage.engine.repository.rules import RULES
 from ckanext.dbmanage.web import helpers, told
+
+from .support.shelf import NOON, Shelf
 
 PACKAGE = Path(__file__).parent.parent
 I18N = PACKAGE / "i18n"
@@ -197,6 +206,40 @@ def test_a_sentence_of_the_engine_is_told_in_the_visitor_s_language(
     )
     for other in ("", "pg_dump said {no}", "it is damaged: " + "x" * 3000):
         assert told.told(other) == other
+
+
+def test_the_reasons_of_retention_are_told_in_the_visitor_s_language(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    german = texts(read(I18N / f"de/LC_MESSAGES/{DOMAIN}.po"))
+    monkeypatch.setattr(told.tk, "_", lambda text: german[text].string)
+    monkeypatch.setattr(told, "get_locale", lambda: Locale("de"))
+    assert told.told(
+        "the last 3, within 2 days 1 hour, day 2026-11-25, week 2026-W48, "
+        "the newest proven of database, DataStore and uploads, held"
+    ) == (
+        "die letzten 3, innerhalb von 2 Tage 1 Stunde, Tag 2026-11-25, Woche 2026-W48, "
+        "die neueste bewiesene von Datenbank, DataStore und Uploads, festgehalten"
+    )
+    text = "damaged: a, b; was changed; stays until 1 newer verified one is there"
+    assert told.told(text) == (
+        "beschädigt: a, b; was changed; bleibt, bis 1 neuere geprüfte da ist"
+    )
+    for other in ("the last 3, and what nobody knows", "held; <b>"):
+        assert str(told.told(other)) == str(escape(other))
+    # all that retention says of a shelf with one of each
+    shelf = Shelf(tmp_path / "backups")
+    for number, state in enumerate(
+        ("damaged", "foreign", "unverified", *["verified"] * 9)
+    ):
+        shelf.add(NOON - timedelta(days=number * 20, hours=1), state, keep=number == 4)
+    shelf.add(NOON + timedelta(days=365 * 100))
+    (shelf.path / "99991399T000000Z").mkdir()
+    policy = dict.fromkeys((*RULES, "last"), 1) | {"min": 9, "within": 90_000}
+    every = decide(shelf.repository.backups(), policy, 7)
+    assert [e.reason for e in every if not told._pieces(e.reason)] == []
+    rules = decide_there([Snapshot("20201130T120000Z", "", "")], set(), policy, set())
+    assert all(told._pieces(each.reason) for each in rules)
 
 
 def update() -> None:

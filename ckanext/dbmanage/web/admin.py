@@ -11,7 +11,7 @@ from flask import make_response, redirect, request
 
 from ..engine.layout import PARTS
 from ..engine.redis.arming import DELETE, RELEASE, UNDO
-from . import dump_page, helpers, looked_for, nights
+from . import dump_page, looked_for, nights
 from .guard import (
     armed_for,
     attempt,
@@ -34,41 +34,13 @@ def index() -> Any:
     extra = {
         "status": status,
         **looked_for.backups(),
-        "nights": _chart(status["nights"]),
+        "chart": nights.chart(status["nights"], status["newest"]),
         "year": nights.year(status["year"]),
         "job": job,
         "parts": PARTS,
         "dumps": dump_page.published_set(),
     }
     return tk.render("dbmanage/admin/index.html", extra)
-
-
-def _chart(nights: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Size and duration over time, as the inline SVG wants it: heights out of 100."""
-    if len(nights) < 2:
-        return None
-    largest = max(sum(each["sizes"].values()) for each in nights) or 1
-    longest = max(each["seconds"] or 0 for each in nights) or 1
-    width = round(290 / len(nights) * 0.8, 2)
-    bars = []
-    for number, each in enumerate(nights):
-        at, pieces = 0.0, []
-        for part in PARTS:
-            height = each["sizes"].get(part, 0) / largest * 100
-            pieces.append({"part": part, "y": round(at, 2), "height": round(height, 2)})
-            at += height
-        x, seconds = number * 290 / len(nights), each["seconds"] or 0
-        bars.append(
-            {
-                "x": round(x, 2),
-                "created": helpers.moment(each["created"]),
-                "size": helpers.size(sum(each["sizes"].values())),
-                "clock": helpers.clock(seconds),
-                "pieces": pieces,
-                "point": f"{x + width / 2:.1f},{195 - seconds / longest * 50:.1f}",
-            }
-        )
-    return {"bars": bars, "width": width, "largest": largest, "longest": longest}
 
 
 @pages.route("/tables")

@@ -11,6 +11,7 @@ from flask import Blueprint, Response, redirect, request
 from flask_wtf.csrf import CSRFError
 
 from ..engine.redis.arming import RESTORE, UNDO
+from .helpers import translated
 from .told import told
 
 pages = Blueprint("dbmanage_admin", __name__, url_prefix="/ckan-admin/backups")
@@ -39,6 +40,12 @@ def only_sysadmins() -> Any:
     # 2.10 and 2.11 exempt the blueprints of plugins
     csrf.protect()
     return None
+
+
+@pages.context_processor
+def words() -> dict[str, Any]:
+    """What the templates of these pages translate by."""
+    return {"_": translated}
 
 
 @pages.errorhandler(CSRFError)

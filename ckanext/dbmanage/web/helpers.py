@@ -20,6 +20,8 @@ from babel.numbers import format_decimal, format_percent
 from babel.units import format_unit
 from ckan.plugins import toolkit as tk
 from flask import g
+from flask_babel import get_translations
+from markupsafe import Markup
 
 from ..engine.clock import now, parse_stamp
 from ..portal.command import on_server
@@ -163,7 +165,26 @@ def counted(kind: str, n: int) -> str:
 
 def word(kind: str, name: str) -> str:
     """The word for a state, a phase, a part, what a job or the journal is about."""
-    return tk._(_WORDS[kind].get(name, name)) if name else ""
+    # no markup: the name may be what somebody wrote
+    return _messages()(_WORDS[kind].get(name, name)) if name else ""
+
+
+def translated(message: str, **variables: Any) -> Markup:
+    """What `_` is in the templates of a page, in a tenth of its time."""
+    found = Markup(_messages()(message))  # noqa: S704
+    return found % variables if "%" in found else found
+
+
+def _messages() -> Callable[[str], str]:
+    """What translates into the visitor's language, found once.
+
+    A page has hundreds of messages, and CKAN looks for the language at each.
+    """
+    try:
+        return g.dbmanage_messages
+    except AttributeError:
+        g.dbmanage_messages = get_translations().ugettext
+        return g.dbmanage_messages
 
 
 def locale() -> Locale:

@@ -38,18 +38,18 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     :param undo: also what would make an undo fail now, and in ``undo`` how many
         datasets ``changed`` since (queries the database), default false
 
-    :returns: ``{state, headline: {text, sentence, colour, n}, site, count, damaged,
-        unreadable, future, newest, proven, expected_by, failed: {time, error}, bytes,
-        uploads_bytes, one_more, needed, disk: {total, free}, undo: {operation, what,
-        source,
-        user, time, until, way, of}, worker: {count, others, seen, waiting,
-        command}, jobs, ended, maintenance, armed: {backup, to, until, by},
+    :returns: ``{state, headline: {text, sentence, colour, n}, away, site, count,
+        damaged, unreadable, future, newest, proven, expected_by, failed: {time, error},
+        bytes, uploads_bytes, one_more, needed, disk: {total, free}, undo: {operation,
+        what, source, user, time, until, way, of}, worker: {count, others, seen,
+        waiting, command}, jobs, ended, maintenance, armed: {backup, to, until, by},
         web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
         retention, pruned, remote: {place, time, count, newest, only}, night,
         night_running, next_night: {time, known}, year, forecast: {known, nights, bytes,
         day}, thinned: [{id, reason}], blockers}`` and, when asked for, ``tables`` and
         ``journal``.
-        ``state`` is the worst of ``failed``, ``empty``, ``lacking`` (none is whole and
+        ``state`` is the worst of ``away`` (why says ``away``: the repository was in
+        use, and is empty now), ``failed``, ``empty``, ``lacking`` (none is whole and
         sound), ``damaged``, ``disproved``, ``overdue``, ``full``, ``push-failed``,
         ``uncopied`` (the copy elsewhere is late), ``unended`` (the last night),
         ``unreadable``, ``unproven``, ``stale`` (proven long ago), ``proof-failed``,

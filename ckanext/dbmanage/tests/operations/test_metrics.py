@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,6 +91,29 @@ def test_nothing_that_lies_there_ends_it(site: WatchedSite) -> None:
     found = read(site)
     assert found["check_state", "away"] == 2
     assert not [name for name in found if name[0] == "backups"]
+
+
+def test_the_names_are_those_that_prometheus_asks_for(site: WatchedSite) -> None:
+    """What `promtool check metrics` finds fault with; it looks too, where it is."""
+    site.add(3)
+    for metric in METRICS.values():
+        assert re.fullmatch(r"ckan_dbmanage_[a-z]+(_[a-z]+)*", metric.whole)
+        # counters and histograms end so; no name says its type, or another than a
+        # base unit
+        words = metric.whole.split("_")
+        assert words[-1] not in ("total", "count", "sum", "bucket")
+        units = "ms minutes hours days kilobytes megabytes gigabytes percent gauge"
+        assert not set(words) & set(units.split())
+        assert all(re.fullmatch("[a-z_]+", label) for label in metric.labels)
+        assert metric.help.strip()
+    (rules,) = (text for language, text in blocks(PAGE) if language == "yaml")
+    promtool = shutil.which("promtool")  # of Debian's package `prometheus`
+    if promtool:
+        file = site.directory / "rules.yml"
+        file.write_text(rules)
+        for words, text in (("rules", file), b""), (("metrics",), metrics(site.portal)):
+            command = [promtool, "check", *words]
+            subprocess.run(command, input=text, check=True, capture_output=True)
 
 
 def test_the_manual_has_each_metric_and_no_other() -> None:

@@ -134,14 +134,26 @@ def test_who_did_what_from_where_is_in_the_journal(site: Site, me: Session) -> N
 
 
 def test_export_and_publish_are_there_from_the_first_day(
-    site: Site, me: Session
+    site: Site, me: Session, token: str
 ) -> None:
-    whole = site.portal.repository.with_name("elsewhere")
-    site.portal.repository.rename(whole)
+    repository = site.portal.repository
+    whole = repository.rename(repository.with_name("elsewhere"))
     try:
+        away, refused = (
+            me.ask("GET", BACKUPS).text,
+            site.act("dbmanage_backup_create", token),
+        )
+        german = text(me.ask("GET", f"/de{BACKUPS}").text)
+        assert not repository.exists()  # not by what was asked for either
+        repository.mkdir(mode=0o700)
+        (repository / ".anew").touch()
         page = me.ask("GET", BACKUPS).text
     finally:
-        subprocess.run(["rm", "-rf", site.portal.repository], check=True)
-        whole.rename(site.portal.repository)
+        subprocess.run(["rm", "-rf", repository], check=True)
+        whole.rename(repository)
     assert "No backup yet" in page
     assert "Publish now" in page and "Export as JSON Lines" in page
+    # as where its disk is not mounted
+    assert "The backups cannot be read." in away and "mount its disk" in away
+    assert "No backup yet" not in away and "ist jetzt leer" in german
+    assert "was in use until" in str(refused["error"])
