@@ -12,7 +12,7 @@ import pytest
 
 from .support import forked
 from .support import plugins as plugins_
-from .support.cluster import BIN, PG_BIN, READER, Cluster, in_memory, query
+from .support.cluster import PG_BIN, READER, Cluster, in_memory, query
 from .support.older import drop_older
 from .support.portal import DATASTORE_TABLES, Portal
 from .support.rows import ROWS
@@ -37,11 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, memory: str) -> Iterator[
             f'CREATE DATABASE "{name}" OWNER ckan_default TEMPLATE template0 {memory}'
         )
     portal.ckan("db", "init")
-    if (
-        b"2.10"
-        in subprocess.run([BIN / "ckan", "--version"], capture_output=True).stdout
-    ):
-        portal.ckan("db", "upgrade", "-p", "activity")
+    forked.serve(portal.ini, portal.environment)
     portal.db("pending-migrations", "--apply")
     script = portal.ckan("datastore", "set-permissions").stdout
     lines = [line for line in script.splitlines() if not line.startswith("\\connect")]
@@ -68,7 +64,6 @@ def template(tmp_path_factory: pytest.TempPathFactory, memory: str) -> Iterator[
         "postgres",
         list(portal.names.values()),
     )
-    forked.serve(portal.ini, portal.environment)
     yield portal
     forked.stop()
     portal.drop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .support.cluster import Cluster
+from .support.cluster import Cluster, free_port
 from .support.manual import commands, run
 from .support.portal import Portal
 from .support.small import BINS
@@ -63,9 +62,7 @@ def test_at(
     ((good,),) = live.sql(count, name)
     live.sql("UPDATE package SET state = 'deleted', title = 'gone'", name)
     live.sql("INSERT INTO saved VALUES (2)", "neighbour")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     variables = {
         "SIDE": str(side), "REPO": str(repo), "TIME": moment, "PORT": port,
         "PGBACKREST_CONFIG": str(conf), "PATH": f"{BINS[15]}:{os.environ['PATH']}",

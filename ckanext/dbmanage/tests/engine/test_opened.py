@@ -25,7 +25,7 @@ SECRET = "portal-secret-5fd1"
 ID = "20261123T045500Z"
 SITE = Site("site", "", "", {}, (SECRET,))
 #: whoever waits for a pipe waits for ever
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture

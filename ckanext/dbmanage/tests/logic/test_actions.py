@@ -145,14 +145,16 @@ def test_who_may_call_the_actions_and_with_what(quiet: Site) -> None:
         assert (reads.status != 400 or "POST" not in reads.body) == (name in READING)
         unknown = site.act(name, sysadmin, nonsense=1)
         assert unknown["error"]["nonsense"], name
-        for odd in ([], {}, -1, 10**30, "\x00", "../../etc", "x" * 100_000, None):
-            fields = ("id", "limit", "log", "parts", "kind", "level", "note", "file")
-            for field in fields:
+        for field in ("id", "limit", "log", "parts", "kind", "level", "note", "file"):
+            for odd in ([], {}, -1, 10**30, "\x00", "../../etc", "x" * 100_000, None):
                 answer = site.web.ask(
                     f"/api/3/action/{name}", "POST", {field: odd},
                     Authorization=sysadmin,
                 )  # fmt: skip
                 assert answer.status < 500, (name, field, odd, answer.body)
+                said = answer.json.get("error", {}).get(field)
+                if said == unknown["error"]["nonsense"]:
+                    break  # it has no such field, whatever is in there
 
 
 def test_a_fresh_site_is_not_restored_from_the_web(site: Site) -> None:

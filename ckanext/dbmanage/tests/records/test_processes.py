@@ -18,12 +18,12 @@ from ..support.waiting import wait_until
 
 
 def test_memory_is_bounded_by_bytes_and_not_by_rows(portal: Portal) -> None:
-    """440 MB of long lines, from what is one batch of rows."""
+    """220 MB of long lines, from what is one batch of rows."""
     portal.sql("""
         INSERT INTO package (id, name, title, notes, state, type, private,
           metadata_created, metadata_modified)
         SELECT md5(g::text), 'long-' || g, 'Long', repeat('long ', 400000), 'active',
-          'dataset', false, now(), now() FROM generate_series(1, 220) g""")
+          'dataset', false, now(), now() FROM generate_series(1, 110) g""")
 
     def peak(*arguments: str) -> float:
         """MB of the largest of a command's processes."""

@@ -45,7 +45,7 @@ class Mails(list):
 @contextmanager
 def mail_server() -> Iterator[Mails]:
     mails, port = Mails(), free_port()
-    server = Controller(mails, hostname="127.0.0.1", port=port)
+    server = Controller(mails, hostname="127.0.0.1", port=port, ready_timeout=300)
     server.start()
     mails.address = f"127.0.0.1:{port}"
     try:

@@ -19,13 +19,14 @@ import json
 import os
 import pkgutil
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -199,6 +200,8 @@ def stop() -> None:
 def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen:
     """`subprocess.Popen`, of a process that has imported CKAN already, if it can."""
     words = [os.fspath(word) for word in command]
+    if (found := shutil.which(words[0])) in SCRIPTS:
+        words[0] = found
     for server in _servers:
         if server.can(words, options):
             return Forked(server, words, **options)
@@ -252,11 +255,30 @@ def _import_all(ini: str) -> None:
     os.wait()
     # what is found out once and kept: what the models are
     importlib.import_module("sqlalchemy.orm").configure_mappers()
-    # CKAN asks at its start who calls it, and reads what options are declared: nearly
-    # half of that was spent on lines of sources and on YAML in Python
+    # CKAN asks at its start who calls it, reads what options are declared, and compiles
+    # for each address what builds it: more than half of a start was spent on lines of
+    # sources, on YAML in Python, and on what hardly a command needs
     inspect.stack = _callers
     yaml: Any = importlib.import_module("yaml")
     yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    rule: Any = importlib.import_module("werkzeug.routing").Rule
+    rule._compile_builder = _when_needed(rule._compile_builder)
+
+
+def _when_needed(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """What makes a method, which is made at its first call."""
+
+    def compiled(rule: Any, *arguments: Any, **options: Any) -> Any:
+        made: list[Any] = []
+
+        def method(*called: Any, **more: Any) -> Any:
+            if not made:
+                made.append(compile_(rule, *arguments, **options))
+            return made[0](*called, **more)
+
+        return method
+
+    return compiled
 
 
 def _callers(context: int = 1) -> list[inspect.FrameInfo]:
@@ -335,6 +357,8 @@ def _run(command: list[str]) -> None:
     for name in (f"{MODULE}.engine.postgres.programs", "ckanapi.cli.workers"):
         starts: Any = importlib.import_module(name)
         starts.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": start})
+    api: Any = importlib.import_module("ckanapi.cli.main")
+    api.os = SimpleNamespace(**vars(os) | {"execvp": _go_on_as})
     if "PYTHONPATH" in os.environ:
         sys.path[1:1] = os.environ["PYTHONPATH"].split(os.pathsep)
     is_script = command[0] in SCRIPTS
@@ -349,6 +373,13 @@ def _run(command: list[str]) -> None:
     else:
         sys.argv, sys.path[0] = [MODULE, *command[3:]], os.getcwd()
         runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
+
+
+def _go_on_as(program: str, command: list[str]) -> None:
+    """What `os.execvp` does: ckanapi becomes `ckan api`, which is known here too."""
+    assert shutil.which(program) == CKAN
+    sys.argv = [CKAN, *command[1:]]
+    runpy.run_path(CKAN, run_name="__main__")
 
 
 def _run_and_end(command: list[str]) -> None:

@@ -6,6 +6,14 @@ DATASETS = 40
 DATASTORE_TABLES = 3
 UPLOADS = 5
 
+#: a table that takes a minute to load into a copy, and no time elsewhere
+SLOW_IN_COPIES = """
+CREATE FUNCTION slow_in_copies() RETURNS bool LANGUAGE sql AS $$
+  SELECT CASE WHEN current_database() LIKE 'dbm%' THEN pg_sleep(60) IS NOT NULL
+  ELSE true END $$;
+CREATE TABLE slow (a int CHECK (slow_in_copies())); INSERT INTO slow VALUES (1);
+"""
+
 ROWS = f"""
 INSERT INTO "user" (id, name, fullname, email, created, state, sysadmin)
   SELECT 'user-' || i, 'user-' || i, 'Us\u00e9r ' || i, 'u' || i || '@example.com', now(),

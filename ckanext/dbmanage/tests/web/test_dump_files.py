@@ -152,7 +152,7 @@ def test_nothing_else_is_handed_out(portal: Portal) -> None:
     os.chmod(directory, 0o700)
 
 
-def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
+def test_thousands_of_requests_without_an_error(tmp_path: Path) -> None:
     fabricate(tmp_path, "a")
     client = Client(tmp_path)
     dice = random.Random(5)
@@ -184,7 +184,7 @@ def test_a_hundred_thousand_requests_without_an_error(tmp_path: Path) -> None:
             date[dice.randrange(len(date))] = dice.choice("0919+-:, \x00\xb2aGMT")
         dates.append("".join(date))
     seen = set()
-    for _ in range(100_000):
+    for _ in range(25_000):
         path = "/dump/" + "".join(dice.choices(pieces, k=dice.choice((1, 1, 1, 2, 3))))
         path = "/de" * (dice.random() < 0.1) + path
         headers = {"range": dice.choice(ranges)} if dice.random() < 0.3 else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def test_visitors_of_a_restore_and_an_undo(
     assert statuses <= {200, 503}, [a for a in answers if a[2] not in (200, 503)][:3]
     assert 503 in statuses  # the switch was seen
     for path in paths:
-        assert [a for a in answers if a[1] == path][-1][2] == 200
+        assert web.ask(path).status == 200
 
 
 def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> None:
@@ -80,6 +81,7 @@ def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> No
     for each in process.stderr:
         said += each
         if each.startswith("load"):
+            process.send_signal(signal.SIGSTOP)  # or it may have switched by then
             break
     import psycopg2
 
@@ -88,6 +90,7 @@ def test_writes_meanwhile_and_sessions_that_stay_are_named(portal: Portal) -> No
         cursor.execute("UPDATE package SET title = 'late' WHERE id = 'id-1'")
         writer.commit()
         cursor.execute("SELECT 1")  # idle in transaction: it never ends by itself
+    process.send_signal(signal.SIGCONT)
     said += process.communicate(timeout=300)[1]
     writer.close()
     assert process.returncode == 0, said

@@ -15,6 +15,7 @@ from ckanext.dbmanage.engine.restore import restore, switch
 
 from ...support.cluster import query
 from ...support.heard import Heard
+from ...support.rows import SLOW_IN_COPIES
 from ...support.small import Small
 from ...support.waiting import wait_until
 
@@ -23,9 +24,7 @@ KILL = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE "
 
 def restored(made: Small) -> tuple[Small, Callable[[], Any], Heard]:
     """A site that was written to since its backup, and what restores that."""
-    made.own(
-        "CREATE TABLE earlier AS SELECT i, md5(i::text) t FROM generate_series(1, 200000) i"
-    )
+    made.own("CREATE TABLE earlier AS SELECT 1 AS a")
     source = made.backup()
     made.own("DROP TABLE earlier")
     heard = Heard()
@@ -47,7 +46,9 @@ def is_back(made: Small) -> bool:
 def test_what_is_cut_off_while_it_loads_is_loaded_into_another_copy(
     small: Callable[..., Small],
 ) -> None:
-    made, run, heard = restored(small())
+    made = small()
+    made.own(SLOW_IN_COPIES.replace("60", "4"))
+    _, run, heard = restored(made)
     ours = f"shobj_description(datid, 'pg_database') LIKE '%{made.name}%'"
     cut = threading.Thread(
         target=wait_until,

@@ -10,14 +10,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
-from ...support.cluster import Cluster, wait_for_the_last_statement
-from ...support.portal import Portal, fill, refused, slowed
-from ...support.waiting import end_group
+from ...support.cluster import (
+    Cluster,
+    query,
+    superuser,
+    wait_for_the_last_statement,
+)
+from ...support.portal import Portal, fill, own, refused, slowed
+from ...support.rows import SLOW_IN_COPIES
+from ...support.waiting import end_group, wait_until
 
 #: kills of one command, each in a slice of its time
 TIMES = 8
@@ -105,6 +111,30 @@ def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
     assert portal.state() == new
 
 
+@contextmanager
+def locked(portal: Portal) -> Iterator[None]:
+    """pg_dump waits meanwhile, once it has a lock of each table of the DataStore."""
+    sequence = '"00000001-0000-4000-8000-000000000000__id_seq"'
+    with closing(superuser(portal.names["datastore"])) as holding:
+        holding.autocommit = False
+        holding.cursor().execute(f"ALTER SEQUENCE {sequence} RENAME TO other")
+        yield
+
+
+def wait_for_a_program(portal: Portal) -> None:
+    """Waits until one of PostgreSQL's is in the middle of its work."""
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = ANY(%s)"
+        " AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')"
+    )
+
+    def works() -> list[tuple]:
+        names = [*portal.names.values(), *portal.copies()]
+        return query(waits, "postgres", names)
+
+    wait_until(works)
+
+
 @pytest.mark.parametrize(
     ("command", "program"),
     [("backup", "pg_dump"), ("backup", "pg_restore"), ("restore", "pg_restore")],
@@ -112,13 +142,14 @@ def test_restore_killed_in_each_phase(portal: Portal, phase: str) -> None:
 def test_a_killed_child_is_a_failure_that_is_told(
     portal: Portal, command: str, program: str
 ) -> None:
-    fill(portal, 600_000 if program == "pg_restore" else 200_000)
     if command == "restore":
+        own(portal, SLOW_IN_COPIES)
         portal.backup()
+    elif program == "pg_restore":
+        fill(portal, 400_000)
     before = portal.state()
     listed = [backup["id"] for backup in portal.backups()]
     arguments = ["restore", "latest", "--yes"] if command == "restore" else ["backup"]
-    process = portal.start(*arguments)
     killed: list[int] = []
     # not the question for its version, nor one that has just ended
     working = b"snapshot" if program == "pg_dump" else b"-"
@@ -148,10 +179,12 @@ def test_a_killed_child_is_a_failure_that_is_told(
                         for child in (thread / "children").read_text().split():
                             end(int(child))
 
-    watcher = threading.Thread(target=kill)
-    watcher.start()
-    _, said = process.communicate(timeout=300)
-    watcher.join()
+    with locked(portal) if program == "pg_dump" else nullcontext():
+        process = portal.start(*arguments)
+        watcher = threading.Thread(target=kill)
+        watcher.start()
+        _, said = process.communicate(timeout=300)
+        watcher.join()
     assert killed and process.returncode == 1
     assert program in said and "Traceback" not in said
     assert portal.state() == before
@@ -163,23 +196,23 @@ def test_a_killed_child_is_a_failure_that_is_told(
 @pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cleans_up(portal: Portal, number: int) -> None:
-    fill(portal, 500_000)
+    own(portal, SLOW_IN_COPIES)
     portal.backup()
     before = portal.state()
-    for command in (["backup"], ["restore", "latest", "--yes"]):
-        phase = "load" if command[0] == "restore" else "dump"
-        for _ in range(5):
-            left, listed = portal.copies(), portal.backups()
+    for command, phase, where in (
+        (["backup"], "dump", locked(portal)),
+        (["restore", "latest", "--yes"], "load", nullcontext()),
+    ):
+        left, listed = portal.copies(), portal.backups()
+        with where:
             process = portal.start(*command)
             assert process.stderr is not None
             for line in process.stderr:
                 if line.startswith(phase):
                     break
+            wait_for_a_program(portal)
             os.killpg(process.pid, number)
             _, said = process.communicate(timeout=300)
-            if process.returncode:
-                break
-            # on a busy machine it was done before the signal came
         assert process.returncode not in (0, None) and "Traceback" not in said
         assert "Nothing live was changed." in said
         assert not list(portal.repository.glob(".*.partial"))

@@ -104,18 +104,17 @@ def test_a_poisoned_list_of_a_foreign_backup(portal: Portal) -> None:
     assert not list(portal.storage.parent.rglob("escaped"))
 
 
-@pytest.mark.timeout(300)
-def test_a_million_lines_take_no_memory(tmp_path: Path) -> None:
+def test_many_lines_take_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "files.jsonl"
     with path.open("w") as out:
-        for number in range(1_000_000):
+        for number in range(200_000):
             out.write(json.dumps(line(f"resources/{number:07}")) + "\n")
     script = (
         "import resource, sys, pathlib;"
         "from ckanext.dbmanage.engine.uploads import listing;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "file = pathlib.Path(sys.argv[1]).open('rb');"
-        "assert sum(1 for _ in listing.checked(file)) == 10 ** 6;"
+        "assert sum(1 for _ in listing.checked(file)) == 200_000;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     import sys

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from ckanext.dbmanage.engine.redis.maintenance import Maintenance
+from ckanext.dbmanage.engine.restore.history import half_way
 
 from ...support.cluster import wait_for_the_last_statement
 from ...support.portal import Portal, refused
@@ -183,9 +184,10 @@ def test_killed_between_flag_and_flag_off(portal: Portal, sign: str) -> None:
         wait_for_the_last_statement()
         done = portal.module("prune")  # any command that looks after what was left
         assert portal.state() in (before, damaged), done.stderr
-        assert "no restore is half-way" in portal.module("doctor", code=None).stdout
+        assert half_way(*portal.engine()) == []
         if portal.state() == before:
             portal.module("undo", "--yes")
         assert portal.state() == damaged
         undo = set(portal.storage.glob(".dbm_*_undo"))
-    wait_until(lambda: keeper.status() is None, 13)
+    assert "no restore is half-way" in portal.module("doctor", code=None).stdout
+    wait_until(lambda: keeper.status() is None)

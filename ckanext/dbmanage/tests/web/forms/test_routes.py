@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 
@@ -82,11 +83,16 @@ def test_every_route_is_guarded(site: Site) -> None:
         for argument in arguments:
             path = path.replace(f"<{argument}>", known.get(argument, "y"))
         paths.append((path, methods))
+    # so that Flask answers the others by itself, without any code of ours
+    assert {*chain(*(methods for _, methods in paths))} == {
+        "GET", "HEAD", "POST", "OPTIONS",
+    }  # fmt: skip
 
     def ask_all(name: str) -> None:
         browser, form = people[name], people[name].token()
-        for path, methods in paths:
-            for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        for number, (path, methods) in enumerate(paths):
+            others = () if number else ("PUT", "DELETE")
+            for method in ("GET", "HEAD", "POST", *others):
                 for token in (False, True) if method == "POST" else (False,):
                     answer = browser.ask(method, path, data=form if token else None)
                     where = (method, path, name, token, answer.status_code)
