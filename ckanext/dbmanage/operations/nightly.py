@@ -93,7 +93,8 @@ def run_nightly(
 
 
 def _note_killed(portal: Portal, repository: Repository, night: Night) -> None:
-    portal.talk.warn(f"the night that began {ago(night.begun)} did not end")
+    when = ago(night.begun)
+    portal.talk.warn(f"the night that began {when} did not end, or noted no end of it")
     with suppress(OSError):
         repository.record(
             "nightly", "failed", what="nightly", error="the night did not end",
