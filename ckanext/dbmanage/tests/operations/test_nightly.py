@@ -349,6 +349,23 @@ def test_a_night_that_was_killed_amid_a_proof_leaves_nothing(portal: Portal) -> 
     assert [each["state"] for each in portal.backups()] == ["proven", "verified"]
 
 
+def test_sites_that_share_a_repository_are_told_apart(tmp_path: Path) -> None:
+    """Their nights would skip one another, and nothing would look wrong."""
+    shelf = Shelf(tmp_path / "backups")
+    shelf.add(now() - timedelta(days=1))
+    with shelf.repository.night():
+        with pytest.raises(nightly.NotNow):
+            nightly.run_nightly(shelf.portal())
+        other = shelf.add(now(), "foreign")
+        with pytest.raises(DbmanageError, match=f"{other}.* a repository of its own"):
+            nightly.run_nightly(shelf.portal())
+
+
+def test_a_clock_that_was_set_back_makes_no_night_shorter_than_none() -> None:
+    begun = now()
+    assert Night(begun, begun - timedelta(hours=1)).seconds == 0
+
+
 def test_who_only_looks_keeps_nobody_from_a_night(tmp_path: Path) -> None:
     repository = Shelf(tmp_path / "backups").repository
     with repository.night():
