@@ -16,6 +16,7 @@ from tools import (
     SITE_ID,
     E,
     S,
+    anew,
     ckan,
     create,
     pg_dump,
@@ -62,7 +63,7 @@ class Portal:
         self.datasets, self.storage = datasets, BENCH / name
         self.ini = str(BENCH / f"{name}.ini")
         shutil.rmtree(self.storage, ignore_errors=True)
-        self.storage.mkdir()
+        anew(self.storage / "dbmanage/backups")
         owner = f"postgresql://ckan_default:{E['DBMANAGE_CKAN_PASSWORD']}@{AT}"
         reader = f"postgresql://datastore_default:{E['DBMANAGE_READER_PASSWORD']}@{AT}"
         secret = secrets.token_hex(20)  # CKAN 2.10 knows the one, 2.12 the other

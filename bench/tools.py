@@ -150,6 +150,13 @@ def drop(*names: str) -> None:
         psql("postgres", ends, f"DROP DATABASE IF EXISTS {name}")
 
 
+def anew(repository: Path) -> None:
+    """Empties a repository, and says that this is meant: else a backup is refused."""
+    shutil.rmtree(repository, ignore_errors=True)
+    repository.mkdir(parents=True)
+    (repository / ".anew").touch()
+
+
 def drop_all() -> None:
     """Drops every database of a benchmark, and what its restores made."""
     ours = f"""SELECT datname FROM pg_database WHERE datdba = 'ckan_default'::regrole AND

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-
 from portals import Portal
-from tools import child, figure, run, say, turns
+from tools import anew, child, figure, run, say, turns
 
 from .backups import without_ckan
 from .segments import Filled, shell, told
@@ -59,4 +57,4 @@ def history(portal: Portal, rounds: int) -> None:
     what = f"history of {NIGHTS} backups, zstd | grep"
     figure(what, seconds, peer, 2, of=seconds)
     figure("memory of it, against one backup", min(peaks), alone.memory, 1.25, "MB")
-    shutil.rmtree(repository)
+    anew(repository)

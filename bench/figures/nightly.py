@@ -11,7 +11,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from portals import Portal
-from tools import BENCH, CKAN, ROWS, child, ckan, figure, pairs, psql, run, say, turns
+from tools import (
+    BENCH,
+    CKAN,
+    ROWS,
+    anew,
+    child,
+    ckan,
+    figure,
+    pairs,
+    psql,
+    run,
+    say,
+    turns,
+)
 from visitors import fetched, free_port, web
 
 _THERE = BENCH / "there"
@@ -37,10 +50,14 @@ def nightly(portal: Portal, rounds: int) -> None:
     ini.write_text(before.replace("[app:main]\n", f"[app:main]\n{lines}"))
     module = (sys.executable, "-m", "ckanext.dbmanage", "-c", portal.ini)
 
+    def forget() -> None:
+        shutil.rmtree(portal.storage / "dbmanage", ignore_errors=True)
+        anew(portal.storage / "dbmanage/backups")
+
     def begin() -> None:
         """The same for both: a first backup, which is there, and public dumps."""
-        for directory in (portal.storage / "dbmanage", _THERE):
-            shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(_THERE, ignore_errors=True)
+        forget()
         run(*module, "backup", "-q")
         run(*module, "push", "-q")
         ckan(portal, "db", "publish", "-q")
@@ -61,7 +78,7 @@ def nightly(portal: Portal, rounds: int) -> None:
     ours, peer = turns(rounds, night, steps)
     figure("a night, the sum of its steps", ours, peer, 1.05)
     ini.write_text(before)
-    shutil.rmtree(portal.storage / "dbmanage")
+    forget()
 
 
 def year(portal: Portal, rounds: int) -> None:
@@ -97,7 +114,7 @@ def year(portal: Portal, rounds: int) -> None:
                 "ms",
             )
     secret.unlink()
-    shutil.rmtree(portal.storage / "dbmanage")
+    anew(portal.storage / "dbmanage/backups")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from portals import Portal
-from tools import BENCH, CKAN, PG_BIN, child, drop, figure, psql, run, say, turns
+from tools import BENCH, CKAN, PG_BIN, anew, child, drop, figure, psql, run, say, turns
 
 from ckanext.dbmanage.engine.backup import by_hand
 
@@ -74,8 +74,9 @@ def push(portal: Portal, rounds: int) -> None:
     took, plain = turns(rounds, ours, theirs)
     figure("push of what is there, restic alone", took, plain, 15, of=took)
     figure("own memory, a hundredth of it", max(own), small["own"], 1.2, "MB")
-    for directory in (repository, portal.storage / "resources", peer, _THERE):
+    for directory in (portal.storage / "resources", peer, _THERE):
         shutil.rmtree(directory)
+    anew(repository)
 
 
 def recover(portal: Portal, rounds: int) -> None:

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from portals import Portal
-from tools import BENCH, PG_BIN, ROOT, Done, child, drop, figure, psql, run, say, turns
+from tools import (
+    BENCH,
+    PG_BIN,
+    ROOT,
+    Done,
+    anew,
+    child,
+    drop,
+    figure,
+    psql,
+    run,
+    say,
+    turns,
+)
 
 from .backups import without_ckan
 
@@ -121,11 +134,11 @@ def nights(portal: Portal, rounds: int) -> None:
     site = Filled(portal)
 
     def first() -> float:
-        shutil.rmtree(site.repository, ignore_errors=True)
+        anew(site.repository)
         return site.ours()
 
     def first_main() -> float:
-        shutil.rmtree(site.repository, ignore_errors=True)
+        anew(site.repository)
         return site.ours("database")
 
     def checked() -> float:
@@ -237,4 +250,4 @@ def prune(portal: Portal, rounds: int) -> None:
     figure(
         "memory of it, against 100 backups", done["memory"], small["memory"], 1.1, "MB"
     )
-    shutil.rmtree(repository)
+    anew(repository)

@@ -120,6 +120,13 @@ def backups(portal: Portal, site: Site, repository: Repository) -> Found:
                 PROBLEM,
                 f"backup {each['id']} is damaged: `ckan db verify {each['id']}`",
             )
+    if foreign := [each["id"] for each in described if each["state"] == "foreign"]:
+        yield (
+            HINT,
+            f"backups that this site has not signed: {len(foreign)}, the newest is "
+            f"{foreign[0]}. If another site keeps its backups here too, give each a "
+            f"repository of its own: set {name_of('repository')}",
+        )
     if sum(d["state"] == "unverified" for d in described) > len(good):
         yield HINT, "most backups were never read again: `ckan db verify --all`"
     if not good and why_empty(portal.options, site, repository):

@@ -58,11 +58,17 @@ def write_file(path: Path, content: bytes) -> None:
 
     The directory that it is in is no link. Raises OSError.
     """
-    with (
-        open_directory(path.parent) as directory,
-        _new_or_none(directory, path.name, 0o600) as file,
-    ):
-        file.write(content)
+    try:
+        with (
+            open_directory(path.parent) as directory,
+            _new_or_none(directory, path.name, 0o600) as file,
+        ):
+            file.write(content)
+    except OSError as error:
+        # what is written to does not say its name, as on a full disk
+        if error.filename in (None, path.name):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from redis import RedisError
 
 from ..engine.clock import day_and_time, is_stamp, parse_stamp, stamp
 from ..engine.disk import make_directories, write_file
-from ..engine.errors import Refused
+from ..engine.errors import DbmanageError, Refused
 from ..engine.layout import OBJECTS
 from ..engine.opened import read_plain
 from ..engine.redis.client import LIMIT, connect, key_of
@@ -46,12 +46,12 @@ def remember(options: Options, site: Site, repository: Repository) -> None:
 
 
 def why_empty(options: Options, site: Site, repository: Repository) -> str:
-    """Why nothing may be written to a repository that is empty; empty where it may.
-
-    Raises DbmanageError for one that cannot be read.
-    """
-    # who has deleted all backups has the directory of their contents still
-    if repository.names() or os.path.isdir(repository.path / OBJECTS):
+    """Why nothing may be written to a repository that is empty; empty where it may."""
+    try:
+        # who has deleted all backups has the directory of their contents still
+        if repository.names() or os.path.isdir(repository.path / OBJECTS):
+            return ""
+    except DbmanageError:  # who comes to it tells why it cannot be read
         return ""
     until = _until(options, site, repository)
     if not until or repository.marked(_ANEW):

@@ -54,7 +54,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     "push-failed": (_("The newest backups are on this machine alone."), "ckan db push"),
     "uncopied": (_("The newest backups are on this machine alone."), "ckan db push"),
     "unended": (
-        _("It was killed, or the server went down. The next night begins anew."),
+        _(
+            "It was killed, the server went down, or the disk was full. The next night "
+            "begins anew."
+        ),
         "ckan db nightly",
     ),
     "unreadable": (

@@ -18,6 +18,7 @@ from ..engine.repository.repository import Repository
 from ..engine.signals import Ended
 from ..engine.site import Site
 from ..engine.words import many, size
+from ..portal.config import PREFIX
 from ..portal.directories import public_dir
 from ..portal.remote import is_set
 from ..records.published import INDEX
@@ -83,17 +84,36 @@ def run_nightly(
     except Busy as error:
         # a step that finds somebody at work waits, and fails: this is the night's own
         who = at_work(repository) or "it has only just begun"
+        if another := _of_another(repository):
+            shared = DbmanageError(
+                f"a night is under way: {who}. It may be another site's, for so is "
+                f"backup {another}, which is not signed by this one: give each site "
+                f"a repository of its own, by {PREFIX}repository"
+            )
+            _tell_not_begun(portal, shared)
+            raise shared from error
         raise NotNow(f"a night is under way: {who}; this one is skipped") from error
     except NotNow:
         raise
-    except DbmanageError as error:  # not one step was begun
-        failed = Step(STEPS[0], FAILED, 0.0, one_line(error))
-        Telling(portal).end(Night(now(), now(), (failed,)))
+    except DbmanageError as error:
+        _tell_not_begun(portal, error)
         raise
 
 
+def _of_another(repository: Repository) -> str:
+    """The newest backup that is not this site's, as its manifest tells; or empty."""
+    others = (e.id for e in repository.backups() if e.readable and not e.signed)
+    return next(others, "")
+
+
+def _tell_not_begun(portal: Portal, error: DbmanageError) -> None:
+    failed = Step(STEPS[0], FAILED, 0.0, one_line(error))
+    Telling(portal).end(Night(now(), now(), (failed,)))
+
+
 def _note_killed(portal: Portal, repository: Repository, night: Night) -> None:
-    portal.talk.warn(f"the night that began {ago(night.begun)} did not end")
+    when = ago(night.begun)
+    portal.talk.warn(f"the night that began {when} did not end, or noted no end of it")
     with suppress(OSError):
         repository.record(
             "nightly", "failed", what="nightly", error="the night did not end",

@@ -69,7 +69,8 @@ class Night:
     @property
     def seconds(self) -> float:
         """How long it took, 0 while it has not ended."""
-        return (self.ended - self.begun).total_seconds() if self.ended else 0.0
+        took = self.ended - self.begun if self.ended else timedelta()
+        return max(took.total_seconds(), 0.0)  # a clock may have been set back
 
     @property
     def backup(self) -> str:

@@ -1,5 +1,6 @@
 """Prune: backups are forgotten, then the uploads that no backup names."""
 
+import errno
 import io
 import itertools
 import json
@@ -7,9 +8,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import zstandard
@@ -136,11 +138,15 @@ def _sift(
                 return Unnamed()
             except OSError:
                 raise _Unknown(f"{OBJECTS} is a link, or no directory") from None
-            work = stack.enter_context(repository.partial("prune"))
-            prefixes = _stored(objects, work)
-            _take_out(_all_named(repository, kept, progress), work, prefixes)
-            progress("remove", 0, 0)
-            return _removed(objects, work, prefixes, remove)
+            try:
+                work = repository.partial("prune")
+                return _sifted(repository, kept, objects, work, progress, remove)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+            # else a full disk could never be made free again
+            work = TemporaryDirectory(prefix="dbmanage-")
+            return _sifted(repository, kept, objects, work, progress, remove)
     except _Unknown as unknown:
         return Unnamed(problem=f"no object is removed while this is so: {unknown}")
     except OSError as error:
@@ -149,6 +155,22 @@ def _sift(
             f"{error.filename or repository.path}: {error.strerror}; no backup misses "
             f"anything, the next `{name_of('command')} prune` goes on"
         ) from error
+
+
+def _sifted(
+    repository: Repository,
+    kept: list[str],
+    objects: int,
+    work: AbstractContextManager[Path | str],
+    progress: Progress,
+    remove: Callable[..., None],
+) -> Unnamed:
+    with work as directory:
+        path = Path(directory)
+        prefixes = _stored(objects, path)
+        _take_out(_all_named(repository, kept, progress), path, prefixes)
+        progress("remove", 0, 0)
+        return _removed(objects, path, prefixes, remove)
 
 
 def _stored(objects: int, work: Path) -> list[str]:

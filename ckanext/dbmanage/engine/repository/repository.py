@@ -179,12 +179,11 @@ class Repository:
                     f"the repository {self.path} is in use: "
                     f"{holder or 'somebody who has only just begun'}; wait for its end"
                 ) from None
-            file.truncate(0)
-            file.write(
-                f"{operation}, process {os.getpid()} of {who()}, "
-                f"since {stamp()}\n".encode()
-            )
-            file.flush()
+            signed = f"{operation}, process {os.getpid()} of {who()}, since {stamp()}\n"
+            # a full disk takes none, and must not keep anybody from making room
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), 0)
+                os.pwrite(file.fileno(), signed.encode(), 0)
             try:
                 yield
             finally:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,9 @@ from ckanext.dbmanage.operations.nights import (
     nights,
     remember,
 )
+from ckanext.dbmanage.portal.config import Options
 
+from ..support.cluster import PG_BIN
 from ..support.doors import web_server
 from ..support.offsite import set_remote, snapshots
 from ..support.portal import Portal, slowed
@@ -302,6 +305,66 @@ def test_a_full_disk_fails_the_backup_and_the_report_is_still_told(
     (disk / "fill").unlink()
     portal.write(**{"ckanext.dbmanage.prove_every": "0"})
     assert _results(_done(portal))["backup"] == "done"
+
+
+def test_a_disk_that_is_full_amid_a_night_leaves_nothing(
+    portal: Portal, small_disk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("6m")
+    portal.repository = disk / "backups"
+    portal.write(**{"ckanext.dbmanage.repository": str(portal.repository)})
+    set_remote(portal, str(tmp_path / "there"))
+    settings = {**portal.settings.settings, "__file__": str(portal.ini)}
+    context = Context(Options(settings), Silent())
+    prove = nightly._Doing._prove
+
+    def filled(self: Any) -> Any:
+        with open(disk / "fill", "wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        return prove(self)
+
+    monkeypatch.setattr(nightly._Doing, "_prove", filled)
+    night = nightly.run_nightly(context)
+    # what makes room works all the same
+    results = [(each.name, each.result) for each in night.steps[:4]]
+    assert results == list(zip(STEPS, ("done", *[FAILED] * 2, "done"), strict=False))
+    assert all(str(portal.repository) in each.message for each in night.failed)
+    assert not portal.copies() and not list(portal.repository.glob(".*.partial"))
+    (disk / "fill").unlink()
+    monkeypatch.setattr(nightly._Doing, "_prove", prove)
+    night = nightly.run_nightly(context)
+    assert night.well and len(snapshots(str(tmp_path / "there"))) == 2
+
+
+def test_a_night_that_was_killed_amid_a_proof_leaves_nothing(portal: Portal) -> None:
+    slowed(portal, "pg_restore")
+    process = portal.start("nightly")
+    wait_until(lambda: portal.copies(), 120)
+    process.kill()
+    process.communicate()
+    portal.write(**{"ckanext.dbmanage.pg_bin": str(PG_BIN)})
+    report = _done(portal)
+    assert _results(report)["prove"] == "done" and report["result"] == "done"
+    assert not portal.copies() and not list(portal.repository.glob(".*.partial"))
+    assert [each["state"] for each in portal.backups()] == ["proven", "verified"]
+
+
+def test_sites_that_share_a_repository_are_told_apart(tmp_path: Path) -> None:
+    """Their nights would skip one another, and nothing would look wrong."""
+    shelf = Shelf(tmp_path / "backups")
+    shelf.add(now() - timedelta(days=1))
+    with shelf.repository.night():
+        with pytest.raises(nightly.NotNow):
+            nightly.run_nightly(shelf.portal())
+        other = shelf.add(now(), "foreign")
+        with pytest.raises(DbmanageError, match=f"{other}.* a repository of its own"):
+            nightly.run_nightly(shelf.portal())
+
+
+def test_a_clock_that_was_set_back_makes_no_night_shorter_than_none() -> None:
+    begun = now()
+    assert Night(begun, begun - timedelta(hours=1)).seconds == 0
 
 
 def test_who_only_looks_keeps_nobody_from_a_night(tmp_path: Path) -> None:

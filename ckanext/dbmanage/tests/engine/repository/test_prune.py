@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,6 +46,23 @@ def test_forgetting_takes_the_backup_and_what_was_known_of_it(shelf: Shelf) -> N
         (ids[1], "no rule keeps it"),
     ]
     assert shelf.prune(last=1).forgotten == ()
+
+
+def test_a_full_disk_is_made_free(small_disk: Callable[[str], Path]) -> None:
+    """Neither the lock nor the list of all that is there needs room on it."""
+    disk = small_disk("2m")
+    shelf = Shelf(disk / "backups")
+    for number in range(2):
+        shelf.add(NOON - timedelta(days=number), uploads=[bytes([number]) * 300_000])
+    for number in range(60):  # each in a directory of its own, whose list takes a page
+        shelf.line(number, str(number).encode())
+    with open(disk / "fill", "wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    assert shutil.disk_usage(disk).free == 0
+    assert shelf.prune(last=1).objects.count > 60
+    assert shutil.disk_usage(disk).free > 300_000
+    assert shelf.stored() == {bytes(300_000)}
 
 
 _KILLED = """
