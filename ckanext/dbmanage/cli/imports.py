@@ -9,7 +9,7 @@ import click
 from ..engine.words import listed, many
 from ..operations.imports import run_import
 from ..records.kinds import EXPORTED
-from ..records.write import How, There
+from ..records.written import How, There
 from .base import Command, portal_of, quiet_option
 from .output import Talk
 

@@ -13,13 +13,16 @@ from ckan.lib.navl.dictization_functions import Invalid
 
 from ..engine.report import Progress
 from ..engine.words import size
+from ..portal.config import Options
 from .incoming import TREES, InOrder, Looked, Unfit, understood
 from .lines import LONGEST, Line, Source
 from .processes import Writers
-from .write import Given, How, Writes, Written
+from .sending import Sending
+from .write import Writes
+from .written import Given, How, Written
 
 #: lines of a batch, at most, and their bytes unless it is one
-_BATCH, _BYTES = 100, 4 << 20
+_BATCH, _BYTES = 50, 4 << 20
 #: names of tags that are looked up at once, about
 _TAGS = 1000
 
@@ -32,9 +35,11 @@ Keep = Callable[[bytes], Any]
 class Import:
     """Records of one kind, out of a source; `folder` is for what waits on disk."""
 
-    def __init__(self, kind: str, source: Source, how: How, folder: str) -> None:
+    def __init__(
+        self, kind: str, source: Source, how: How, folder: str, options: Options
+    ) -> None:
         self._kind, self._source, self._how = kind, source, how
-        self._folder = folder
+        self._folder, self._sending = folder, Sending(options)
 
     def run(
         self,
@@ -59,7 +64,10 @@ class Import:
                 jobs, lines = 1, tree.lines(looked.refused)
             done, passed = Written(), 0
             kind, how, name = self._kind, self._how, site_user["name"]
-            with Writers(app, lambda: Writes(kind, how, name), jobs) as writers:
+            sending = self._sending
+            with Writers(
+                app, lambda: Writes(kind, how, name, sending), jobs
+            ) as writers:
                 progress("import", 0, looked.total)
                 batches = _batches(lines, looked.refused, refuse, keep)
                 for batch, written in writers.each(batches):

@@ -4,6 +4,7 @@ Knows CKAN's records, and nothing of its database.
 """
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -61,6 +62,18 @@ def each_of(record: Record, key: str) -> Iterator[Record]:
     value = record.get(key)
     if isinstance(value, list):
         yield from (each for each in value if isinstance(each, dict))
+
+
+def refuse_odd_ids(record: Record) -> None:
+    """Raises Unfit for an id that is no UUID, of a record or of its resources."""
+    named = {"id": record}
+    for number, each in enumerate(each_of(record, "resources"), 1):
+        named[f"resources {number}.id"] = each
+    for what, each in named.items():
+        try:
+            uuid.UUID(each.get("id") or str(uuid.NAMESPACE_URL))
+        except (ValueError, AttributeError):
+            raise Unfit(f"{what}: Invalid: a new id is a UUID") from None
 
 
 def references(record: Record) -> list[str]:
