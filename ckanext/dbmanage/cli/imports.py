@@ -87,10 +87,7 @@ def import_(
         some = listed(sorted(done.sysadmins)[:20])
         talk.warn(f"the file makes {many(len(done.sysadmins), 'sysadmin')}: {some}")
     if done.relationships:
-        talk.warn(
-            f"{many(done.relationships, 'relationship')} between datasets left out: an "
-            "import does not make any"
-        )
+        talk.say(f"{many(done.relationships, 'relationship')} between datasets")
     if found.refused:
         mend = ""
         if found.path:

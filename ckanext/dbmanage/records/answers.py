@@ -141,7 +141,8 @@ class Answers:
 
 
 def _table_of(entity: Any) -> str:
-    return orm.class_mapper(entity).local_table.name  # type: ignore[union-attr]
+    table: Any = orm.class_mapper(entity).local_table
+    return table.name
 
 
 def _conditions(statement: Any, parameters: Any) -> Iterator[Condition]:

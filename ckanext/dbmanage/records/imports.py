@@ -14,9 +14,18 @@ from ckan.lib.navl.dictization_functions import Invalid
 from ..engine.report import Progress
 from ..engine.words import size
 from ..portal.config import Options
-from .incoming import TREES, InOrder, Looked, Unfit, understood
+from .incoming import (
+    TREES,
+    InOrder,
+    Looked,
+    Relationship,
+    Unfit,
+    name_in,
+    understood,
+)
 from .lines import LONGEST, Line, Source
 from .processes import Writers
+from .relationships import relate
 from .sending import Sending
 from .write import Writes
 from .written import Given, How, Written
@@ -62,7 +71,7 @@ class Import:
             if tree is not None:
                 # children come after their parents, one by one
                 jobs, lines = 1, tree.lines(looked.refused)
-            done, passed = Written(), 0
+            done, passed, bad = Written(), 0, set[int]()
             kind, how, name = self._kind, self._how, site_user["name"]
             sending = self._sending
             with Writers(
@@ -74,12 +83,41 @@ class Import:
                     done.add(written)
                     contents = {number: content for number, content, _ in batch}
                     for number, *said in sorted(written.refused):
+                        bad.add(number)
                         keep(contents[number] + b"\n")
                         refuse(number, *said)
                     passed += len(batch)
                     told(done)
                     progress("import", passed, looked.total)
+            if self._kind == "datasets" and not how.dry:
+                told_by = {
+                    one: number
+                    for one, numbers in looked.relationships.items()
+                    for number in numbers
+                    if number not in bad
+                }
+                done.relationships = self._relate(told_by, name, refuse, keep)
+                told(done)
         return done
+
+    def _relate(
+        self, told_by: dict[Relationship, int], user: str, refuse: Refuse, keep: Keep
+    ) -> int:
+        """Makes relationships, with the line that tells of each; how many."""
+        refused: dict[int, list[str]] = {}
+        for one, why in relate(told_by, user).items():
+            what = f"{one.subject} {one.type} {one.object}"
+            refused.setdefault(told_by[one], []).append(f"{what}: {why}")
+        for number, content, is_piece in self._source.lines() if refused else ():
+            if number in refused and not is_piece:
+                keep(content + b"\n")
+                refuse(
+                    number,
+                    name_in(understood(content)),
+                    f"is imported, but not this: {'; '.join(refused[number])}. Give "
+                    "the line again with --resume when the other dataset is there",
+                )
+        return len(told_by) - sum(map(len, refused.values()))
 
     def _look(
         self, tree: InOrder | None, refuse: Refuse, keep: Keep, progress: Progress

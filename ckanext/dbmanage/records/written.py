@@ -28,7 +28,7 @@ class How:
 class Written:
     """What became of lines; of those `refused` the number, the name, and why.
 
-    `sysadmins` are names; `relationships` how many were left out; `ids` are those of
+    `sysadmins` are names; `relationships` how many were made; `ids` are those of
     datasets to be indexed, and `indexed` how many were sent to the index.
     """
 
