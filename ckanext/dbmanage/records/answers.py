@@ -7,7 +7,7 @@ Every other question goes to the database. Knows SQLAlchemy and CKAN's models, a
 nothing of how records are written.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ from sqlalchemy.sql import elements, operators, selectable
 Condition = tuple[str, Any]
 #: rows; None where it is not known
 Rows = list[tuple[Any]] | None
+
+#: where SQLAlchemy keeps what else a question is about
+_OF_OTHERS = ("_setup_joins", "_legacy_setup_joins", "_from_obj", "_having_criteria")
 
 
 class Answers:
@@ -83,6 +86,8 @@ class Answers:
 
     def _execute(self, asked: Any) -> Any:
         """SQLAlchemy takes what is returned for the result; None is none."""
+        if asked.is_column_load:  # of a row that is stored: as it stands there
+            return None
         rows, is_entity = None, False
         if asked.is_select and isinstance(asked.statement, sa.sql.Select):
             rows, is_entity = self._answer(asked)
@@ -105,14 +110,16 @@ class Answers:
             known = self._none(list(_conditions(inner, {})))
             return [(False,)] if known and not others else None, False
         conditions = list(_conditions(statement, asked.parameters or {}))
-        if others or wanted is not column["entity"]:
+        if others or wanted is not column.get("entity"):
             plain = all(
                 isinstance(each["expr"], orm.attributes.QueryableAttribute)
                 for each in (column, *others)
             )
             return [] if plain and self._none(conditions) else None, False
-        if (found := self._object(asked.session, wanted, conditions)) is not None:
-            return [(found,)], True
+        if not any(getattr(statement, name, ()) for name in _OF_OTHERS):
+            found = self._object(asked.session, wanted, conditions)
+            if found is not None:
+                return [(found,)], True
         return [] if self._none(conditions) else None, True
 
     def _none(self, conditions: list[Condition]) -> bool:
@@ -128,7 +135,7 @@ class Answers:
         if entity is model.Tag:
             asked = dict(conditions)
             if asked.keys() == {"tag.name", "tag.vocabulary_id"}:
-                return self._tags.get(tuple(asked.values()))  # type: ignore[arg-type]
+                return self._tags.get((asked["tag.name"], asked["tag.vocabulary_id"]))
         if len(conditions) != 1:
             return None
         ((column, value),) = conditions
@@ -153,13 +160,15 @@ def _conditions(statement: Any, parameters: Any) -> Iterator[Condition]:
     if isinstance(clause, elements.BooleanClauseList):
         parts = clause.clauses if clause.operator is operators.and_ else []
     for part in parts:
-        column, value = getattr(part, "left", None), getattr(part, "right", None)
+        column: Any = getattr(part, "left", None)
+        value: Any = getattr(part, "right", None)
         compared = getattr(part, "operator", None)
         name = ""
         if isinstance(table := getattr(column, "table", None), sa.Table):
             name = f"{table.name}.{column.name}"
         if compared is operators.eq and isinstance(value, elements.BindParameter):
-            yield name, parameters.get(value.key, value.effective_value)
+            wanted = parameters.get(value.key, value.effective_value)
+            yield (name, wanted) if isinstance(wanted, Hashable) else ("", None)
         elif compared is operators.is_ and isinstance(value, elements.Null):
             yield name, None
         else:

@@ -82,10 +82,14 @@ class Datasets:
         for part in portions(batch, LONG_DATASETS):
             yield from self._show_part(dict(part), entities)
 
-    def prefetch(self, ids: Sequence[str]) -> None:
-        """Reads datasets that the action is asked for next, in `swapped`."""
+    def prefetch(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Reads datasets that the action is asked for next, in `swapped`; by id.
+
+        Raises what is wrong with the rows of one.
+        """
         self._documents, self._entities = {}, {}
-        self._dictized = self._read(ids)
+        self._dictized = self._rows(ids)
+        return self._dictized
 
     def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
         self._documents = self._indexed(modified)

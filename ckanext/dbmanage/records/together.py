@@ -24,6 +24,7 @@ from .incoming import each_of, references
 from .kinds import Record
 from .swaps import swap
 
+_key = orm.util.identity_key
 _OWN = ("package.id", "package.name")
 #: columns in which a dataset's id stands
 _OF = ("resource.package_id", "member.table_id", "package_extra.package_id")
@@ -65,28 +66,35 @@ class Together:
         Of `records` none is there.
         """
         session: Any = model.Session()
-        self._answers, self._told, self.fits = Answers(), [], True
+        self._answers, self._told = Answers(), []
+        self.fits, self.unforeseen = True, False
         held = self._look(session, records)
+        transaction = session.connection().get_transaction()
         with (
             self._answers.given(session),
             self._held_back("package_create") as receivers,
         ):
+            # CKAN and its plugins end nothing that is not theirs
             session.flush = session.commit = self._answers.flush
             session.rollback = lambda: None
             try:
                 yield
+                self.unforeseen = self._answers.unsure
+                self.fits = self.fits and not self.unforeseen
+                del session.flush
+                if self.fits:
+                    session.commit = session.flush
+                    session.flush()
+                    made = [facts["result"] for _, facts in self._told]
+                    self._tell(receivers, made)
+                    session.flush()
+                    keys = [_key(model.Package, (each,)) for each in made]
+                    there = all(key in session.identity_map for key in keys)
+                    self.fits = there and transaction.is_active
             finally:
-                del session.flush, session.commit, session.rollback
-            self.unforeseen = self._answers.unsure
-            self.fits = self.fits and not self.unforeseen
-            if not self.fits:
-                return
-            session.flush()
-            made = [facts["result"] for _, facts in self._told]
-            keys = [orm.util.identity_key(model.Package, (each,)) for each in made]
-            self.fits = all(key in session.identity_map for key in keys)
-            if self.fits:  # else a plugin has taken the session away
-                self._tell(receivers, made)
+                for name in ("flush", "commit", "rollback"):
+                    vars(session).pop(name, None)
+            if self.fits:
                 end()
         del held  # by nobody else
 
@@ -100,7 +108,7 @@ class Together:
         resources = {e["id"] for each in records for e in each_of(each, "resources")}
         found = sa.select(model.Resource.id).where(model.Resource.id.in_(resources))
         there = {id for (id,) in session.execute(found)}
-        answers.no_row(["resource.id"], resources - there)
+        answers.no_row(["resource.id", "resource_view.resource_id"], resources - there)
         wanted = {each for record in records for each in references(record)}
         owners = {each.get("owner_org") for each in records}
         wanted |= {each for each in owners if each and isinstance(each, str)}
@@ -144,10 +152,18 @@ class Together:
         if not receivers:
             return
         with self._shown.swapped(), swap(forms, "plugin_validate", _shown):
-            self._shown.prefetch(made)
+            for id, shown in self._shown.prefetch(made).items():
+                _sort_as_made(shown, model.Package.get(id))
             for sender, facts in self._told:
                 for each in receivers:
                     each(sender, **facts)
+
+
+def _sort_as_made(shown: Record, dataset: Any) -> None:
+    """Puts extras in the order that they were given in: the database has its own."""
+    if "extras" in model.package_table.c:  # before 2.12 CKAN sorts them
+        places = {key: place for place, key in enumerate(dataset.extras)}
+        shown["extras"].sort(key=lambda extra: places[extra["key"]])
 
 
 def _shown(before: Any, form: Any, context: Any, *rest: Any) -> Any:

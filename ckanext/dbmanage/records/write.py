@@ -29,7 +29,7 @@ from .kinds import Record
 from .known import Known, called, groups_of, known_of
 from .reasons import reasons
 from .sending import Sending
-from .swaps import plugins_overriding, swap
+from .swaps import action_within, plugins_overriding, swap
 from .together import Together
 from .written import Given, How, There, Written
 
@@ -49,7 +49,8 @@ _HOOKS = (
     (p.IDomainObjectModification, ("notify",)),
     (p.IResourceUrlChange, ("notify",)),
 )
-#: batches with questions that nobody foresaw, after which none is made together
+#: batches with questions that nobody foresaw, more than others, after which none is
+#: made together
 _UNFORESEEN = 3
 #: CKAN wants a hash of each new user's; this one is taken back
 _NONE = "!"
@@ -132,7 +133,7 @@ class Writes:
             if not together.fits:
                 session.rollback()
             session.expunge_all()
-            self._unforeseen += together.unforeseen
+            self._unforeseen += 1 if together.unforeseen else -bool(self._unforeseen)
         return done if together.fits else None
 
     def _batch(self, batch: Sequence[Given]) -> Written:
@@ -309,7 +310,7 @@ class Writes:
                         return True
         for verb in ("create", "update"):
             action = f"{self._action}_{verb}"
-            function = getattr(logic.get_action(action), "__wrapped__", None)
+            function = action_within(action)
             if not getattr(function, "__module__", "").startswith("ckan.logic.action"):
                 return True
             for receiver in signals.action_succeeded.receivers_for(action):

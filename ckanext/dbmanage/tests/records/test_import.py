@@ -25,7 +25,7 @@ _OF_CKAN = {
     "position",
 }  # fmt: skip
 #: what CKAN sets where nothing was
-_EMPTY_IS_NONE = ("description", "image_url", "image_display_url", "hash")
+_EMPTY_IS_NONE = ("description", "image_url", "image_display_url", "hash", "comment")
 
 
 @pytest.fixture
@@ -129,7 +129,9 @@ def test_it_leaves_what_ckanapi_leaves(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     ours, theirs = left(owned), left(other)
-    assert [len(rows) for rows in ours.values()] == [20, 40, 50, 40, 20]
+    sizes = {table: len(rows) for table, rows in ours.items()}
+    activities = sizes.pop("activity")  # 2.10 has none of what is private
+    assert list(sizes.values()) == [20, 40, 50, 40] and activities >= 13
     for table, rows in theirs.items():
         assert ours[table] == rows, table
 
@@ -163,13 +165,15 @@ def left(portal: Portal) -> dict[str, list[Any]]:
     def less(value: Any) -> Any:
         if isinstance(value, list):
             return [less(each) for each in value]
+        if isinstance(value, str) and value.startswith("creator-"):  # a label's user
+            return "creator"
         if not isinstance(value, dict):
             return value
         if "activity_type" in value:
             value["data"] = json.loads(value["data"])
         dropped = {"creator_user_id", "user_id", "actor", "timestamp", "tag_id"}
         dropped |= {"created", "metadata_created", "revision_id"}
-        if "package_id" in value:
+        if "package_id" in value or tk.check_ckan_version(max_version="2.11.99"):
             dropped |= {"metadata_modified"}
         if "vocabulary_id" in value or "capacity" in value or "activity_type" in value:
             dropped |= {"id"}
