@@ -9,7 +9,7 @@ import click
 from ..engine.words import listed, many
 from ..operations.imports import run_import
 from ..records.kinds import EXPORTED
-from ..records.write import How, There
+from ..records.written import How, There
 from .base import Command, portal_of, quiet_option
 from .output import Talk
 
@@ -87,10 +87,7 @@ def import_(
         some = listed(sorted(done.sysadmins)[:20])
         talk.warn(f"the file makes {many(len(done.sysadmins), 'sysadmin')}: {some}")
     if done.relationships:
-        talk.warn(
-            f"{many(done.relationships, 'relationship')} between datasets left out: an "
-            "import does not make any"
-        )
+        talk.say(f"{many(done.relationships, 'relationship')} between datasets")
     if found.refused:
         mend = ""
         if found.path:

@@ -18,7 +18,7 @@ from ..engine.words import many
 from ..portal.directories import refuse_public
 from ..records.imports import Import
 from ..records.lines import Source
-from ..records.write import How, There, Written
+from ..records.written import How, There, Written
 from .context import Portal, application
 from .index import index_changed
 from .journal import TOLD, journalled
@@ -83,7 +83,7 @@ def run_import(
         owed = repository.marked("reindex")
         if indexed:
             repository.mark("reindex", True)
-        work = Import(kind, source, how, site.repository)
+        work = Import(kind, source, how, site.repository, portal.options)
         processes = jobs or portal.options.jobs
         try:
             work.run(portal.app, processes, refuse, refused.keep, talk.rows, told)
@@ -95,7 +95,7 @@ def run_import(
             ) from error
         if found.done.created or found.done.changed:
             if indexed:
-                index_changed(portal, repository, "imported")
+                index_changed(portal, repository, "imported", found.done.indexed)
         elif indexed:
             repository.mark("reindex", owed)
     found.path = refused.path

@@ -72,11 +72,12 @@ def catch_up(portal: Portal, repository: Repository) -> None:
 
 
 def index_changed(
-    portal: Portal, repository: Repository, done_with: str = "restored"
+    portal: Portal, repository: Repository, done_with: str = "restored", sent: int = 0
 ) -> None:
     """Indexes what differs; what fails is told, and stays owed.
 
-    `done_with` says what was done with the data.
+    `done_with` says what was done with the data; `sent` are datasets that the index
+    has got, without a commit.
     """
     from ..records.reindex import reindex_changed
 
@@ -85,7 +86,7 @@ def index_changed(
         with application(portal):
             done = again(
                 _INDEXING,
-                lambda: reindex_changed(portal.options, talk.rows),
+                lambda: reindex_changed(portal.options, talk.rows, sent),
                 talk.warn,
             )
     except DbmanageError as error:

@@ -83,6 +83,15 @@ class Datasets:
         for part in portions(batch, LONG_DATASETS):
             yield from self._show_part(dict(part), entities)
 
+    def prefetch(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Reads datasets that the action is asked for next, in `swapped`; by id.
+
+        Raises what is wrong with the rows of one.
+        """
+        self._documents, self._entities = {}, {}
+        self._dictized = self._rows(ids)
+        return self._dictized
+
     def _show_part(self, modified: dict[str, str], entities: bool) -> Iterator[Shown]:
         self._documents = self._indexed(modified)
         missing = [each for each in modified if each not in self._documents]

@@ -13,13 +13,25 @@ from ckan.lib.navl.dictization_functions import Invalid
 
 from ..engine.report import Progress
 from ..engine.words import size
-from .incoming import TREES, InOrder, Looked, Unfit, understood
+from ..portal.config import Options
+from .incoming import (
+    TREES,
+    InOrder,
+    Looked,
+    Relationship,
+    Unfit,
+    name_in,
+    understood,
+)
 from .lines import LONGEST, Line, Source
 from .processes import Writers
-from .write import Given, How, Writes, Written
+from .relationships import relate
+from .sending import Sending
+from .write import Writes
+from .written import Given, How, Written
 
 #: lines of a batch, at most, and their bytes unless it is one
-_BATCH, _BYTES = 100, 4 << 20
+_BATCH, _BYTES = 50, 4 << 20
 #: names of tags that are looked up at once, about
 _TAGS = 1000
 
@@ -32,9 +44,11 @@ Keep = Callable[[bytes], Any]
 class Import:
     """Records of one kind, out of a source; `folder` is for what waits on disk."""
 
-    def __init__(self, kind: str, source: Source, how: How, folder: str) -> None:
+    def __init__(
+        self, kind: str, source: Source, how: How, folder: str, options: Options
+    ) -> None:
         self._kind, self._source, self._how = kind, source, how
-        self._folder = folder
+        self._folder, self._sending = folder, Sending(options)
 
     def run(
         self,
@@ -57,21 +71,53 @@ class Import:
             if tree is not None:
                 # children come after their parents, one by one
                 jobs, lines = 1, tree.lines(looked.refused)
-            done, passed = Written(), 0
+            done, passed, bad = Written(), 0, set[int]()
             kind, how, name = self._kind, self._how, site_user["name"]
-            with Writers(app, lambda: Writes(kind, how, name), jobs) as writers:
+            sending = self._sending
+            with Writers(
+                app, lambda: Writes(kind, how, name, sending), jobs
+            ) as writers:
                 progress("import", 0, looked.total)
                 batches = _batches(lines, looked.refused, refuse, keep)
                 for batch, written in writers.each(batches):
                     done.add(written)
                     contents = {number: content for number, content, _ in batch}
                     for number, *said in sorted(written.refused):
+                        bad.add(number)
                         keep(contents[number] + b"\n")
                         refuse(number, *said)
                     passed += len(batch)
                     told(done)
                     progress("import", passed, looked.total)
+            if self._kind == "datasets" and not how.dry:
+                told_by = {
+                    one: number
+                    for one, numbers in looked.relationships.items()
+                    for number in numbers
+                    if number not in bad
+                }
+                done.relationships = self._relate(told_by, name, refuse, keep)
+                told(done)
         return done
+
+    def _relate(
+        self, told_by: dict[Relationship, int], user: str, refuse: Refuse, keep: Keep
+    ) -> int:
+        """Makes relationships, with the line that tells of each; how many."""
+        refused: dict[int, list[str]] = {}
+        for one, why in relate(told_by, user).items():
+            what = f"{one.subject} {one.type} {one.object}"
+            refused.setdefault(told_by[one], []).append(f"{what}: {why}")
+        for number, content, is_piece in self._source.lines() if refused else ():
+            if number in refused and not is_piece:
+                keep(content + b"\n")
+                refuse(
+                    number,
+                    name_in(understood(content)),
+                    f"is imported, but not this: {'; '.join(refused[number])}. Give "
+                    "the line again with --resume when the other dataset is there",
+                )
+        return len(told_by) - sum(map(len, refused.values()))
 
     def _look(
         self, tree: InOrder | None, refuse: Refuse, keep: Keep, progress: Progress

@@ -4,9 +4,10 @@ Knows CKAN's records, and nothing of its database.
 """
 
 import json
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, NamedTuple
 
 from .kinds import Record
 from .lines import Line
@@ -36,14 +37,14 @@ def understood(content: bytes) -> Record:
     for key in ("id", "name"):
         if not isinstance(found.get(key) or "", str):
             raise Unfit(f"has as its {key} what is no text")
-        if not _is_storable(found.get(key) or ""):
+        if not is_storable(found.get(key) or ""):
             raise Unfit(f"has no {key} that a database can hold")
     if not found.get("id") and not found.get("name"):
         raise Unfit("has neither an id nor a name")
     return found
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether PostgreSQL takes a text: without NUL and halves of letters."""
     try:
         return b"\0" not in text.encode()
@@ -63,10 +64,56 @@ def each_of(record: Record, key: str) -> Iterator[Record]:
         yield from (each for each in value if isinstance(each, dict))
 
 
+def refuse_odd_ids(record: Record) -> None:
+    """Raises Unfit for an id that is no UUID, of a record or of its resources."""
+    named = {"id": record}
+    for number, each in enumerate(each_of(record, "resources"), 1):
+        named[f"resources {number}.id"] = each
+    for what, each in named.items():
+        try:
+            uuid.UUID(each.get("id") or str(uuid.NAMESPACE_URL))
+        except (ValueError, AttributeError):
+            raise Unfit(f"{what}: Invalid: a new id is a UUID") from None
+
+
 def references(record: Record) -> list[str]:
     """The groups that a record names: the id of each, or its name without one."""
     found = (each.get("id") or each.get("name") for each in each_of(record, "groups"))
     return [each for each in found if isinstance(each, str)]
+
+
+#: where a dataset tells of them, and which end it is itself
+SIDES = {"relationships_as_subject": "subject", "relationships_as_object": "object"}
+
+
+class Relationship(NamedTuple):
+    """One, by the ids or names of the datasets that it is between."""
+
+    subject: str
+    object: str
+    type: str
+    comment: str
+
+
+def relationships_of(record: Record) -> list[Relationship]:
+    """Those that a dataset tells of; both of its datasets do.
+
+    CKAN itself shows the ids of the two in an inner part.
+    """
+    found = []
+    for key, own in SIDES.items():
+        for each in each_of(record, key):
+            inner = each.get("__extras")
+            told = {**each, **inner} if isinstance(inner, dict) else each
+            ends = {
+                side: told.get(f"{side}_package_id") or told.get(side)
+                for side in SIDES.values()
+            }
+            ends[own] = record.get("id") or record.get("name")
+            parts = [*ends.values(), told.get("type"), told.get("comment") or ""]
+            if all(isinstance(part, str) and is_storable(part) for part in parts):
+                found.append(Relationship._make(parts))
+    return found
 
 
 @dataclass
@@ -74,12 +121,14 @@ class Looked:
     """What the first look at all lines found.
 
     `total` lines, of which some are `refused`: why, by their number. `tags` are names
-    of free ones.
+    of free ones; `relationships` those between datasets, with the numbers of the lines
+    that tell of each.
     """
 
     total: int = 0
     refused: dict[int, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
+    relationships: dict[Relationship, list[int]] = field(default_factory=dict)
     _seen: dict[int, int] = field(default_factory=dict)
 
     def take(self, number: int, record: Record) -> None:
@@ -90,11 +139,13 @@ class Looked:
                 first = self._seen.setdefault(hash((key, value)), number)
                 if first != number:
                     self.refused[number] = f"has the {key} of line {first}"
+        for each in relationships_of(record):
+            self.relationships.setdefault(each, []).append(number)
         for tag in each_of(record, "tags"):
             name = tag.get("name")
             if not isinstance(name, str) or tag.get("vocabulary_id"):
                 continue
-            if _is_storable(name):  # else its dataset is refused
+            if is_storable(name):  # else its dataset is refused
                 self.tags.add(name)
 
 

@@ -63,15 +63,17 @@ def reindex_all(
         return work.changed("check")
 
 
-def reindex_changed(options: Options, progress: Progress = lambda *_: None) -> Indexed:
+def reindex_changed(
+    options: Options, progress: Progress = lambda *_: None, sent: int = 0
+) -> Indexed:
     """Indexes the datasets whose time in the index is not the database's.
 
     Removes from the index what the database does not have. A dataset that Solr
-    refuses is noted and never stops the others. Raises DbmanageError when Solr cannot
-    be reached.
+    refuses is noted and never stops the others. So many were `sent` to it before,
+    without a commit. Raises DbmanageError when Solr cannot be reached.
     """
     with _explained():
-        return _Reindex(options, progress).changed("index")
+        return _Reindex(options, progress).changed("index", sent)
 
 
 @contextmanager
@@ -115,10 +117,13 @@ class _Reindex:
         if done.indexed or done.removed or done.failed:
             self._index.solr.commit()
 
-    def changed(self, stage: str) -> Indexed:
+    def changed(self, stage: str, sent: int = 0) -> Indexed:
         """Indexes what differs, removes orphans, and looks again; counts in the end."""
         done, write = self._done, Writer(self._options, False)
         self._progress(stage, 0, 0)
+        if sent:
+            self._index.solr.commit()
+            done.indexed += sent
         for _ in range(_LOOKS):
             # compared first and then written: a commit in between would move the pages
             missing, orphans = self._index.differing()

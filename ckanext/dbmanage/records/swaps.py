@@ -1,5 +1,6 @@
 """Functions of CKAN's core, replaced for a while."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,15 @@ def swap(owner: Any, name: str, ours: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, own)
+
+
+def action_within(name: str) -> Any:
+    """The function that CKAN's own `get_action` wraps; None where that is not known."""
+    function: Any = logic.get_action(name)
+    if hasattr(function, "__wrapped__"):
+        return function.__wrapped__
+    # before CKAN 2.12
+    return inspect.getclosurevars(function).nonlocals.get("_action")
 
 
 def is_core_action() -> bool:

@@ -5,22 +5,33 @@ itself: what CKAN refuses takes nothing else with it.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from enum import Enum
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import sqlalchemy as sa
 from ckan import logic, model
 from ckan import plugins as p
 from ckan.lib import search, signals
+from ckan.logic import validators
 
-from ..engine.errors import summary_of
 from ..engine.postgres.again import passes
 from . import validation
-from .incoming import TREES, Unfit, each_of, name_in, references, understood
+from .incoming import (
+    SIDES,
+    TREES,
+    Unfit,
+    each_of,
+    name_in,
+    references,
+    refuse_odd_ids,
+    understood,
+)
 from .kinds import Record
-from .swaps import plugins_overriding, swap
+from .known import Known, called, groups_of, known_of
+from .reasons import reasons
+from .sending import Sending
+from .swaps import action_within, plugins_overriding, swap
+from .together import Together
+from .written import Given, How, There, Written
 
 #: what CKAN's actions call these kinds
 _ACTIONS = {
@@ -38,83 +49,44 @@ _HOOKS = (
     (p.IDomainObjectModification, ("notify",)),
     (p.IResourceUrlChange, ("notify",)),
 )
-#: letters of a reason, at most
-_MOST = 1000
+#: batches with questions that nobody foresaw, more than others, after which none is
+#: made together
+_UNFORESEEN = 3
 #: CKAN wants a hash of each new user's; this one is taken back
 _NONE = "!"
 #: what CKAN would take for something to do beside
 _ORDERS = ("with_apitoken", "image_upload", "clear_upload")
-_RELATIONSHIPS = ("relationships_as_subject", "relationships_as_object")
-
-#: number, content, and why it is refused, empty where nothing is known against it
-Given = tuple[int, bytes, str]
-
-
-class There(Enum):
-    """What becomes of a line whose record is there already."""
-
-    REFUSED = "refused"
-    CHANGED = "changed"
-    LEFT = "left"
-    RESUMED = "resumed"  # left where id and name are the same, else refused
-
-
-@dataclass(frozen=True)
-class How:
-    """How records are imported; `dry` writes nothing."""
-
-    there: There = There.REFUSED
-    dry: bool = False
-
-
-@dataclass
-class Written:
-    """What became of lines; of those `refused` the number, the name, and why.
-
-    `sysadmins` are names; `relationships` how many were left out.
-    """
-
-    created: int = 0
-    changed: int = 0
-    left: int = 0
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
-    sysadmins: list[str] = field(default_factory=list)
-    relationships: int = 0
-
-    def add(self, other: "Written") -> None:
-        """Counts these too; the refused are told one by one, and not held."""
-        self.created += other.created
-        self.changed += other.changed
-        self.left += other.left
-        self.sysadmins += other.sysadmins
-        self.relationships += other.relationships
 
 
 class _Ended(Exception):
     """Somebody ended the transaction that a batch is in."""
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A row with an id or a name that a line has too."""
-
-    kind: str
-    id: str
-    name: str
-    modified: str
-
-
 class Writes:
     """Writes the records of one kind, as the sysadmin of this name."""
 
-    def __init__(self, kind: str, how: How, sysadmin: str) -> None:
+    def __init__(
+        self, kind: str, how: How, sysadmin: str, sending: Sending | None = None
+    ) -> None:
         self._kind, self._how, self._user = kind, how, sysadmin
         self._action = _ACTIONS[kind]
         self._alone = self._tells_others()
+        self._sending = sending if kind == "datasets" and not how.dry else None
+        self._together = Together(sysadmin) if kind == "datasets" else None
+        self._unforeseen, self._groups = 0, set[str]()
 
     def __call__(self, batch: Sequence[Given]) -> Written:
-        """Writes the records of these lines."""
+        """Writes the records of these lines, and sends them to the index."""
+        done = self._written(batch)
+        if self._sending is not None:
+            done.indexed = self._sending(done.ids)
+        done.ids = []
+        return done
+
+    def _written(self, batch: Sequence[Given]) -> Written:
         if not self._alone:
+            if (done := self._at_once(batch)) is not None:
+                return done
             try:
                 return self._batch(batch)
             except _Ended:  # nothing of it is there
@@ -126,11 +98,49 @@ class Writes:
             done.refused += one.refused
         return done
 
+    def _at_once(self, batch: Sequence[Given]) -> Written | None:
+        """Writes new datasets together; None where that does not do, and nothing is."""
+        together, done, session = self._together, Written(), model.Session()
+        if together is None or self._alone or self._unforeseen == _UNFORESEEN:
+            return None
+        with quicker(self._user):
+            records = list(self._understood(batch, done))
+            known = self._look([record for _, record in records])
+            there = {value for each in known for value in (each.id, each.name)}
+            new = [e for _, e in records if not {e.get("id"), e.get("name")} & there]
+            if self._how.there is There.CHANGED and len(new) < len(records):
+                return None
+            end = session.rollback if self._how.dry else session.commit
+            if not together.can(new):
+                return None
+            try:
+                with together.made(new, end):
+                    for number, record in records:
+                        together.begin()
+                        try:
+                            done.add(self._one(record, known))
+                        except Exception as error:
+                            if passes(error):
+                                raise
+                            together.refuse()
+                            done.refused.append(
+                                (number, name_in(record), reasons(error))
+                            )
+            except Exception as error:
+                if passes(error):
+                    raise
+                together.fits = False  # one by one it is seen whose fault it is
+            if not together.fits:
+                session.rollback()
+            session.expunge_all()
+            self._unforeseen += 1 if together.unforeseen else -bool(self._unforeseen)
+        return done if together.fits else None
+
     def _batch(self, batch: Sequence[Given]) -> Written:
         done, session = Written(), model.Session()
-        with _quicker(self._user):
+        with quicker(self._user):
             records = list(self._understood(batch, done))
-            known = _known([record for _, record in records])
+            known = self._look([record for _, record in records])
             outer = session.connection().get_transaction()
             for number, record in records:
                 try:
@@ -154,6 +164,14 @@ class Writes:
             session.expunge_all()
         return done
 
+    def _look(self, records: Sequence[Record]) -> list[Known]:
+        """The rows that these records may be; and learns which groups are there."""
+        if self._kind not in TREES:
+            self._groups = groups_of(
+                {each for one in records for each in references(one)}
+            )
+        return known_of(records)
+
     def _understood(
         self, batch: Sequence[Given], done: Written
     ) -> Iterator[tuple[int, Record]]:
@@ -168,21 +186,25 @@ class Writes:
             else:
                 yield number, record
 
-    def _one(self, record: Record, known: list[_Known]) -> Written:
+    def _one(self, record: Record, known: list[Known]) -> Written:
         """Writes a record; what was done. Raises Unfit, and what CKAN does."""
         there = self._find(record, known)
         if there is not None and self._is_left(record, there):
             return Written(left=1)
         self._refuse_orphan(record)
+        if there is None and not _WANTS_UUIDS:
+            refuse_odd_ids(record)
         done = Written(created=there is None, changed=there is not None)
-        done.relationships = self._prepare(record, there)
+        self._prepare(record, there)
         context: Any = {"model": model, "session": model.Session, "user": self._user}
         context |= {"ignore_auth": True, "defer_commit": True}
         if self._kind == "datasets":  # of groups the stream of activities wants more
             context["return_id_only"] = True
         verb = "create" if there is None else "update"
         parents = self._later(record) if there is None else []
-        logic.get_action(f"{self._action}_{verb}")(context, record)
+        made = logic.get_action(f"{self._action}_{verb}")(context, record)
+        if self._kind == "datasets":
+            done.ids.append(made)
         for parent in parents:
             own: Any = {"user": self._user, "ignore_auth": True, "defer_commit": True}
             logic.get_action("member_create")(own, {"id": record["id"], **parent})
@@ -193,22 +215,22 @@ class Writes:
                 done.sysadmins.append(name_in(record))
         return done
 
-    def _find(self, record: Record, known: list[_Known]) -> _Known | None:
+    def _find(self, record: Record, known: list[Known]) -> Known | None:
         """The record as it is there, by id, then by name. Raises Unfit."""
         id, name = record.get("id"), record.get("name")
         for each in known:
             if id and each.id == id and each.kind != self._kind:
-                raise Unfit(f"has the id of {_called(each)}")
+                raise Unfit(f"has the id of {called(each)}")
         for key, value in (("id", id), ("name", name)):
             for each in known:
                 if value and getattr(each, key) == value:
                     if each.kind == self._kind:
                         return each
                     if {each.kind, self._kind} == set(TREES):
-                        raise Unfit(f"has the name of {_called(each)}")
+                        raise Unfit(f"has the name of {called(each)}")
         return None
 
-    def _is_left(self, record: Record, there: _Known) -> bool:
+    def _is_left(self, record: Record, there: Known) -> bool:
         how = self._how.there
         if how is There.CHANGED:
             return False
@@ -218,7 +240,7 @@ class Writes:
         same = (id, name) == (there.id, there.name)
         if how is There.RESUMED and same:
             return True
-        other = "" if same else f", as {_called(there)} with the id {there.id}"
+        other = "" if same else f", as {called(there)} with the id {there.id}"
         raise Unfit(f"is there already{other}")
 
     def _refuse_orphan(self, record: Record) -> None:
@@ -226,13 +248,9 @@ class Writes:
         wanted = references(record)
         if not wanted:
             return
-        group = model.group_table.c
-        rows = model.Session.execute(
-            sa.select(group.id, group.name).where(
-                group.id.in_(wanted) | group.name.in_(wanted)
-            )
-        )
-        missing = set(wanted) - {value for row in rows for value in row}
+        # those that are written meanwhile are there too
+        there = groups_of(wanted) if self._kind in TREES else self._groups
+        missing = set(wanted) - there
         if missing:
             what = "its parent" if self._kind in TREES else "its group"
             named = {
@@ -241,11 +259,10 @@ class Writes:
             names = sorted(str(named.get(each) or each) for each in missing)
             raise Unfit(f"{what} is not there: {', '.join(names)}")
 
-    def _prepare(self, record: Record, there: _Known | None) -> int:
-        """Takes out what CKAN would misread; how many relationships that were."""
-        dropped = sum(len(list(each_of(record, key))) for key in _RELATIONSHIPS)
+    def _prepare(self, record: Record, there: Known | None) -> None:
+        """Takes out what CKAN would misread."""
         if self._kind == "datasets":
-            for key in _RELATIONSHIPS:
+            for key in SIDES:  # made when all datasets are there
                 record.pop(key, None)
         elif self._kind in TREES:
             # the datasets say which groups they are in, and come later
@@ -261,7 +278,6 @@ class Writes:
             # else the index would not see that it has changed
             if record.get("metadata_modified") == there.modified:
                 record.pop("metadata_modified", None)
-        return dropped if self._kind == "datasets" else 0
 
     def _later(self, record: Record) -> list[Record]:
         """Takes out the parents of a new record with an id, whom CKAN cannot check."""
@@ -294,7 +310,7 @@ class Writes:
                         return True
         for verb in ("create", "update"):
             action = f"{self._action}_{verb}"
-            function = getattr(logic.get_action(action), "__wrapped__", None)
+            function = action_within(action)
             if not getattr(function, "__module__", "").startswith("ckan.logic.action"):
                 return True
             for receiver in signals.action_succeeded.receivers_for(action):
@@ -304,16 +320,15 @@ class Writes:
         return False
 
 
+#: whether CKAN itself refuses other ids; one of before 2.11 does not, and what it took
+#: could go nowhere else
+_WANTS_UUIDS = hasattr(validators, "uuid_validator")
 #: what indexes each dataset at once, before CKAN 2.12
 _SEARCH: Any = getattr(search, "SynchronousSearchPlugin", ())
 
 
-def _called(there: _Known) -> str:
-    return f"the {there.kind.removesuffix('s')} {there.name!r}"
-
-
 @contextmanager
-def _quicker(name: str) -> Iterator[None]:
+def quicker(name: str) -> Iterator[None]:
     """Inside, CKAN validates faster, indexes nothing, asks the index for nothing, for
     that does not know yet what is written, and asks for the user of this name once.
     """
@@ -351,52 +366,3 @@ def _apart(session: Any) -> Iterator[None]:
             raise _Ended
     finally:
         del session.commit, session.rollback
-
-
-def _known(records: Sequence[Record]) -> list[_Known]:
-    """The rows of any kind that have one of these ids or names."""
-    values = {
-        "ids": [each["id"] for each in records if each.get("id")],
-        "names": [each["name"] for each in records if each.get("name")],
-    }
-    rows = model.Session.execute(_KNOWN, values)
-    return [
-        _Known(kind, id, name or "", time.isoformat() if time else "")
-        for kind, id, name, time in rows
-    ]
-
-
-_KNOWN = sa.text("""
-SELECT 'datasets', id, name, metadata_modified FROM package
-  WHERE id = ANY(:ids) OR name = ANY(:names)
-UNION ALL SELECT CASE WHEN is_organization THEN 'organizations' ELSE 'groups' END,
-  id, name, NULL FROM "group" WHERE id = ANY(:ids) OR name = ANY(:names)
-UNION ALL SELECT 'users', id, name, NULL FROM "user"
-  WHERE id = ANY(:ids) OR name = ANY(:names)
-UNION ALL SELECT 'resources', id, name, NULL FROM resource WHERE id = ANY(:ids)
-""")
-
-
-def reasons(error: BaseException) -> str:
-    """Why a record is refused: each field with what CKAN says of it."""
-    if isinstance(error, Unfit):
-        return str(error)
-    found = getattr(error, "error_dict", None)
-    text = ""
-    if isinstance(found, dict):
-        with suppress(RecursionError):
-            text = "; ".join(_by_field(found, ""))
-    text = text or summary_of(error)
-    return text if len(text) < _MOST else f"{text[:_MOST]} …"
-
-
-def _by_field(found: Any, path: str) -> Iterator[str]:
-    if isinstance(found, dict):
-        for key, value in found.items():
-            yield from _by_field(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(found, list) and any(isinstance(e, (dict, list)) for e in found):
-        for number, value in enumerate(found, 1):
-            yield from _by_field(value, f"{path} {number}")
-    elif found:
-        said = found if isinstance(found, list) else [found]
-        yield f"{path}: {' '.join(map(str, said))}"

@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -58,6 +59,9 @@ class Marks(NamedTuple):
     at: int
     bytes: int
     sha256: str
+
+
+_BLOCK, _MARKS = itemgetter(*Block._fields), itemgetter(*Marks._fields)
 
 
 class Held(NamedTuple):
@@ -212,11 +216,8 @@ class Records:
         try:
             table = {
                 kind["kind"]: Held(
-                    tuple(
-                        Block(*map(block.__getitem__, Block._fields))
-                        for block in kind["blocks"]
-                    ),
-                    Marks(*map(kind["names"].__getitem__, Marks._fields)),
+                    tuple([Block._make(_BLOCK(block)) for block in kind["blocks"]]),
+                    Marks._make(_MARKS(kind["names"])),
                 )
                 for kind in json.loads(content)
             }
@@ -226,11 +227,13 @@ class Records:
                 for place in (*held.blocks, held.names)
             ]
             blocks = [each for held in table.values() for each in held.blocks]
+            numbers = [n for place in places for n in place]
+            # sets of kinds: there are some thirty thousand in a year's nights
             sound = (
-                all(type(n) is int and n >= 0 for place in places for n in place)
-                and all(type(each.lines) is int for each in blocks)
-                and all(isinstance(each.first, str) for each in blocks)
-                and all(isinstance(kind, str) for kind in table)
+                {*map(type, numbers), *[type(each.lines) for each in blocks]} <= {int}
+                and min(numbers, default=0) >= 0
+                and {type(each.first) for each in blocks} <= {str}
+                and {*map(type, table)} <= {str}
             )
             ends = [sum(place) for place in places] if sound else []
         except (
