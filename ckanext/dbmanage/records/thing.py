@@ -78,7 +78,7 @@ def read(
     found = _found(kind, reference)
     if found is None:
         return None
-    context: Any = {"ignore_auth": True, "use_cache": False, "user": _sysadmin()}
+    context: Any = {"ignore_auth": True, "use_cache": False, "user": sysadmin()}
     asked: Record = {"id": found.id}
     if kind in ("organization", "group"):
         asked |= NO_USERS | {"include_dataset_count": False}
@@ -116,7 +116,8 @@ def datasets_of(kind: str, id: str) -> list[str]:
     return [row[0] for row in model.Session.execute(query.order_by(package.name))]
 
 
-def _sysadmin() -> str:
+def sysadmin() -> str:
+    """The name of the user that CKAN acts as for itself."""
     return logic.get_action("get_site_user")({"ignore_auth": True}, {})["name"]
 
 
