@@ -24,6 +24,7 @@ from ..operations.restore import (
     run_restore,
     run_undo,
 )
+from ..operations.things import Brought
 from .base import (
     Command,
     ask_name,
@@ -170,6 +171,9 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
         operation = last["operation"]
         ask_name(_undo_question(portal, last) + _changed(count), portal.options)
     undone = run_undo(portal, operation)
+    if isinstance(undone, Brought):
+        result(said_of(undone))
+        return
     redo, one = undone.what == REDO, undone.parts in (["database"], ["datastore"])
     parts, source = words.parts(undone.parts), one_line(undone.source)
     result(
@@ -185,7 +189,25 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     portal.talk.say(next_steps(undone))
 
 
+def said_of(done: Brought) -> str:
+    """What was done with single things, in a line."""
+    fates = {"created": "is there again", "changed": "is as it was then"}
+    if done.what != "restore":
+        fates["changed"] = "is as it was before"
+    fates["gone"] = "is gone again"
+    first, *others = [
+        f"the {kind} {one_line(name)} {fates[fate]}"
+        for kind, _, name, fate in done.things
+    ]
+    more = f", and {words.many(len(others), 'thing')} more" if others else ""
+    return f"{first}{more} ({one_line(done.source)})"
+
+
 def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
+    if last["things"]:
+        of = f"the return of {one_line(last['things'])} ({last['source']})"
+        verb = "Redo" if last["way"] == REDO else "Undo"
+        return f"{verb} {of}, {when(parse_stamp(last['time']))}?"
     of = (
         f"the {last['of']} ({last['source']})"
         if last["source"]

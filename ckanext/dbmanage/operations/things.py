@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from ..engine.errors import DbmanageError, Refused
 from ..engine.operation import Operation
 from ..engine.postgres import beside
-from ..engine.postgres.database import Database, closing
+from ..engine.postgres.database import closing
 from ..engine.postgres.locks import live_lock
 from ..engine.printable import one_line
 from ..engine.repository.repository import Repository
@@ -27,8 +27,11 @@ from ..engine.uploads import exchanged
 from ..engine.uploads.folders import folder_of, folders_of
 from ..engine.uploads.moves import Move
 from ..engine.words import listed, size
+from ..portal import signals
 from .context import Portal, application
 from .journal import reason
+from .locked import locked
+from .then import Then, open_then, then
 
 if TYPE_CHECKING:  # CKAN itself, which `python -m` starts without
     from ..records.bring import Bringing
@@ -49,30 +52,6 @@ class Selection:
     as_name: str = ""
 
 
-class Then(Protocol):
-    """What there was of a selection, as it was read out of a backup.
-
-    `things` in the order in which they are to be written; `source` is what messages
-    call the backup. `store` is a database whose schema `public` has the DataStore
-    tables of the things, and their aliases: a copy, which whoever writes them may
-    change; None without tables. `uploads` are facts by name, as in `files.jsonl`, of
-    those that the backup holds.
-    """
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def things(self) -> list[Thing]: ...
-    @property
-    def store(self) -> Database | None: ...
-    @property
-    def uploads(self) -> Mapping[str, Mapping[str, Any]]: ...
-
-    def open_upload(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """The content of one of `uploads`. Raises Damaged, OSError."""
-        ...
-
-
 @dataclass(frozen=True)
 class Brought:
     """What was done with each thing: (kind, id, name, "created" | "changed" | "gone").
@@ -84,6 +63,24 @@ class Brought:
     source: str
     what: str
     things: list[tuple[str, str, str, str]]
+
+
+@signals.failures("restore")
+def bring_back(
+    portal: Portal, id: str, selection: Selection, *, trust: bool = False
+) -> Brought:
+    """Brings things of a backup back, all or nothing; `undo` takes that back.
+
+    Raises Refused, Busy, Untrusted, Damaged, ConnectionFailed, ToolFailed.
+    """
+    kind, names = selection.kind, selection.names
+    with locked(portal, "restore", heads=True) as (site, repository):
+        source = open_then(site, repository, id, kind, trust, portal.talk)
+        op = Operation(site, repository, portal.talk)
+        with then(portal, op, source, kind, names, selection.with_datasets) as found:
+            for sentence in found.lacking:
+                portal.talk.warn(sentence)
+            return put_back(portal, site, repository, found, id, selection.as_name)
 
 
 def put_back(
@@ -105,7 +102,7 @@ def put_back(
         things[0] = replace(things[0], name=as_name)
     op = Operation(site, repository, portal.talk).anew()
     change = _Change(portal, op, things)
-    with _journalled(op, "restore", found.source, things) as locked:
+    with _journalled(op, "restore", found.source, things) as still_locked:
         with application(portal), change.writing() as writing:
             change.refuse(writing, id)
         plan = exchange.planned(op, [(e.kind, e.id, e.name) for e in things])
@@ -129,7 +126,9 @@ def put_back(
                 for thing in things:
                     if thing.record:
                         writing.put(thing)
-                change.end(writing, plan, before, going, paths, found.uploads, locked)
+                change.end(
+                    writing, plan, before, going, paths, found.uploads, still_locked
+                )
     return change.done("restore", found.source, before)
 
 
@@ -157,7 +156,7 @@ def undo_thing(
     op = Operation(site, repository, portal.talk).anew()
     things = [was or now for now, was in entries]
     change = _Change(portal, op, things)
-    with _journalled(op, what, source, things) as locked:
+    with _journalled(op, what, source, things) as still_locked:
         facts = [(each.kind, each.id, each.name) for each in things]
         plan = exchange.turned(op, operation, facts)
         with (
@@ -172,7 +171,7 @@ def undo_thing(
                     writing.put(was)
                 elif was is None and now.record:
                     writing.remove(now)
-            change.end_undo(writing, plan, before, memory["had"], locked)
+            change.end_undo(writing, plan, before, memory["had"], still_locked)
     gone = {now.id for now, was in entries if was is None and now.record}
     return change.done(what, source, before, gone)
 
