@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,6 +23,8 @@ from .write import How, There, Writes, apart, quicker, reasons
 
 #: how long a save that is under way may keep its dataset
 _WAIT = "30s"
+#: ids that CKAN let pass before it wanted UUIDs
+_OLD_ID = re.compile("[0-9A-Za-z][0-9A-Za-z _-]{0,99}")
 _TABLES = {"dataset": "package", "organization": "group", "group": "group"}
 
 
@@ -136,7 +139,8 @@ class Bringing:
         record.pop("metadata_modified", None)
         kind = "users" if thing.kind == "user" else f"{thing.kind}s"
         try:
-            Writes(kind, How(There.CHANGED), self._user).one(record)
+            with _ids_of_then():
+                Writes(kind, How(There.CHANGED), self._user).one(record)
             self._around(thing)
             model.Session.flush()
         except Exception as error:
@@ -214,6 +218,7 @@ class Bringing:
             column = sa.inspect(own).columns[key]
             setattr(entity, key, _as_column(column, value))
         if thing.kind == "dataset":
+            self._times(thing)
             self._views(thing)
             self._rows(thing, model.PackageMember, {"package_id": thing.id}, "user_id")
         elif thing.kind == "user":
@@ -228,6 +233,14 @@ class Bringing:
                 key = {"group_id": thing.id, "table_name": name}
                 rows = [each for each in members if each["table_name"] == name]
                 self._members(rows, key, "table_id", kind)
+
+    def _times(self, thing: Thing) -> None:
+        for row in thing.record.get("resources", ()):
+            resource: Any = model.Session.get(model.Resource, row["id"])
+            for key in ("created", "metadata_modified"):
+                if resource is not None and row.get(key):
+                    column = sa.inspect(model.Resource).columns[key]
+                    setattr(resource, key, _as_column(column, row[key]))
 
     def _views(self, thing: Thing) -> None:
         ids = [each["id"] for each in thing.record.get("resources", ())]
@@ -272,6 +285,28 @@ class Bringing:
         for id in sorted(there):
             values = {**own, other: id, "capacity": wanted[id], "state": "active"}
             model.Session.add(model.Member(**values))
+
+
+@contextmanager
+def _ids_of_then() -> Iterator[None]:
+    """Inside, ids need not be UUIDs: some portals have others, of older CKANs.
+
+    They are of letters that can be no path.
+    """
+    name, known = "uuid_validator", getattr(logic, "_validators_cache", {})
+    before: Any = logic.get_validator(name)
+
+    def validate(value: Any) -> Any:
+        own = isinstance(value, str) and _OLD_ID.fullmatch(value)
+        return value if own else before(value)
+
+    if name in known:
+        known[name] = validate
+    try:
+        yield
+    finally:
+        if name in known:
+            known[name] = before
 
 
 def _existing(ids: Iterable[str], kind: Any) -> set[str]:
