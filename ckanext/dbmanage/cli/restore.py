@@ -24,7 +24,7 @@ from ..operations.restore import (
     run_restore,
     run_undo,
 )
-from ..operations.things import Brought
+from ..operations.things import Brought, Selection
 from .base import (
     Command,
     ask_name,
@@ -51,11 +51,13 @@ from .output import (
     when,
 )
 from .tables import preview_names, preview_table
+from .things import restore_things, selection_options
 
 
 @click.command(cls=Command)
 @click.argument("source", metavar="ID|DIR|FILE", shell_complete=complete_sources)
 @parts_option
+@selection_options
 @click.option(
     "--preview", is_flag=True, help="Only show what would be lost and gained, by name."
 )
@@ -74,6 +76,7 @@ def restore(
     ctx: click.Context,
     source: str,
     only: tuple[str, ...],
+    selection: Selection | None,
     preview: bool,
     trust: bool,
     no_backup: bool,
@@ -82,20 +85,31 @@ def restore(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Bring back a backup, or a file of pg_dump -Fc.
+    """Bring back a backup, a file of pg_dump -Fc, or one thing out of a backup.
 
     Give its ID (also latest or oldest), its directory or its file; a directory or a
     file with a slash, as in ./portal.dump. It is loaded into a copy beside the live
     database and checked there; then the copy is switched in. What it replaces is kept
     for `ckan db undo`, and backed up. A backup that is only at the other place is
     pulled first.
+
+    With --dataset, --organization, --group, --user, --table or --upload only that comes
+    back, as it was then, and the rest of the portal stays as it is.
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
     if is_address(source):
         raise click.UsageError("a database elsewhere is brought in by `ckan db load`")
+    if selection and (only or no_backup):
+        raise click.UsageError("--only and --no-backup are for a whole backup")
     portal = portal_of(ctx, Talk(quiet or as_json), note)
     source = here(portal, source)
+    if selection:
+        restore_things(
+            portal, source, selection, preview=preview, trust=trust, yes=yes,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     if not preview:
         restore_as_asked(portal, source, only, trust, no_backup, yes)
         return
