@@ -10,7 +10,7 @@ import pytest
 
 from ..support import forked
 from ..support.portal import Portal, install_plugin
-from ..support.things import ALIAS, ID, NAME, RESOURCE, act, purge, rich, seen
+from ..support.things import ALIAS, ID, NAME, RESOURCE, act, lines, purge, rich, seen
 
 SHOWN = ("package_show", {"id": ID})
 
@@ -34,18 +34,18 @@ def source(portal: Portal) -> str:
 
 
 def test_what_was_purged_comes_back_whole_and_goes_again(full: Portal) -> None:
-    before = seen(full)
+    before = lines(seen(full))
     purge(full)
-    gone, state = seen(full), full.state()
+    gone, state = lines(seen(full)), full.state()
     assert NAME in bring(full, "--dataset", NAME)
-    assert seen(full) == before
+    assert lines(seen(full)) == before
     done = full.db("undo", "--yes")
     assert done.stdout == f"the dataset {NAME} is gone again ({source(full)})\n"
-    assert seen(full) == gone
+    assert lines(seen(full)) == gone
     now = full.state()
     assert {k for k, v in state.items() if now[k] != v} <= {"database:activity"}
     assert "is there again" in full.db("undo", "--yes").stdout
-    assert seen(full) == before
+    assert lines(seen(full)) == before
     assert not [*full.storage.glob(".dbm_*_scratch")]
 
 
@@ -66,11 +66,11 @@ def test_what_was_changed_is_put_back_and_the_change_is_kept(full: Portal) -> No
     full.sql(
         f"UPDATE package SET name = 'renamed' WHERE id = '{ID}'",
     )
-    after = seen(full)
+    after = lines(seen(full))
     bring(full, "--dataset", ID)
-    assert seen(full) == before
+    assert lines(seen(full)) == before
     full.db("undo", "--yes")
-    assert seen(full) == after
+    assert lines(seen(full)) == after
 
 
 @pytest.mark.parametrize(

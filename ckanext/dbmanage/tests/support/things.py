@@ -47,11 +47,13 @@ def rich(portal: Portal) -> None:
     """Gives a dataset a table, an upload, a view, a collaborator, a group, extras."""
     portal.write(**{"ckan.auth.allow_dataset_collaborators": "true"})
     portal.sql(
+        # as CKAN itself makes them
+        "UPDATE resource SET hash = '';"
         f"UPDATE resource SET id = '{RESOURCE}',"
         ' extras = \'{"datastore_active": true, "own": "1"}\' WHERE id = \'r-3\';'
         'INSERT INTO resource_view (id, resource_id, title, view_type, "order", config)'
         f" VALUES ('view-2', '{RESOURCE}', 'Second', 'text_view', 1, '{{\"a\": 1}}'),"
-        f" ('view-1', '{RESOURCE}', 'First', 'of nobody', 0, '{{}}');"
+        f" ('view-1', '{RESOURCE}', 'First', 'of nobody', 0, NULL);"
         "INSERT INTO package_member (package_id, user_id, capacity, modified)"
         f" VALUES ('{ID}', 'user-2', 'editor', now());"
         "INSERT INTO member (id, group_id, table_id, state, table_name, capacity)"
@@ -99,6 +101,12 @@ def seen(portal: Portal) -> dict[str, Any]:
             capture_output=True, text=True, check=True,
         ).stdout.split("\n-- Name: ")[1:-1],
     }  # fmt: skip
+
+
+def lines(found: Any) -> list[str]:
+    """The same as lines, to be compared."""
+    text = json.dumps(found, indent=1, sort_keys=True, default=str)
+    return text.splitlines()
 
 
 def purge(portal: Portal) -> None:
