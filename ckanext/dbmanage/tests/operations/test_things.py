@@ -50,7 +50,7 @@ def test_what_was_purged_comes_back_whole_and_goes_again(full: Portal) -> None:
 
 
 def test_what_was_changed_is_put_back_and_the_change_is_kept(full: Portal) -> None:
-    before = seen(full)
+    before = lines(seen(full))
     full.sql(
         "DELETE FROM resource_view WHERE id = 'view-1'; DELETE FROM package_member"
     )
