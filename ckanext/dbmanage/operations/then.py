@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from ..engine import words
+from ..engine.archive.rows import plain
 from ..engine.errors import Refused, ToolFailed
 from ..engine.operation import Operation
 from ..engine.postgres.database import Database, closing
@@ -28,7 +29,7 @@ from ..engine.restore.scratch import scratch_database
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
 from ..engine.uploads.contents import copy_content, open_content
-from ..portal.belonging import BELONGING, alike, named, roots, whole_tables
+from ..portal.belonging import BELONGING, RESOURCE, alike, named, roots, whole_tables
 from ..portal.isolated import Isolated
 from ..portal.migrate import to_the_head
 from .context import Portal
@@ -171,7 +172,8 @@ class _Reading:
                     + alike(id, near)
                 )
         ids = list(dict.fromkeys(resources))
-        store, rows = self._store(self._copy("datastore"), ids)
+        store = self._copy("datastore")
+        rows = self._store(store, ids)
         things = [Thing(TABLE, id, id, tables=[id]) for id in ids]
         return self._then(things, store=store, rows=rows)
 
@@ -186,19 +188,22 @@ class _Reading:
                     f"{kind} {one_line(each.name)} is deleted in {self.source.name}: "
                     "it comes back as deleted"
                 )
-        belongs = roots(part.rows, kind, [each.id for each in found], with_datasets)
-        gathered = gather(part.rows, part.found, belongs, BELONGING, op.warn)
-        self.stack.callback(gathered.close)
-        data: Data = dict.fromkeys(whole_tables(part.rows)) | gathered.data()
         copies = {"database": self._copy("database")}
         if "datastore" in op.site.databases:
             copies["datastore"] = self._copy("datastore")
-        op.progress("load")
-        load(op, part, copies["database"], data, True)
-        self._migrate(copies)
-        op.progress("read")
-        things = self._read(copies, kind, [each.id for each in found], with_datasets)
-        store, rows = self._tables_of(copies, things)
+        asked = [each.id for each in found]
+        stored: dict[str, int] = {}
+
+        def beside(go: Callable[[], None]) -> None:
+            belongs = roots(part.rows, kind, asked, with_datasets)
+            self._load(copies, part, belongs)
+            go()
+            resources = [plain(each) for each in belongs.get(RESOURCE, ())]
+            stored.update(self._store(copies.get("datastore"), resources))
+            op.progress("read")
+
+        things = self._read(copies, kind, asked, with_datasets, beside)
+        things = [self._with_tables(thing, stored) for thing in things]
         uploads = self._uploads({path for thing in things for path in thing.uploads})
         for thing in things:
             self.lacking += [
@@ -206,7 +211,22 @@ class _Reading:
                 for path in thing.uploads
                 if path not in uploads
             ]
-        return self._then(things, store=store, rows=rows, uploads=uploads)
+        store = copies["datastore"] if stored else None
+        return self._then(things, store=store, rows=stored, uploads=uploads)
+
+    def _load(
+        self,
+        copies: Mapping[str, Database],
+        part: Part,
+        belongs: Mapping[str, Collection[bytes]],
+    ) -> None:
+        """Loads the rows that belong to some records, and migrates their copy."""
+        gathered = gather(part.rows, part.found, belongs, BELONGING, self.op.warn)
+        self.stack.callback(gathered.close)
+        data: Data = dict.fromkeys(whole_tables(part.rows)) | gathered.data()
+        self.op.progress("load")
+        load(self.op, part, copies["database"], data, True)
+        self._migrate(copies)
 
     def _part(self, part: str) -> Part:
         return Part(self.source, part)
@@ -241,6 +261,7 @@ class _Reading:
         kind: str,
         ids: Collection[str],
         with_datasets: bool,
+        beside: Callable[[Callable[[], None]], None],
     ) -> list[Thing]:
         """The things as CKAN shows them on the copy, those that others need first."""
         from ..records.thing import Thing
@@ -248,7 +269,8 @@ class _Reading:
         options = self.portal.options
         code = f"from {__name__} import print_things; print_things()"
         asked = [kind, "with" if with_datasets else "", options.text(_STORAGE), *ids]
-        printed = Isolated(options, copies).code(code, options.plugins, *asked)
+        isolated = Isolated(options, copies)
+        printed = isolated.code(code, options.plugins, *asked, beside=beside)
         things = [
             Thing.from_json(json.loads(line.removeprefix(_MARK)))
             for line in printed.splitlines()
@@ -261,38 +283,33 @@ class _Reading:
             )
         return things
 
-    def _tables_of(
-        self, copies: Mapping[str, Database], things: list[Thing]
-    ) -> tuple[Database | None, Mapping[str, int]]:
-        """Loads the DataStore tables of things, and notes in these which they have."""
-        known: Collection[str] = ()
-        if "datastore" in self.source.archives and "datastore" in copies:
-            known = self._part("datastore").rows.entries
-        wanted = []
-        for number, thing in enumerate(things):
-            tables = []
-            for resource in thing.record.get("resources", ()):
-                if _PUBLIC + resource["id"] in known:
-                    tables.append(resource["id"])
-                elif resource.get("datastore_active"):
-                    self.lacking.append(
-                        f"the DataStore table of resource {resource['id']} of dataset "
-                        f"{thing.name} is not in it"
-                    )
-            things[number] = replace(thing, tables=tables)
-            wanted += tables
-        return self._store(copies["datastore"], wanted) if wanted else (None, {})
+    def _with_tables(self, thing: Thing, stored: Collection[str]) -> Thing:
+        """A thing with the DataStore tables that it has in the source."""
+        tables = []
+        for resource in thing.record.get("resources", ()):
+            if resource["id"] in stored:
+                tables.append(resource["id"])
+            elif resource.get("datastore_active"):
+                self.lacking.append(
+                    f"the DataStore table of resource {resource['id']} of dataset "
+                    f"{thing.name} is not in it"
+                )
+        return replace(thing, tables=tables)
 
     def _store(
-        self, copy: Database, tables: list[str]
-    ) -> tuple[Database, Mapping[str, int]]:
-        """A copy with these DataStore tables, and how many rows they have."""
+        self, copy: Database | None, resources: Collection[str]
+    ) -> dict[str, int]:
+        """Loads the tables of those of these resources that have one; their rows."""
+        if copy is None or "datastore" not in self.source.archives:
+            return {}
+        part = self._part("datastore")
+        tables = [_PUBLIC + each for each in resources]
+        data: Data = {each: None for each in tables if each in part.rows.entries}
+        if not data:
+            return {}
         self.op.progress("load datastore")
-        data: Data = {_PUBLIC + each: None for each in tables}
-        counted = load(self.op, self._part("datastore"), copy, data, False)
-        return copy, {
-            name.removeprefix(_PUBLIC): rows for name, rows in counted.items()
-        }
+        counted = load(self.op, part, copy, data, False)
+        return {name.removeprefix(_PUBLIC): rows for name, rows in counted.items()}
 
     def _uploads(self, paths: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
         """What the list tells of those of some uploads that the backup holds."""
@@ -317,6 +334,7 @@ def print_things() -> None:
     from ..portal.config import Options
     from ..records.thing import datasets_of, read
 
+    sys.stdin.read()  # until the copies are ready
     ini, kind, with_datasets, storage, *ids = sys.argv[2:]
     made: Any = make_app(load_config(ini))
     # its own storage is an empty one, in which no upload is

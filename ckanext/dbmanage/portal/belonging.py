@@ -13,7 +13,7 @@ from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.restore.gathered import Belonging
 
-_PACKAGE, _RESOURCE = "public.package", "public.resource"
+_PACKAGE, RESOURCE = "public.package", "public.resource"
 _GROUP, _USER, _MEMBER = "public.group", "public.user", "public.member"
 
 BELONGING = Belonging(
@@ -131,7 +131,7 @@ def roots(
             members = rows.having(_MEMBER, found[table], ["group_id"])
             found[_PACKAGE] |= {fields[place] for fields in members}
     if _PACKAGE in found:
-        place = rows.columns(_RESOURCE).index("id")
-        own = rows.having(_RESOURCE, found[_PACKAGE], ["package_id"])
-        found[_RESOURCE] = {fields[place] for fields in own}
+        place = rows.columns(RESOURCE).index("id")
+        own = rows.having(RESOURCE, found[_PACKAGE], ["package_id"])
+        found[RESOURCE] = {fields[place] for fields in own}
     return found
