@@ -33,6 +33,7 @@ def source(portal: Portal) -> str:
     return f"backup {portal.backups()[0]['id']}"
 
 
+@pytest.mark.smoke
 def test_what_was_purged_comes_back_whole_and_goes_again(full: Portal) -> None:
     before = lines(seen(full))
     purge(full)
