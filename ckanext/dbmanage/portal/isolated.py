@@ -78,11 +78,19 @@ class Isolated:
         """What a command of CKAN printed, run with these plugins. Raises ToolFailed."""
         return self.code("from ckan.cli.cli import ckan; ckan()", plugins, *arguments)
 
-    def code(self, code: str, plugins: list[str], *arguments: str) -> str:
+    def code(
+        self,
+        code: str,
+        plugins: list[str],
+        *arguments: str,
+        beside: Callable[[Callable[[], None]], None] | None = None,
+    ) -> str:
         """What Python code printed, run with the site's configuration, but only these
         plugins; `-c` and the configuration file stand before its arguments.
 
-        Raises ToolFailed.
+        What is done `beside`, in this process, is handed what ends the code's stdin: so
+        it can wait for copies that are not ready yet. Raises ToolFailed, and what that
+        raises.
         """
         if "datastore" not in self.copies:  # one database for both: CKAN refuses that
             plugins = [name for name in plugins if name not in _NEED_DATASTORE]
@@ -101,6 +109,7 @@ class Isolated:
                 [f"{module}\n{code}", "-c", str(ini), *arguments],
                 self._environment(directory, is_live),
                 self.heard,
+                beside,
             )
         if failed:
             where = "the live database" if is_live else "the copy"
@@ -192,7 +201,10 @@ def allow_percent() -> None:
 
 
 def _run(
-    arguments: list[str], environment: dict[str, str], heard: Heard
+    arguments: list[str],
+    environment: dict[str, str],
+    heard: Heard,
+    beside: Callable[[Callable[[], None]], None] | None = None,
 ) -> tuple[str, list[str], int]:
     """What a Python program printed, its lines on stderr, and its exit code."""
 
@@ -204,10 +216,13 @@ def _run(
     before = len(heard)
     with running(
         [sys.executable, "-c", *arguments], environment, listen=False, text=True,
-        stdin=-3, stdout=-1,
+        stdin=-1 if beside else -3, stdout=-1,
     ) as process:  # fmt: skip
         thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
         thread.start()
+        if beside and process.stdin:
+            beside(process.stdin.close)
+            process.stdin.close()
         printed = str(process.stdout.read()) if process.stdout else ""
         code = process.wait()
         thread.join()

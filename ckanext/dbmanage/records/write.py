@@ -136,6 +136,14 @@ class Writes:
             self._unforeseen += 1 if together.unforeseen else -bool(self._unforeseen)
         return done if together.fits else None
 
+    def one(self, record: Record) -> Written:
+        """Writes one record into the open transaction, which its caller ends.
+
+        Inside `quicker`. Raises Unfit, and what CKAN does.
+        """
+        with apart(model.Session()):
+            return self._one(record, self._look([record]))
+
     def _batch(self, batch: Sequence[Given]) -> Written:
         done, session = Written(), model.Session()
         with quicker(self._user):
@@ -144,7 +152,7 @@ class Writes:
             outer = session.connection().get_transaction()
             for number, record in records:
                 try:
-                    with _apart(session):
+                    with apart(session):
                         one = self._one(record, known)
                 except Exception as error:
                     if passes(error):  # no fault of the record's
@@ -192,7 +200,7 @@ class Writes:
         if there is not None and self._is_left(record, there):
             return Written(left=1)
         self._refuse_orphan(record)
-        if there is None and not _WANTS_UUIDS:
+        if there is None and not (_WANTS_UUIDS or self._how.odd_ids):
             refuse_odd_ids(record)
         done = Written(created=there is None, changed=there is not None)
         self._prepare(record, there)
@@ -351,7 +359,7 @@ def quicker(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _apart(session: Any) -> Iterator[None]:
+def apart(session: Any) -> Iterator[None]:
     """Inside is a record for itself: what it commits is flushed, and what it turns back
     is what is inside."""
     nested = session.begin_nested()

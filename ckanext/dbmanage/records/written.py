@@ -18,10 +18,14 @@ class There(Enum):
 
 @dataclass(frozen=True)
 class How:
-    """How records are imported; `dry` writes nothing."""
+    """How records are imported; `dry` writes nothing.
+
+    `odd_ids` lets new ones have ids that are no UUIDs, as older CKANs did.
+    """
 
     there: There = There.REFUSED
     dry: bool = False
+    odd_ids: bool = False
 
 
 @dataclass
