@@ -353,9 +353,6 @@ def _of_no_type(error: Exception, endpoint: str, values: dict[str, Any]) -> str:
     """The address of a file of a dataset whose type is not known any more."""
     from flask import url_for
 
-    if (
-        not endpoint.endswith(f"_resource{_DOWNLOAD}")
-        or endpoint == f"resource{_DOWNLOAD}"
-    ):
+    if not endpoint.endswith("_resource.download"):
         raise error
-    return url_for(f"resource{_DOWNLOAD}", **values)
+    return url_for("resource.download", **values)

@@ -107,7 +107,7 @@ def put_back(
             change.refuse(writing, id)
         plan = exchange.planned(op, [(e.kind, e.id, e.name) for e in things])
         tables = [name for each in things for name in each.tables]
-        plan = change.with_places(plan, bool(tables))
+        plan = change.with_places(plan)
         with exchange.staged(op, plan):
             if tables and found.store:
                 beside.refuse_no_right(site.databases[STORE])
@@ -121,6 +121,12 @@ def put_back(
             with application(portal), change.writing() as writing:
                 change.refuse(writing, id)
                 before = writing.before([(each.kind, each.id) for each in things])
+                if as_name and before[0] and before[0].record["state"] == "active":
+                    raise Refused(
+                        f"the {things[0].kind} is there, as "
+                        f"{one_line(before[0].name)!r}: without --as it is put back to "
+                        "what it was"
+                    )
                 going, paths = _going(things, before, found.uploads)
                 op.progress("write")
                 for thing in things:
@@ -272,7 +278,7 @@ class _Change:
                 "NAME`"
             )
 
-    def with_places(self, plan: Exchange, tables: bool) -> Exchange:
+    def with_places(self, plan: Exchange) -> Exchange:
         """The plan with the places in which things may be laid down."""
         moves = tuple(
             Move(str(f.path), f.prefix, f".{plan.scratch}", f".{plan.undo}", plan.token)

@@ -327,13 +327,13 @@ def _purge(kind: str, id: str, user: str) -> None:
     context: Any = {"model": model, "session": model.Session, "user": user}
     context |= {"ignore_auth": True, "defer_commit": True}
     if kind != "user":
-        name = "dataset" if kind == "dataset" else kind
-        logic.get_action(f"{name}_purge")(context, {"id": id})
+        collaborators = model.Session.query(model.PackageMember)
+        if kind == "dataset":  # which core's own action does not take away
+            collaborators.filter_by(package_id=id).delete()
+        logic.get_action(f"{kind}_purge")(context, {"id": id})
         return
-    member = model.Member
-    for each in model.Session.query(member).filter_by(table_id=id, table_name="user"):
-        model.Session.delete(each)
-    for each in model.Session.query(model.PackageMember).filter_by(user_id=id):
-        model.Session.delete(each)
+    member = model.Session.query(model.Member)
+    member.filter_by(table_id=id, table_name="user").delete()
+    model.Session.query(model.PackageMember).filter_by(user_id=id).delete()
     model.Session.delete(model.User.get(id))
     model.Session.flush()

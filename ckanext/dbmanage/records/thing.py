@@ -83,7 +83,7 @@ def read(
     if kind in ("organization", "group"):
         asked |= NO_USERS | {"include_dataset_count": False}
         asked |= {"include_followers": False}
-        # else the index is asked for how many datasets its groups have
+        # else the index is asked for those of its parents
         context["dataset_counts"] = {"owner_org": {}, "groups": {}}
     elif kind == "user":
         asked |= {"include_password_hash": True, "include_plugin_extras": True}
