@@ -85,7 +85,7 @@ def restore(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Bring back a backup, a file of pg_dump -Fc, or one thing out of a backup.
+    """Bring back a backup, a file of pg_dump -Fc, or one thing.
 
     Give its ID (also latest or oldest), its directory or its file; a directory or a
     file with a slash, as in ./portal.dump. It is loaded into a copy beside the live

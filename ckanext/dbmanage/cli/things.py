@@ -140,7 +140,8 @@ def _lines(found: ThingPreview) -> Iterator[str]:
     """What would change, a line each."""
     yield one_line(f"{found.source}, {_age(found)}:")
     for thing in found.things:
-        yield one_line(f"{thing.kind} {thing.name}, id {thing.id}: {_change(thing)}")
+        id = f", id {thing.id}" * (thing.id != thing.name)
+        yield one_line(f"{thing.kind} {thing.name}{id}: {_change(thing)}")
         yield from (one_line(each).join(("  ", "")) for each in _of_thing(thing))
     yield from map(one_line, found.lacking)
 

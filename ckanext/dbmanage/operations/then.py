@@ -86,7 +86,7 @@ def open_then(
     Raises Refused for one without the part that the kind stands in; Untrusted, Damaged.
     """
     source = open_source(
-        site, repository, name, trust=trust, progress=talk.progress, called=""
+        site, repository, name, trust=trust, progress=talk.progress, whole=False
     )
     if source.backup is None:
         raise Refused(
@@ -229,7 +229,7 @@ class _Reading:
         self._migrate(copies)
 
     def _part(self, part: str) -> Part:
-        return Part(self.source, part)
+        return Part(self.op.site, self.source, part)
 
     def _copy(self, part: str) -> Database:
         """A new, empty database for a part; gone at the end."""
@@ -248,10 +248,7 @@ class _Reading:
                 f"here ({table}): what only that plugin knows of stays behind"
             )
             del there[table]
-        older = outdated(self.source.name, there, site)
-        # a plugin that came since has nothing there
-        older = [each for each in older if each in there]
-        if older:
+        if older := outdated(self.source.name, there, site):
             self.op.progress("migrate")
             to_the_head(Isolated(self.portal.options, copies), older)
 
@@ -270,7 +267,9 @@ class _Reading:
         code = f"from {__name__} import print_things; print_things()"
         asked = [kind, "with" if with_datasets else "", options.text(_STORAGE), *ids]
         isolated = Isolated(options, copies)
-        printed = isolated.code(code, options.plugins, *asked, beside=beside)
+        printed = isolated.code(
+            code, options.plugins, *asked, beside=beside, doing=f"reading the {kind}"
+        )
         things = [
             Thing.from_json(json.loads(line.removeprefix(_MARK)))
             for line in printed.splitlines()
@@ -339,6 +338,8 @@ def print_things() -> None:
     made: Any = make_app(load_config(ini))
     # its own storage is an empty one, in which no upload is
     options = Options({**config, _STORAGE: storage})
+    # CKAN makes addresses by a dataset's type, whose plugin may be gone
+    made._wsgi_app.url_build_error_handlers.append(_of_no_type)
     with made._wsgi_app.test_request_context():
         asked = [(kind, id) for id in ids]
         if with_datasets:
@@ -346,3 +347,12 @@ def print_things() -> None:
         for each, id in dict.fromkeys(asked):
             if thing := read(each, id, options):
                 print(_MARK + json.dumps(thing.as_json()))  # noqa: T201
+
+
+def _of_no_type(error: Exception, endpoint: str, values: dict[str, Any]) -> str:
+    """The address of a file of a dataset whose type is not known any more."""
+    from flask import url_for
+
+    if not endpoint.endswith("_resource.download"):
+        raise error
+    return url_for("resource.download", **values)

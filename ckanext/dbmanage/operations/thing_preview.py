@@ -38,7 +38,9 @@ _DERIVED = {
     "number_created_packages", "organization", "package_count", "packages", "resources",
     "tracking_summary", "users",
 }  # fmt: skip
-_DERIVED_OF_RESOURCE = {"package_id", "tracking_summary"}
+#: what changes with anything, and is no difference of its own
+_TIME = "metadata_modified"
+_DERIVED_OF_RESOURCE = {"package_id", "tracking_summary", _TIME}
 #: what lists are made of, by their field: what is shown of each entry
 _NAMED = {"tags": "name", "groups": "name"}
 _TABLES = {"dataset": "package", "organization": "group", "group": "group",
@@ -74,10 +76,11 @@ class ComparedThing:
     @property
     def differs(self) -> bool:
         """Whether anything is another than then, as far as can be seen."""
-        sized = (*self.uploads, *self.tables)
+        fields = [each for each in self.fields if each["field"] != _TIME]
+        sized = [each for each in (*self.uploads, *self.tables) if each["changed"]]
         return bool(
-            self.fields or self.lists or self.resources or self.then != self.now
-        ) or any(each["changed"] for each in sized)
+            fields or self.lists or self.resources or sized or self.then != self.now
+        )
 
 
 @dataclass
@@ -103,7 +106,10 @@ def preview_things(
     site, repository = find_site(portal, heads=True)
     refuse_root(site)
     kind = selection.kind
-    with staged(portal, repository, f"preview {kind}", ["look"]):
+    ahead = {"upload": [], "table": ["load datastore"]}.get(
+        kind, ["look", "load", "read"]
+    )
+    with staged(portal, repository, f"preview {kind}", ["verify", *ahead]):
         source = open_then(site, repository, name, kind, trust, portal.talk)
         op = Operation(site, repository, portal.talk)
         with then(

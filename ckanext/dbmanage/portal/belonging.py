@@ -45,8 +45,9 @@ BELONGING = Belonging(
 #: tables of which CKAN reads all
 WHOLE = ("public.system_info", "public.vocabulary")
 _VERSIONS = "alembic_version"
+_FLAG = "is_organization"
 
-#: the tables of the kinds, and whether `is_organization` is set there
+#: the tables of the kinds, and what `is_organization` is there
 _TABLES = {
     "dataset": (_PACKAGE, None),
     "organization": (_GROUP, b"t"),
@@ -77,13 +78,12 @@ def named(rows: Rows, kind: str, names: Collection[str], source: str) -> list[Na
     Raises Refused for one that is not there, with those that are called alike.
     """
     table, flag = _TABLES[kind]
-    columns = rows.columns(table)
-    at = {name: columns.index(name) for name in ("id", "name", "state")}
+    at = [rows.place(table, column) for column in ("id", "name", "state")]
     found: dict[str, Named] = {}
     for fields in rows.having(table, [*map(escaped, names)], ["id", "name"]):
-        if flag and fields[columns.index("is_organization")] != flag:
+        if flag and fields[rows.place(table, _FLAG)] != flag:
             continue
-        id, name, state = (plain(fields[place]) for place in at.values())
+        id, name, state = (plain(fields[place]) for place in at)
         found[name] = found[id] = Named(id, name, state == "deleted")
     for name in names:
         if name not in found:
@@ -96,12 +96,12 @@ def named(rows: Rows, kind: str, names: Collection[str], source: str) -> list[Na
 def _alike(rows: Rows, kind: str, name: str) -> str:
     """What is called alike, as the end of a sentence."""
     table, flag = _TABLES[kind]
-    columns = rows.columns(table)
-    place = columns.index("name")
+    place = rows.place(table, "name")
+    at = rows.place(table, _FLAG) if flag else 0
     known = (
         plain(fields[place])
         for fields in rows.all(table)
-        if not flag or fields[columns.index("is_organization")] == flag
+        if not flag or fields[at] == flag
     )
     return alike(name, known)
 
@@ -123,15 +123,15 @@ def roots(
     found = {table: {*map(escaped, ids)}}
     if with_datasets:
         found[_PACKAGE] = {
-            fields[rows.columns(_PACKAGE).index("id")]
+            fields[rows.place(_PACKAGE, "id")]
             for fields in rows.having(_PACKAGE, found[table], ["owner_org"])
         }
         if kind == "group":
-            place = rows.columns(_MEMBER).index("table_id")
+            place = rows.place(_MEMBER, "table_id")
             members = rows.having(_MEMBER, found[table], ["group_id"])
             found[_PACKAGE] |= {fields[place] for fields in members}
     if _PACKAGE in found:
-        place = rows.columns(RESOURCE).index("id")
+        place = rows.place(RESOURCE, "id")
         own = rows.having(RESOURCE, found[_PACKAGE], ["package_id"])
         found[RESOURCE] = {fields[place] for fields in own}
     return found

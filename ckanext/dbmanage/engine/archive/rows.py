@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 
 from ..errors import Damaged
-from .contents import Contents, Entry
+from .contents import CHUNK, Contents, Entry
 from .segments import Line, Segments
 
 #: before each piece of a table's rows: a sign and four bytes of its length
@@ -53,6 +53,13 @@ class Rows:
             each[1:-1].replace('""', '"') if each[0] == '"' else each for each in names
         ]
 
+    def place(self, table: str, column: str) -> int:
+        """Where a column stands in the rows of a table. Raises Damaged without one."""
+        names = self.columns(table)
+        if column not in names:
+            raise Damaged(self._dump.name, [f"table {table} has no column {column}"])
+        return names.index(column)
+
     def size(self, table: str) -> int:
         """The bytes of its rows, about."""
         return sum(line.bytes for line in self._lines.get(table, ()))
@@ -68,9 +75,14 @@ class Rows:
         if end not in (_END, b""):
             raise Damaged(self._dump.name, [f"{table}: its rows have no end"])
 
+    def _pieces(self, table: str) -> Iterator[bytes]:
+        for segment in self._dump.pieces(self._lines.get(table, ())):
+            for start in range(0, len(segment), CHUNK):
+                yield segment[start : start + CHUNK]
+
     def _unframed(self, table: str) -> Iterator[bytes]:
         left, header = 0, b""
-        for piece in self._dump.pieces(self._lines.get(table, ())):
+        for piece in self._pieces(table):
             at, found = 0, []
             while at < len(piece):
                 if left:
@@ -105,9 +117,10 @@ class Rows:
 
     def all(self, table: str) -> Iterator[list[bytes]]:
         """The fields of all rows."""
+        count = len(self.columns(table))
         for block in self._whole(table):
             for row in block.splitlines():
-                yield row.split(b"\t")
+                yield self._fields(table, row, count)
 
     def having(
         self, table: str, values: Collection[bytes], columns: Collection[str] = ()
@@ -123,10 +136,17 @@ class Rows:
         wanted = frozenset(values) - {NULL, b""}
         for block in self._whole(table):
             for row in _candidates(block, wanted):
-                fields = row.split(b"\t")
-                looked = [fields[at] for at in places if at < len(fields)]
-                if not wanted.isdisjoint(looked if columns else fields):
+                fields = self._fields(table, row, len(names))
+                looked = [fields[at] for at in places] if columns else fields
+                if not wanted.isdisjoint(looked):
                     yield fields
+
+    def _fields(self, table: str, row: bytes, count: int) -> list[bytes]:
+        fields = row.split(b"\t")
+        if len(fields) != count:
+            what = f"table {table}: a row has {len(fields)} fields, not {count}"
+            raise Damaged(self._dump.name, [what])
+        return fields
 
 
 def _candidates(block: bytes, values: frozenset[bytes]) -> Iterator[bytes]:

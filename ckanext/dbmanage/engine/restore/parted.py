@@ -12,13 +12,20 @@ import psycopg2
 from psycopg2.extensions import encodings
 
 from ..archive import extensions, feeding, lint
-from ..archive.contents import Contents, Entry, limit, read_contents
+from ..archive.contents import (
+    Contents,
+    Entry,
+    limit,
+    read_contents,
+    refuse_wrong_part,
+)
 from ..archive.rows import Rows
 from ..archive.segments import Segments
 from ..errors import Damaged, Refused, ToolFailed, message_of
 from ..operation import Operation
 from ..postgres import sessions
 from ..postgres.database import Connection, Database, closing, query
+from ..site import Site
 from . import faithful
 from .feed import copy_rows
 from .preflight import may_create, refuse_mighty
@@ -42,6 +49,7 @@ Data = Mapping[str, Callable[[], Iterator[bytes]] | None]
 class Part:
     """The dump of one part of a source, to be read in parts."""
 
+    site: Site
     source: Source
     part: str
 
@@ -62,6 +70,7 @@ class Part:
         most = 0 if self.source.signed else limit(self.dump.size)
         with self.dump.open(most) as stream:
             found = read_contents(stream, self.dump.name)
+        refuse_wrong_part(found, self.part, self.source.name, self.site)
         if not self.source.signed:
             lint.refuse_odd(found, self.source.name)
         return found
