@@ -241,7 +241,7 @@ class Bringing:
             resource: Any = model.Session.get(model.Resource, row["id"])
             for key in ("created", "metadata_modified"):
                 if resource is not None and row.get(key):
-                    column = sa.inspect(model.Resource).columns[key]
+                    column = model.resource_table.columns[key]
                     setattr(resource, key, _as_column(column, row[key]))
 
     def _views(self, thing: Thing) -> None:
