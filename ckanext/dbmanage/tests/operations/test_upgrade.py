@@ -125,6 +125,8 @@ def test_cores_own_options(old: Portal) -> None:
     assert old.sql(HEAD) == [("12d64978ab44",)]
     there = old.sql("SELECT version_num FROM activity_alembic_version")
     assert there == [("fab3bfdcf830",)]
+    assert "Nothing to do" in old.db("upgrade", "-p", "activity").stdout
+    assert "'nosuch' is not" in old.db("upgrade", "-p", "nosuch", code=1).stderr
     old.db("upgrade", "--no-backup")
     assert len(old.backups()) == 1
     assert "up to date" in old.db("check").stdout
