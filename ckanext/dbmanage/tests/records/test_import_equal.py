@@ -24,12 +24,12 @@ def test_it_leaves_what_ckanapi_leaves(
     """In each table, and in the stream of activities; of ids those that are given."""
     other = make_portal()
     other.sql(WITHOUT_RECORDS)
-    for name in ("org", "group"):
+    for name, kind in (("org", "organization"), ("group", "group")):
         for portal in (owned, other):
             portal.sql(
                 'INSERT INTO "group" (id, name, title, state, type, approval_status,'
-                f" is_organization) VALUES ('{an_id(name)}', '{name}', 'T', 'active',"
-                f" '{name}', 'approved', {name == 'org'}) ON CONFLICT DO NOTHING"
+                f" is_organization) VALUES ('{an_id(name)}', '{name}', '{name.title()}', 'active',"
+                f" '{kind}', 'approved', {name == 'org'}) ON CONFLICT DO NOTHING"
             )
     file = put(owned, [a_rich_one(n) for n in range(20)])
     owned.db("import", "datasets", file)
