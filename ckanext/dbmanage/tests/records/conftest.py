@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import ckanext.dbmanage
 from ckanext.dbmanage.engine.postgres.database import quoted
 
 from ..support.cluster import PG_BIN, client, query
+from ..support.exports import WITHOUT_RECORDS
+from ..support.lines import an_id
 from ..support.portal import Portal
 
 ROOT = Path(ckanext.dbmanage.__file__).parent.parent.parent
@@ -39,3 +41,21 @@ def odd(template: Portal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     yield portal
     portal.ckan("search-index", "clear")
     portal.drop()
+
+
+@pytest.fixture
+def empty(make_portal: Callable[..., Portal]) -> Portal:
+    portal = make_portal()
+    portal.sql(WITHOUT_RECORDS)
+    return portal
+
+
+@pytest.fixture
+def owned(empty: Portal) -> Portal:
+    """A portal with one organization, for datasets."""
+    empty.sql(
+        'INSERT INTO "group" (id, name, title, state, type, approval_status,'
+        f" is_organization) VALUES ('{an_id('org')}', 'org', 'Org', 'active',"
+        " 'organization', 'approved', true)"
+    )
+    return empty
