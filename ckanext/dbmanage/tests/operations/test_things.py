@@ -73,11 +73,8 @@ def test_what_was_changed_is_put_back_and_the_change_is_kept(full: Portal) -> No
     )
     file_of(full).write_bytes(b"overwritten")
     (resource, upload) = act(full, SHOWN)[0]["resources"]
-    changed = {"id": ID, "title": "Oh", "private": False, "groups": []}
+    changed = {"id": ID, "name": "renamed", "private": False, "groups": []}
     act(full, ("package_patch", changed | {"resources": [resource | {"name": "Oh"}]}))
-    full.sql(
-        f"UPDATE package SET name = 'renamed' WHERE id = '{ID}'",
-    )
     after = lines(seen(full))
     bring(full, "--dataset", ID)
     assert lines(seen(full)) == before
