@@ -176,7 +176,7 @@ def _journalled(
         try:
             yield still_locked
         except BaseException as error:
-            fate = "failed, and nothing of it is there"
+            fate, half = "failed, and nothing of it is there", False
             with suppress(OSError):
                 facts = operations_of(op.site, op.repository)[op.id]
                 if half := is_half_way(facts):
@@ -187,7 +187,8 @@ def _journalled(
                 why = {} if done else {"error": reason(error)}
                 if not half:
                     op.record("done" if done else "failed", what=what, **why)
-            if isinstance(error, TOLD) and not isinstance(error, DbmanageError):
+            told = isinstance(error, TOLD)
+            if told and (half or not isinstance(error, DbmanageError)):
                 raise ToolFailed(f"the {what} {fate}: {reason(error)}") from error
             raise
         op.record("done", what=what)

@@ -217,7 +217,8 @@ class Bringing:
         entity: Any = model.Session.get(own, thing.id)
         values: Record = thing.around.get(own.__name__.lower(), {})
         for key, value in values.items():
-            column = sa.inspect(own).columns[key]
+            mapped: Any = sa.inspect(own)
+            column = mapped.columns[key]
             setattr(entity, key, _as_column(column, value))
         if thing.kind == "dataset":
             self._times(thing)
@@ -241,7 +242,7 @@ class Bringing:
             resource: Any = model.Session.get(model.Resource, row["id"])
             for key in ("created", "metadata_modified"):
                 if resource is not None and row.get(key):
-                    column = model.resource_table.columns[key]
+                    column = model.resource_table.c[key]
                     setattr(resource, key, _as_column(column, row[key]))
 
     def _views(self, thing: Thing) -> None:
