@@ -22,6 +22,7 @@ from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.then import Then, open_then, then
 from ckanext.dbmanage.portal.config import Options
 
+from ..support.cluster import SUPERUSER
 from ..support.portal import Portal, install_plugin
 
 #: a DataStore table of the template, and the resource that gets its id
@@ -339,3 +340,22 @@ def test_a_backup_of_another_site_needs_trust(
     assert told["things"][0]["tables"] == [
         {"name": TABLE, "then": 50, "now": 50, "changed": False}
     ]
+
+
+def test_foreign_sql_is_not_run_by_a_mighty_role(
+    portal: Portal, tmp_path: Path, make_portal: Callable[..., Portal]
+) -> None:
+    other = make_portal()
+    other.write(SECRET_KEY="another", **{"beaker.session.secret": "another"})
+    path = other.backup()
+    shutil.copytree(path, tmp_path / path.name)
+    shutil.copytree(other.repository / layout.OBJECTS, tmp_path / layout.OBJECTS)
+    for part, option in (("database", "sqlalchemy.url"),
+                         ("datastore", "ckan.datastore.write_url")):  # fmt: skip
+        mighty = portal.url(part, str(SUPERUSER.username), str(SUPERUSER.password))
+        portal.write(**{option: mighty})
+    copy = str(tmp_path / path.name)
+    for selected in (f"--table={TABLE}", "--dataset=dataset-1"):
+        done = portal.module("restore", copy, selected, "--preview", "--trust", code=1)
+        assert "could do anything to the server" in " ".join(done.stderr.split())
+    assert not portal.copies()
