@@ -283,24 +283,25 @@ def backed_up(portal: Portal) -> Portal:
 @pytest.mark.parametrize(
     ("selected", "code", "said"),
     [
-        (["--dataset", "datset-12"], 1, "Did you mean dataset-12"),
-        (["--dataset", "dataset-1", "--dataset", "\x1b[2J"], 1, "holds no dataset '?[2J'"),
-        (["--organization", "group-1"], 1, "holds no organization 'group-1'"),
-        (["--table", f"{TABLE[:-1]}9"], 1, f"Did you mean {TABLE}"),
-        (["--table", '"; DROP TABLE x; --'], 1, "holds no DataStore table"),
-        (["--upload", "../../etc/passwd"], 1, "holds no upload '../../etc/passwd'"),
-        (["--upload", "resources/upl/oad/-9"], 1, "Did you mean resources/upl/oad/-"),
-        (["--dataset", "a", "--group", "b"], 2, "two kinds of thing"),
-        (["--dataset", "a", "--with-datasets"], 2, "is for --organization"),
-        (["--table", TABLE, "--as", "b"], 2, "--as is for one dataset"),
-        (["--dataset", "a", "--only", "database"], 2, "are for a whole backup"),
-        (["--dataset", ""], 2, "names nothing"),
+        (["restore", "latest", "--dataset", "datset-12"], 1, "Did you mean dataset-12"),
+        (["restore", "latest", "--dataset", "dataset-1", "--dataset", "\x1b[2J"], 1, "holds no dataset '?[2J'"),
+        (["restore", "latest", "--user", "nobody"], 1, "holds no user 'nobody'"),
+        (["restore", "latest", "--organization", "group-1"], 1, "holds no organization 'group-1'"),
+        (["restore", "latest", "--table", f"{TABLE[:-1]}9"], 1, f"Did you mean {TABLE}"),
+        (["restore", "latest", "--table", '"; DROP TABLE x; --'], 1, "holds no DataStore table"),
+        (["restore", "latest", "--upload", "../../etc/passwd"], 1, "holds no upload '../../etc/passwd'"),
+        (["restore", "latest", "--upload", "resources/upl/oad/-9"], 1, "Did you mean resources/upl/oad/-"),
+        (["restore", "latest", "--dataset", "a", "--group", "b"], 2, "two kinds of thing"),
+        (["restore", "latest", "--dataset", "a", "--with-datasets"], 2, "is for --organization"),
+        (["restore", "latest", "--table", TABLE, "--as", "b"], 2, "--as is for one dataset"),
+        (["restore", "latest", "--dataset", "a", "--only", "database"], 2, "are for a whole backup"),
+        (["restore", "latest", "--dataset", ""], 2, "names nothing"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_refused(
     backed_up: Portal, selected: list[str], code: int, said: str
 ) -> None:
-    done = backed_up.module("restore", "latest", *selected, "--yes", code=code)
+    done = backed_up.module(*selected, "--yes", code=code)
     assert said in " ".join(done.stderr.split())
     assert not backed_up.copies()
 
