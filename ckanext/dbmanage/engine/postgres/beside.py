@@ -176,9 +176,9 @@ def exchange(
     if others:
         view, table = others[0]
         raise Refused(
-            f"the view {one_line(view)!r} of the DataStore is made of the table "
-            f"{one_line(table)!r} and others, and would show the old one: drop it "
-            "first, and make it again afterwards"
+            f"the view {one_line(view)!r} is made of the table {one_line(table)!r} and "
+            "others, and would show the old one: drop it first, and make it again "
+            "afterwards"
         )
     coming = standing(connection, scratch)
     taken = query(
@@ -189,8 +189,8 @@ def exchange(
     )  # fmt: skip
     if taken:
         raise Refused(
-            f"the name {one_line(taken[0][0])!r} is taken by another table or alias of "
-            "the DataStore: delete or rename that one first"
+            f"the name {one_line(taken[0][0])!r} is taken by another table or alias: "
+            "delete or rename that one first"
         )
     for each in going:
         _move(connection, each, "public", undo)
@@ -206,6 +206,6 @@ def _move(connection: Connection, each: Relation, start: str, end: str) -> None:
         execute(connection, statement, start, each.name, end)
     except psycopg2.errors.DuplicateTable as error:
         raise Refused(
-            f"the DataStore table {one_line(each.name)!r} cannot take its place: "
+            f"the table {one_line(each.name)!r} cannot take its place: "
             f"{message_of(error)}"
         ) from error

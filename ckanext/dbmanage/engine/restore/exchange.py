@@ -27,6 +27,7 @@ from ..operation import Operation
 from ..postgres import beside
 from ..postgres.again import again
 from ..postgres.database import closing, query
+from ..report import name_of
 from ..signals import uninterrupted
 from ..uploads import exchanged, moves
 from .history import Exchange, Foreign, operations_of
@@ -78,15 +79,15 @@ def turned(op: Operation, of: str, things: Iterable[tuple[str, str, str]]) -> Ex
     new = planned(op, things)
     if last.store_oid and last.store_oid != store_oid(op):
         raise Refused(
-            "the DataStore was replaced since, so that this cannot be undone alone; a "
-            "backup of before holds the same"
+            f"the {name_of(STORE)} was replaced since, so that this cannot be undone "
+            "alone; a backup of before holds the same"
         )
     if last.store_oid:
         with closing(op.site.databases[STORE].connect()) as connection:
             if not beside.is_ours(connection, last.undo, last.comment):
                 raise Refused(
-                    f"the schema {last.undo!r} of the DataStore, with the tables of "
-                    "before, is gone: somebody has dropped it"
+                    f"the schema {last.undo!r} of the {name_of(STORE)}, with the "
+                    "tables of before, is gone: somebody has dropped it"
                 )
     for move in last.moves:
         if not moves.is_ours(Path(move.path) / move.undo, move.token):
@@ -196,8 +197,8 @@ def _tables_ready(op: Operation, plan: Exchange) -> Iterator[Callable[[], None]]
                 connection.rollback()
                 if attempt == _ATTEMPTS:
                     raise Refused(
-                        "a table of the DataStore is in use, so it cannot be replaced, "
-                        f"and all is as it was: {message_of(error)}. Try again when "
+                        "a table is in use, so it cannot be replaced, and all is as it "
+                        f"was: {message_of(error)}. Try again when "
                         "the query or the upload that holds it has ended"
                     ) from error
                 time.sleep(0.1 * attempt)
