@@ -23,8 +23,8 @@ from ..engine.postgres.tables import migration_heads
 from ..engine.printable import one_line
 from ..engine.repository.repository import Repository
 from ..engine.restore.gathered import gather
-from ..engine.restore.parted import Data, Part, load
-from ..engine.restore.preflight import outdated
+from ..engine.restore.parted import Data, Part, load, refuse_copy
+from ..engine.restore.preflight import outdated, refuse_strange_part
 from ..engine.restore.scratch import scratch_database
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
@@ -137,6 +137,7 @@ class _Reading:
     source: Source
     stack: ExitStack
     lacking: list[str] = field(default_factory=list)
+    _parts: dict[str, Part] = field(default_factory=dict)
 
     def _then(self, things: list[Thing], **facts: Any) -> Then:
         moment = self.source.backup.moment if self.source.backup else None
@@ -163,6 +164,7 @@ class _Reading:
         """Single DataStore tables."""
         from ..records.thing import TABLE, Thing
 
+        refuse_strange_part(self.op.site, self.source)
         known = self._part("datastore").rows.entries
         for id in resources:
             if _PUBLIC + id not in known or id.startswith("_"):
@@ -229,10 +231,13 @@ class _Reading:
         self._migrate(copies)
 
     def _part(self, part: str) -> Part:
-        return Part(self.op.site, self.source, part)
+        """The dump of a part, which is read once."""
+        return self._parts.setdefault(part, Part(self.op.site, self.source, part))
 
     def _copy(self, part: str) -> Database:
-        """A new, empty database for a part; gone at the end."""
+        """A new, empty database for a part; gone at the end. Raises Refused."""
+        if part in self.source.archives:
+            refuse_copy(self.op, self._part(part))
         made = scratch_database(self.op, part, self.source.backup)
         return self.stack.enter_context(made).database
 

@@ -60,10 +60,11 @@ _NEED_DATASTORE = {"datastore", "datapusher", "datatables_view", "recline_view"}
 _CLOSED = "127.0.0.1:9"
 #: how the address of a service begins, and how options of one without a scheme end
 _SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
-_NICE = 10
 _HOST = (".host", ".hostname", ".server")
 #: the same in the names of what the environment says
 _LIVE = re.compile("SOLR|REDIS|SMTP|DATAPUSHER|STORAGE_PATH|HOST(NAME)?$|SERVER$")
+#: how much later than others what runs beside a site that serves has its turn
+_NICE = 10
 
 
 @dataclass(frozen=True)

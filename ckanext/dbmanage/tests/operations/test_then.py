@@ -22,6 +22,7 @@ from ckanext.dbmanage.operations.context import find_site
 from ckanext.dbmanage.operations.then import Then, open_then, then
 from ckanext.dbmanage.portal.config import Options
 
+from ..support.cluster import SUPERUSER
 from ..support.portal import Portal, install_plugin
 
 #: a DataStore table of the template, and the resource that gets its id
@@ -282,24 +283,25 @@ def backed_up(portal: Portal) -> Portal:
 @pytest.mark.parametrize(
     ("selected", "code", "said"),
     [
-        (["--dataset", "datset-12"], 1, "Did you mean dataset-12"),
-        (["--dataset", "dataset-1", "--dataset", "\x1b[2J"], 1, "holds no dataset '?[2J'"),
-        (["--organization", "group-1"], 1, "holds no organization 'group-1'"),
-        (["--table", f"{TABLE[:-1]}9"], 1, f"Did you mean {TABLE}"),
-        (["--table", '"; DROP TABLE x; --'], 1, "holds no DataStore table"),
-        (["--upload", "../../etc/passwd"], 1, "holds no upload '../../etc/passwd'"),
-        (["--upload", "resources/upl/oad/-9"], 1, "Did you mean resources/upl/oad/-"),
-        (["--dataset", "a", "--group", "b"], 2, "two kinds of thing"),
-        (["--dataset", "a", "--with-datasets"], 2, "is for --organization"),
-        (["--table", TABLE, "--as", "b"], 2, "--as is for one dataset"),
-        (["--dataset", "a", "--only", "database"], 2, "are for a whole backup"),
-        (["--dataset", ""], 2, "names nothing"),
+        (["restore", "latest", "--dataset", "datset-12"], 1, "Did you mean dataset-12"),
+        (["restore", "latest", "--dataset", "dataset-1", "--dataset", "\x1b[2J"], 1, "holds no dataset '?[2J'"),
+        (["restore", "latest", "--user", "nobody"], 1, "holds no user 'nobody'"),
+        (["restore", "latest", "--organization", "group-1"], 1, "holds no organization 'group-1'"),
+        (["restore", "latest", "--table", f"{TABLE[:-1]}9"], 1, f"Did you mean {TABLE}"),
+        (["restore", "latest", "--table", '"; DROP TABLE x; --'], 1, "holds no DataStore table"),
+        (["restore", "latest", "--upload", "../../etc/passwd"], 1, "holds no upload '../../etc/passwd'"),
+        (["restore", "latest", "--upload", "resources/upl/oad/-9"], 1, "Did you mean resources/upl/oad/-"),
+        (["restore", "latest", "--dataset", "a", "--group", "b"], 2, "two kinds of thing"),
+        (["restore", "latest", "--dataset", "a", "--with-datasets"], 2, "is for --organization"),
+        (["restore", "latest", "--table", TABLE, "--as", "b"], 2, "--as is for one dataset"),
+        (["restore", "latest", "--dataset", "a", "--only", "database"], 2, "are for a whole backup"),
+        (["restore", "latest", "--dataset", ""], 2, "names nothing"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_refused(
     backed_up: Portal, selected: list[str], code: int, said: str
 ) -> None:
-    done = backed_up.module("restore", "latest", *selected, "--yes", code=code)
+    done = backed_up.module(*selected, "--yes", code=code)
     assert said in " ".join(done.stderr.split())
     assert not backed_up.copies()
 
@@ -339,3 +341,22 @@ def test_a_backup_of_another_site_needs_trust(
     assert told["things"][0]["tables"] == [
         {"name": TABLE, "then": 50, "now": 50, "changed": False}
     ]
+
+
+def test_foreign_sql_is_not_run_by_a_mighty_role(
+    portal: Portal, tmp_path: Path, make_portal: Callable[..., Portal]
+) -> None:
+    other = make_portal()
+    other.write(SECRET_KEY="another", **{"beaker.session.secret": "another"})
+    path = other.backup()
+    shutil.copytree(path, tmp_path / path.name)
+    shutil.copytree(other.repository / layout.OBJECTS, tmp_path / layout.OBJECTS)
+    for part, option in (("database", "sqlalchemy.url"),
+                         ("datastore", "ckan.datastore.write_url")):  # fmt: skip
+        mighty = portal.url(part, str(SUPERUSER.username), str(SUPERUSER.password))
+        portal.write(**{option: mighty})
+    copy = str(tmp_path / path.name)
+    for selected in (f"--table={TABLE}", "--dataset=dataset-1"):
+        done = portal.module("restore", copy, selected, "--preview", "--trust", code=1)
+        assert "could do anything to the server" in " ".join(done.stderr.split())
+    assert not portal.copies()
