@@ -50,7 +50,7 @@ backup backup: Take a backup, check it, and print its id.
 repository backups: List the backups, or show one.
 history history: Tell in which backups a record stands.
 backup verify: Read a backup again, and name what has changed.
-restore restore: Bring back a backup, or a file of pg_dump -Fc.
+restore restore: Bring back a backup, a file of pg_dump -Fc, or one thing.
 restore undo: Switch back what the last restore replaced.
 restore dump: Write one database to a file, as pg_dump -Fc does.
 restore load: Replace one database by a dump, or by another database.

@@ -24,6 +24,7 @@ from ..operations.restore import (
     run_restore,
     run_undo,
 )
+from ..operations.things import Brought, Selection
 from .base import (
     Command,
     ask_name,
@@ -50,11 +51,13 @@ from .output import (
     when,
 )
 from .tables import preview_names, preview_table
+from .things import restore_things, selection_options
 
 
 @click.command(cls=Command)
 @click.argument("source", metavar="ID|DIR|FILE", shell_complete=complete_sources)
 @parts_option
+@selection_options
 @click.option(
     "--preview", is_flag=True, help="Only show what would be lost and gained, by name."
 )
@@ -73,6 +76,7 @@ def restore(
     ctx: click.Context,
     source: str,
     only: tuple[str, ...],
+    selection: Selection | None,
     preview: bool,
     trust: bool,
     no_backup: bool,
@@ -81,20 +85,31 @@ def restore(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Bring back a backup, or a file of pg_dump -Fc.
+    """Bring back a backup, a file of pg_dump -Fc, or one thing.
 
     Give its ID (also latest or oldest), its directory or its file; a directory or a
     file with a slash, as in ./portal.dump. It is loaded into a copy beside the live
     database and checked there; then the copy is switched in. What it replaces is kept
     for `ckan db undo`, and backed up. A backup that is only at the other place is
     pulled first.
+
+    With --dataset, --organization, --group, --user, --table or --upload only that comes
+    back, as it was then, and the rest of the portal stays as it is.
     """
     if as_json and not preview:
         raise click.UsageError("--json is for --preview")
     if is_address(source):
         raise click.UsageError("a database elsewhere is brought in by `ckan db load`")
+    if selection and (only or no_backup):
+        raise click.UsageError("--only and --no-backup are for a whole backup")
     portal = portal_of(ctx, Talk(quiet or as_json), note)
     source = here(portal, source)
+    if selection:
+        restore_things(
+            portal, source, selection, preview=preview, trust=trust, yes=yes,
+            as_json=as_json,
+        )  # fmt: skip
+        return
     if not preview:
         restore_as_asked(portal, source, only, trust, no_backup, yes)
         return
@@ -170,6 +185,9 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
         operation = last["operation"]
         ask_name(_undo_question(portal, last) + _changed(count), portal.options)
     undone = run_undo(portal, operation)
+    if isinstance(undone, Brought):
+        result(said_of(undone))
+        return
     redo, one = undone.what == REDO, undone.parts in (["database"], ["datastore"])
     parts, source = words.parts(undone.parts), one_line(undone.source)
     result(
@@ -185,7 +203,25 @@ def undo(ctx: click.Context, note: str, yes: bool, quiet: bool) -> None:
     portal.talk.say(next_steps(undone))
 
 
+def said_of(done: Brought) -> str:
+    """What was done with single things, in a line."""
+    fates = {"created": "is there again", "changed": "is as it was then"}
+    if done.what != "restore":
+        fates["changed"] = "is as it was before"
+    fates["gone"] = "is gone again"
+    first, *others = [
+        f"the {kind} {one_line(name)} {fates[fate]}"
+        for kind, _, name, fate in done.things
+    ]
+    more = f", and {words.many(len(others), 'thing')} more" if others else ""
+    return f"{first}{more} ({one_line(done.source)})"
+
+
 def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
+    if last["things"]:
+        of = f"the return of {one_line(last['things'])} ({last['source']})"
+        verb = "Redo" if last["way"] == REDO else "Undo"
+        return f"{verb} {of}, {when(parse_stamp(last['time']))}?"
     of = (
         f"the {last['of']} ({last['source']})"
         if last["source"]

@@ -8,6 +8,7 @@ from typing import Any
 from ..engine import words
 from ..engine.errors import DbmanageError
 from ..engine.layout import DENIED
+from ..engine.printable import one_line
 from ..engine.restore.history import REDO
 from ..engine.restore.restore import Restored
 from ..operations.backup import take_backup, verify_backups, why_incomplete
@@ -18,6 +19,7 @@ from ..operations.offsite import run_push
 from ..operations.preview import preview_restore
 from ..operations.publish import run_publish
 from ..operations.restore import run_restore, run_undo
+from ..operations.things import Brought
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
@@ -69,6 +71,10 @@ def _undo(
 ) -> dict[str, Any]:
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
+    if isinstance(done, Brought):
+        for kind, _, name, fate in done.things:
+            portal.talk.say(f"{kind} {one_line(name)}: {fate}")
+        return {"things": [list(each) for each in done.things]}
     if done.what == REDO:
         said = f"redone: {words.parts(done.parts)} come from {done.source} again"
     else:

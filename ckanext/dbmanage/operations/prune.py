@@ -6,6 +6,7 @@ from ..engine.operation import Operation
 from ..engine.postgres.locks import live_lock
 from ..engine.repository.prune import Unnamed, prune_backups, unnamed_objects
 from ..engine.repository.retention import Decision, decide, spared
+from ..engine.restore.exchange import drop_kept
 from ..engine.restore.history import outlived
 from ..engine.restore.recover import recover
 from ..engine.restore.scratch import drop_replaced, replaced
@@ -49,6 +50,7 @@ def run_prune(
             objects = unnamed_objects(repository, set(forgotten))
             with live_lock(site.main):
                 dropped = replaced(op, outlived(site, repository, days))
+                dropped += drop_kept(op, days, dry=True)
         else:
             with staged(portal, repository, "prune", [*OF_PRUNE, "drop"]):
                 talk.standing.made.append(
@@ -59,6 +61,7 @@ def run_prune(
                 with live_lock(site.main):
                     recover(op)
                     dropped = drop_replaced(op, outlived(site, repository, days))
+                    dropped += drop_kept(op, days)
                 repository.record(
                     "prune", "done", what="prune", dropped=dropped,
                     forgotten=forgotten, by_itself=by_itself,

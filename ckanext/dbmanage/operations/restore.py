@@ -36,6 +36,7 @@ from .context import Portal
 from .index import catch_up, owing_an_index
 from .locked import let_go, locked
 from .stages import of_backup, staged
+from .things import Brought, undo_thing
 
 #: what follows a switch, while it does
 OWES_INDEX = "searches may show the old state: `ckan db reindex --changed`"
@@ -198,12 +199,14 @@ def last_to_undo(portal: Portal) -> tuple[dict[str, str], int | None]:
         raise Refused(
             "there is nothing to undo: what was replaced is not kept any more"
         )
+    if last["things"]:
+        return last, None
     return last, changed.datasets(site, parse_stamp(last["time"]))
 
 
 @signals.failures("undo")
-def run_undo(portal: Portal, operation: str = "") -> Restored:
-    """Switches back what the last restore replaced.
+def run_undo(portal: Portal, operation: str = "") -> Restored | Brought:
+    """Switches back what the last restore replaced, or takes back single things.
 
     Of an `operation`, which was confirmed: raises Refused when it is not the last any
     more.
@@ -217,6 +220,10 @@ def run_undo(portal: Portal, operation: str = "") -> Restored:
                 "another switch was made since this was confirmed; nothing was "
                 "touched: look at what an undo would take back now, and confirm that"
             )
+        if last.get("things"):
+            of = last["operation"]
+            with staged(portal, repository, "undo", ["write"]):
+                return undo_thing(portal, site, repository, of)
         let_go()
         talk.standing.owed[:] = [OWES_INDEX]
         ahead = ["switch", "index"]

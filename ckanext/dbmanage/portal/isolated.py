@@ -60,7 +60,10 @@ _NEED_DATASTORE = {"datastore", "datapusher", "datatables_view", "recline_view"}
 _CLOSED = "127.0.0.1:9"
 #: how the address of a service begins, and how options of one without a scheme end
 _SERVICE = re.compile(r"(postgres|mysql|redis|amqp|mongodb|memcache)[\w+]*://", re.I)
+_NICE = 10
 _HOST = (".host", ".hostname", ".server")
+#: the same in the names of what the environment says
+_LIVE = re.compile("SOLR|REDIS|SMTP|DATAPUSHER|STORAGE_PATH|HOST(NAME)?$|SERVER$")
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,20 @@ class Isolated:
         """What a command of CKAN printed, run with these plugins. Raises ToolFailed."""
         return self.code("from ckan.cli.cli import ckan; ckan()", plugins, *arguments)
 
-    def code(self, code: str, plugins: list[str], *arguments: str) -> str:
+    def code(
+        self,
+        code: str,
+        plugins: list[str],
+        *arguments: str,
+        beside: Callable[[Callable[[], None]], None] | None = None,
+        doing: str = "",
+    ) -> str:
         """What Python code printed, run with the site's configuration, but only these
         plugins; `-c` and the configuration file stand before its arguments.
 
-        Raises ToolFailed.
+        What is done `beside`, in this process, is handed what ends the code's stdin: so
+        it can wait for copies that are not ready yet. `doing` is what it does, for
+        messages. Raises ToolFailed, and what that raises.
         """
         if "datastore" not in self.copies:  # one database for both: CKAN refuses that
             plugins = [name for name in plugins if name not in _NEED_DATASTORE]
@@ -97,16 +109,19 @@ class Isolated:
                 f"{closed}{_LOGGING}"
             )
             module = f"from {__name__} import allow_percent; allow_percent()"
+            if beside:  # beside a site that serves: its visitors go first
+                module = f"import os; os.nice({_NICE})\n{module}"
             printed, lines, failed = _run(
                 [f"{module}\n{code}", "-c", str(ini), *arguments],
                 self._environment(directory, is_live),
                 self.heard,
+                beside,
             )
         if failed:
             where = "the live database" if is_live else "the copy"
             calm = "" if is_live else "; all that is live is as it was"
             raise ToolFailed(
-                f"CKAN failed on {where} ({' '.join(arguments) or 'reading a sample'})"
+                f"CKAN failed on {where} ({doing or ' '.join(arguments)})"
                 f"{calm}:\n  " + "\n  ".join(_gist(lines))
             )
         return printed
@@ -119,7 +134,7 @@ class Isolated:
             flags = no_limits(connection)
         if is_live:  # a migration that waits for a lock has all others wait behind it
             flags += " -c lock_timeout=10s"
-        environment = dict(os.environ)
+        environment = dict(self._inherited())
         own = environment.pop("PGOPTIONS", "")
         if own or flags:
             environment["PGOPTIONS"] = f"{own} {flags}"
@@ -134,24 +149,37 @@ class Isolated:
             "CKAN_STORAGE_PATH": directory,
         }
 
+    def _inherited(self) -> Iterator[tuple[str, str]]:
+        """This process's environment, in which a plugin may look for options too."""
+        for name, value in os.environ.items():
+            if not name.startswith("CKAN"):
+                yield name, value
+            elif _SERVICE.match(value):
+                if new := self._elsewhere(value):
+                    yield name, new
+            elif not _LIVE.search(name):
+                yield name, value
+
     def _addresses(self) -> Iterator[tuple[str, str]]:
         """Options of plugins that name a live service: a copy's or a closed address."""
-        copies = {
-            (live.url.host, live.url.database): self.copies.get(part)
-            for part, live in self.options.databases.items()
-        }
         for option, value in self.options.settings.items():
             value = str(value or "")
             if _SERVICE.match(value):
-                scheme = value.partition(":")[0]
-                with suppress(ArgumentError, ValueError):
-                    url = make_url(value)
-                    copy = copies.get((url.host, url.database))
-                    closed = f"{scheme}://{_CLOSED}/none"
-                    new = _rendered(url.set(database=copy.name)) if copy else closed
+                if new := self._elsewhere(value):
                     yield option, new.replace("%", "%%")
             elif value and option.endswith(_HOST):
                 yield option, "closed.invalid"
+
+    def _elsewhere(self, address: str) -> str:
+        """The copy of a live database, or a closed address; empty for none at all."""
+        with suppress(ArgumentError, ValueError):
+            url = make_url(address)
+            for part, live in self.options.databases.items():
+                there = (live.url.host, live.url.database)
+                if there == (url.host, url.database) and part in self.copies:
+                    return _rendered(url.set(database=self.copies[part].name))
+            return f"{address.partition(':')[0]}://{_CLOSED}/none"
+        return ""
 
 
 def _rendered(url: URL, flags: str = "") -> str:
@@ -192,7 +220,10 @@ def allow_percent() -> None:
 
 
 def _run(
-    arguments: list[str], environment: dict[str, str], heard: Heard
+    arguments: list[str],
+    environment: dict[str, str],
+    heard: Heard,
+    beside: Callable[[Callable[[], None]], None] | None = None,
 ) -> tuple[str, list[str], int]:
     """What a Python program printed, its lines on stderr, and its exit code."""
 
@@ -204,10 +235,13 @@ def _run(
     before = len(heard)
     with running(
         [sys.executable, "-c", *arguments], environment, listen=False, text=True,
-        stdin=-3, stdout=-1,
+        stdin=-1 if beside else -3, stdout=-1,
     ) as process:  # fmt: skip
         thread = threading.Thread(target=listen, args=(process.stderr,), daemon=True)
         thread.start()
+        if beside and process.stdin:
+            beside(process.stdin.close)
+            process.stdin.close()
         printed = str(process.stdout.read()) if process.stdout else ""
         code = process.wait()
         thread.join()
@@ -249,7 +283,9 @@ def sample(
     code = f"from {__name__} import print_sample; print_sample()"
 
     def read(copies: Mapping[str, Database]) -> dict[str, Any]:
-        printed = Isolated(options, copies).code(code, core_plugins(options.plugins))
+        printed = Isolated(options, copies).code(
+            code, core_plugins(options.plugins), doing="reading a sample"
+        )
         return json.loads(printed.splitlines()[-1])
 
     return read

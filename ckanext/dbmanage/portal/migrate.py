@@ -34,11 +34,16 @@ def prepare(
     def run(copies: Mapping[str, Database], older: list[str]) -> None:
         ckan = Isolated(options, copies)
         if older:
-            _migrate(ckan, dict.fromkeys(older, "head"))
+            to_the_head(ckan, older)
         if "datastore" in copies:
             set_up_datastore(ckan, warn)
 
     return run
+
+
+def to_the_head(ckan: Isolated, older: list[str]) -> None:
+    """Runs the installed migrations of these version tables. Raises ToolFailed."""
+    _migrate(ckan, dict.fromkeys(older, "head"))
 
 
 def _migrate(ckan: Isolated, targets: Mapping[str, str]) -> None:

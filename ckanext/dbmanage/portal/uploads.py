@@ -29,18 +29,35 @@ class Uploads(NamedTuple):
 
 def uploads(options: Options) -> Uploads:
     """Where CKAN keeps uploads, by its options."""
-    root = options.storage_path
-    directories = {"": str(Path(root).resolve())} if root else {}
     storages, elsewhere = _storages(options), []
     for name, (kind, path) in storages.items():
         if not path:
             elsewhere.append(f"the storage {name!r} ({kind}) is on no local disk")
-        elif _upload_path(path, directories) is None:
-            directories[f"@{name}"] = path
-    bases = _bases(options, storages, directories)
+    directories = _directories(options, storages)
+    begun = _bases(options, storages, directories)
     found = {n: _upload_path(path, directories) for n, (_, path) in storages.items()}
     local = {name: base for name, base in found.items() if base}
-    return Uploads(directories, tuple(elsewhere), _named(bases, local))
+    return Uploads(directories, tuple(elsewhere), _named(begun, local))
+
+
+def bases(options: Options) -> dict[str, str]:
+    """Where an upload's path begins, by kind (`resource`, `group`, `user`, `admin`).
+
+    What is on no local disk is left out.
+    """
+    storages = _storages(options)
+    return _bases(options, storages, _directories(options, storages))
+
+
+def _directories(
+    options: Options, storages: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
+    root = options.storage_path
+    directories = {"": str(Path(root).resolve())} if root else {}
+    for name, (_, path) in storages.items():
+        if path and _upload_path(path, directories) is None:
+            directories[f"@{name}"] = path
+    return directories
 
 
 def _bases(
@@ -48,10 +65,7 @@ def _bases(
     storages: Mapping[str, tuple[str, str]],
     directories: Mapping[str, str],
 ) -> dict[str, str]:
-    """Where an upload's path begins, by kind (`resource`, `group` …).
-
-    What is on no local disk is left out. As `ckan.lib.files.collect_storages` does it.
-    """
+    """As `bases`; as `ckan.lib.files.collect_storages` does it."""
     own = {"resource": "resources"} | {
         kind: f"storage/uploads/{kind}" for kind in ("group", "user", "admin")
     }

@@ -74,6 +74,15 @@ def reindex_changed(options: Options, progress: Progress = lambda *_: None) -> I
         return _Reindex(options, progress).changed("index")
 
 
+def reindex_these(options: Options, ids: Sequence[str]) -> Indexed:
+    """Indexes these datasets, or removes those that do not belong there any more.
+
+    Counts nothing else. Raises DbmanageError when Solr cannot be reached.
+    """
+    with _explained():
+        return _Reindex(options, lambda *_: None).these(ids)
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     try:
@@ -135,6 +144,20 @@ class _Reindex:
         count = f"SELECT count(*) FROM package WHERE {self._index.belongs}"  # noqa: S608
         done.datasets = model.Session.execute(sa.text(count)).scalar()
         return done
+
+    def these(self, ids: Sequence[str]) -> Indexed:
+        """Indexes these datasets; removes those that do not belong there."""
+        write = Writer(self._options, False)
+        for batch in batched(ids, _SENT):
+            belong = (
+                f"SELECT id FROM package WHERE id = ANY(:ids) AND {self._index.belongs}"  # noqa: S608
+            )
+            rows = model.Session.execute(sa.text(belong), {"ids": list(batch)})
+            there = {id for (id,) in rows}
+            self._note(*write([(id, "") for id in batch if id in there]))
+            self._remove([id for id in batch if id not in there])
+        self._index.solr.commit()
+        return self._done
 
     def _note(self, sent: int, same: int, failed: Sequence[str]) -> None:
         """Counts what came of a batch, and indexes by core alone what failed in it.

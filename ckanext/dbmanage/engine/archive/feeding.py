@@ -7,6 +7,7 @@ which PostgreSQL refuses COMMIT, ROLLBACK and their like, and what cannot run in
 transaction, as DROP DATABASE. Rows go by COPY alone. Must not know what is restored.
 """
 
+import io
 import re
 import secrets
 from typing import IO, Any
@@ -43,6 +44,19 @@ def load(connection: Connection, arguments: list[str], name: str) -> str:
             raise ToolFailed(
                 f"restoring {name} into a copy failed: {str(error).strip()}"
             ) from error
+
+
+def run(connection: Connection, text: str, name: str) -> None:
+    """Runs the SQL of one entry of an archive in the connection's transaction.
+
+    Nothing in it can end that. Raises Refused for what is odd, psycopg2.Error.
+    """
+    statements = Statements()
+    try:
+        for statement in (*statements.feed(text), *statements.end()):
+            _send(connection, statement, io.BytesIO())
+    except Odd as odd:
+        raise Refused(lint.refusal(name, f"what it holds {odd}")) from None
 
 
 def _feed(connection: Connection, script: IO[bytes]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -126,11 +126,22 @@ class Segments:
 
         Raises Changed, Damaged, OSError.
         """
-        wholes = lru_cache(_KEPT)(lambda name: unpack_frame(self._frame(name), name))
-        for line in self.lines():
+        lines = self.lines()
+        for line in lines:
             start -= line.bytes
-            if start >= 0:
-                continue
+            if start < 0:
+                first = next(self.pieces([line]))
+                told(len(first))
+                yield first[start:]
+                break
+        for piece in self.pieces(lines):
+            told(len(piece))
+            yield piece
+
+    def pieces(self, lines: Iterable[Line]) -> Iterator[bytes]:
+        """The segments of some lines, each looked at. Raises Damaged, OSError."""
+        wholes = lru_cache(_KEPT)(lambda name: unpack_frame(self._frame(name), name))
+        for line in lines:
             if line.whole == ALONE:
                 plain = wholes(line.object)
             else:
@@ -140,9 +151,7 @@ class Segments:
             if (len(plain), own) != (line.bytes, line.sha256):
                 what = f"{_named(line.table)}: its content {line.object} is another"
                 raise Damaged(self.name, [f"{self.name}: {what}"])
-            told(len(plain))
-            yield plain[start:] if start + line.bytes > 0 else plain
-            start = 0
+            yield plain
 
     def problems(self, told: Told = lambda _: None) -> Iterator[str]:
         """What is wrong with the list and with each object that it needs.

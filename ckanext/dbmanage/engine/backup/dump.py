@@ -10,6 +10,7 @@ from ..archive.unpack import read_to_end
 from ..disk import whole
 from ..errors import Damaged, Refused
 from ..layout import MANIFEST
+from ..postgres.beside import PATTERNS
 from ..postgres.database import Database, closing, no_limits, quoted, server_major
 from ..postgres.programs import dump_tools, finish, running
 from ..postgres.tables import refuse_unreadable, tables_of
@@ -29,6 +30,8 @@ def dumping(database: Database, pg_bin: str, *options: str) -> Iterator[Any]:
         tools = dump_tools(server_major(connection), pg_bin)
         limits = no_limits(connection)
     target, environment = database.program(limits)
+    # what stands beside the tables is no part of the site
+    options = (*options, *(f"--exclude-schema={each}" for each in PATTERNS))
     arguments = [tools.path("pg_dump"), "-Fc", "--no-password", *options, *target]
     with running(arguments, environment, stdin=-3, stdout=-1) as process:
         yield process

@@ -85,6 +85,12 @@ def changed_files(backup: Backup, site: Site, progress: Progress) -> list[str]:
     return _Reading(backup, site, progress).problems(*look)
 
 
+def changed_lists(backup: Backup, site: Site, progress: Progress) -> list[str]:
+    """The same of its own files; each object is to be looked at where it is read."""
+    look = (_Reading.unsigned, _Reading.misplaced, _Reading.listed)
+    return _Reading(backup, site, progress).problems(*look)
+
+
 class _Reading:
     """A backup's directory while it is read."""
 
@@ -170,6 +176,10 @@ class _Reading:
         manifest = self._backup.manifest
         if SUMS in there and self._sums != sums_of(manifest, dumped(manifest)):
             yield f"{SUMS}: was changed (it does not agree with the manifest)"
+
+    def listed(self) -> list[str]:
+        """What is wrong with its own files, the objects left aside."""
+        return self._each(self._other)
 
     def changed(self) -> list[str]:
         """What is wrong with the files' sizes and checksums."""

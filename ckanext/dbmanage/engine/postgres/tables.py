@@ -7,6 +7,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 
 from ..errors import Refused, ToolFailed, message_of
+from .beside import OURS
 from .database import Connection, query
 
 _TABLES_A_QUERY = 100
@@ -16,6 +17,7 @@ _TABLES = """
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND n.nspname !~ %s
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid
                       AND d.classid = 'pg_class'::regclass AND d.deptype = 'e')
     ORDER BY 1, 2"""
@@ -24,9 +26,9 @@ _TABLES = """
 def tables_of(connection: Connection) -> list[tuple[str, str, str, int]]:
     """Schema, name, owner and bytes of each table that a dump holds rows of.
 
-    Not those of an extension: a dump leaves these to the extension.
+    Not those of an extension, which a dump leaves to it, nor what stands beside.
     """
-    found = query(connection, _TABLES)
+    found = query(connection, _TABLES, OURS)
     return [(schema, name, owner, size) for schema, name, owner, size in found]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,12 +14,14 @@ from typing import Any
 
 from ..clock import is_future, is_stamp, now, parse_stamp, stamp
 from ..errors import Refused
+from ..postgres import beside
 from ..postgres.database import Connection, closing, query
 from ..report import name_of
 from ..repository.journal import Entry
 from ..repository.repository import Repository
 from ..site import Site
-from ..uploads.folders import folders_of
+from ..uploads import exchanged
+from ..uploads.folders import Folder, folders_of
 from ..uploads.moves import Move, is_ours, planned_move, sound
 
 #: what a switch back is called in the journal: of a restore, and of such an undo
@@ -27,6 +30,60 @@ UNDO, REDO = "undo", "redo"
 
 class Foreign(Refused):
     """A database to be renamed is not the one that was noted, or not ours."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What comes and goes with a transaction of the main database, whose fate decides.
+
+    `xid` is that transaction's number in the database `live_oid`, empty as long as it
+    is not known what comes. `tables` are names in the DataStore (`store_oid`, 0 without
+    any): what comes stands in the schema `scratch` before, what goes in `undo` after
+    it. `moves` are the same of uploads, in folders of these names. `of` is the
+    operation whose undo the scratch is; it stays when this one is turned back. `things`
+    are kind, id and name of what comes.
+    """
+
+    site: str
+    token: str
+    scratch: str
+    undo: str
+    live_oid: int
+    xid: str = ""
+    store_oid: int = 0
+    tables: tuple[str, ...] = ()
+    moves: tuple[Move, ...] = ()
+    of: str = ""
+    things: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def comment(self) -> str:
+        """The comment that makes its schemas provably ours."""
+        return f"ckanext-dbmanage, site {self.site!r}, token {self.token}"
+
+
+def exchange_of(
+    line: dict[str, Any], site: Site, among: Mapping[str, Folder]
+) -> Exchange | None:
+    """An exchange of the journal; None where it is none of this site's.
+
+    Raises KeyError, TypeError.
+    """
+    moves = tuple(Move(**move) for move in line["moves"])
+    things = tuple((str(a), str(b), str(c)) for a, b, c in line["things"])
+    tables = tuple(map(str, line["tables"]))
+    found = Exchange(**line | {"moves": moves, "things": things, "tables": tables})
+    texts = (found.site, found.token, found.scratch, found.undo, found.xid, found.of)
+    numbers = (found.live_oid, found.store_oid)
+    sound = (
+        found.site == site.id
+        and all(isinstance(each, str) for each in texts)
+        and all(type(each) is int for each in numbers)
+        and all(re.fullmatch(beside.OURS, n) for n in (found.scratch, found.undo))
+        and (not found.xid or found.xid.isdecimal())
+        and all(exchanged.sound(move, among) for move in moves)
+    )
+    return found if sound else None
 
 
 @dataclass(frozen=True)
@@ -82,6 +139,8 @@ def undoable(site: Site, repository: Repository) -> tuple[list[Pair], list[Move]
             "restore"
         )
     _, last = done[-1]
+    if last["exchange"]:  # of which nothing is switched
+        return [], []
     if last["foreign"]:
         raise Refused(
             "the last restore replaced databases or folders that no longer belong to "
@@ -150,6 +209,8 @@ def half_way(site: Site, repository: Repository) -> list[str]:
 
 
 def is_half_way(facts: dict[str, Any]) -> bool:
+    if facts["exchange"] is not None:
+        return bool(facts["exchange"].xid) and facts["exchanged"] is None
     return bool(facts["switch"] or facts["moves"]) and facts["switched"] is None
 
 
@@ -161,9 +222,10 @@ def switches(site: Site, repository: Repository) -> list[str]:
 def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
     """The switch that `undo` takes back.
 
-    `{operation, what, user, time, way, of, source}`. After an undo the `way` is `redo`:
-    it brings back what was restored. `of` is what was done first, and `source` what
-    that brought. None when there is none, or when what it replaced was dropped.
+    `{operation, what, user, time, way, of, source, things}`. After an undo the `way` is
+    `redo`: it brings back what was restored. `of` is what was done first, and `source`
+    what that brought; `things` says which, empty where it was not single ones. None
+    when there is none, or when what it replaced was dropped.
     """
     done = _done(site, repository)
     if not done:
@@ -171,7 +233,8 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
     name, facts = done[-1]
     undo = {*(pair.undo for pair in facts["switch"])}
     undo |= {str(Path(move.path) / move.undo) for move in facts["moves"]}
-    if facts["dropped"] & undo:
+    exchange: Exchange | None = facts["exchange"]
+    if facts["dropped"] & (undo | ({exchange.undo} if exchange else set())):
         return None
     begun: Entry = facts["begun"]
     whats = (facts["begun"].text("what") for _, facts in reversed(done))
@@ -185,6 +248,7 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
         "time": str(facts["time"]),
         "way": REDO if times % 2 else UNDO,
         "of": first.text("what") or "restore",
+        "things": first.text("things"),
     }
 
 
@@ -193,7 +257,10 @@ def _done(site: Site, repository: Repository) -> list[tuple[str, dict[str, Any]]
     return [
         (name, facts)
         for name, facts in operations_of(site, repository).items()
-        if facts["switched"] and (facts["switch"] or facts["moves"])
+        if facts["switched"]
+        and (facts["switch"] or facts["moves"])
+        or facts["exchanged"]
+        and facts["exchange"]
     ]
 
 
@@ -226,7 +293,8 @@ def folded(
             entry.operation,
             {"created": [], "staged": [], "dropped": set(), "switched": None}
             | {"foreign": False, "begun": Entry()}
-            | {"switch": [], "moves": [], "time": ""},
+            | {"switch": [], "moves": [], "time": ""}
+            | {"exchange": None, "exchanged": None},
         )
         # a line that is none of ours, or of another version
         with suppress(KeyError, TypeError):
@@ -238,7 +306,12 @@ def folded(
                 staged = [Move(**move) for move in line["moves"]]
                 facts["staged"] = [m for m in staged if sound(m, among)]
             elif event == "drop":
-                facts["dropped"].add(entry.text("database") or entry.text("folder"))
+                gone = map(entry.text, ("database", "folder", "exchange"))
+                facts["dropped"].add(next(filter(None, gone), ""))
+            elif event == "exchange":
+                facts["exchange"] = exchange_of(line["exchange"], site, among)
+            elif event == "exchanged":
+                facts["exchanged"], facts["time"] = line["done"], entry.moment
             elif event == "switch":
                 pairs = _pairs(line["pairs"])
                 moves = [Move(**move) for move in line.get("moves", ())]

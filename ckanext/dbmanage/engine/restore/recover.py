@@ -5,6 +5,7 @@ from typing import Any
 
 from ..operation import Operation
 from ..uploads import moves
+from . import exchange
 from .history import Foreign, folded, is_half_way, operations_of, parts_of
 from .scratch import discard_moves, drop_ours
 from .switch import is_switched, rename
@@ -19,6 +20,13 @@ def recover(op: Operation) -> None:
     _tell_of_others(op)
     for name, facts in operations_of(site, op.repository).items():
         left = op.called(name)
+        if facts["exchange"]:
+            if facts["exchanged"] is None:
+                try:
+                    exchange.settle(left, facts["exchange"])
+                except Foreign as error:
+                    op.warn(f"the return of operation {name} stays half-way: {error}")
+            continue
         if is_half_way(facts):
             try:
                 _settle(left, facts)

@@ -11,7 +11,7 @@ from ..archive.file import File, refuse_other_formats
 from ..archive.segments import Segments
 from ..archive.unpack import read_to_end
 from ..backup.manifest import segments_of
-from ..backup.verify import changed_files, problems_of_foreign
+from ..backup.verify import changed_files, changed_lists, problems_of_foreign
 from ..errors import Damaged, Refused, ToolFailed, Untrusted
 from ..layout import UNSIGNED
 from ..opened import open_plain
@@ -66,12 +66,14 @@ def open_source(
     trust: bool = False,
     progress: Progress = lambda *_: None,
     called: str = "",
+    whole: bool = True,
 ) -> Source:
     """The backup of an id, a backup's directory, or a file of `pg_dump -Fc`; verified.
 
     An id is looked up in the repository alone; what has a slash is a path, so that
     nothing in the working directory is taken for a backup. `called` is what messages
-    call a file whose name says nothing. Raises Refused, Untrusted, Damaged.
+    call a file whose name says nothing. Unless it is restored `whole`, the contents of
+    a signed one are looked at where they are read. Raises Refused, Untrusted, Damaged.
     """
     if "/" not in name:
         try:
@@ -84,7 +86,7 @@ def open_source(
             raise Refused(
                 f"{error}. For the file {name} in this directory write ./{name}"
             ) from error
-        return _of_backup(site, found, parts, trust, progress)
+        return _of_backup(site, found, parts, trust, progress, whole)
     path = Path(os.path.realpath(name))
     if path.is_dir():
         if (path / "toc.dat").exists():
@@ -95,21 +97,27 @@ def open_source(
         found = Backup(path, site.secrets)
         if not found.objects.is_dir():  # it alone was copied
             found.objects = repository.path / layout.OBJECTS
-        return _of_backup(site, found, parts, trust, progress)
+        return _of_backup(site, found, parts, trust, progress, whole)
     if not path.exists():
         raise Refused(f"there is no file or directory {name!r}")
     return _of_file(site, File(path, called=called), parts, trust)
 
 
 def _of_backup(
-    site: Site, found: Backup, parts: tuple[str, ...], trust: bool, progress: Progress
+    site: Site,
+    found: Backup,
+    parts: tuple[str, ...],
+    trust: bool,
+    progress: Progress,
+    whole: bool,
 ) -> Source:
     if trust and not found.signed:
         problems = problems_of_foreign(found, site, progress)
     else:
         # a signed checksum vouches for every byte; that it can be read shows when it
         # is read into the scratch database, and an upload's when it is copied
-        problems = changed_files(found, site, progress)
+        look = changed_files if whole else changed_lists
+        problems = look(found, site, progress)
     if problems:
         if all(UNSIGNED in problem for problem in problems):
             raise Untrusted(problems[0] + site.advise("untrusted", ". "))

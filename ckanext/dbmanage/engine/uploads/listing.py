@@ -15,7 +15,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -79,6 +79,29 @@ class Listing:
     def lines(self) -> Iterator[dict[str, Any]]:
         """Its lines, each `checked`. Raises Damaged, Changed at the end; OSError."""
         return checked(self.raw())
+
+    def find(self, paths: Collection[str]) -> dict[str, dict[str, Any]]:
+        """What it tells of some uploads, by path; what it does not hold is not there.
+
+        Raises as `lines`.
+        """
+        wanted = {json.dumps(path, ensure_ascii=False) for path in paths}
+        raw = {each.encode("utf-8", "surrogateescape") for each in wanted}
+        lines = [line for line in self.raw() if _path(line) in raw]
+        return {each["path"]: each for each in checked(lines) if "sha256" in each}
+
+    def paths(self) -> Iterator[str]:
+        """The paths of what it holds, as they are."""
+        return (each["path"] for each in self.lines() if "sha256" in each)
+
+
+_PATH = re.compile(rb'"path": ("(?:[^"\\]|\\.)*")')
+
+
+def _path(line: bytes) -> bytes:
+    """A line's path as it stands there."""
+    found = _PATH.search(line)
+    return found[1] if found else b""
 
 
 def of(backup: Backup) -> Listing:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .. import words
 from ..disk import create_file
@@ -124,9 +124,29 @@ def _own(path: Path, like: os.stat_result) -> None:
         os.chown(path, like.st_uid, like.st_gid)
 
 
+def lay_one(
+    target: Path, top: Path, like: Path, content: IO[bytes], facts: Mapping[str, Any]
+) -> None:
+    """Lays one file down below `top`, with the rights that one below `like` has.
+
+    Raises Damaged when the content is not what `facts` tell; OSError.
+    """
+    _parents(target.parent, top, like)
+    with create_file(target) as out:
+        copy_content(content, facts, out)
+        out.flush()
+        os.fsync(out.fileno())
+    _finish(target, facts)
+
+
 def _copy(objects: Path, target: Path, facts: Mapping[str, Any], told: _Told) -> None:
     with open_content(objects, facts) as file, create_file(target) as out:
         copy_content(file, facts, out, told)
+    _finish(target, facts)
+
+
+def _finish(target: Path, facts: Mapping[str, Any]) -> None:
+    """Gives a file the owner, the rights and the time that it is to have."""
     parent = target.parent.stat()
     _own(target, parent)
     target.chmod(stat.S_IMODE(parent.st_mode) & 0o666 | 0o600)
