@@ -170,7 +170,7 @@ def switch(_: Portal, site: Site, repository: Repository) -> Found:
     if half:
         yield (
             PROBLEM,
-            f"the switch of operation {half[-1]} is half-way: `ckan db doctor --fix` "
+            f"operation {half[-1]} is half-way: `ckan db doctor --fix` "
             "finishes it or turns it back",
         )
     else:

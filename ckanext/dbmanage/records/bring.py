@@ -215,7 +215,8 @@ class Bringing:
         entity: Any = model.Session.get(own, thing.id)
         values: Record = thing.around.get(own.__name__.lower(), {})
         for key, value in values.items():
-            column = sa.inspect(own).columns[key]
+            mapped: Any = sa.inspect(own)
+            column = mapped.columns[key]
             setattr(entity, key, _as_column(column, value))
         if thing.kind == "dataset":
             self._times(thing)
@@ -239,7 +240,7 @@ class Bringing:
             resource: Any = model.Session.get(model.Resource, row["id"])
             for key in ("created", "metadata_modified"):
                 if resource is not None and row.get(key):
-                    column = sa.inspect(model.Resource).columns[key]
+                    column = model.resource_table.c[key]
                     setattr(resource, key, _as_column(column, row[key]))
 
     def _views(self, thing: Thing) -> None:
@@ -293,20 +294,23 @@ def _ids_of_then() -> Iterator[None]:
 
     They are of letters that can be no path.
     """
-    name, known = "uuid_validator", getattr(logic, "_validators_cache", {})
-    before: Any = logic.get_validator(name)
+    name = "uuid_validator"
+    try:
+        before: Any = logic.get_validator(name)
+    except logic.UnknownValidator:  # CKAN 2.10 asks for none
+        yield
+        return
 
     def validate(value: Any) -> Any:
         own = isinstance(value, str) and _OLD_ID.fullmatch(value)
         return value if own else before(value)
 
-    if name in known:
-        known[name] = validate
+    known: Any = logic._validators_cache
+    known[name] = validate
     try:
         yield
     finally:
-        if name in known:
-            known[name] = before
+        known[name] = before
 
 
 def _existing(ids: Iterable[str], kind: Any) -> set[str]:

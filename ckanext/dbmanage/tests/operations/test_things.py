@@ -10,7 +10,18 @@ import pytest
 
 from ..support import forked
 from ..support.portal import Portal, install_plugin
-from ..support.things import ALIAS, ID, NAME, RESOURCE, act, lines, purge, rich, seen
+from ..support.things import (
+    ALIAS,
+    ID,
+    NAME,
+    RESOURCE,
+    act,
+    file_of,
+    lines,
+    purge,
+    rich,
+    seen,
+)
 
 SHOWN = ("package_show", {"id": ID})
 
@@ -33,6 +44,7 @@ def source(portal: Portal) -> str:
     return f"backup {portal.backups()[0]['id']}"
 
 
+@pytest.mark.smoke
 def test_what_was_purged_comes_back_whole_and_goes_again(full: Portal) -> None:
     before = lines(seen(full))
     purge(full)
@@ -59,7 +71,7 @@ def test_what_was_changed_is_put_back_and_the_change_is_kept(full: Portal) -> No
         f'COMMENT ON COLUMN public."{RESOURCE}"._id IS NULL',
         "datastore",
     )
-    (full.storage / "resources" / "upl" / "oad" / "-3").write_bytes(b"overwritten")
+    file_of(full).write_bytes(b"overwritten")
     (resource, upload) = act(full, SHOWN)[0]["resources"]
     changed = {"id": ID, "title": "Oh", "private": False, "groups": []}
     act(full, ("package_patch", changed | {"resources": [resource | {"name": "Oh"}]}))

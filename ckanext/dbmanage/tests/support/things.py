@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from . import forked
@@ -13,6 +14,7 @@ from .portal import Portal
 
 ID, NAME = "id-3", "dataset-3"
 RESOURCE, ALIAS = "00000000-0000-4000-8000-000000000000", "an alias"
+UPLOAD = "00000000-0000-4000-8000-000000000003"
 
 _ACT = """
 import json, sys
@@ -43,12 +45,20 @@ def act(portal: Portal, *asked: tuple[str, dict[str, Any]]) -> list[Any]:
     return [json.loads(line.removeprefix("result ")) for line in lines]
 
 
+def file_of(portal: Portal) -> Path:
+    """The file of the dataset's upload."""
+    return portal.storage / "resources" / UPLOAD[:3] / UPLOAD[3:6] / UPLOAD[6:]
+
+
 def rich(portal: Portal) -> None:
     """Gives a dataset a table, an upload, a view, a collaborator, a group, extras."""
     portal.write(**{"ckan.auth.allow_dataset_collaborators": "true"})
+    file_of(portal).parent.mkdir(parents=True)
+    (portal.storage / "resources" / "upl" / "oad" / "-3").rename(file_of(portal))
     portal.sql(
         # as CKAN itself makes them
         "UPDATE resource SET hash = '';"
+        f"UPDATE resource SET id = '{UPLOAD}' WHERE id = 'upload-3';"
         f"UPDATE resource SET id = '{RESOURCE}',"
         ' extras = \'{"datastore_active": true, "own": "1"}\' WHERE id = \'r-3\';'
         'INSERT INTO resource_view (id, resource_id, title, view_type, "order", config)'
@@ -114,4 +124,4 @@ def purge(portal: Portal) -> None:
     portal.sql(f"DELETE FROM package_member WHERE package_id = '{ID}'")
     act(portal, ("dataset_purge", {"id": ID}))
     portal.sql(f'DROP TABLE public."{RESOURCE}" CASCADE', "datastore")
-    (portal.storage / "resources" / "upl" / "oad" / "-3").unlink()
+    file_of(portal).unlink()
