@@ -94,7 +94,8 @@ def dbmanage_undo(call: Call, data: Data) -> Data:
     job = {"note": data["note"], "operation": last["operation"]}
     job["way"] = last["way"]
     if last["things"]:
-        people = "user" in last["kinds"]
+        # not known: then perhaps
+        people = "user" in (last["kinds"] or ["user"])
         if people:
             confirm(call, data, THING, UNDO)
         return enqueue_once(call, "undo", job, UNDO, armed=people)

@@ -60,7 +60,8 @@ def dbmanage_bring_back(call: Call, data: Data) -> Data:
     if data["with_datasets"] and data["kind"] != "organization":
         only = tk._("Only an organization has datasets that come along")
         raise tk.ValidationError({"with_datasets": [only]})
-    if data.get("as_name") and len(data["names"]) > 1:
+    many = len(data["names"]) > 1 or data["with_datasets"]
+    if data.get("as_name") and (many or data["kind"] in ("table", "upload")):
         one = tk._("Another name is for one thing only")
         raise tk.ValidationError({"as_name": [one]})
     chosen = {"id": found.id, "kind": data["kind"], "names": data["names"]}
