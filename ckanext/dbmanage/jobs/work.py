@@ -19,7 +19,11 @@ from ..operations.offsite import run_push
 from ..operations.preview import preview_restore
 from ..operations.publish import run_publish
 from ..operations.restore import run_restore, run_undo
-from ..operations.things import Brought
+from ..operations.thing_preview import preview_things
+from ..operations.things import Brought, Selection, bring_back
+
+#: letters of a text, and entries of a list, that a preview of one thing keeps
+_LETTERS, _ENTRIES = 2000, 100
 
 
 def _backup(portal: Portal, parts: list[str], note: str, keep: bool) -> dict[str, Any]:
@@ -72,15 +76,49 @@ def _undo(
     portal.talk.say(f"reason: {note}" if note else "no reason was given")
     done = run_undo(portal, operation)
     if isinstance(done, Brought):
-        for kind, _, name, fate in done.things:
-            portal.talk.say(f"{kind} {one_line(name)}: {fate}")
-        return {"things": [list(each) for each in done.things]}
+        return _brought(portal, done)
     if done.what == REDO:
         said = f"redone: {words.parts(done.parts)} come from {done.source} again"
     else:
         said = f"undone: {words.parts(done.parts)} are what they were before"
     portal.talk.say(said)
     return _switched(done)
+
+
+def _preview_thing(portal: Portal, id: str, **chosen: Any) -> dict[str, Any]:
+    found = asdict(preview_things(portal, id, _selection(**chosen)))
+    for each in found["things"]:
+        each["counts"] = {k: len(v) for k, v in each.items() if isinstance(v, list)}
+    return {"backup": id, "count": len(found["things"])} | _cut(found)
+
+
+def _cut(value: Any) -> Any:
+    """The same, small enough for Redis and for a page: of lists and texts the begin."""
+    if isinstance(value, str):
+        return value[:_LETTERS] + "…" * (len(value) > _LETTERS)
+    if isinstance(value, (list, tuple)):
+        return [_cut(each) for each in value[:_ENTRIES]]
+    if isinstance(value, dict):
+        return {key: _cut(each) for key, each in value.items()}
+    return value
+
+
+def _thing(portal: Portal, id: str, note: str, **chosen: Any) -> dict[str, Any]:
+    portal.talk.say(f"reason: {note}" if note else "no reason was given")
+    done = bring_back(portal, id, _selection(**chosen))
+    return {"backup": id} | _brought(portal, done)
+
+
+def _selection(names: list[str], **chosen: Any) -> Selection:
+    return Selection(names=tuple(names), **chosen)
+
+
+def _brought(portal: Portal, done: Brought) -> dict[str, Any]:
+    keys = ("kind", "id", "name", "fate")
+    things = [dict(zip(keys, each, strict=True)) for each in done.things]
+    for each in things:
+        portal.talk.say(f"{each['kind']} {one_line(each['name'])}: {each['fate']}")
+    return {"things": things}
 
 
 def _switched(done: Restored) -> dict[str, Any]:
@@ -130,6 +168,8 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "preview": _preview,
     "restore": _restore,
     "undo": _undo,
+    "preview thing": _preview_thing,
+    "thing": _thing,
     "export": _export,
     "publish": _publish,
     "tidy": _tidy,

@@ -85,12 +85,14 @@ _TOLD = (
 def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any]]:
     """The journal's last lines that people want to read, the newest first.
 
-    `{time, what, event, of, user, address, forwarded, by, error, note}`; `forwarded` is
-    what a proxy, or anybody, said of where it came from, `note` why it was done.
+    `{time, what, event, of, things, user, address, forwarded, by, error, note}`;
+    `forwarded` is what a proxy, or anybody, said of where it came from, `note` why it
+    was done; `things` are the single ones that came back or went.
     """
     journal = journal_end(repository)
     # a restore's last line does not say of what
     sources = {e.operation: source for e in journal if (source := e.text("source"))}
+    begun = {e.operation: e.text("things") for e in journal if e.event == "begin"}
     lines = []
     for entry in reversed(journal):
         what = entry.text("what")
@@ -99,6 +101,9 @@ def journal_lines(repository: Repository, limit: int = 20) -> list[dict[str, Any
         told = asdict(entry.actor) | {"time": entry.moment, "what": what}
         told |= {"event": entry.event, "error": entry.text("error")}
         told["note"] = entry.text("note")
+        told["things"] = entry.text("things") or begun.get(entry.operation, "")
+        if told["things"] and what == "restore":
+            told["what"] = "thing"
         of = entry.text("backup") or sources.get(entry.operation) or entry.operation
         told["of"] = one_line(of).removeprefix("backup ")
         lines.append({key: one_line(text) for key, text in told.items()})

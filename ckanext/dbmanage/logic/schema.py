@@ -13,6 +13,8 @@ from ckan.plugins import toolkit as tk
 from ..engine.clock import is_stamp
 from ..engine.layout import PARTS
 
+#: names in one list: what comes back together is read, and undone, together
+_MOST_NAMES = 100
 Parameter = Callable[[], list[Any]]
 
 
@@ -49,6 +51,11 @@ def moment() -> list[Any]:
 def parts() -> list[Any]:
     """Parts of a backup, by default an empty list, which stands for all."""
     return [*_default(""), _list_of_parts]
+
+
+def names() -> list[Any]:
+    """One name or id, or a list of them; at least one."""
+    return [*_core("not_empty"), _list_of_names]
 
 
 def number(default: int, least: int, most: int) -> Parameter:
@@ -95,6 +102,15 @@ def _list_of_parts(value: Any) -> list[str]:
         if part not in PARTS:
             raise tk.Invalid(tk._("Choose from {}").format(", ".join(PARTS)))
     return [part for part in PARTS if part in chosen]
+
+
+def _list_of_names(value: Any) -> list[str]:
+    chosen = [value] if isinstance(value, str) else value
+    if not isinstance(chosen, (list, tuple)) or len(chosen) > _MOST_NAMES:
+        raise tk.Invalid(tk._("A list of at most {} names").format(_MOST_NAMES))
+    if not all(isinstance(each, str) and each for each in chosen):
+        raise tk.Invalid(tk._("A list of at most {} names").format(_MOST_NAMES))
+    return [_text_to_send(each) for each in dict.fromkeys(chosen)]
 
 
 def _flag_or_none(value: Any) -> bool | None:

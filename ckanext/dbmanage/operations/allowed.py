@@ -28,15 +28,8 @@ def unfit(options: Options, found: Backup) -> str:
     # what reads archives and migrations: no `ckan` command needs it to start
     from ..engine.restore.preflight import outdated
 
-    if why := found.closed:
-        return f"it {why}"
-    if not found.readable:
-        return "its manifest cannot be read: it is damaged"
-    if not found.signed:
-        return (
-            "it is not signed by this site: restore it on the command line, with "
-            "`--trust` if you do trust its SQL"
-        )
+    if why := closed(found):
+        return why
     problems = (found.state().get("verified") or {}).get("problems")
     if problems:
         return f"it is damaged: {problems[0]}"
@@ -49,6 +42,23 @@ def unfit(options: Options, found: Backup) -> str:
                 outdated(found.id, about["migrations"], site)
     except Refused as error:
         return str(error)
+    return ""
+
+
+def closed(found: Backup) -> str:
+    """Why nothing of a backup comes back here, empty when nothing is known against it.
+
+    Of a damaged one something may come back still.
+    """
+    if why := found.closed:
+        return f"it {why}"
+    if not found.readable:
+        return "its manifest cannot be read: it is damaged"
+    if not found.signed:
+        return (
+            "it is not signed by this site: restore it on the command line, with "
+            "`--trust` if you do trust its SQL"
+        )
     return ""
 
 

@@ -229,6 +229,7 @@ class Change:
         if writing.datasets:
             repository.mark("reindex", True)
         try:
+            self._op.progress("switch")  # from here on a job is not cancelled
             exchange.exchange_all(self._op, plan, writing, locked)
         except BaseException:
             if not self._is_done():

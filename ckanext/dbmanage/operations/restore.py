@@ -222,7 +222,7 @@ def run_undo(portal: Portal, operation: str = "") -> Restored | Brought:
             )
         if last.get("things"):
             of = last["operation"]
-            with staged(portal, repository, "undo", ["write"]):
+            with staged(portal, repository, "undo", ["write", "switch"]):
                 return undo_thing(portal, site, repository, of)
         let_go()
         talk.standing.owed[:] = [OWES_INDEX]

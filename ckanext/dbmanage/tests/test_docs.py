@@ -46,7 +46,7 @@ def test_undo(portal: Portal) -> None:
     assert portal.state() == before
 
 
-def test_somebody_deleted_a_dataset(portal: Portal, tmp_path: Path) -> None:
+def test_somebody_deleted_a_dataset(portal: Portal) -> None:
     table = "00000001-0000-4000-8000-000000000000"
     portal.sql(
         "UPDATE package SET name = 'parks' WHERE id = 'id-7';"
@@ -54,24 +54,32 @@ def test_somebody_deleted_a_dataset(portal: Portal, tmp_path: Path) -> None:
     )
     backup = portal.backup("--only", "database", "--only", "datastore").name
     portal.sql("UPDATE package SET state = 'deleted' WHERE id = 'id-7'")
-    asked, others, preview, by_hand, gone = commands("dataset.rst")
+    portal.sql(f'DELETE FROM "{table}"', "datastore")
+
+    def state() -> list[tuple]:
+        return [
+            *portal.sql("SELECT state FROM package WHERE id = 'id-7'"),
+            *portal.sql(f'SELECT count(*) FROM "{table}"', "datastore"),
+        ]
+
+    asked, others, look, back, undo = commands("dataset.rst")
     said = run(portal, asked)
     assert backup in said and "deleted" in said
     kinds = ("organization", "group", "user", "resource", '{"kind": "table"')
     said = run(portal, others, RESOURCE=table).splitlines()
     for kind in kinds:
         assert [line for line in said if line.startswith(kind)], kind
-    assert "Datasets that would come back:\n  parks" in run(
-        portal, preview, BACKUP=backup
-    )
-    url = portal.site().databases["database"].url
-    own = {"PGHOST": str(url.host), "PGPORT": str(url.port)}
-    own |= {"PGUSER": str(url.username), "PGPASSWORD": str(url.password)}
-    try:
-        said = run(portal, f"cd {tmp_path}\n{by_hand}", BACKUP=backup, **own)
-        assert "| parks" in said and f"| {table}" in said
-    finally:
-        run(portal, f"cd {tmp_path}\n{gone}", **own)
+    said = run(portal, look, BACKUP=backup)
+    assert "dataset parks" in said and "now 0 rows, then 50 rows" in said
+    assert state() == [("deleted",), (0,)]
+    assert "dataset parks" in run(portal, back, BACKUP=backup)
+    assert state() == [("active",), (50,)]
+    assert undo.splitlines() == ["ckan db undo --yes"] * 2
+    once = undo.splitlines()[0]
+    run(portal, once)
+    assert state() == [("deleted",), (0,)]
+    run(portal, once)
+    assert state() == [("active",), (50,)]
 
 
 def test_prove(portal: Portal) -> None:

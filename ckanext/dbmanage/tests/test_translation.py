@@ -131,7 +131,8 @@ def test_a_translation_keeps_the_fields(path: Path) -> None:
 def test_a_translation_ends_and_begins_as_the_text(path: Path) -> None:
     # a translation that stands at its neighbour's text has every field right
     def end(text: str) -> str:
-        return text[-1] if text[-1] in ".:…?" else ""
+        last = text[-1].replace("\u061f", "?")  # as Arabic writes it
+        return last if last in ".:…?" else ""
 
     known = [(word, said) for word, said in pairs(read(path)) if word and said]
     assert [p for p in known if end(p[0]) != end(p[1])] == []

@@ -5,12 +5,12 @@ from typing import Any
 from flask import Blueprint
 
 from ..portal.config import Options
-from . import admin, dump_page, guard, sysadmins, transfer
+from . import admin, dump_page, guard, sysadmins, things, transfer
 from .dump_files import DumpFiles
 from .maintenance import MaintenanceMiddleware
 
 #: whose routes stand on the sysadmin's blueprint
-PAGES = (admin, transfer)
+PAGES = (admin, things, transfer)
 
 
 def blueprints() -> list[Blueprint]:

@@ -18,6 +18,7 @@ from .guard import (
     backup_url,
     index_url,
     joined,
+    known_job,
     pages,
     read,
     submit,
@@ -81,7 +82,7 @@ def show(id: str) -> Any:
 @pages.route("/job/<id>")
 def job(id: str) -> Any:
     """One job, with its log."""
-    return tk.render("dbmanage/admin/job.html", {"job": _known_job(id, 1000)})
+    return tk.render("dbmanage/admin/job.html", {"job": known_job(id, 1000)})
 
 
 @pages.route("/job/<id>/live")
@@ -89,9 +90,9 @@ def job_live(id: str) -> Any:
     """What of a job changes, for htmx; 286 ends its asking."""
     seen = request.args.get("lines", "")
     had = int(seen) if seen.isdecimal() and len(seen) < 10 else 0
-    found = _known_job(id, 30)
+    found = known_job(id, 30)
     if found["lines"] > had + 30:  # much was told since the last look
-        found = _known_job(id, 1000)
+        found = known_job(id, 1000)
     # a screen reader is told of a new phase, not of every tick
     said = f"{found['state']} {found['phase']}"
     extra = {"job": found, "live": True, "new": request.args.get("said") != said}
@@ -101,11 +102,6 @@ def job_live(id: str) -> Any:
     if found["state"] not in ("queued", "running"):
         made.status_code = 286
     return made
-
-
-def _known_job(id: str, log: int) -> Any:
-    found, errors = attempt("job_show", id=id, log=log)
-    return found or tk.abort(404, joined(errors))
 
 
 @pages.route("/job/<id>/cancel", methods=["POST"])
@@ -258,7 +254,9 @@ def _confirmed(name: str, wanted: str, extra: dict[str, Any], **data: Any) -> An
         "blockers": armed["status"]["blockers"],
         **extra,
     }
-    page = tk.render("dbmanage/admin/restore.html", extra)
+    last = armed["status"]["undo"] if wanted == UNDO else None
+    name = "undo_thing" if last and last["things"] else "restore"
+    page = tk.render(f"dbmanage/admin/{name}.html", extra)
     return make_response(page, 400 if errors else 200)
 
 

@@ -97,6 +97,12 @@ def attempt(name: str, /, **data: Any) -> tuple[Any, dict[str, list[str]]]:
         return None, {"armed": [str(error)]}
 
 
+def known_job(id: str, log: int) -> Any:
+    """A job with the last lines of its log; one that is not known is 404."""
+    found, errors = attempt("job_show", id=id, log=log)
+    return found or tk.abort(404, joined(errors))
+
+
 def submit(name: str, success: str, back: str, **data: Any) -> Any:
     """The action of a form; the page `back` says what came of it."""
     _, errors = attempt(name, **data)

@@ -67,6 +67,8 @@ _WORDS = {
         "verify": _("Verify"),
         "uploads": _("Uploads"),
         "unpack": _("Unpack"),
+        "look": _("Look it up"),
+        "write": _("Write"),
         "load": _("Load"),
         "check": _("Count rows"),
         "migrate": _("Migrate"),
@@ -92,6 +94,7 @@ _WORDS = {
         "user": _("User"),
         "resource": _("Resource"),
         "table": _("DataStore table"),
+        "upload": _("Uploaded file"),
     },
     "record state": {
         "active": _("active"),
@@ -127,6 +130,8 @@ _WORDS = {
         "upgrade": _("Upgrade"),
         "clean": _("Database emptied"),
         "preview": _("Preview of a restore"),
+        "thing": _("One thing back"),
+        "preview thing": _("Preview of one thing"),
         "tidy": _("Tidying up"),
         "push": _("Copied to the other place"),
         "pull": _("Brought back from the other place"),
@@ -138,6 +143,11 @@ _WORDS = {
         "before upgrade": _("Before an upgrade"),
         "before clean": _("Before the database was emptied"),
         "before restore": _("Before a restore"),
+    },
+    "fate": {
+        "created": _("made again"),
+        "changed": _("put back to what it was"),
+        "gone": _("taken away again"),
     },
     "event": {
         "done": _("done"),

@@ -87,7 +87,27 @@ def history() -> dict[str, Any]:
         for each in filter(None, (thing, *thing["runs"], thing["now"])):
             texts = {"id", "name", "title", "state"} & each.keys()
             each |= {key: one_line(each[key]) for key in texts}
+    if found:
+        _offer(found)
     return {"found": found, "chosen": asked, "errors": errors, "kinds": KINDS}
+
+
+def _offer(found: dict[str, Any]) -> None:
+    """Adds to each run the backups that it can be brought back from, in `offered`.
+
+    The newest first, those that a look at all bytes found damaged last.
+    """
+    every = read("backup_list", limit=100_000)
+    every.sort(key=lambda each: (each["future"], each["id"]))
+    place = {each["id"]: number for number, each in enumerate(every)}
+    no = {each["backup"] for each in found["unknown"]} | {*found["unsigned"]}
+    damaged = {*found["damaged"]}
+    for run in (run for thing in found["things"] for run in thing["runs"]):
+        first, last = (place.get(run[end], -1) for end in ("from", "to"))
+        among = every[first : last + 1] if 0 <= first <= last and run["there"] else []
+        among.reverse()
+        some = [e | {"bad": e["id"] in damaged} for e in among if e["id"] not in no]
+        run["offered"] = sorted(some, key=lambda each: each["bad"])
 
 
 def _chosen(choices: dict[str, list[tuple[str, int]]]) -> dict[str, Any]:

@@ -219,13 +219,14 @@ def switches(site: Site, repository: Repository) -> list[str]:
     return [k for k, v in operations_of(site, repository).items() if v["switched"]]
 
 
-def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
+def last_switch(site: Site, repository: Repository) -> dict[str, Any] | None:
     """The switch that `undo` takes back.
 
-    `{operation, what, user, time, way, of, source, things}`. After an undo the `way` is
-    `redo`: it brings back what was restored. `of` is what was done first, and `source`
-    what that brought; `things` says which, empty where it was not single ones. None
-    when there is none, or when what it replaced was dropped.
+    `{operation, what, user, time, way, of, source, things, kinds}`. After an undo the
+    `way` is `redo`: it brings back what was restored. `of` is what was done first, and
+    `source` what that brought; `things` says which, empty where it was not single ones,
+    `kinds` what kinds they are. None when there is none, or when what it replaced was
+    dropped.
     """
     done = _done(site, repository)
     if not done:
@@ -249,6 +250,7 @@ def last_switch(site: Site, repository: Repository) -> dict[str, str] | None:
         "way": REDO if times % 2 else UNDO,
         "of": first.text("what") or "restore",
         "things": first.text("things"),
+        "kinds": sorted({kind for kind, *_ in exchange.things}) if exchange else [],
     }
 
 

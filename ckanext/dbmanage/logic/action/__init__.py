@@ -4,14 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import auth
-from . import read, restore, write
+from . import read, restore, thing, write
 
 
 def functions() -> dict[str, Callable[..., Any]]:
     """The actions by name."""
     return {
         name: function
-        for module in (read, write, restore)
+        for module in (read, write, restore, thing)
         for name, function in vars(module).items()
         if name.startswith("dbmanage_")
     }

@@ -41,9 +41,10 @@ def dbmanage_status(call: Call, data: Data) -> Data:
     :returns: ``{state, headline: {text, sentence, colour, n}, away, site, count,
         damaged, unreadable, future, newest, proven, expected_by, failed: {time, error},
         bytes, uploads_bytes, one_more, needed, disk: {total, free}, undo: {operation,
-        what, source, user, time, until, way, of}, worker: {count, others, seen,
-        waiting, command}, jobs, ended, maintenance, armed: {backup, to, until, by},
-        web_restore, redis, half_way, exports, export_sizes, wanted, nights, undo_days,
+        what, source, user, time, until, way, of, things, kinds}, worker: {count,
+        others, seen, waiting, command}, jobs, ended, maintenance, armed: {backup, to,
+        until, by}, web_restore, redis, half_way, exports, export_sizes, wanted, nights,
+        undo_days,
         retention, pruned, remote: {place, time, count, newest, only}, night,
         night_running, next_night: {time, known}, year, forecast: {known, nights, bytes,
         day}, thinned: [{id, reason}], blockers}`` and, when asked for, ``tables`` and
@@ -78,7 +79,8 @@ def dbmanage_status(call: Call, data: Data) -> Data:
         are names for ``dbmanage_backup_download``, ``export_sizes`` their bytes;
         ``blockers`` is what would make any restore or undo fail now; ``way`` is
         ``redo`` where an undo brings back what the last one took away, ``of`` what was
-        done first, ``restore`` or ``upgrade``. ``tables`` are by part ``{bytes, tables,
+        done first, ``restore`` or ``upgrade``, ``things`` the single ones that came
+        back, else empty. ``tables`` are by part ``{bytes, tables,
         largest: [{table, bytes, rows, resource: {name, dataset, title}}]}``,
         ``resource`` None where a table has no resource's data; ``journal`` is as
         ``lines`` of ``dbmanage_journal``.
@@ -177,10 +179,10 @@ def dbmanage_journal(call: Call, data: Data) -> Data:
         from this moment on (``2026-11-23T04:55:00Z``)
     :param until: only up to this day, or moment
 
-    :returns: ``{count, lines: [{time, what, event, of, user, address, forwarded, by,
-        error, note}], whats, whos}``; ``count`` is how many there are without a limit,
-        ``whats`` and ``whos`` are all that the journal knows; ``note`` is why it was
-        done
+    :returns: ``{count, lines: [{time, what, event, of, things, user, address,
+        forwarded, by, error, note}], whats, whos}``; ``count`` is how many there are
+        without a limit, ``whats`` and ``whos`` are all that the journal knows; ``note``
+        is why it was done, ``things`` are the single ones that came back
     """
     every = journal_lines(call.repository, 100_000)
     found = listing.lines(every, data)

@@ -17,6 +17,8 @@ from .. import schema, status
 from ..call import Call, Data, action, refused_at
 from ..confirm import confirm
 
+#: what bringing one thing back is called as a job, and in the journal
+THING = "thing"
 #: how long a restore waits for a worker where no arming says until when
 _WAITS = timedelta(minutes=30)
 
@@ -67,7 +69,9 @@ def dbmanage_undo(call: Call, data: Data) -> Data:
     """Take the last restore back, as a job, when armed (``ckan db arm undo``); after
     an undo this is a redo.
 
-    As with ``dbmanage_restore`` a worker must begin it while it is armed.
+    As with ``dbmanage_restore`` a worker must begin it while it is armed. One thing
+    that ``dbmanage_bring_back`` brought needs neither arming nor ``confirm`` nor
+    ``password``; a user all but ``confirm``.
 
     :param operation: the switch to take back, as ``undo`` of ``dbmanage_status`` names
         it; refused when it is not the last one (any more). The last one by default
@@ -87,9 +91,15 @@ def dbmanage_undo(call: Call, data: Data) -> Data:
             "Another switch was made since: see what an undo would take back now"
         )
         raise tk.ValidationError({"operation": [other]})
-    confirm(call, data, UNDO, UNDO)
     job = {"note": data["note"], "operation": last["operation"]}
     job["way"] = last["way"]
+    if last["things"]:
+        # not known: then perhaps
+        people = "user" in (last["kinds"] or ["user"])
+        if people:
+            confirm(call, data, THING, UNDO)
+        return enqueue_once(call, "undo", job, UNDO, armed=people)
+    confirm(call, data, UNDO, UNDO)
     return _enqueue_armed(call, "undo", job, None)
 
 
@@ -98,16 +108,12 @@ def _enqueue_armed(
 ) -> Data:
     """The job of a restore or an undo, once nothing that is known speaks against it.
 
-    What an operator has armed is used up last. Raises NotAuthorized, DbmanageError.
+    Raises NotAuthorized, DbmanageError.
     """
-    name, allowed = found.id if found else UNDO, call.options.web_restore
+    name = found.id if found else UNDO
     if again := call.jobs.active(kind, arguments):  # a second click
         return again
-    known = call.arming.armed() or {}
-    wanted = (known.get("backup"), known.get("to")) == (name, RESTORE)
-    armed = allowed == "armed" and wanted
-    if not armed and allowed != "always":
-        _refuse_unarmed(call, kind, name)
+    _refuse_unless_armed(call, kind, name)
     blockers = status.read_status(call.site, call.repository, call.options)["blockers"]
     if found:
         blockers += of_a_restore(call.site, call.repository, found, arguments["parts"])
@@ -115,14 +121,39 @@ def _enqueue_armed(
         blockers += lacking_rights(call.site)
     if blockers:
         raise Refused("; ".join(blockers))
-    call.note(arguments.get("way", kind), of=name, note=arguments["note"])
-    until, used = stamp(now() + _WAITS), None
+    return enqueue_once(call, kind, arguments, name)
+
+
+def enqueue_once(
+    call: Call, kind: str, arguments: Mapping[str, Any], name: str, armed: bool = True
+) -> Data:
+    """A job that a worker must begin while what was confirmed is fresh.
+
+    What an operator has armed is used up last, where it is to be `armed`. Raises
+    NotAuthorized, DbmanageError.
+    """
+    if again := call.jobs.active(kind, arguments):  # a second click
+        return again
     if armed:
+        _refuse_unless_armed(call, kind, name)
+    about = {"note": arguments["note"]}
+    if names := arguments.get("names"):
+        about["things"] = " ".join([arguments["kind"], *names[:3]])
+    call.note(arguments.get("way", kind), of=name, **about)
+    until, used = stamp(now() + _WAITS), None
+    if armed and call.options.web_restore != "always":
         used = call.arming.use(name)
         if used is None:  # somebody else was faster
             _refuse_unarmed(call, kind, name)
         until = used["until"]
     return call.jobs.enqueue(kind, arguments, call.actor, until, used)
+
+
+def _refuse_unless_armed(call: Call, kind: str, name: str) -> None:
+    known, allowed = call.arming.armed() or {}, call.options.web_restore
+    wanted = (known.get("backup"), known.get("to")) == (name, RESTORE)
+    if allowed != "always" and not (allowed == "armed" and wanted):
+        _refuse_unarmed(call, kind, name)
 
 
 @contextmanager

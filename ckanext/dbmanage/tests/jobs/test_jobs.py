@@ -208,6 +208,7 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
 
     (portal.repository / "exports").mkdir(mode=0o700, exist_ok=True)
     copies, before = portal.copies(), there()
+    undo = site.act("dbmanage_status")["undo"]
 
     def waits() -> list[tuple]:
         return query(
@@ -220,6 +221,7 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
         ("backup_create", {"note": "hangs"}),
         ("export", {"kind": "datasets"}),
         ("publish", {}),
+        ("bring_back", {"id": backup, "kind": "dataset", "names": ["dataset-8"]}),
     ):
         with closing(psycopg2.connect(portal.url("database"))) as other:
             other.cursor().execute("LOCK TABLE package IN ACCESS EXCLUSIVE MODE")
@@ -231,7 +233,8 @@ def test_a_job_that_no_signal_ends_leaves_nothing_behind(
             assert site.ended(site.token, kinds["tidy"]["id"])["state"] == "done"
         assert there() == before, name
     assert portal.copies() == copies
-    assert site.act("dbmanage_status")["failed"] is None
+    status = site.act("dbmanage_status")
+    assert status["failed"] is None and status["undo"] == undo
     asked = [e for e in site.journal if e.get("what") == "cancel"]
     assert {e["user"] for e in asked[-3:]} == {SYSADMIN}
 
@@ -338,3 +341,54 @@ def test_the_pages_from_the_list_to_the_end_of_a_job(site: Site) -> None:
     assert late.status_code == 400 and "Nothing was done" in late.text
     gone = site.session().ask("POST", f"{path}publish")
     assert gone.status_code in (400, 403) and "You were signed out" in gone.text
+
+
+@pytest.mark.smoke
+def test_one_thing_from_the_search_to_its_undo(site: Site) -> None:
+    """Purged, looked at, brought back, taken back: without a script, without arming."""
+    me, path = site.session(SYSADMIN), "/ckan-admin/backups/"
+    backup = site.portal.backup("--only", "database").name
+    there = "SELECT name, state, title FROM package WHERE id = 'id-9'"
+    before = site.portal.sql(there)
+    purged = "DELETE FROM {} WHERE {} = 'id-9';"
+    tables = (("package_tag", "package_id"), ("member", "table_id"),
+              ("resource", "package_id"), ("package", "id"))  # fmt: skip
+    site.portal.sql(" ".join(purged.format(*each) for each in tables))
+
+    def ended(answer: Any, *words: str) -> str:
+        """The page of a job that a form has begun, at its end."""
+        assert answer.status_code == 302, answer.text
+        where = answer.headers["Location"].removeprefix(site.base)
+        done = site.ended(site.token, where.rpartition("/")[2])
+        assert done["state"] == "done", done
+        page = me.ask("GET", where).text
+        assert not [word for word in words if word not in page], words
+        return where
+
+    page = me.ask("GET", f"{path}history?kind=dataset&name=dataset-9").text
+    assert "Look at what would come back" in page and ">gone<" in page
+    form = {"id": backup, "kind": "dataset", "name": "id-9"}
+    look = ended(
+        me.post(f"{path}thing", **form),
+        "It is not there now", "dataset-9", "Bring it back", f"{path}{backup}",
+    )  # fmt: skip
+    assert site.portal.sql(there) == []
+    ended(
+        me.post(look, note="a harvester did it"),
+        "made again", 'href="/dataset/dataset-9"', "a harvester did it", "Undo…",
+    )  # fmt: skip
+    assert site.portal.sql(there) == before
+    found = "/api/3/action/package_search?q=name:dataset-9"
+    assert site.web.ask(found).json["result"]["count"] == 1
+    shown = me.ask("GET", path).text
+    assert "Brought back from" in shown and "dataset dataset-9" in shown
+    page = me.ask("GET", f"{path}undo").text
+    assert "Undo what came back" in page and "password" not in page
+    undo = {"operation": site.act("dbmanage_status")["undo"]["operation"]}
+    ended(me.post(f"{path}undo", **undo), "taken away again", "Redo…")
+    assert site.portal.sql(there) == []
+    assert "Bring it back again" in me.ask("GET", f"{path}undo").text
+    refused = site.act("dbmanage_undo", **undo)
+    assert "Another switch" in str(refused["error"]["operation"])
+    page = me.ask("GET", f"{path}journal?what=thing").text
+    assert "dataset dataset-9" in page and "a harvester did it" in page

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from ckanext.dbmanage.jobs.queue import Jobs
+from ckanext.dbmanage.jobs.record import DONE, QUEUED
+from ckanext.dbmanage.jobs.worker import Log
+
 from ...support.browser import LOOKS, aged
 from ...support.nights import year
 from ...support.portal import Portal
@@ -44,7 +48,40 @@ def shelf(site: Site) -> dict[str, str]:
     (job,) = site.act("dbmanage_job_list")
     site.act("dbmanage_job_cancel", id=job["id"])
     year(portal.engine()[1])
-    return names | {"job": job["id"], "foreign": foreign.name}
+    own = {"job": job["id"], "foreign": foreign.name, "thing": looked_at(site, newest)}
+    return names | own
+
+
+def looked_at(site: Site, backup: str) -> str:
+    """The job of a preview that found a change of every kind, as a worker leaves it."""
+    asked = {"id": backup, "kind": "dataset", "names": ["dataset-7"], "preview": True}
+    job = site.act("dbmanage_bring_back", **asked)["id"]
+    fields = [
+        {"field": "title", "then": "Luftqualität 東京", "now": "Parks of Köln"},
+        {"field": "notes", "then": "Words\n\nand more " * 40, "now": None},
+        {"field": "extra spatial", "then": {"type": "Point"}, "now": "x" * 300},
+    ]
+    sizes = {"then": 1_200_000, "now": None, "changed": True}
+    one = {
+        "kind": "dataset", "id": "id-7", "name": "dataset-7", "then": "active",
+        "now": "deleted", "fields": fields, "taken": True,
+        "lists": [{"field": "tags", "back": ["air quality"], "gone": ["x", "y" * 200]}],
+        "resources": [
+            {"id": "r-7", "name": "File", "change": "changed", "fields": [*fields]},
+            {"id": "r-8", "name": "", "change": "back", "fields": []},
+            {"id": "r-9", "name": "New", "change": "gone", "fields": []},
+        ],
+        "tables": [sizes | {"name": "00000000-0000-4000-8000-000000000000"}],
+        "uploads": [sizes | {"name": f"resources/upl/oad/{'-7' * 60}"}],
+        "needs": [{"kind": "organization", "name": "org-9"}],
+    }  # fmt: skip
+    one["counts"] = {k: len(v) + 3 for k, v in one.items() if isinstance(v, list)}
+    found = {"backup": backup, "count": 2, "moment": "2026-11-23T04:55:00Z"}
+    found |= {"things": [one], "lacking": ["the upload x of dataset y is not in it"]}
+    jobs = Jobs(site.portal.settings)
+    Log(jobs.redis, jobs.job_key(job), jobs.secrets).result(found)
+    assert jobs.move(job, QUEUED, DONE, "ended")
+    return job
 
 
 @pytest.fixture(scope="package")

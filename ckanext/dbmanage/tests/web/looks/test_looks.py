@@ -50,6 +50,7 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
         "journal": f"{BACKUPS}journal?what=backup",
         "history": f"{BACKUPS}history?kind=dataset&name=dataset-7",
         "history-none": f"{BACKUPS}history?kind=user&name=nobody",
+        "thing": f"{BACKUPS}thing/{shelf['thing']}",
         "tables": f"{BACKUPS}tables",
         "rules": f"{BACKUPS}retention?daily=1&weekly=0",
         "undo": f"{BACKUPS}undo",
@@ -60,7 +61,7 @@ def pages(shelf: dict[str, str]) -> dict[str, str]:
 #: the screens with more than a sentence of their own: seen in each language
 MANY_WORDS = (
     "list", "details", "damaged", "restore", "delete", "download", "journal", "rules",
-    "history",
+    "history", "thing",
 )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_printed_and_without_javascript(
     browser: Browser, site: Site, shelf: dict[str, str]
 ) -> None:
     page = opened(browser, site, java_script_enabled=False)
-    for name in ("list", "details", "restore", "journal", "tables", "dump"):
+    for name in ("list", "details", "restore", "journal", "thing", "tables", "dump"):
         page.goto(pages(shelf)[name])
         pictured(page, f"no-script-{name}")
         page.emulate_media(media="print")
@@ -161,6 +162,8 @@ def test_everything_is_reached_by_the_keyboard(
     browser: Browser, site: Site, shelf: dict[str, str]
 ) -> None:
     page = opened(browser, site)
+    page.goto(pages(shelf)["thing"])
+    accessible(page)
     page.goto(BACKUPS)
     page.locator(".dbm-bars th", has_text="resource").first.wait_for()  # by htmx
     accessible(page)
