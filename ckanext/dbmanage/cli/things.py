@@ -53,7 +53,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--as", "as_name", metavar="NAME", default="",
-            help="Bring it back under this name, as a new one beside what is there.",
+            help="Bring it back under this name: its own is taken by another.",
         ),
         click.option(
             "--with-datasets", is_flag=True,
