@@ -71,14 +71,6 @@ def history() -> Any:
     return tk.render("dbmanage/admin/history.html", looked_for.history())
 
 
-@pages.route("/<id>")
-def show(id: str) -> Any:
-    """One backup."""
-    backup = read("backup_show", id=id, compare="compare" in request.args)
-    extra = {"backup": backup, "compared": "differing" in backup}
-    return tk.render("dbmanage/admin/show.html", extra)
-
-
 @pages.route("/job/<id>")
 def job(id: str) -> Any:
     """One job, with its log."""
@@ -234,6 +226,15 @@ def restore(id: str) -> Any:
 def undo() -> Any:
     """The same, for taking the last restore back."""
     return _confirmed("undo", UNDO, {}, operation=request.form.get("operation", ""))
+
+
+# after all names of one word: CKAN 2.10 takes the first address that fits
+@pages.route("/<id>")
+def show(id: str) -> Any:
+    """One backup."""
+    backup = read("backup_show", id=id, compare="compare" in request.args)
+    extra = {"backup": backup, "compared": "differing" in backup}
+    return tk.render("dbmanage/admin/show.html", extra)
 
 
 def _confirmed(name: str, wanted: str, extra: dict[str, Any], **data: Any) -> Any:

@@ -360,7 +360,7 @@ def test_one_thing_from_the_search_to_its_undo(site: Site) -> None:
         assert answer.status_code == 302, answer.text
         where = answer.headers["Location"].removeprefix(site.base)
         done = site.ended(site.token, where.rpartition("/")[2])
-        assert done["state"] == "done", done
+        assert done["state"] == "done", (done.get("error"), done.get("log"))
         page = me.ask("GET", where).text
         assert not [word for word in words if word not in page], words
         return where
