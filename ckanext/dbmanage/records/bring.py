@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -296,23 +296,25 @@ def _ids_of_then() -> Iterator[None]:
 
     They are of letters that can be no path.
     """
-    name = "uuid_validator"
-    try:
-        before: Any = logic.get_validator(name)
-    except logic.UnknownValidator:  # CKAN 2.10 asks for none
-        yield
-        return
+    known = getattr(logic, "_validators_cache", {})
+    before: dict[str, Any] = {}
+    for name in ("uuid_validator", "resource_id_validator"):
+        with suppress(logic.UnknownValidator):
+            before[name] = logic.get_validator(name)
 
-    def validate(value: Any) -> Any:
-        own = isinstance(value, str) and _OLD_ID.fullmatch(value)
-        return value if own else before(value)
+    def lets_in(old: Any) -> Any:
+        def validate(value: Any) -> Any:
+            own = isinstance(value, str) and _OLD_ID.fullmatch(value)
+            return value if own else old(value)
 
-    known: Any = logic._validators_cache
-    known[name] = validate
+        return validate
+
+    replaced = {name: old for name, old in before.items() if name in known}
+    known.update({name: lets_in(old) for name, old in replaced.items()})
     try:
         yield
     finally:
-        known[name] = before
+        known.update(replaced)
 
 
 def _existing(ids: Iterable[str], kind: Any) -> set[str]:
