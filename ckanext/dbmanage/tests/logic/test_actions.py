@@ -134,7 +134,7 @@ def test_who_may_call_the_actions_and_with_what(quiet: Site) -> None:
     site, sysadmin = quiet, quiet.token
     others = ["", site.api_token(USER), site.api_token(ORG_ADMIN)]
     names = sorted(action.functions())
-    assert len(names) == 21
+    assert len(names) == 22
     for name in names:
         for token in others:
             answer = site.web.ask(
