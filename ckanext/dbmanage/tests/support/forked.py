@@ -377,7 +377,8 @@ def _run(command: list[str]) -> None:
 
 def _go_on_as(program: str, command: list[str]) -> None:
     """What `os.execvp` does: ckanapi becomes `ckan api`, which is known here too."""
-    assert shutil.which(program) == CKAN
+    if shutil.which(program) != CKAN:  # one that a test has put before it
+        os.execvp(program, command)  # noqa: S606
     sys.argv = [CKAN, *command[1:]]
     runpy.run_path(CKAN, run_name="__main__")
 
