@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -141,7 +142,8 @@ class Segments:
     def pieces(self, lines: Iterable[Line]) -> Iterator[bytes]:
         """The segments of some lines, each looked at. Raises Damaged, OSError."""
         wholes = lru_cache(_KEPT)(lambda name: unpack_frame(self._frame(name), name))
-        for line in lines:
+
+        def piece(line: Line) -> bytes:
             if line.whole == ALONE:
                 plain = wholes(line.object)
             else:
@@ -151,7 +153,17 @@ class Segments:
             if (len(plain), own) != (line.bytes, line.sha256):
                 what = f"{_named(line.table)}: its content {line.object} is another"
                 raise Damaged(self.name, [f"{self.name}: {what}"])
-            yield plain
+            return plain
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting: Future[bytes] | None = None
+            for line in lines:  # one is unpacked while the one before is used
+                begun = pool.submit(piece, line)
+                if waiting:
+                    yield waiting.result()
+                waiting = begun
+            if waiting:
+                yield waiting.result()
 
     def problems(self, told: Told = lambda _: None) -> Iterator[str]:
         """What is wrong with the list and with each object that it needs.
