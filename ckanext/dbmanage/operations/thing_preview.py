@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.clock import stamp
 from ..engine.errors import Refused
 from ..engine.operation import Operation
+from ..engine.postgres import beside
 from ..engine.postgres.database import closing, query
 from ..engine.postgres.tables import count_rows
 from ..engine.printable import one_line
@@ -282,18 +283,12 @@ class _Live:
         self._site = site
         self._folders = folders_of(site.uploads, repository.path)
 
-    def tables(self, resources: Iterable[str]) -> list[str]:
+    def tables(self, resources: Collection[str]) -> list[str]:
         """Which of these resources have a DataStore table."""
         if "datastore" not in self._site.databases or not resources:
             return []
         with closing(self._site.databases["datastore"].connect()) as connection:
-            found = query(
-                connection,
-                "SELECT relname::text FROM pg_class WHERE relkind = 'r'"
-                " AND relnamespace = 'public'::regnamespace AND relname = ANY(%s)",
-                list(resources),
-            )
-        return [name for (name,) in found]
+            return beside.existing(connection, resources)
 
     def rows(self, tables: list[str]) -> dict[str, int]:
         """How many rows these tables have, of those that there are."""
