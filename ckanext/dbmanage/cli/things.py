@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from ..operations.thing_preview import (
     refuse_hindered,
 )
 from ..operations.things import Selection, bring_back
+from ..portal.isolated import NICE
 from .base import ask, refuse_without_terminal
 from .columns import fitted, width
 from .output import echo, echo_json, result, when
@@ -100,6 +102,7 @@ def restore_things(
     as_json: bool,
 ) -> None:
     """Shows what would change, or asks unless `yes`, and brings back."""
+    os.nice(NICE)  # the portal serves all the while: its visitors go first
     if preview:
         found = preview_things(portal, source, selection, trust=trust)
         if as_json:

@@ -64,7 +64,7 @@ _HOST = (".host", ".hostname", ".server")
 #: the same in the names of what the environment says
 _LIVE = re.compile("SOLR|REDIS|SMTP|DATAPUSHER|STORAGE_PATH|HOST(NAME)?$|SERVER$")
 #: how much later than others what runs beside a site that serves has its turn
-_NICE = 10
+NICE = 10
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Isolated:
             )
             module = f"from {__name__} import allow_percent; allow_percent()"
             if beside:  # beside a site that serves: its visitors go first
-                module = f"import os; os.nice({_NICE})\n{module}"
+                module = f"import os; os.nice({NICE})\n{module}"
             printed, lines, failed = _run(
                 [f"{module}\n{code}", "-c", str(ini), *arguments],
                 self._environment(directory, is_live),
