@@ -236,6 +236,8 @@ class Change:
                 repository.mark("reindex", owed)
             raise
         self._datasets, self._owed = list(writing.datasets), owed
+        for sentence in writing.warnings:
+            self._op.warn(sentence)
 
     def _is_done(self) -> bool:
         facts = operations_of(self._op.site, self._op.repository)[self._op.id]

@@ -141,6 +141,7 @@ class Bringing:
         record.pop("metadata_modified", None)
         kind = "users" if thing.kind == "user" else f"{thing.kind}s"
         try:
+            self._vocabularies(thing, record)
             with _ids_of_then():
                 Writes(kind, How(There.CHANGED, odd_ids=True), self._user).one(record)
             self._around(thing)
@@ -153,6 +154,30 @@ class Bringing:
                 f"was: {one_line(reasons(error))}"
             ) from error
         self._note(thing.kind, thing.id)
+
+    def _vocabularies(self, thing: Thing, record: Record) -> None:
+        """Makes the vocabularies of its tags that are gone, or takes their heirs.
+
+        CKAN's own action gives a vocabulary no id, so nobody else could make them.
+        """
+        for each in thing.around.get("vocabulary", ()):
+            id, name = each["id"], each["name"]
+            if model.Session.get(model.Vocabulary, id):
+                continue
+            if heir := model.Vocabulary.get(name):
+                for tag in record.get("tags", ()):
+                    if tag.get("vocabulary_id") == id:
+                        tag["vocabulary_id"] = heir.id
+                        tag.pop("id", None)
+                continue
+            made: Any = model.Vocabulary(name)
+            made.id = id
+            model.Session.add(made)
+            model.Session.flush()
+            self.warnings.append(
+                f"the vocabulary {one_line(name)!r} was gone: it is made again, with "
+                "the tags of this dataset only, and `ckan db undo` leaves it there"
+            )
 
     def remove(self, thing: Thing) -> None:
         """Takes away a thing that was not there before. Raises Refused."""

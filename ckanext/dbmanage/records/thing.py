@@ -158,6 +158,7 @@ def _around_dataset(found: Any) -> tuple[Record, list[Other]]:
             .where(model.PackageMember.package_id == found.id)
             .order_by(model.PackageMember.user_id)
         ),
+        "vocabulary": _vocabularies(found.id),
     }
     member = model.member_table.c
     groups = sa.select(member.group_id).where(
@@ -169,6 +170,20 @@ def _around_dataset(found: Any) -> tuple[Record, list[Other]]:
     people = [each["user_id"] for each in around["package_member"]]
     needs = _groups([found.owner_org, *others])
     return around, needs + _users([found.creator_user_id, *people])
+
+
+def _vocabularies(dataset: str) -> list[Record]:
+    """Those of a dataset's tags: the id and the name of each."""
+    mapped: Any = sa.inspect(model.Vocabulary)
+    vocabulary, tag = mapped.local_table.c, model.tag_table.c
+    tagged = model.package_tag_table.c
+    return _rows(
+        sa.select(vocabulary.id, vocabulary.name)
+        .distinct()
+        .where(tagged.package_id == dataset, tagged.state == "active")
+        .where(tag.id == tagged.tag_id, tag.vocabulary_id == vocabulary.id)
+        .order_by(vocabulary.name)
+    )
 
 
 def _around_group(found: Any) -> tuple[Record, list[Other]]:
