@@ -4,6 +4,7 @@ Knows CKAN, not the web.
 """
 
 import contextlib
+import errno
 import functools
 import gzip
 import zlib
@@ -36,6 +37,7 @@ FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
 #: one in which they are not
 _FEW = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Incomplete(DbmanageError):
@@ -79,7 +81,10 @@ def run_publish(
                     f"the search index is still out of date: {explanation_of(error)}"
                 )
         _refuse_a_closed_site(portal.app, portal.options)
-        with staged(portal, repository, "publish", published.KINDS):
+        with (
+            _room(public_dir(portal.options)),
+            staged(portal, repository, "publish", published.KINDS),
+        ):
             done, changed = again(
                 "the publication",
                 lambda: _publish(portal, fresh, jobs or portal.options.jobs),
@@ -152,7 +157,26 @@ def _each(writes: list[Callable[[bytes], Any]], lines: bytes) -> None:
 @contextlib.contextmanager
 def _new(path: Path) -> Any:
     with open(path, "xb") as file:
-        yield path, Hashed(file)
+        try:
+            yield path, Hashed(file)
+        except OSError as error:  # a write that fails names no file
+            if error.errno in _FULL and not error.filename:
+                error.filename = str(path)
+            raise
+
+
+@contextlib.contextmanager
+def _room(directory: Path) -> Iterator[None]:
+    """Says what to do when the disk is full: the set of before is untouched."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DbmanageError(
+            f"not published: {explanation_of(error)}. What was published stays; make "
+            f"room for a second set in {directory}, then `ckan db publish`"
+        ) from error
 
 
 def _licence(id: str) -> dict[str, str] | None:

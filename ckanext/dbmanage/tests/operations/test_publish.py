@@ -267,7 +267,9 @@ def test_a_full_disk_leaves_the_old_set(
         "UPDATE package SET notes = (SELECT string_agg(md5((g * length(name))::text || name), '')"
         " FROM generate_series(1, 500) g)"
     )
-    assert "No space left" in portal.db("publish", code=1).stderr
+    said = portal.db("publish", code=1).stderr
+    assert f"{disk / 'public' / '.next'}/" in said and "No space left" in said
+    assert "make room" in said and not (disk / "public" / ".next").exists()
     assert (
         is_whole(disk / "public") == before and published.foreign(disk / "public") == []
     )
