@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import shutil
-import signal
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -36,9 +34,8 @@ from ..support.cluster import PG_BIN
 from ..support.doors import web_server
 from ..support.offsite import set_remote, snapshots
 from ..support.portal import Portal, slowed
-from ..support.published import folder
 from ..support.shelf import Shelf
-from ..support.waiting import end_group, wait_until
+from ..support.waiting import wait_until
 
 
 def _done(portal: Portal, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -351,62 +348,6 @@ def test_a_night_that_was_killed_amid_a_proof_leaves_nothing(portal: Portal) -> 
     assert _results(report)["prove"] == "done" and report["result"] == "done"
     assert not portal.copies() and not list(portal.repository.glob(".*.partial"))
     assert [each["state"] for each in portal.backups()] == ["proven", "verified"]
-
-
-def _stopping(portal: Portal, verb: str) -> tuple[dict[str, str], Path]:
-    """A restic that comes to no end of this; the environment, and its process id."""
-    bin, pid = portal.directory / "bin", portal.directory / "restic.pid"
-    bin.mkdir()
-    (bin / "restic").write_text(
-        f'#!/bin/sh\ncase " $* " in *" {verb} "*) echo $$ > "{pid}.new"\n'
-        f'mv "{pid}.new" "{pid}"; set -- --limit-upload 1 "$@";; esac\n'
-        f'exec "{shutil.which("restic")}" "$@"\n'
-    )
-    (bin / "restic").chmod(0o755)
-    return {"PATH": f"{bin}:{os.environ['PATH']}"}, pid
-
-
-@pytest.mark.parametrize("step", ["backup", "push", "publish"])
-def test_the_night_after_a_killed_one_does_all(
-    portal: Portal, tmp_path: Path, step: str
-) -> None:
-    """Killed in a proof: the test above."""
-    there = tmp_path / "there"
-    set_remote(portal, str(there))
-    portal.write(**{"ckanext.dbmanage.prove_every": "0"})
-    portal.db("publish", "-q")
-    kept = portal.backup().name
-    env, pid = _stopping(portal, "backup") if step == "push" else ({}, None)
-    bin = portal.options.get("ckanext.dbmanage.pg_bin", "")
-    if step == "backup":
-        slowed(portal, "pg_dump")
-    upcoming = folder(portal) / ".next"
-    process = portal.start("nightly", env=env)
-    wait_until(
-        {
-            "backup": lambda: any(portal.repository.glob(".2*Z.partial")),
-            "push": lambda: pid and pid.exists() and any((there / "locks").iterdir()),
-            "publish": upcoming.is_dir,
-        }[step]
-    )
-    end_group(process)
-    if pid:  # restic is in a group of its own
-        with suppress(ProcessLookupError):
-            os.kill(int(pid.read_text()), signal.SIGKILL)
-    _, repository = portal.engine()
-    (killed,) = nights(repository)
-    assert killed.ended is None and len(killed.steps) == STEPS.index(step)
-    portal.write(**{"ckanext.dbmanage.pg_bin": bin})
-    done = portal.module("nightly", "--json")
-    assert "did not end" in done.stderr
-    assert _results(json.loads(done.stdout)) == {
-        **dict.fromkeys(STEPS, "done"), "prove": "nothing"
-    }  # fmt: skip
-    backups = portal.backups()
-    assert kept in {each["id"] for each in backups}
-    assert all(each["where"] == ["here", "there"] for each in backups)
-    assert not portal.copies() and not upcoming.exists()
-    assert not list(portal.repository.glob(".*.partial"))
 
 
 def test_sites_that_share_a_repository_are_told_apart(tmp_path: Path) -> None:
