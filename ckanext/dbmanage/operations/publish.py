@@ -69,7 +69,8 @@ def run_publish(
 
     A file whose content is the same stays. All files appear at once, or none. It needs
     no repository. Raises Refused when visitors may not read the site, and for root
-    where a directory is another user's; Incomplete, Busy, and OSError.
+    where a directory is another user's; Incomplete, Busy, and OSError, of a full disk
+    DbmanageError.
     """
     refuse_root(build_site(portal.options, stored=False))
     with journalled(portal, "publish", "publish") as (repository, facts):

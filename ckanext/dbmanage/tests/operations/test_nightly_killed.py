@@ -15,7 +15,6 @@ from ckanext.dbmanage.operations.nights import STEPS, nights
 
 from ..support.offsite import set_remote
 from ..support.portal import Portal, slowed
-from ..support.published import folder
 from ..support.waiting import end_group, wait_until
 
 
@@ -32,7 +31,7 @@ def _stopping(portal: Portal, verb: str) -> tuple[dict[str, str], Path]:
     return {"PATH": f"{bin}:{os.environ['PATH']}"}, pid
 
 
-@pytest.mark.parametrize("step", ["backup", "push", "publish"])
+@pytest.mark.parametrize("step", ["backup", "push"])
 def test_the_night_after_a_killed_one_does_all(
     portal: Portal, tmp_path: Path, step: str
 ) -> None:
@@ -46,13 +45,11 @@ def test_the_night_after_a_killed_one_does_all(
     bin = portal.options.get("ckanext.dbmanage.pg_bin", "")
     if step == "backup":
         slowed(portal, "pg_dump")
-    upcoming = folder(portal) / ".next"
     process = portal.start("nightly", env=env)
     wait_until(
         {
             "backup": lambda: any(portal.repository.glob(".2*Z.partial")),
             "push": lambda: pid and pid.exists() and any((there / "locks").iterdir()),
-            "publish": upcoming.is_dir,
         }[step]
     )
     end_group(process)
@@ -72,5 +69,5 @@ def test_the_night_after_a_killed_one_does_all(
     backups = portal.backups()
     assert kept in {each["id"] for each in backups}
     assert all(each["where"] == ["here", "there"] for each in backups)
-    assert not portal.copies() and not upcoming.exists()
+    assert not portal.copies()
     assert not list(portal.repository.glob(".*.partial"))
