@@ -92,13 +92,20 @@ def _variables(name: str) -> Mapping[str, str]:
 
 
 def read_secret(name: str, option: str) -> str:
-    """A file of secrets. Raises Refused where others than its owner may read it."""
+    """A file of secrets. Raises Refused where others than its owner may read it.
+
+    What is no path is not shown: it may be the secret itself.
+    """
     try:
         with open_plain(os.path.realpath(name), limit=_MOST) as file:
             open_to = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077
             content = file.read(_MOST)
     except OSError as error:
-        raise Refused(f"{option}: {name}: {error.strerror}") from error
+        shown = f"{name}: " if name.startswith(("/", ".")) else ""
+        raise Refused(
+            f"{option}: {shown}{error.strerror}. It wants the path of a file with the "
+            "secret in it, not the secret"
+        ) from None
     if open_to:
         raise Refused(
             f"others may read the file of {option}: `chmod 600 {shlex.quote(name)}`"
