@@ -3,6 +3,7 @@
 Must not know what is written.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -18,6 +19,22 @@ from .opened import open_directory, open_plain
 
 #: bytes of a name that its partial name keeps: all that file systems allow are 255
 _KEPT = 200
+#: errors of a disk, or of a share of it, that has no room
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Has an error tell of this file, where the block finds no room to write it.
+
+    What fails to write does not say to which file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -39,6 +56,7 @@ def whole(
     if not path.parent.is_dir():
         raise Refused(f"{path}: there is no directory {path.parent}")
     with (
+        named(path),
         open_directory(path.parent) as directory,
         _new_or_none(directory, path.name, mode, check) as file,
     ):

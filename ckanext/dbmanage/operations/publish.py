@@ -4,7 +4,6 @@ Knows CKAN, not the web.
 """
 
 import contextlib
-import errno
 import functools
 import gzip
 import zlib
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 
 from ..engine.clock import precise_stamp, stamp
+from ..engine.disk import FULL, named
 from ..engine.errors import DbmanageError, Refused, explanation_of
 from ..engine.postgres.again import again
 from ..engine.signals import uninterrupted
@@ -37,7 +37,6 @@ FORMAT = 1
 #: so many records of a kind, or a tenth of them, may be missing in a set that replaces
 #: one in which they are not
 _FEW = 10
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Incomplete(DbmanageError):
@@ -157,13 +156,8 @@ def _each(writes: list[Callable[[bytes], Any]], lines: bytes) -> None:
 
 @contextlib.contextmanager
 def _new(path: Path) -> Any:
-    with open(path, "xb") as file:
-        try:
-            yield path, Hashed(file)
-        except OSError as error:  # a write that fails names no file
-            if error.errno in _FULL and not error.filename:
-                error.filename = str(path)
-            raise
+    with named(path), open(path, "xb") as file:
+        yield path, Hashed(file)
 
 
 @contextlib.contextmanager
@@ -172,7 +166,7 @@ def _room(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise DbmanageError(
             f"not published: {explanation_of(error)}. What was published stays; make "

@@ -1,6 +1,5 @@
 """Prune: backups are forgotten, then the uploads that no backup names."""
 
-import errno
 import io
 import itertools
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 import zstandard
 
-from ..disk import create_file, regular_files, sync_directory
+from ..disk import FULL, create_file, regular_files, sync_directory
 from ..errors import DbmanageError
 from ..layout import LIST, MANIFEST, OBJECTS, SEGMENTS
 from ..opened import open_directory, open_plain
@@ -142,7 +141,7 @@ def _sift(
                 work = repository.partial("prune")
                 return _sifted(repository, kept, objects, work, progress, remove)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno not in FULL:
                     raise
             # else a full disk could never be made free again
             work = TemporaryDirectory(prefix="dbmanage-")

@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_what_was_there(
         " FROM generate_series(1, 500) g)"
     )
     done = portal.db("export", "datasets", "-O", str(target), "--yes", code=1)
-    assert "No space left" in done.stderr
+    assert f"{target}: No space left" in " ".join(done.stderr.split())
     assert target.read_text() == "before\n" and os.listdir(target.parent) == ["d.jsonl"]
 
 
