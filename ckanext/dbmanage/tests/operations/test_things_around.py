@@ -39,6 +39,10 @@ def test_a_vocabulary_that_is_gone_is_made_again(full: Portal, heir: str) -> Non
     tags = act(full, ("package_show", {"id": ID}))[0]["tags"]
     found = [each["vocabulary_id"] for each in tags if each["name"] == "jazz"]
     assert found == [heir or "voc"]
+    if not heir:  # as the warning says
+        full.db("undo", "--yes")
+        assert full.sql(f"SELECT FROM package WHERE id = '{ID}'") == []
+        assert full.sql("SELECT id FROM vocabulary") == [("voc",)]
 
 
 def test_a_licence_that_is_not_known_any_more_comes_back(full: Portal) -> None:
