@@ -30,6 +30,8 @@ _AHEAD = 5
 _AROUND, _KEPT = 2, 8
 #: what differs is kept when it is so much smaller than the segment by itself
 _WORTH = 3
+#: … which is not packed by itself to know that: what differs is this small a part of it
+_CLEARLY = 30
 #: a whole is written anew after so many seconds: who loses one loses no more than that
 _OLD = 30 * 86400
 
@@ -86,11 +88,12 @@ class Segmented:
 
     def _add(self, table: str, number: int, plain: bytes) -> tuple[str, str]:
         """Packs a segment the shorter way; its object, and the whole that it needs."""
-        frame, root = pack(plain), ALONE
-        if near := self._nearest(table, number, plain):
-            against = pack_against(plain, self._whole(near)[0])
-            if len(against) * _WORTH <= len(frame):
-                frame, root = against, near
+        near = self._nearest(table, number, plain)
+        frame, root = pack_against(plain, self._whole(near)[0]) if near else b"", near
+        if not near or len(frame) * _CLEARLY > len(plain):
+            alone = pack(plain)
+            if not near or len(frame) * _WORTH > len(alone):
+                frame, root = alone, ALONE
         name = hashlib.sha256(frame).hexdigest()
         if not self._size(name):
             with self._guard:  # two threads may have the same segment
