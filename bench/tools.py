@@ -218,21 +218,26 @@ def figure(
     name: str,
     ours: float,
     peer: float,
-    target: float,
+    target: float | None,
     unit: str = "s",
     of: float | None = None,
 ) -> None:
-    """Prints a row; `of` is what is judged if it is not the ratio."""
+    """Prints a row; `of` is what is judged if it is not the ratio.
+
+    A row without a target is shown beside others.
+    """
     ratio = ours / peer if peer else 0.0
     judged = ratio if of is None else of
-    limit = f"{target:g}" if of is None else f"{target:g} {unit}"
-    good = judged <= target
+    limit, good = "", True
+    if target is not None:
+        limit = f"≤ {target:g}" if of is None else f"≤ {target:g} {unit}"
+        good = judged <= target
     ROWS.append(good)
     if len(ROWS) == 1:
         print(f"{'':38}{'OURS':>12}{'PEER':>12}{'RATIO':>9}{'TARGET':>10}", flush=True)
     print(
         f"{name:38}{ours:>9.2f} {unit:2}{peer:>9.2f} {unit:2}{ratio:>9.2f}"
-        f"{'≤ ' + limit:>10}  {'met' if good else 'MISSED'}",
+        f"{limit:>10}  {'MISSED' if not good else 'met' if limit else 'shown'}",
         flush=True,
     )
 
