@@ -172,14 +172,15 @@ def action(ini: str) -> dict[str, Any]:
         return {"seconds": (time.perf_counter() - begun) / (len(names) - 100)}
 
 
-def index(ini: str, part: str) -> None:
-    """Indexes every second dataset by core's own functions."""
+def index(ini: str, part: str, of: str, number: str) -> None:
+    """Indexes every second dataset, or each, of that many by core's own functions."""
     from ckan import model
     from ckan.lib import search
 
     with application(ini).test_request_context():
         ids = [row[0] for row in model.Session.query(model.Package.id).order_by("id")]
-        search.rebuild(package_ids=ids[int(part) :: 2], defer_commit=True, quiet=True)
+        own = ids[: int(number)][int(part) :: int(of)]
+        search.rebuild(package_ids=own, defer_commit=True, quiet=True)
         search.commit()
 
 

@@ -115,6 +115,11 @@ def pg_dump(database: str, file: str) -> float:
     return run(f"{PG_BIN}/pg_dump", "-Fc", "-f", file, "-d", database).seconds
 
 
+def read_rows(database: str) -> float:
+    """Seconds in which `pg_dump` reads all rows and keeps none."""
+    return run(f"{PG_BIN}/pg_dump", "-f", "/dev/null", "-d", database).seconds
+
+
 def pg_restore(file: str, database: str, ok: tuple[int, ...] = (0,)) -> float:
     """Seconds of `pg_restore`, as CKAN's manual has it."""
     manual = ("--clean", "--if-exists", "-d", database, file)
@@ -167,23 +172,70 @@ def drop_all() -> None:
 
 # ------------------------------------------------------------ rounds and rows
 
-ROWS: list[bool] = []
+
+class Row(NamedTuple):
+    """What was measured; the values are in `unit`."""
+
+    name: str
+    ours: float
+    peer: float
+    target: float | None  # None: it is shown beside others
+    unit: str = "s"
+    of: float | None = None  # what is judged, if it is not the ratio
+    floor: float | None = None  # what no program can do without
+    sample: int = 0  # with so many the peer was measured, then scaled up; 0: with all
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.peer if self.peer else 0.0
+
+    @property
+    def met(self) -> bool:
+        judged = self.ratio if self.of is None else self.of
+        return self.target is None or judged <= self.target
+
+
+class Missing(Exception):
+    """A program that a figure needs is not there."""
+
+
+#: of all figures measured so far
+ROWS: list[Row] = []
+#: of more things than this a peer that takes hours is measured with a sample
+_MANY, _SAMPLE = 20_000, 2_000
+#: seconds that are waited for a quiet moment; how often there was none
+_patience, _busy = 60, 0
+
+
+def do_not_wait() -> None:
+    """Measures at once, however busy the machine is."""
+    global _patience
+    _patience = 0
+
+
+def busy() -> int:
+    """How often others were at work when something was measured."""
+    return _busy
 
 
 def quiet() -> None:
     """Waits, at most one minute, until others leave the processors to us."""
+    global _busy
 
     def ticks() -> list[int]:
         first = Path("/proc/stat").read_text().split("\n")[0]
         return [int(number) for number in first.split()[1:9]]
 
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
+    end = time.monotonic() + _patience
+    while True:
         before = ticks()
         time.sleep(1)
         spent = [b - a for a, b in zip(before, ticks(), strict=True)]
         if spent[3] + spent[4] > 0.85 * sum(spent):
             return
+        if time.monotonic() > end:
+            break
+    _busy += 1
     say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): measuring all the same")
 
 
@@ -221,36 +273,55 @@ def figure(
     target: float | None,
     unit: str = "s",
     of: float | None = None,
+    floor: float | None = None,
+    sample: int = 0,
 ) -> None:
-    """Prints a row; `of` is what is judged if it is not the ratio.
-
-    A row without a target is shown beside others.
-    """
-    ratio = ours / peer if peer else 0.0
-    judged = ratio if of is None else of
-    limit, good = "", True
+    """Keeps a row, and prints it; one without a target is shown beside others."""
+    row = Row(name, ours, peer, target, unit, of, floor, sample)
+    limit = ""
     if target is not None:
         limit = f"≤ {target:g}" if of is None else f"≤ {target:g} {unit}"
-        good = judged <= target
-    ROWS.append(good)
+    least = "" if floor is None else f"{floor:.2f} {unit:2}"
+    ROWS.append(row)
     if len(ROWS) == 1:
-        print(f"{'':38}{'OURS':>12}{'PEER':>12}{'RATIO':>9}{'TARGET':>10}", flush=True)
+        heads = ("OURS", "PEER", "FLOOR")
+        print(f"{'':38}" + "".join(f"{head:>12}" for head in heads), end="")
+        print(f"{'RATIO':>9}{'TARGET':>10}", flush=True)
     print(
-        f"{name:38}{ours:>9.2f} {unit:2}{peer:>9.2f} {unit:2}{ratio:>9.2f}"
-        f"{limit:>10}  {'MISSED' if not good else 'met' if limit else 'shown'}",
+        f"{name:38}{ours:>9.2f} {unit:2}{peer:>9.2f} {unit:2}{least:>12}{row.ratio:>9.2f}"
+        f"{limit:>10}  {'MISSED' if not row.met else 'met' if limit else 'shown'}",
         flush=True,
     )
 
 
+def sampled(number: int) -> int:
+    """With how many of so many things a slow peer is measured; 0: with all."""
+    return _SAMPLE if number > _MANY else 0
+
+
+def scaled(seconds: float, number: int, sample: int, start: float) -> float:
+    """What all take, by what a sample takes; what starts once is not scaled."""
+    return start + (seconds - start) * number / sample if sample else seconds
+
+
+def core_rebuild(portal: Portal) -> float:
+    """Seconds of core's rebuild of the search index, of many datasets scaled up."""
+    sample = sampled(portal.datasets)
+    if not sample:
+        return ckan(portal, "search-index", "rebuild")
+    ckan(portal, "search-index", "clear")
+    start = ckan(portal, "db", "version")
+    seconds = run(*inside("index", portal, "0", "1", str(sample))).seconds
+    return scaled(seconds, portal.datasets, sample, start)
+
+
 def needs_nginx(measured: Figure) -> Figure:
-    """A figure that counts as missed where there is no nginx."""
+    """A figure that is not measured where there is no nginx."""
 
     @functools.wraps(measured)
     def measure(portal: Portal, rounds: int) -> None:
         if NGINX is None:
-            say(f"{measured.__name__} is not measured: install nginx-light for it")
-            ROWS.append(False)
-        else:
-            measured(portal, rounds)
+            raise Missing("apt-get install nginx-light")
+        measured(portal, rounds)
 
     return measure

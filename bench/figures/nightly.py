@@ -14,7 +14,7 @@ from portals import Portal
 from tools import (
     BENCH,
     CKAN,
-    ROWS,
+    Missing,
     anew,
     child,
     ckan,
@@ -22,7 +22,6 @@ from tools import (
     pairs,
     psql,
     run,
-    say,
     turns,
 )
 from visitors import fetched, free_port, web
@@ -33,9 +32,7 @@ _THERE = BENCH / "there"
 def nightly(portal: Portal, rounds: int) -> None:
     """A night, with all that there is to do, against its steps one by one."""
     if not shutil.which("restic"):
-        say("nightly is not measured: apt-get install restic")
-        ROWS.append(False)
-        return
+        raise Missing("apt-get install restic")
     password, ini = BENCH / "restic.password", Path(portal.ini)
     password.write_text("benchmark")
     password.chmod(0o600)
