@@ -76,7 +76,7 @@ STYLE = "".join(
     for light, dark in DARK.items()
     for what in ("fill", "stroke")
 )
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8,
     "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK,
@@ -354,7 +354,8 @@ def overview(grown: dict[str, dict[str, Growth]], path: Path) -> None:
                     color=style["color"],
                 )  # fmt: skip
         panel.set_yticks(
-            range(len(shown)), [f"{what}\n{against}" for what, against, _ in shown]
+            range(len(shown)),
+            [f"{what}\nagainst {against}" for what, against, _ in shown],
         )
         panel.set_xscale("log")
         panel.set_xlabel(
