@@ -22,8 +22,10 @@ highlight_language = "none"
 def link(app: Sphinx, doctree: nodes.document) -> None:
     """Makes links to files, as a forge shows them, links to the pages of these.
 
-    A page that is not there is a warning then.
+    A page that is not there is a warning then. The README's images are found too.
     """
+    for image in doctree.findall(nodes.image):
+        image["uri"] = image["uri"].removeprefix("docs/")
     for found in list(doctree.findall(nodes.reference)):
         path = PurePosixPath(found.get("refuri", ""))
         if path.suffix != ".rst" or ":" in found["refuri"]:
@@ -38,4 +40,5 @@ def link(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("doctree-read", link)
+    # before Sphinx looks for the images, which it does with the usual 500
+    app.connect("doctree-read", link, priority=400)
