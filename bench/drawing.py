@@ -181,7 +181,7 @@ def machines(results: Sequence[Result]) -> list[str]:
         wait = "waits" if about["fsync"] == "on" else "does not wait"
         words = (
             f"{about['processor']}, {about['cores']} cores, {about['memory_gb']} GB of"
-            f" memory, {about['disk']}, for which PostgreSQL {wait}. {versions}."
+            f" memory, {about['disk']}; PostgreSQL {wait} for the disk. {versions}."
         )
         told.setdefault(words, []).append(result.date[:10])
     found = []

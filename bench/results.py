@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ ONCE = {
     "history": "its size is 365 backups",
     "year": "its size is 366 nights",
 }
+_MIDDLE = 20_000
 
 
 class Result(NamedTuple):
@@ -52,7 +53,7 @@ class Result(NamedTuple):
 def middle(sizes: Iterable[int]) -> int:
     """The size whose figures stand for all: 20,000 datasets, or what comes next to it."""
     sizes = set(sizes)
-    return max((each for each in sizes if each <= 20_000), default=min(sizes))
+    return max((each for each in sizes if each <= _MIDDLE), default=min(sizes))
 
 
 def read(file: Path) -> list[Result]:
@@ -147,7 +148,10 @@ def _disk() -> str:
 
 
 def estimate(name: str, datasets: int, rounds: int, known: Iterable[Result]) -> float:
-    """Seconds that a figure takes at most, by what it took; 0 where nothing is known."""
+    """Seconds that a figure takes at most, by what it took; 0 where nothing is known.
+
+    One size says what ten times it takes at most, two say how it grows.
+    """
     took = {
         each.datasets: each.seconds * rounds / each.rounds
         for each in known
@@ -159,28 +163,28 @@ def estimate(name: str, datasets: int, rounds: int, known: Iterable[Result]) -> 
         return took.get(datasets) or max(took.values())
     *less, largest = sorted(took)
     if not less:
-        return took[largest] * max(1, datasets / largest)
+        times = datasets / largest
+        return took[largest] * max(1, times) if times <= 10 else 0
     slope = (took[largest] - took[less[-1]]) / (largest - less[-1])
     return max(took[largest] + slope * (datasets - largest), 0)
 
 
 def plan(
-    names: Iterable[str], sizes: Iterable[int], known: Iterable[Result]
+    names: Collection[str], sizes: Collection[int], known: Iterable[Result]
 ) -> list[tuple[int, list[str]]]:
     """The figures to measure at each size, the smallest first; not what is known."""
     there = {(each.figure, each.datasets) for each in known}
-    names, sizes = list(names), sorted(sizes)
+    # one of them makes a portal of ten times the size
+    once = middle(sizes) if min(sizes) <= _MIDDLE else None
+    once_there = ONCE.keys() & {figure for figure, _ in there}
+
+    def wanted(name: str, size: int) -> bool:
+        if name in ONCE:
+            return size == once and name not in once_there
+        return (name, size) not in there
+
     return [
-        (
-            size,
-            [
-                name
-                for name in names
-                if (name, size) not in there
-                and (name not in ONCE or size == middle(sizes))
-            ],
-        )
-        for size in sizes
+        (size, [name for name in names if wanted(name, size)]) for size in sorted(sizes)
     ]
 
 
