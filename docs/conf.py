@@ -15,6 +15,8 @@ html_show_copyright = False
 templates_path = []
 exclude_patterns = ["requirements.txt"]
 nitpicky = True
+# quotes and dots are made nice; the two dashes of an option stay
+smartquotes_action = "qe"
 # shell lines are no Python
 highlight_language = "none"
 
