@@ -1,11 +1,10 @@
-"""The project itself: what a wheel holds, who imports whom, what is documented."""
+"""The project itself: who imports whom, what is documented."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,32 +31,6 @@ def test_there_is_one_place_that_connects() -> None:
 
 ROOT = PACKAGE.parent.parent
 DOCS = ROOT / "docs"
-
-
-def test_the_wheel_holds_what_the_plugin_needs(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-         "-w", tmp_path, ROOT],
-        check=True, capture_output=True, cwd=tmp_path,
-    )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        (points,) = [n for n in names if n.endswith("entry_points.txt")]
-        assert b"dbmanage = ckanext.dbmanage.plugin:DbmanagePlugin" in archive.read(
-            points
-        )
-    own = [
-        f for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts
-    ]
-    wanted = {
-        str(f.relative_to(ROOT))
-        for f in own
-        if "tests" not in f.relative_to(ROOT).parts
-    }
-    assert "ckanext/dbmanage/config_declaration.yaml" in wanted
-    assert wanted <= names
-    assert not [n for n in names if "/tests/" in n or n.startswith(("bench", "bin"))]
 
 
 def test_the_plugin_is_short() -> None:

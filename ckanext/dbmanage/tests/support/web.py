@@ -6,6 +6,7 @@ import http.client
 import json
 import subprocess
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from . import forked
@@ -26,15 +27,22 @@ class Answer:
 
 
 class Web:
-    """A CKAN web process of a portal; `under` starts it, as setpriv does."""
+    """A CKAN web process of a portal; `under` starts it, as setpriv does.
+
+    `bin` has the CKAN.
+    """
 
     def __init__(
-        self, portal: Portal, *options: str, under: tuple[str, ...] = ()
+        self,
+        portal: Portal,
+        *options: str,
+        under: tuple[str, ...] = (),
+        bin: Path = BIN,
     ) -> None:
         self.log, self.port = portal.directory / "web.log", free_port()
         with open(self.log, "w") as log:
             self.process = forked.start(
-                [*under, BIN / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
+                [*under, bin / "ckan", "-c", portal.ini, "run", "-H", "127.0.0.1",
                  "-p", str(self.port), "-r", "-t", *options],
                 env=portal.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
