@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -65,11 +66,56 @@ def test_the_image_and_the_services_fit_ckan_docker() -> None:
     (volume,) = COMPOSE["volumes"]
     repository = re.search(r"dbmanage\.repository = ([\w/]+)", DOCKERFILE)
     assert repository and set(COMPOSE["services"]) == {"ckan", "worker", "nightly"}
-    for name, each in COMPOSE["services"].items():
+    for each in COMPOSE["services"].values():
         assert each["volumes"] == [f"{volume}:{repository[1]}"]
-        assert each["environment"]["CKAN_SECRET_KEY"].startswith("${CKAN_SECRET_KEY:?")
-        if name != "ckan":
-            assert each["extends"] == {"file": "docker-compose.yml", "service": "ckan"}
+
+
+#: what the services stand beside, in the form of ckan-docker's own file
+_BASE = """
+services:
+  ckan:
+    build: {context: ckan/}
+    networks: [dbnet]
+    env_file: [.env]
+    depends_on: {db: {condition: service_healthy}}
+    volumes: ["ckan_storage:/var/lib/ckan"]
+    restart: unless-stopped
+    healthcheck: {test: [CMD, "true"]}
+  db: {build: {context: postgresql/}, networks: [dbnet]}
+networks: {dbnet: {internal: true}}
+volumes: {ckan_storage: }
+"""
+_DOCKER_COMPOSE = SLIM.parent / "docker-compose/docker-compose"
+
+
+@pytest.mark.skipif(not _DOCKER_COMPOSE.exists(), reason="no Docker Compose")
+def test_docker_compose_puts_the_services_beside_ckan_docker_s(tmp_path: Path) -> None:
+    (tmp_path / "docker-compose.yml").write_text(_BASE)
+    shutil.copy2(SHIPPED / "compose.override.yml", tmp_path)
+    (tmp_path / ".env").touch()
+
+    def config() -> subprocess.CompletedProcess[str]:
+        command = [_DOCKER_COMPOSE, "config", "--format", "json"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    # not without a secret: each container would make its own
+    assert "CKAN_SECRET_KEY" in config().stderr and "into .env" in config().stderr
+    (tmp_path / ".env").write_text("CKAN_SECRET_KEY=secret\nCKAN__PLUGINS=dbmanage\n")
+    services = json.loads(config().stdout)["services"]
+    ckan = services["ckan"]
+    assert {"worker", "nightly", "ckan", "db"} == set(services)
+    for name in ("worker", "nightly"):
+        each = services[name]
+        for part in ("build", "networks", "volumes", "restart"):
+            assert each[part] == ckan[part]
+        assert {"target": "/var/backups/ckan", "source": "ckan_backups"}.items() <= (
+            each["volumes"][1].items()
+        )
+        assert each["environment"].items() >= ckan["environment"].items()
+        assert each["environment"]["CKAN__PLUGINS"] == "dbmanage"
+        assert each["healthcheck"]["disable"] and not ckan["healthcheck"].get("disable")
+        assert each["depends_on"]["ckan"]["condition"] == "service_healthy"
+        assert "db" in each["depends_on"]
 
 
 def test_the_shell_of_the_night_is_sh_s() -> None:
