@@ -108,6 +108,16 @@ def test_from_the_wheel_a_backup_is_proven_in_a_clean_ckan(
     assert where.startswith(f"{there.parent}/lib/")
     listed = run("python", "-c", "import sys; print(sys.path, sys.meta_path)")
     assert str(ROOT) not in listed and "editable" not in listed
+    # the units, where the manual says
+    beside = r"/usr/lib/ckan/default/(share/ckanext-dbmanage/[\w./-]+)"
+    shown = {
+        path
+        for page in DOCS.glob("*.rst")
+        for path in re.findall(beside, page.read_text())
+    }
+    assert shown and not [
+        each for each in shown if not [*there.parent.glob(f"{each}*")]
+    ]
     # what is of the tests alone, and what is an extra, is not there
     for name in ("ckanext.dbmanage.tests", "pytest", "apprise"):
         assert "ModuleNotFoundError" in run("python", "-c", f"import {name}", code=1)
