@@ -49,7 +49,7 @@ class Image:
         subprocess.run(["cp", "-a", "--reflink=auto", SLIM, root], check=True)
         python = f"python3.{sys.version_info.minor}"
         packages = root / f"usr/local/lib/{python}/dist-packages"
-        put_ckan(packages, "pip", "setuptools", put=shutil.copyfile)
+        put_ckan(packages, "pip", "setuptools", put=_copy)
         # the image's Python is no package of Debian's, so pip may install beside it
         (root / f"usr/lib/{python}/EXTERNALLY-MANAGED").unlink()
         write_ckan(root / "usr/local/bin/ckan", "/usr/bin/python3")
@@ -122,6 +122,13 @@ class Image:
             assert address in text
             script.write_text(text.replace(address, "file:/pgdg"))
             _archive(self.root)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """For everybody to read, and as old: what Python has compiled is for that file."""
+    shutil.copyfile(source, copy)
+    about = source.stat()
+    os.utime(copy, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def _archive(root: Path) -> None:
