@@ -101,6 +101,20 @@ def test_the_share_never_goes_back_and_is_whole_at_the_end(clock: list[float]) -
     assert job.share() == 1
 
 
+def test_nothing_is_known_of_the_first_time(clock: list[float]) -> None:
+    job = Course()
+    job.plan(["dump", "load"])
+    job.count("dump", 0, 0)
+    clock[0] += 5
+    assert job.share() == 0 and job.left() is None and job.whole == 0
+    job.count("load", 0, 0)
+    clock[0] += 7
+    assert job.share() == 0.5 and job.seconds == 12
+    job.end()
+    assert [(t.name, t.seconds) for t in job.took] == [("dump", 5), ("load", 7)]
+    assert (job.share(), job.seconds, job.left()) == (1, 12, None)
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.2, "5 s"), (38, "40 s"), (170, "3 min"), (7700, "2 h 10 min")],

@@ -60,6 +60,17 @@ def test_an_address_is_told_without_its_account_and_its_query() -> None:
     assert message_of(OSError("is it up? yes")) == "is it up? yes"
 
 
+def test_a_summary_is_the_class_and_as_much_as_fits() -> None:
+    assert summary_of(OSError("no room")) == "OSError: no room"
+    long = summary_of(OSError("x" * 400))
+    assert len(long) < 310 and long.startswith("OSError: xxx") and long.endswith(" …")
+
+
+def test_an_error_of_the_disk_is_told_with_its_file() -> None:
+    assert explanation_of(OSError(28, "No space", "/x")) == "/x: No space"
+    assert explanation_of(OSError("no answer")) == "no answer"
+
+
 def test_what_is_found_by_field_is_no_dictionary() -> None:
     error = Exception("None - {'name': ['Missing value']}")
     error.error_summary = {"Name": "Missing value", "URL": "Bad"}  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import pytest
 from babel import Locale
 
 import ckanext.dbmanage
-from ckanext.dbmanage.engine.words import listed, parts, size
+from ckanext.dbmanage.engine.words import listed, many, parts, size, stage_name
 from ckanext.dbmanage.web.helpers import _size
 
 PACKAGE = Path(ckanext.dbmanage.__file__).parent
@@ -40,6 +40,16 @@ def test_parts_have_the_names_that_people_know() -> None:
     )
     assert parts(["files"]) == "uploads" and parts([]) == "" and parts(["x"]) == "x"
     assert listed(f"{n}" for n in range(2)) == "0 and 1"
+
+
+def test_one_thing_is_told_as_one() -> None:
+    told = [many(n, "dataset") for n in range(3)]
+    assert told == ["0 datasets", "1 dataset", "2 datasets"]
+
+
+def test_a_stage_is_told_with_the_part_that_it_is_of() -> None:
+    assert stage_name("load datastore") == "load DataStore"
+    assert stage_name("switch") == "switch" and stage_name("read x") == "read"
 
 
 def test_nobody_is_told_a_number_of_bytes() -> None:
