@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ckanext.dbmanage.engine.repository import prune
+from ckanext.dbmanage.engine.repository import prune, retention
 
 from ...support.shelf import NONE, NOON, Shelf
 
@@ -127,6 +127,21 @@ def test_without_a_rule_the_least_number_stays(shelf: Shelf) -> None:
         ids[3]: "-no rule keeps it",
     }
     assert shelf.kept(last=1, min=3) == ids[:3]
+
+
+def test_none_that_is_verified_goes_while_they_are_spared(shelf: Shelf) -> None:
+    good = shelf.daily(3)
+    damaged = shelf.add(NOON - timedelta(days=9), "damaged")
+    policy = NONE | {"last": 1}
+    decided = retention.decide(shelf.repository.backups(), policy)
+    spared = retention.spared(decided, "the disk is away")
+    assert [(each.backup.id, each.forget, each.reason) for each in spared[:3]] == [
+        (good[0], False, "the last 1"),
+        (good[1], False, "the disk is away"),
+        (good[2], False, "the disk is away"),
+    ]
+    assert spared[3].backup.id == damaged and spared[3] == decided[3]
+    assert spared[3].forget
 
 
 def test_no_backups_no_decisions(shelf: Shelf) -> None:
