@@ -178,6 +178,22 @@ def test_a_large_one_is_begun_anew_with_what_undo_and_recovery_need(
     assert opened(grown, "other").deeds()[0].operation == "theirs"
 
 
+def test_a_new_one_has_all_that_is_ours_however_much_others_have_signed(
+    path: Path,
+) -> None:
+    wrote(path)
+    opened(path, "other").record("theirs", "switch", text="y" * 60_000)
+    journal = path / "journal.jsonl"
+    theirs = journal.read_bytes().splitlines(keepends=True)[-1]
+    with journal.open("ab") as file:
+        file.write(theirs * (1 + _LARGE // len(theirs)))
+    with opened(path).lock("backup"):
+        pass
+    assert journal.stat().st_size < 6 << 20
+    assert believed(path) == ALL
+    assert opened(path, "other").deeds()[0].operation == "theirs"
+
+
 # --------------------------------------------------------------- what is acted upon
 
 
