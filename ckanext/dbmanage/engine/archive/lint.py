@@ -285,8 +285,9 @@ def _refuse_body(text: str, depth: int = 0) -> None:
     try:
         for statement in (*statements.feed(text), *statements.end()):
             tokens += statement.tokens
-    except Odd:  # of another language: its words as they stand
-        tokens = [("word", word.lower()) for word in re.findall(r"\w+", text)]
+    except Odd:  # of another language: its words as they stand, and what is called
+        found = re.findall(r"\w+|\(", text.lower())
+        tokens = [("sign" if each == "(" else "word", each) for each in found]
     _refuse_names(tokens, False)
     words = [value if kind == "word" else ";" for kind, value in tokens]
     never = _PAIRS.search(" ".join(words))

@@ -236,6 +236,52 @@ def test_large_objects_of_newer_versions() -> None:
     assert odd("77'); COMMIT; --\n")
 
 
+def said_odd(statement: str, kind: str = "FUNCTION") -> str:
+    """What is found odd in an entry; empty where nothing is."""
+    entry = Entry(1, kind, "public", "f", "o", statement, "")
+    try:
+        lint.refuse_odd(Contents((1, 14), "", [entry]), "x")
+    except Refused as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pg_terminate_backend", "pg_cancel_backend", "pg_reload_conf", "lo_import",
+        "lo_export", "ts_stat", "ts_rewrite", "query_to_xml", "query_to_xmlschema",
+        "query_to_xml_and_xmlschema", "pg_file_write", "pg_read_binary_file",
+        "pg_ls_dir", "pg_stat_file", "dblink", "dblink_exec", "connectby", "crosstab3",
+        "xpath_table",
+    ],
+)  # fmt: skip
+def test_functions_that_reach_beyond_are_refused_where_they_are_called(
+    name: str,
+) -> None:
+    made = "CREATE FUNCTION public.f() RETURNS text LANGUAGE {} AS $${}$$;\n"
+    call = f"SELECT {name}('a')"
+    assert name.upper() in said_odd(made.format("sql", call))
+    # in a text that is run, and in a language of which nothing is known
+    told = f"BEGIN EXECUTE '{call.replace(chr(39), chr(39) * 2)}'; END"
+    assert name.upper() in said_odd(made.format("plpgsql", told))
+    assert name.upper() in said_odd(made.format("plv8", f"// it's\n{name} (1)"))
+
+
+def test_what_only_has_a_similar_name_is_not_odd() -> None:
+    made = "CREATE FUNCTION public.f() RETURNS text LANGUAGE {} AS $${}$$;\n"
+    for body in (
+        "SELECT lower('a')",
+        "SELECT my_lo_import('a')",
+        "SELECT pg_read_x(1)",
+    ):
+        assert not said_odd(made.format("sql", body))
+    assert not said_odd(made.format("plv8", "// it's"))
+    table = "CREATE TABLE public.t (\n    {} text\n);\n"
+    for column in ("dblink", "crosstab", "connectby"):
+        assert not said_odd(table.format(column), "TABLE")
+
+
 def test_the_scan_is_linear() -> None:
     begun = time.process_time()
     for text in (
