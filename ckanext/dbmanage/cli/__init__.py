@@ -84,6 +84,25 @@ COMMANDS = tuple(
 RECOVER = Lazy("recover", "recover", "Bring a portal back on a new machine.")
 
 
+def resolved(group: click.Group, ctx: click.Context, args: list[str]) -> Any:
+    """As `click.Group.resolve_command`; says why there is no such command.
+
+    click names the command most like a mistyped one itself since 8.4.
+    """
+    try:
+        return click.Group.resolve_command(group, ctx, args)
+    except click.UsageError as error:
+        from ..engine.words import alike
+
+        near, said = alike(args[0], group.commands), error.format_message()
+        if any(each.name == args[0] for each in COMMANDS):
+            ini = getattr(ctx.find_root().obj, "config", {}).get("__file__", "ckan.ini")
+            near = f": the plugin is not enabled. Add dbmanage to ckan.plugins in {ini}"
+        elif not near or "Did you mean" in said:
+            raise
+        ctx.fail(said.rstrip(".") + near)
+
+
 def extend_core() -> list[click.Command]:
     """Puts the commands into core's own group; a second call changes nothing.
 

@@ -5,9 +5,9 @@ import click
 from ..engine import words
 from ..engine.printable import one_line
 from ..operations.backup import take_backup, verify_backups, why_incomplete
+from .arguments import Id
 from .base import (
     Command,
-    complete_ids,
     json_option,
     parts_option,
     portal_of,
@@ -53,7 +53,7 @@ def backup(
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False, shell_complete=complete_ids)
+@click.argument("id", required=False, type=Id("latest", "oldest"))
 @click.option("--all", "every", is_flag=True, help="All backups.")
 @click.option(
     "--prove", is_flag=True, help="Also restore it into a copy, and check that."

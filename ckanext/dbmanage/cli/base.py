@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from ..engine import signals
 from ..engine.clock import day_and_time, seconds_of, seconds_until
@@ -19,7 +18,7 @@ from ..engine.errors import explanation_of
 from ..engine.layout import PARTS
 from ..engine.printable import one_line
 from ..engine.report import Standing
-from ..operations.context import Portal, find_site
+from ..operations.context import Portal
 from ..operations.journal import TOLD
 from ..portal.config import Options, current
 from .output import Talk, echo, size, told
@@ -98,27 +97,6 @@ jobs_option = click.option(
     type=click.IntRange(1, 64),
     help="How many processes read. The default is ckanext.dbmanage.jobs.",
 )
-
-
-def complete_ids(
-    ctx: click.Context, _: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """The backups' ids that begin so, for the shell."""
-    try:
-        names = find_site(portal_of(ctx, Talk(quiet=True)))[1].names()
-    except Exception:  # amid a line nobody wants to read why
-        names = []
-    known = [*names, "latest", "oldest"] if names else []
-    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
-
-
-def complete_sources(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """The same; what has a slash is completed as a file."""
-    if "/" in incomplete:
-        return [CompletionItem(incomplete, type="file")]
-    return complete_ids(ctx, parameter, incomplete)
 
 
 def options_of(ctx: click.Context) -> Options:

@@ -10,7 +10,7 @@ from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.words import many
 from ..operations.context import open_site
-from ..operations.history import find_history
+from ..operations.history import called_alike, find_history
 from ..portal.indexed import KINDS
 from .base import Command, json_option, portal_of
 from .columns import fitted, taken, width
@@ -39,7 +39,8 @@ def history(ctx: click.Context, kind: str, name: str, as_json: bool) -> None:
         lines = [line for each in found["things"] for line in _thing(kind, each)]
         echo("\n".join(fitted(line, 6, width()) for line in lines + _rest(found)))
     if not found["things"]:
-        raise Refused(f"no backup knows a {kind} {one_line(name)!r}")
+        near = called_alike(repository, kind, name)
+        raise Refused(f"no backup knows the {kind} {one_line(name)!r}{near}")
 
 
 def _thing(kind: str, thing: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from ..engine.words import listed, many
 from ..operations.imports import run_import
 from ..records.kinds import EXPORTED
 from ..records.written import How, There
+from .arguments import File
 from .base import Command, portal_of, quiet_option
 from .output import Talk
 
@@ -17,7 +18,7 @@ from .output import Talk
 @click.command("import", cls=Command)
 @click.argument("kind", type=click.Choice(list(EXPORTED)))
 @click.argument(
-    "file", default="-", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+    "file", default="-", type=File(exists=True, dir_okay=False, allow_dash=True)
 )
 @click.option("--update", is_flag=True, help="Change the records that are there.")
 @click.option(

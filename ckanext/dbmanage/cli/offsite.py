@@ -8,9 +8,9 @@ from ..operations.context import Portal
 from ..operations.offsite import run_prune_remote, run_pull, run_push
 from ..operations.there import place_of
 from ..operations.verify_there import run_verify_remote
+from .arguments import Id
 from .base import (
     Command,
-    complete_ids,
     json_option,
     portal_of,
     quiet_option,
@@ -20,7 +20,7 @@ from .output import Talk, echo, echo_json, result
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False, shell_complete=complete_ids)
+@click.argument("id", required=False, type=Id("latest", "oldest"))
 @json_option
 @quiet_option
 @click.pass_context
@@ -52,7 +52,7 @@ def push(ctx: click.Context, id: str | None, as_json: bool, quiet: bool) -> None
 
 
 @click.command(cls=Command)
-@click.argument("id")
+@click.argument("id", type=Id("latest", "oldest", here=False, there=True))
 @quiet_option
 @click.pass_context
 def pull(ctx: click.Context, id: str, quiet: bool) -> None:

@@ -23,6 +23,7 @@ from ..portal.directories import public_dir
 from ..records.export import Exported
 from ..records.jsonl import is_written
 from ..records.kinds import EXPORTED, Wanted
+from .arguments import File
 from .base import (
     Command,
     ask_to_replace,
@@ -45,7 +46,7 @@ _fresh_option = click.option(
 @click.option(
     "-O",
     "--output",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=File(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Where to; standard output without it, or -.",
 )

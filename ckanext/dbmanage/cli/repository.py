@@ -17,11 +17,11 @@ from ..operations.context import open_site
 from ..operations.in_use import why_empty
 from ..operations.prune import run_prune
 from ..operations.there import listed, run_look
+from .arguments import File, Id
 from .base import (
     Command,
     ask,
     ask_to_replace,
-    complete_ids,
     json_option,
     nobody_watches,
     note_option,
@@ -37,10 +37,13 @@ from .tables import backup_facts, backup_table
 
 
 @click.command(cls=Command)
-@click.argument("id", required=False, shell_complete=complete_ids)
+@click.argument("id", required=False, type=Id("latest", "oldest"))
 @click.option("--fetch", metavar="PATH", help="Take this upload out of the backup.")
 @click.option(
-    "-O", "--output", type=click.Path(), help="Where to; standard output without it."
+    "-O",
+    "--output",
+    type=File(dir_okay=False),
+    help="Where to; standard output without it.",
 )
 @yes_option
 @remote_option("Look what is at the other place now.")
@@ -112,7 +115,7 @@ def _fetch(found: Backup, path: str, output: str | None) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("id", shell_complete=complete_ids)
+@click.argument("id", type=Id("latest", "oldest"))
 @click.option(
     "--release", is_flag=True, help="Stop holding it: retention decides again."
 )
@@ -125,9 +128,7 @@ def keep(ctx: click.Context, id: str, release: bool, note: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument(
-    "ids", metavar="ID…", nargs=-1, required=True, shell_complete=complete_ids
-)
+@click.argument("ids", metavar="ID…", nargs=-1, required=True, type=Id())
 @click.option(
     "--newest",
     is_flag=True,

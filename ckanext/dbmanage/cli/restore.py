@@ -10,6 +10,7 @@ import click
 from ..engine import words
 from ..engine.clock import parse_stamp
 from ..engine.errors import Refused
+from ..engine.layout import ID
 from ..engine.printable import one_line
 from ..engine.restore.history import REDO
 from ..operations.context import Portal
@@ -25,11 +26,11 @@ from ..operations.restore import (
     run_undo,
 )
 from ..operations.things import Brought, Selection
+from .arguments import File, Id, Source
 from .base import (
     Command,
     ask_name,
     ask_to_replace,
-    complete_sources,
     database_option,
     no_backup_option,
     note_option,
@@ -55,7 +56,9 @@ from .things import restore_things, selection_options
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="ID|DIR|FILE", shell_complete=complete_sources)
+@click.argument(
+    "source", metavar="ID|DIR|FILE", type=Source("latest", "oldest", there=True)
+)
 @parts_option
 @selection_options
 @click.option(
@@ -234,13 +237,13 @@ def _undo_question(portal: Portal, last: Mapping[str, str]) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=File(dir_okay=False, allow_dash=True))
 @database_option
 @click.option(
     "--from",
     "source",
     metavar="ID",
-    shell_complete=complete_sources,
+    type=Id("latest", "oldest"),
     help="Write what this backup holds, not the live database.",
 )
 @yes_option
@@ -269,7 +272,7 @@ def dump(
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE|URL")
+@click.argument("file", metavar="FILE|URL", type=File())
 @database_option
 @no_backup_option
 @note_option
@@ -292,6 +295,8 @@ def load(
     and is only read; its password comes from PGPASSWORD or ~/.pgpass. This runs the SQL
     in it as CKAN's database role: load only what you trust.
     """
+    if ID.fullmatch(file) or file in ("latest", "oldest"):
+        raise click.UsageError(f"a backup comes back by `ckan db restore {file}`")
     portal = portal_of(ctx, Talk(quiet), note)
     if not is_address(file):
         # never an id

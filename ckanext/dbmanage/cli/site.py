@@ -21,9 +21,9 @@ from ..operations.context import Portal, find_site, open_site
 from ..operations.index import open_to_change
 from ..operations.journal import TOLD
 from ..operations.watched import look
+from .arguments import Id
 from .base import (
     Command,
-    complete_ids,
     json_option,
     note_option,
     portal_of,
@@ -86,7 +86,7 @@ def maintenance(
 
 
 @click.command(cls=Command)
-@click.argument("id", metavar="ID|undo", shell_complete=complete_ids)
+@click.argument("id", metavar="ID|undo", type=Id("latest", "oldest", UNDO))
 @click.option(
     "--to",
     type=click.Choice(["restore", "delete", "release", "download"]),

@@ -204,6 +204,11 @@ def maintenance(_: Portal, site: Site, __: Repository) -> Found:
     )
 
 
+def configuration(portal: Portal, _: Site, __: Repository) -> Found:
+    for sentence in portal.options.mistyped():
+        yield PROBLEM, sentence
+
+
 def plugin(_: Portal, site: Site, __: Repository) -> Found:
     plugins = site.versions.get("plugins")
     if isinstance(plugins, list) and "dbmanage" in plugins:

@@ -14,6 +14,7 @@ CHECKS: dict[str, Check] = {
     "databases": checks.databases,
     "rights": checks.rights,
     "programs": checks.programs,
+    "configuration": checks.configuration,
     "plugin": checks.plugin,
     "repository": checks.repository_directory,
     "backups": checks.backups,

@@ -5,10 +5,14 @@ visitor's language (`web/helpers.py`).
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from .layout import PARTS
 from .printable import one_line
 from .report import name_of
+
+#: names that are looked through for those that are like one
+_MOST = 50_000
 
 
 def size(count: float) -> str:
@@ -42,3 +46,11 @@ def listed(names: Iterable[str]) -> str:
     """Names as a sentence has them: `a, b and c`; empty when there is none."""
     *some, last = [*names] or [""]
     return f"{', '.join(some)} and {last}" if some else last
+
+
+def alike(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The names that are most like one, as the end of a sentence; else empty."""
+    import difflib  # what lists backups starts without it
+
+    near = difflib.get_close_matches(name, list(islice(known, _MOST)), most, 0.6)
+    return f". Did you mean {' or '.join(map(one_line, near))}?" if near else ""

@@ -1,18 +1,21 @@
 """In which backups a record stands, as what, and whether it is there now."""
 
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 
+from ..engine.backup import records
 from ..engine.backup.history import MOST, Thing, history
 from ..engine.backup.indexing import is_there, lines_of
 from ..engine.backup.records import Line
 from ..engine.clock import is_stamp
-from ..engine.errors import ConnectionFailed, Refused
+from ..engine.errors import ConnectionFailed, DbmanageError, Refused
 from ..engine.postgres.database import closing, query
 from ..engine.repository.repository import Repository
 from ..engine.site import Indexed, Site
+from ..engine.words import alike
 from ..portal.indexed import KINDS
 
 Told = dict[str, Any]
@@ -48,6 +51,17 @@ def find_history(site: Site, repository: Repository, kind: str, asked: str) -> T
         "damaged": past.damaged,
         "ignored": past.ignored,
     }
+
+
+def called_alike(repository: Repository, kind: str, name: str) -> str:
+    """Those of the newest backup with an index that are called most like this, as the
+    end of a sentence; else empty."""
+    for backup in repository.backups():
+        with suppress(DbmanageError, OSError, KeyError):
+            if index := records.of(backup):
+                lines = map(records.parse_line, index.lines(index.table()[kind].blocks))
+                return alike(name, (str(line["name"]) for line in lines if line))
+    return ""
 
 
 def _thing(thing: Thing, live: _Live) -> Told:

@@ -87,6 +87,9 @@ def run_import(
         processes = jobs or portal.options.jobs
         try:
             work.run(portal.app, processes, refuse, refused.keep, talk.rows, told)
+        except Refused:  # nothing was touched
+            repository.mark("reindex", owed)
+            raise
         except TOLD as error:
             if how.dry:
                 raise

@@ -29,7 +29,7 @@ from ..engine.restore.scratch import scratch_database
 from ..engine.restore.source import Source, open_source
 from ..engine.site import Site
 from ..engine.uploads.contents import copy_content, open_content
-from ..portal.belonging import BELONGING, RESOURCE, alike, named, roots, whole_tables
+from ..portal.belonging import BELONGING, RESOURCE, named, roots, whole_tables
 from ..portal.isolated import Isolated
 from ..portal.migrate import to_the_head
 from .context import Portal
@@ -155,7 +155,7 @@ class _Reading:
             if path not in found and self.source.uploads:
                 raise Refused(
                     f"{self.source.name} holds no upload {one_line(path)!r}"
-                    + alike(path, self.source.uploads.paths())
+                    + words.alike(path, self.source.uploads.paths())
                 )
         things = [Thing(UPLOAD, path, path, uploads=[path]) for path in found]
         return self._then(things, uploads=found)
@@ -171,7 +171,7 @@ class _Reading:
                 near = (each.removeprefix(_PUBLIC) for each in known)
                 raise Refused(
                     f"{self.source.name} holds no DataStore table {one_line(id)!r}"
-                    + alike(id, near)
+                    + words.alike(id, near)
                 )
         ids = list(dict.fromkeys(resources))
         store = self._copy("datastore")

@@ -3,15 +3,14 @@
 What a plugin keeps in tables of its own is found by the ids in it.
 """
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from ..engine.archive.rows import Rows, escaped, plain
 from ..engine.errors import Refused
 from ..engine.printable import one_line
 from ..engine.restore.gathered import Belonging
+from ..engine.words import alike
 
 _PACKAGE, RESOURCE = "public.package", "public.resource"
 _GROUP, _USER, _MEMBER = "public.group", "public.user", "public.member"
@@ -54,8 +53,6 @@ _TABLES = {
     "group": (_GROUP, b"f"),
     "user": (_USER, None),
 }
-#: names that are told as alike, and those that are looked through for them
-_ALIKE, _MOST = 3, 50_000
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,6 @@ def _alike(rows: Rows, kind: str, name: str) -> str:
         if not flag or fields[at] == flag
     )
     return alike(name, known)
-
-
-def alike(name: str, known: Iterable[str]) -> str:
-    """The names that are most like one, as the end of a sentence."""
-    near = difflib.get_close_matches(name, list(islice(known, _MOST)), _ALIKE, 0.6)
-    return f". Did you mean {' or '.join(map(one_line, near))}?" if near else ""
 
 
 def roots(

@@ -7,7 +7,7 @@ nowhere else; what each option is for is said there too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, cached_property
@@ -24,7 +24,9 @@ from ..engine.clock import seconds_of
 from ..engine.errors import Refused
 from ..engine.layout import PARTS
 from ..engine.postgres.database import Database
+from ..engine.printable import one_line
 from ..engine.report import NAMES
+from ..engine.words import alike
 
 Config = Mapping[str, Any]
 PREFIX = "ckanext.dbmanage."
@@ -282,6 +284,16 @@ class Options:
         """A path of the site on its host: `ckan.root_path` before it, no language."""
         root = self.text("ckan.root_path").replace("/{{LANG}}", "").rstrip("/")
         return root + path
+
+    def mistyped(self) -> Iterator[str]:
+        """A sentence for each option that is meant for this extension, and is none."""
+        from difflib import get_close_matches
+
+        before = {each.get("legacy_key") for each in _declared().values()}
+        for option in sorted(self.settings.keys() - _declared().keys() - before):
+            if get_close_matches("dbmanage", option.split("."), 1, 0.8):
+                near = alike(option, _declared(), 1)
+                yield f"{one_line(option)} is no option, and does nothing{near}"
 
     # -- any option, by its name
 

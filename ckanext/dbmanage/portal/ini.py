@@ -67,7 +67,10 @@ def _unread(ini: str | None, error: Exception) -> str:
     what = type(error).__name__
     option = getattr(error, "option", "")
     line = f", at {one_line(option)[:_LETTERS]}" if option else ""
-    return f"CKAN's configuration file {one_line(path)} cannot be read ({what}{line})"
+    return (
+        f"CKAN's configuration file {one_line(path)} cannot be read ({what}{line}). Is "
+        "it CKAN's? `-c FILE` names another one"
+    )
 
 
 def untrusted(text: str, path: Path) -> dict[str, Any]:

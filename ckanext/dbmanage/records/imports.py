@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ckan import logic, model
 from ckan.lib.navl.dictization_functions import Invalid
 
+from ..engine.errors import Refused
 from ..engine.report import Progress
 from ..engine.words import size
 from ..portal.config import Options
@@ -122,8 +123,9 @@ class Import:
     def _look(
         self, tree: InOrder | None, refuse: Refuse, keep: Keep, progress: Progress
     ) -> Looked:
-        """Goes through the whole file once, and makes its tags."""
+        """Goes through the whole file once, and makes its tags. Raises Refused."""
         looked, long = Looked(), _Long(refuse, keep)
+        fit, why = False, ""
         progress("read", 0, 0)
         for number, content, is_piece in self._source.lines():
             if is_piece:
@@ -135,14 +137,20 @@ class Import:
             try:
                 record = understood(content)
                 looked.take(number, record)
-            except Unfit:
-                pass  # who writes says so
+                fit = True
+            except Unfit as error:  # who writes says so
+                why = why or f"line {number} {error}"
             if tree is not None:
                 tree.add(number, content, record)
             if not looked.total % 1000:
                 progress("read", looked.total, 0)
             if len(looked.tags) > _TAGS:
                 self._make(looked.tags)
+        if why and not fit:
+            raise Refused(
+                f"{self._source.name} holds no record: {why}. A file has one a line, "
+                f"as `ckan db export {self._kind} -O FILE` writes it"
+            )
         self._make(looked.tags)
         return looked
 

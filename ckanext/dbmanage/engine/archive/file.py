@@ -98,12 +98,12 @@ def refuse_other_formats(file: File) -> None:
             f"{file.name} is compressed by gzip. Unpack it first: "
             f"`gzip -dk {shlex.quote(str(file.path))}`"
         )
-    if head[257:262] == b"ustar":
-        raise Refused(
-            f"{file.name} is a tar archive. Only archives of `pg_dump -Fc` are "
-            f"restored: make one with `{name_of('command')} dump FILE` or `pg_dump -Fc`"
-        )
     if plain_sql.begins(head):
         advice = plain_sql.advice(file.path, packed)
         raise Refused(f"{file.name} is plain SQL. {advice}")
-    raise Refused(f"{file.name} is not an archive of pg_dump -Fc")
+    is_tar = head[257:262] == b"ustar"
+    raise Refused(
+        f"{file.name} is {'a tar archive' if is_tar else 'not an archive'}. Only "
+        f"archives of `pg_dump -Fc` are restored: make one with `{name_of('command')} "
+        "dump FILE` or `pg_dump -Fc`"
+    )

@@ -48,8 +48,10 @@ from ..layout import (
     PREVIEW,
 )
 from ..opened import open_directory, open_plain
+from ..printable import one_line
 from ..report import name_of
 from ..signature import derived_key, dumped, read_json, sign, signed_by
+from ..words import alike
 from .backup import Backup
 from .journal import Entry, Journal
 
@@ -109,9 +111,26 @@ class Repository:
         if name in names:
             return self.backup(name)
         known = "backups` lists what is there" if names else "backup` takes the first"
+        # of a path or an address the end is what is like an id
+        last = name.rstrip("/").rpartition("/")[2]
+        near = alike(last, [*names, *(("latest", "oldest") if names else ())], 1)
         raise Refused(
-            f"no backup {name!r} in {self.path}: `{name_of('command')} {known}"
+            f"no backup {name!r} in {self.path}{self._deleted(name) or near or ':'} "
+            f"`{name_of('command')} {known}"
         )
+
+    def _deleted(self, name: str) -> str:
+        """When a backup was deleted, as the end of a sentence, if the journal tells."""
+        with suppress(OSError):
+            for entry in reversed(self.journal() if ID.fullmatch(name) else []):
+                gone = {
+                    "prune": entry.fields.get("forgotten"),
+                    "delete": [entry.operation],
+                }.get(entry.text("what"))
+                if isinstance(gone, list) and name in gone:
+                    who = one_line(entry.actor.by)
+                    return f". It was deleted {one_line(entry.moment)} by {who}."
+        return ""
 
     def backup(self, name: str) -> Backup:
         """The backup of one of the `names`."""

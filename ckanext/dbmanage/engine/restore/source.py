@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..repository.backup import Backup
 from ..repository.repository import Repository
 from ..site import Site
 from ..uploads.listing import Listing, of
+from ..words import alike
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def open_source(
     call a file whose name says nothing. Unless it is restored `whole`, the contents of
     a signed one are looked at where they are read. Raises Refused, Untrusted, Damaged.
     """
-    if "/" not in name:
+    if "/" not in name and name not in (os.curdir, os.pardir):
         try:
             found = repository.find(name)
         except Refused as error:
@@ -94,12 +96,21 @@ def open_source(
                 f"{name} is an archive of pg_dump in directory format: make a single "
                 "file with `pg_dump -Fc`"
             )
+        named = layout.ID.fullmatch(path.name)
+        if not named and not (path / layout.MANIFEST).exists():
+            inside = Repository(str(path), site.secrets).names()
+            one = f"such as {name.rstrip('/')}/{inside[0]}" if inside else "or a file"
+            raise Refused(f"{name} is no backup: give the directory of one, {one}")
         found = Backup(path, site.secrets)
         if not found.objects.is_dir():  # it alone was copied
             found.objects = repository.path / layout.OBJECTS
         return _of_backup(site, found, parts, trust, progress, whole)
     if not path.exists():
-        raise Refused(f"there is no file or directory {name!r}")
+        folder, others = os.path.dirname(name), list[str]()
+        with suppress(OSError):
+            others = [os.path.join(folder, each) for each in os.listdir(folder)]
+        near = alike(name, others, 1)
+        raise Refused(f"there is no file or directory {name!r}{near}")
     return _of_file(site, File(path, called=called), parts, trust)
 
 

@@ -88,7 +88,7 @@ def test_what_nobody_knows_is_an_error_and_a_dead_database_is_none(
 ) -> None:
     portal.backup("--only", "database")
     done = portal.module("history", "dataset", "no-such", code=1)
-    assert "Error: no backup knows a dataset 'no-such'" in done.stderr
+    assert "Error: no backup knows the dataset 'no-such'" in done.stderr
     done = portal.module("history", "dataset", "no-such", "--json", code=1)
     assert json.loads(done.stdout)["things"] == []
     portal.module("history", "spaceship", "x", code=2)
