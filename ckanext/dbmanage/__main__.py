@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ class Main(click.Group):
             from .portal.command import typed
 
             ctx.fail(f"{args[0]} runs CKAN's own code: `{typed()} db {args[0]}`")
-        return super().resolve_command(ctx, args)
+        return cli.resolved(self, ctx, args)
 
 
 @click.group(cls=Main, help=__doc__)
@@ -56,4 +57,8 @@ for command in (*cli.COMMANDS, cli.RECOVER):
         main.add_command(command)
 
 if __name__ == "__main__":
+    if asked := os.environ.get("_CKAN_COMPLETE"):
+        from .cli.completion import answer
+
+        sys.exit(answer(asked))
     main(prog_name="python -m ckanext.dbmanage")
