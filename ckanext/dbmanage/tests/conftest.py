@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .support import forked
 from .support import plugins as plugins_
@@ -19,6 +20,14 @@ from .support.rows import ROWS
 from .support.site import Site
 from .support.waiting import wait_until
 from .support.web import Web
+
+# the same examples in each run: who changes nothing sees no test fail;
+# `--hypothesis-profile=deep` looks for new ones, for as long as it takes
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile(
+    "deep", deadline=None, max_examples=4000, suppress_health_check=[*HealthCheck]
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
