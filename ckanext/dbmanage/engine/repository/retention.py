@@ -45,7 +45,7 @@ def decide(
     """What becomes of each backup, in the order of `Repository.names`.
 
     `policy` says how many, as `ruled`, and `min` verified ones that stay in any case.
-    So do the newest proven ones, and for `undo_days` what was backed up because
+    So do the newest one, the newest proven ones, and for `undo_days` what was backed up because
     something was to replace it.
     """
     newest_first = sorted(
@@ -63,6 +63,8 @@ def decide(
     missing = policy["min"] - sum(name in reasons for name in good)
     for name in [n for n in good if n not in reasons][: max(missing, 0)]:
         reasons[name] = [f"at least {policy['min']} verified"]
+    for name in good[:1]:  # older ones that are held may be as many as `min`
+        reasons.setdefault(name, ["the newest verified"])
 
     decisions, newer = [], 0
     for each in found:

@@ -160,6 +160,18 @@ def test_a_held_backup_stays_and_uses_up_no_rule(shelf: Shelf) -> None:
     assert shelf.kept(min=2) == [ids[0], ids[5]]
 
 
+def test_the_newest_verified_stays_though_an_older_one_is_held(shelf: Shelf) -> None:
+    """Else a hold of years ago would satisfy `min`, and the backup of today go."""
+    ids = shelf.daily(4)
+    shelf.repository.find(ids[3]).remember(keep=True)
+    assert shelf.decide(min=1) == {
+        ids[0]: "the newest verified",
+        ids[1]: "-no rule keeps it",
+        ids[2]: "-no rule keeps it",
+        ids[3]: "held",
+    }
+
+
 def test_a_held_damaged_backup_stays(shelf: Shelf) -> None:
     shelf.daily(3)
     old = shelf.add(NOON - timedelta(days=9), "damaged", keep=True)
