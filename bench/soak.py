@@ -25,11 +25,12 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
+import psycopg2
 import requests
 from portals import Portal
+from shelves import opened
 from tools import BENCH, CKAN, ENV, psql, run, say
 from visitors import free_port, web
-from shelves import opened
 from world import Part, World, asked, left_half_made, observed
 
 from ckanext.dbmanage.engine.postgres.locks import lock_key
@@ -55,7 +56,7 @@ class Soak:
     def __init__(self, portal: Portal, seed: int) -> None:
         self._portal, self._chance = portal, random.Random(seed)
         self._log = (BENCH / "soak.log").open("a")
-        self.counts = Counter[str]()
+        self.counts = Counter[str](cycles=0, kills=0)
         self.world = World()
         self.held: dict[str, World] = {}
         self._kept: set[str] = set()
@@ -481,6 +482,9 @@ def soak(cycles: int, seed: int | None) -> bool:
         driver.run(cycles)
     except Lost as error:
         lost = str(error)
+    # a database or a server that is not there any more
+    except (OSError, psycopg2.Error) as error:
+        lost = f"{type(error).__name__}: {error}"
     said = ", ".join(f"{number} {name}" for name, number in driver.counts.items())
     print(f"{said}, seed {seed}; lost: {lost or 'nothing'}", flush=True)
     return not lost

@@ -65,13 +65,22 @@ def test_no_id_leads_out_of_the_repository(name: str) -> None:
         taken = shelf.add(NOON)
         (Path(directory) / "20200101T000000Z").mkdir()
         repository = Repository(str(shelf.path), ("s",))
-        for asked in (name, f"../{name}", f"{name}/../{taken}", f"../20200101T000000Z{name}"):
+        for asked in (
+            name,
+            f"../{name}",
+            f"{name}/../{taken}",
+            f"../20200101T000000Z{name}",
+        ):
             try:
                 found = repository.find(asked)
             except Refused as refused:
                 assert not obeyed(str(refused))
                 continue
-            assert found.path == shelf.path / taken and asked in (taken, "latest", "oldest")
+            assert found.path == shelf.path / taken and asked in (
+                taken,
+                "latest",
+                "oldest",
+            )
 
 
 @given(_PATHS)
@@ -147,7 +156,10 @@ _MOMENTS = st.datetimes(datetime(1000, 1, 1), datetime(9998, 1, 1)).map(
 def test_ids_and_stamps_are_moments_and_sort_like_them(
     one: datetime, other: datetime
 ) -> None:
-    for said, parsed in ((clock.id_stamp, clock.parse_id), (clock.stamp, clock.parse_stamp)):
+    for said, parsed in (
+        (clock.id_stamp, clock.parse_id),
+        (clock.stamp, clock.parse_stamp),
+    ):
         assert parsed(said(one)) == one.replace(microsecond=0)
         assert (said(one) < said(other)) == (parsed(said(one)) < parsed(said(other)))
     assert clock.parse_stamp(clock.precise_stamp(one)) == one
@@ -156,7 +168,10 @@ def test_ids_and_stamps_are_moments_and_sort_like_them(
 
 @given(TEXT)
 def test_what_is_no_moment_is_none(text: str) -> None:
-    for parsed, said in ((clock.parse_id, clock.id_stamp), (clock.parse_stamp, clock.stamp)):
+    for parsed, said in (
+        (clock.parse_id, clock.id_stamp),
+        (clock.parse_stamp, clock.stamp),
+    ):
         try:
             assert said(parsed(text))
         except ValueError:

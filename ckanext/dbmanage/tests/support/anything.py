@@ -17,9 +17,12 @@ TEXT = st.text(
 )
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+    ),
     max_leaves=12,
 )
+_MEMORY = "/dev/shm"  # noqa: S108
 
 
 @st.composite
@@ -35,4 +38,4 @@ def changed(draw: st.DrawFn, whole: bytes) -> bytes:
 
 def scratch() -> TemporaryDirectory[str]:
     """A directory for one example, in memory: hundreds wait for no disk."""
-    return TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    return TemporaryDirectory(dir=_MEMORY if os.path.isdir(_MEMORY) else None)

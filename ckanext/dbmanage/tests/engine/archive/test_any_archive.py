@@ -6,7 +6,6 @@ import io
 import secrets
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -55,7 +54,8 @@ def read(raw: bytes) -> Contents | None:
     except DbmanageError as error:
         assert str(error)
         return None
-    assert all(str(entry).isprintable() for entry in found.entries)
+    # on one line, and a text: what is printed makes signs of what is not printable
+    assert all(len(str(entry).encode().splitlines()) == 1 for entry in found.entries)
     return found
 
 

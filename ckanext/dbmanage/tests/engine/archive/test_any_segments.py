@@ -140,7 +140,7 @@ def test_a_frame_gives_its_segment_and_nothing_else(
 
 @given(st.binary(max_size=300))
 def test_any_list_of_segments_is_read_or_damaged(raw: bytes) -> None:
-    line = b"%s - %s 3 \"t\"\n" % (b"a" * 64, b"b" * 64)
+    line = b'%s - %s 3 "t"\n' % (b"a" * 64, b"b" * 64)
     for listed in (raw, line + raw, line[: len(raw)] + raw + line):
         with scratch() as directory:
             (path := Path(directory, "x.list")).write_bytes(listed)

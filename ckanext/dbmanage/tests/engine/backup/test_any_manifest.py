@@ -103,7 +103,9 @@ _FIELDS = {
 _MANIFESTS = st.fixed_dictionaries({}, optional=_FIELDS) | _DOCUMENTS
 
 
-@given(_MANIFESTS | st.binary(max_size=99), JSON | st.binary(max_size=99), st.booleans())
+@given(
+    _MANIFESTS | st.binary(max_size=99), JSON | st.binary(max_size=99), st.booleans()
+)
 def test_whatever_stands_in_a_backup_is_told_of_and_never_fails(
     manifest: Any, state: Any, own: bool
 ) -> None:

@@ -54,7 +54,9 @@ def test_the_rules_keep_what_they_say(names: list[str], policy: dict[str, int]) 
             wanted.add(max(n for n, time in times.items() if key(time) == period))
     for number, name in enumerate(names if policy["within"] else []):
         newer = [times[each] for each in names[: number + 1]]
-        steps = [(a - b).total_seconds() for a, b in zip(newer, newer[1:], strict=False)]
+        steps = [
+            (a - b).total_seconds() for a, b in zip(newer, newer[1:], strict=False)
+        ]
         if sum(min(step, 7 * 86400) for step in steps) <= policy["within"]:
             wanted.add(name)
     assert kept(names, policy) == wanted
@@ -101,7 +103,9 @@ def test_no_backup_is_lost_that_somebody_needs(
             if state[i]["state"] in ("verified", "proven")]  # fmt: skip
     proven = [name for name in good if state[name]["state"] == "proven"]
     assert {*good[:1], *proven[:1]} <= stays
-    assert {n for n, d in state.items() if d["keep"] or d["state"] == "foreign"} <= stays
+    assert {
+        n for n, d in state.items() if d["keep"] or d["state"] == "foreign"
+    } <= stays
     assert len(stays.intersection(good)) >= min(least, len(good))
     # who prunes again forgets no more
     left = [each for each in some if each.id in stays]
