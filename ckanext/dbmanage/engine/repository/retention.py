@@ -45,8 +45,8 @@ def decide(
     """What becomes of each backup, in the order of `Repository.names`.
 
     `policy` says how many, as `ruled`, and `min` verified ones that stay in any case.
-    So do the newest one, the newest proven ones, and for `undo_days` what was backed up because
-    something was to replace it.
+    So do the newest one, the newest proven ones, and for `undo_days` what was backed
+    up because something was to replace it.
     """
     newest_first = sorted(
         backups, key=lambda each: (has_come(each.id), each.id), reverse=True
