@@ -123,9 +123,10 @@ class Journal:
             handle = file.fileno()
             os.fchmod(handle, 0o600)
             size = os.fstat(handle).st_size
-            # a line cut short by a power cut must not swallow this one
+            # a line cut short by a power cut must not swallow this one; nor may one
+            # that lacks its end alone be whole then: its number is this one's too
             torn = size and os.pread(handle, 1, size - 1) != b"\n"
-            whole = b"\n" * bool(torn) + text + b"\n"
+            whole = b"!\n" * bool(torn) + text + b"\n"
             if os.write(handle, whole) != len(whole):  # cut short: the disk is full
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
             os.fsync(handle)

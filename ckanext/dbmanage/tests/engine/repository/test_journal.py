@@ -69,6 +69,10 @@ def test_only_deeds_are_deeds(path: Path) -> None:
         (lambda a, b, c, d: [b, c, d, a], ALL[1:]),  # at another place
         (lambda a, b, c, d: [a, b, c], ALL[:2]),  # cut off the end
         (lambda a, b, c, d: [a, b, c, d[:50]], ALL[:2]),
+        (
+            lambda a, b, c, d: [a, b, c, d[:-1]],
+            ALL[:2],
+        ),  # nobody was told that it is there
         (lambda a, b, c, d: [a, b"[" * 200_000 + b"\n", b, c, d], ALL),
         (lambda a, b, c, d: [a, b'{"event": "switch"' * 99_999 + b"\n", b, d], ALL),
         (lambda a, b, c, d: [b'"event": "switch"', b"\xff\n", a, b, d], ALL),
