@@ -11,7 +11,7 @@ from .. import owner
 from ..clock import is_future, is_stamp, parse_id, parse_stamp
 from ..disk import own_directory, regular_files, write_file
 from ..errors import Denied
-from ..layout import FORMAT, MANIFEST, UNSIGNED
+from ..layout import FORMAT, MANIFEST, SEGMENTS, UNSIGNED
 from ..signature import dumped, read_json, sign, signed_by
 
 #: files that are counted behind a link; it may lead to all of the disk
@@ -100,9 +100,10 @@ class Backup:
 
     @property
     def parts(self) -> list[str]:
-        """The parts it holds, `database` first, `files` last."""
+        """The parts it holds, `database` first, `files` last; others are none."""
         databases = self.manifest.get("databases")
-        found = sorted(databases) if isinstance(databases, dict) else []
+        known = databases if isinstance(databases, dict) else {}
+        found = [part for part in SEGMENTS if part in known]
         return [*found, "files"] if self.files.get("included") else found
 
     @property

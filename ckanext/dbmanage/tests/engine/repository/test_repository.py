@@ -20,10 +20,12 @@ def test_what_another_site_wrote_breaks_no_listing(portal: Portal) -> None:
     for manifest in (
         {"format": 2, "files": {"bytes": "x", "included": True}, "versions": [1]},
         {"format": 2, "databases": {"database": []}, "note": "a\x1b[2Jb"},
+        {"format": 2, "databases": {"x\n20260101T000000Z  proven": {}}},
     ):
         (path / "manifest.json").write_text(json.dumps(manifest))
         for arguments in (["backups"], ["backups", "latest"], ["backups", "--json"]):
-            assert "\x1b" not in portal.module(*arguments).stdout
+            said = portal.module(*arguments).stdout
+            assert "\x1b" not in said and "20260101T000000Z" not in said
         done = portal.module("doctor", code=1)
         assert "Traceback" not in done.stderr and "there is no verified" in done.stdout
     deep = '{"format": 2, "hmac": "x", "a": ' + "[" * 990 + "]" * 990 + "}"
