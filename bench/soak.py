@@ -38,7 +38,7 @@ from ckanext.dbmanage.engine.postgres.locks import lock_key
 #: of the rules of retention, beside held ones and those that a restore took
 _KEEP = 4
 #: how many commands of 100 are killed
-_KILLED = 35
+_KILLED = 40
 _OPTIONS = f"""ckanext.dbmanage.keep_last = {_KEEP}
 ckanext.dbmanage.keep_daily = 0
 ckanext.dbmanage.keep_weekly = 0
@@ -80,11 +80,13 @@ class Soak:
                 self._save()
                 for step in self._chance.sample(self._steps(), 2):
                     step()
+                    if self._chance.random() < 0.4:
+                        self._undo()
                 self.counts["cycles"] += 1
             self._end()
 
     def _steps(self) -> list[Callable[[], None]]:
-        often = [self._back_up, self._restore, self._undo, self._bring_back] * 3
+        often = [self._back_up, self._restore, self._bring_back] * 3
         return [
             *often,
             self._verify,
