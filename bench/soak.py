@@ -85,6 +85,10 @@ class Soak:
                 self.counts["cycles"] += 1
             self._end()
 
+    def said(self) -> str:
+        """What was done until now."""
+        return ", ".join(f"{number} {name}" for name, number in self.counts.items())
+
     def _steps(self) -> list[Callable[[], None]]:
         often = [self._back_up, self._restore, self._bring_back] * 3
         return [
@@ -286,6 +290,11 @@ class Soak:
             raise Lost(f"{' '.join(words)} ended with {process.returncode}: {err}")
         return out
 
+    def _in_the_end(self, *words: str) -> None:
+        """A command that may be killed, and is given again then."""
+        if self._command(*words, may_be_killed=True) is None:
+            self._command(*words)
+
     def _note(self, text: str) -> None:
         self._log.write(f"{text}\n")
         self._log.flush()
@@ -330,7 +339,7 @@ class Soak:
             self.held[id] = (before if replaced and before else self.world).copy()
 
     def _back_up(self) -> None:
-        self._command("backup", may_be_killed=True) or self._command("backup")
+        self._in_the_end("backup")
         self._learn()
         self.counts["backups"] += 1
         self._look("a backup")
@@ -339,7 +348,7 @@ class Soak:
         words = self._chance.choice(
             (["verify", "--all"], ["verify", "latest", "--prove"])
         )
-        self._command(*words, may_be_killed=True) or self._command(*words)
+        self._in_the_end(*words)
         self.counts["verified"] += 1
         self._look("verify")
 
@@ -441,11 +450,12 @@ class Soak:
         key = lock_key("live", self._portal.main)
         held = f"""SELECT pid FROM pg_locks WHERE locktype = 'advisory'
           AND (classid::bigint << 32 | objid::bigint) = {key}"""
-        for _ in range(100):  # the server hears a moment later of a killed one
-            if not (found := asked("postgres", held)):
+        end = time.monotonic() + 30  # the server hears of a killed one a moment later
+        while found := asked("postgres", held):
+            if time.monotonic() > end:
+                yield f"the lock is held by {found}"
                 return
             time.sleep(0.1)
-        yield f"the lock is held by {found}"
 
     def _served(self) -> None:
         """Maintenance ends: by itself twelve seconds after a kill."""
@@ -487,6 +497,8 @@ def soak(cycles: int, seed: int | None) -> bool:
     # a database or a server that is not there any more
     except (OSError, psycopg2.Error) as error:
         lost = f"{type(error).__name__}: {error}"
-    said = ", ".join(f"{number} {name}" for name, number in driver.counts.items())
-    print(f"{said}, seed {seed}; lost: {lost or 'nothing'}", flush=True)
+    except SystemExit:
+        say(f"{driver.said()}, seed {seed}: nothing was lost until then")
+        raise
+    print(f"{driver.said()}, seed {seed}; lost: {lost or 'nothing'}", flush=True)
     return not lost
