@@ -123,6 +123,8 @@ def cut(*texts: str) -> list[tuple[str, list[tuple[str, str]]]] | str:
 @example("'a\n'';\n'; b")
 @example('"a\n"";\n"; b')
 @example("E'\\\n'; b")
+@example("/*\n;*/ a; b")
+@example("$$\n$$; a")
 def test_what_is_looked_at_whole_is_what_is_sent_line_by_line(text: str) -> None:
     """The lint sees an entry's text at once, and what is sent comes by lines."""
     whole = cut(text)

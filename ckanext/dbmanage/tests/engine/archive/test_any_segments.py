@@ -129,7 +129,9 @@ def test_a_table_is_cut_from_its_own_start_to_its_end(
 def test_a_stream_that_is_no_dump_is_cut_or_refused(
     data: st.DataObject, dump: bytes
 ) -> None:
-    raw = data.draw(changed(dump))
+    raw = data.draw(
+        changed(dump) | st.binary(max_size=99).map(lambda tail: dump + tail)
+    )
     with ExitStack() as stack:
         small(stack, 30)
         try:
