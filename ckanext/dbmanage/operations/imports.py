@@ -87,10 +87,11 @@ def run_import(
         processes = jobs or portal.options.jobs
         try:
             work.run(portal.app, processes, refuse, refused.keep, talk.rows, told)
-        except Refused:  # nothing was touched
-            repository.mark("reindex", owed)
-            raise
         except TOLD as error:
+            written = found.done.created or found.done.changed
+            if isinstance(error, Refused) and not written:
+                repository.mark("reindex", owed)
+                raise
             if how.dry:
                 raise
             raise DbmanageError(
