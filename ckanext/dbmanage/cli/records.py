@@ -32,6 +32,7 @@ from .base import (
     quiet_option,
     yes_option,
 )
+from .codes import FAILED
 from .output import Talk, left_out
 
 _fresh_option = click.option(
@@ -130,7 +131,7 @@ def _stdout() -> Iterator[Write]:
     except BrokenPipeError:
         # whoever read has enough; Python would complain when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _write_out(lines: bytes) -> None:
@@ -242,4 +243,4 @@ def reindex(
             f"the index has {done.documents} datasets, the database {done.datasets}"
         )
     if done.failed or not done.agrees:
-        sys.exit(1)
+        sys.exit(FAILED)

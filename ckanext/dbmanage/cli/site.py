@@ -30,6 +30,7 @@ from .base import (
     quiet_option,
     time_options,
 )
+from .codes import FAILED
 from .output import Talk, as_typed, echo, echo_json, result
 
 
@@ -162,7 +163,7 @@ def doctor(
             said = f"{each.state:8} {each.name:{width}}  {one_line(each.text)}"
             result(said, width + 11)
     if problems:
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 def _mended(portal: Portal, preview: bool) -> list[Finding]:

@@ -17,7 +17,17 @@ from .finding import HINT, PROBLEM, Finding
 
 #: letters of what is said; a monitor cuts a line at some thousands
 _MOST = 2000
-_CODES = {"OK": 0, "WARNING": 1, "CRITICAL": 2, "UNKNOWN": 3}
+#: the exit code of each word, and what it means
+CODES = {
+    "OK": (0, "all is well"),
+    "WARNING": (1, "there is a hint"),
+    "CRITICAL": (2, "there is a problem"),
+    "UNKNOWN": (
+        3,
+        "the doctor cannot know: the configuration cannot be read, or this user may "
+        "not look",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ def _report(state: str, said: str, figures: Sequence[str]) -> Report:
     line = f"DBMANAGE {state} - {words}" + (
         f" | {' '.join(figures)}" if figures else ""
     )
-    return Report(line, _CODES[state])
+    return Report(line, CODES[state][0])
 
 
 def _of_ages(watched: Watched) -> Iterator[str]:

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypedDict
 
 from ..engine.clock import now, parse_stamp, stamp
 from ..engine.disk import make_directories, sync_directory
@@ -66,6 +66,36 @@ class File:
     def seconds(self) -> int:
         """The time since the epoch."""
         return int(parse_stamp(self.modified).timestamp())
+
+
+class Listed(TypedDict):
+    name: Annotated[str, "its name below `/dump/`"]
+    type: Annotated[str, "its media type"]
+    kind: Annotated[str, "`datasets`, `organizations` or `groups`"]
+    rows: Annotated[int, "the records in it"]
+    failed: Annotated[int, "the records that could not be shown, and are missing"]
+    bytes: Annotated[int, "its size"]
+    uncompressed: Annotated[int, "the size of its lines"]
+    sha256: Annotated[str, "its checksum"]
+    modified: Annotated[str, "when its content changed last, in UTC"]
+
+
+class Licence(TypedDict):
+    id: Annotated[str, "its id"]
+    title: Annotated[str, "its title"]
+    url: Annotated[str, "where it stands, or empty"]
+
+
+class Index(TypedDict):
+    """The list of the public dumps, at `/dump/index.json`."""
+
+    version: Annotated[int, "the version of this format"]
+    title: Annotated[str, "the site's title"]
+    url: Annotated[str, "the address of the dumps"]
+    snapshot: Annotated[str, "the moment that all files show, in UTC"]
+    published: Annotated[str, "when the set was written, in UTC"]
+    licence: Annotated[Licence | None, "the licence, where the site names one"]
+    files: Annotated[list[Listed], "the files"]
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..opened import open_plain
+from .events import MOVES
 
 #: the events that recovery, undo and prune act upon
-DEEDS = (
-    "begin", "create", "stage", "drop", "switch", "switched", "exchange", "exchanged",
-)  # fmt: skip
+DEEDS = tuple(MOVES)
 #: bytes of a line; a switch names each entry of the folders that it renames
 _MAX_LINE = 8 << 20
 #: of a line that is only shown, and of the file's end where those are looked for

@@ -1,8 +1,14 @@
 """The repository: a directory of backups, its lock, its journal, its signatures.
 
-    <repository>/20261123T045500Z/{manifest.json,SHA256SUMS,database.dump.zst,…}
+    <repository>/20261123T045500Z/               a backup; it never changes
+        manifest.json                            what it holds; signed
+        SHA256SUMS                               the checksums of the other files
+        database.list datastore.list             the pieces of the dumps, in their order
+        files.jsonl.zst                          a line for each upload
+        records.jsonl.zst                        a line for each dataset, user, table, …
+    <repository>/objects/ab/abcdef…              uploads and pieces, each content once
     <repository>/state/20261123T045500Z.json     what is learned of a backup later
-    <repository>/objects/ab/abcdef…              uploads, each content once
+    <repository>/state/20261123T045500Z.html     the evidence of its newest proof
     <repository>/journal.jsonl                   what was done and what is half-way
     <repository>/journal.1.jsonl                 the one before, when that grew large
     <repository>/.20261123T045500Z.partial/      a backup that is not one yet

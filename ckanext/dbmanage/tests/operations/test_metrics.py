@@ -116,18 +116,6 @@ def test_the_names_are_those_that_prometheus_asks_for(site: WatchedSite) -> None
             subprocess.run(command, input=text, check=True, capture_output=True)
 
 
-def test_the_manual_has_each_metric_and_no_other() -> None:
-    text = PAGE.read_text()
-    table = re.findall(r"(?m)^``(\w+)``  .*?((?:  ``\w+``)?)$", text)
-    assert [name for name, _ in table] == list(METRICS)
-    for name, metric in METRICS.items():
-        part = text[text.index(f"``{name}``") :]
-        part = part[: re.search(r"\n``|\n===", part).start()]  # type: ignore[union-attr]
-        assert re.findall(r"``(\w+)``(?=\n|$)", part + "\n")[
-            -len(metric.labels) or 99 :
-        ] == (list(metric.labels))
-
-
 def test_the_rules_of_the_manual_name_what_there_is() -> None:
     (rules,) = (text for language, text in blocks(PAGE) if language == "yaml")
     named = re.findall(r"ckan_dbmanage_(\w+)", rules)

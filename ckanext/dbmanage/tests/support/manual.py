@@ -48,11 +48,15 @@ def commands(page: str, language: str = "sh") -> list[str]:
     return found
 
 
+#: what is written out of the code, and shows all that there is
+_LISTS = ("commands.rst", "messages.rst")
+
+
 def pages() -> list[Path]:
     """What people write by hand and others paste from: the manual, the README."""
     return [
         ROOT / "README.rst",
-        *(page for page in sorted(DOCS.glob("*.rst")) if page.name != "commands.rst"),
+        *(page for page in sorted(DOCS.glob("*.rst")) if page.name not in _LISTS),
     ]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import psycopg2
 from sqlalchemy.engine import URL
 
 from ckanext.dbmanage.engine.postgres.database import quoted
+from ckanext.dbmanage.engine.repository.events import unknown
+from ckanext.dbmanage.engine.repository.journal import parse_entry
 from ckanext.dbmanage.engine.repository.repository import Repository
 from ckanext.dbmanage.engine.signature import dumped
 from ckanext.dbmanage.engine.site import Site
@@ -285,8 +289,20 @@ class Portal:
         return site, Repository(site.repository, site.secrets)
 
     def drop(self) -> None:
+        """Ends it. What its commands wrote into the journal is declared."""
         for name in {*self.names.values(), *self.copies()}:
             query(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+        entries = filter(None, map(parse_entry, self._signed()))
+        odd = [(each, found) for each in entries if (found := unknown(each.fields))]
+        assert not odd, "not in engine/repository/events.py"
+
+    def _signed(self) -> Iterator[bytes]:
+        """The journal's lines, but for what a test put in there."""
+        for file in self.repository.glob("journal*.jsonl"):
+            if file.is_file():
+                yield from re.findall(
+                    rb'(?m)^\{.*"pid": .*"hmac": "\w{64}"\}$', file.read_bytes()
+                )
 
 
 def install_plugin(

@@ -1,0 +1,1 @@
+"""The pages that docs/generate writes out of the code."""
