@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,36 +13,112 @@ import click
 
 from ckanext.dbmanage import cli
 
-from .support.manual import DOCS, shown
+from .support.manual import DOCS, ROOT, blocks, pages, shown, shown_in
 from .support.portal import Portal
 
 #: what is said beside the words of the manual, where nobody is there to be asked
-_UNASKED = ("load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q")
+_UNASKED = {
+    "load": "--yes --no-backup -q", "clean": "--yes -q", "prune": "-q", "arm": "-q",
+    "forget": "--yes", "restore": "--yes --no-backup", "undo": "--yes",
+    "worker": "--burst",
+}  # fmt: skip
 #: in this order, for the last leave nothing
-_UNRUN = ("keep", "dump", "load", "arm", "prune", "clean", "init")
+_ORDER = (
+    "backup", "backups", "verify", "dump", "export", "import", "keep", "arm", "load",
+    "restore", "undo", "upgrade", "maintenance", "nightly", "doctor", "metrics",
+    "worker", "prune", "forget", "clean", "init",
+)  # fmt: skip
+#: what only a test with more than a portal can run, and where it is
+_ELSEWHERE = {"notify": "tests/cli/test_watch.py, with doors"}
+#: programs in blocks that no test runs, and why
+_NOT_RUN = {
+    "sudo": "it asks for root, and changes the machine",
+    "sudoedit": "it opens an editor",
+    "systemctl": "it asks systemd, which does not run here",
+    "for": "it sets up systemd for many portals; tests/test_project.py reads the units",
+    "pip": "it asks a package index",
+    "restic": "it is of another server; tests/operations/test_offsite.py runs it on a disk",
+    "rest-server": "it is a program of another server",
+    "ckanapi": "tests/web/forms/test_by_hand.py runs it as the page of sysadmins has it",
+    "findmnt": "it is about a disk of its own",
+    "df": "it is about a disk of its own",
+    "chmod": "it is about a file below /etc",
+    "date": "it only shows the time",
+    "export": "each test opens the shell so",
+    "command": "it only shows a path",
+    "grep": "it only shows a line of the configuration",
+    "ckan": "it names the configuration of CKAN's package, which is not here",
+    "python": "it only shows a version",
+    "bin/": "it is how these tests are run",
+    "bench/run": "it takes minutes; tests/test_bench.py runs it",
+    ".services/": "it is how these tests are run",
+}
+#: how a block begins that is none for a shell: a line of a file, a tree, an answer
+_NO_SHELL = re.compile(
+    r"[\w.-]+ = |[\w.]+=|\[|<|\{|\d{8}T|\w+ \w+, id |location |CREATE DATABASE"
+    r"|ID  |[0-9a-f]{8}  "
+)
+
+
+def _by_hand() -> Iterator[tuple[str, str]]:
+    """The page and the text of each block for a shell that no test runs as a script."""
+    tests = [f.read_text() for f in Path(__file__).parent.rglob("test_*.py")]
+    run = set(re.findall(r'commands\("([\w-]+\.rst)"', "".join(tests)))
+    for page in (*pages(), ROOT / "CONTRIBUTING.rst"):
+        for language, text in blocks(page):
+            unnamed = language == "" and not _NO_SHELL.match(text)
+            if unnamed or (language == "sh" and page.name not in run):
+                yield page.name, text
+
+
+def test_each_block_for_a_shell_is_run_or_says_why_not() -> None:
+    unknown, used = [], set()
+    for page, text in _by_hand():
+        # a line that goes on, and what is amid a loop, belong to the line before
+        for line in re.sub(r"\\\n|[|&]\n|\n +|\ndone.*", " ", text).splitlines():
+            ours = {words[0] for words in shown_in(line)}
+            why = {name for name in _NOT_RUN if line.startswith(name)}
+            used |= ours | why
+            if not why and not (ours and ours <= {*_ORDER, *_ELSEWHERE}):
+                unknown += [f"{page}: {line}"] if line.strip("# ") else []
+    unknown = [each for each in unknown if not _NO_SHELL.match(each.split(": ", 1)[1])]
+    assert not unknown, "run these in a test, or say in _NOT_RUN why nobody can"
+    assert not {*_NOT_RUN, *_ORDER, *_ELSEWHERE} - used, "no page has these any more"
 
 
 def test_the_commands_that_no_page_runs_as_a_script(
     portal: Portal, tmp_path: Path
 ) -> None:
     """Each line of the manual for a command, one after the other."""
-    portal.backup()
+    table = "00000001-0000-4000-8000-000000000000"
+    portal.sql(
+        "UPDATE package SET name = 'parks' WHERE id = 'id-7';"
+        "UPDATE package SET name = 'trees' WHERE id = 'id-8';"
+        f"UPDATE resource SET id = '{table}' WHERE id = 'r-7'"
+    )
+    backup, other, third = (portal.backup() for _ in range(3))
+    portal.sql("UPDATE package SET state = 'deleted' WHERE name IN ('parks', 'trees')")
     portal.db("dump", str(tmp_path / "from_sql.dump"))  # what plain SQL was made into
-    unasked = {line.split()[0]: line.split()[1:] for line in _UNASKED}
-    for name in _UNRUN:
-        # once, whichever pages show it
-        lines = dict.fromkeys(
-            tuple(words)
-            for words in shown()
-            # what has a variable, and these, have tests of their own
-            if words[0] == name
-            and not {"--remote", "$BACKUP"} & {*words}
-            and "://" not in words[-1]
-        )
-        assert lines
-        for words in lines:
-            more = unasked.get(name, [])
-            portal.db(*words, *more, cwd=tmp_path, text=False)
+    portal.db("export", "datasets", "-O", str(tmp_path / "datasets.refused.jsonl"))
+    shutil.copytree(portal.repository, tmp_path / "copy")
+    known = {
+        "$BACKUP": backup.name, "$ID": other.name, "20261123T045500Z": third.name,
+        "$RESOURCE": table, "$UPLOAD": "resources/upl/oad/-1",
+        "$COPY": str(tmp_path / "copy" / backup.name), "$SOURCE": "./portal.dump",
+        "/var/lib/node_exporter/ckan.prom": "ckan.prom",
+    }  # fmt: skip
+    # once, whichever pages show it
+    lines = dict.fromkeys(
+        tuple(words) for _, text in _by_hand() for words in shown_in(text)
+    )
+    for name in _ORDER:
+        own = [words for words in lines if words[0] == name]
+        assert own, name
+        for words in own:
+            given = [known.get(word, word) for word in words]
+            more = _UNASKED.get(name, "").split()
+            code = None if name == "doctor" else 0
+            portal.db(*given, *more, cwd=tmp_path, text=False, code=code)
     assert portal.sql("SELECT count(*) FROM package") == [(0,)]
 
 
