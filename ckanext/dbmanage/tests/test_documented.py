@@ -17,11 +17,10 @@ from .support.manual import DOCS, ROOT, blocks, pages, shown, shown_in
 from .support.portal import Portal
 
 #: what is said beside the words of the manual, where nobody is there to be asked
-_UNASKED = {
-    "load": "--yes --no-backup -q", "clean": "--yes -q", "prune": "-q", "arm": "-q",
-    "forget": "--yes", "restore": "--yes --no-backup", "undo": "--yes",
-    "worker": "--burst",
-}  # fmt: skip
+_UNASKED = (
+    "load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q", "forget --yes",
+    "restore --yes --no-backup", "undo --yes", "worker --burst",
+)  # fmt: skip
 #: in this order, for the last leave nothing
 _ORDER = (
     "backup", "backups", "verify", "dump", "export", "import", "keep", "arm", "load",
@@ -111,12 +110,13 @@ def test_the_commands_that_no_page_runs_as_a_script(
     lines = dict.fromkeys(
         tuple(words) for _, text in _by_hand() for words in shown_in(text)
     )
+    unasked = {line.split()[0]: line.split()[1:] for line in _UNASKED}
     for name in _ORDER:
         own = [words for words in lines if words[0] == name]
         assert own, name
         for words in own:
             given = [known.get(word, word) for word in words]
-            more = _UNASKED.get(name, "").split()
+            more = unasked.get(name, [])
             code = None if name == "doctor" else 0
             portal.db(*given, *more, cwd=tmp_path, text=False, code=code)
     assert portal.sql("SELECT count(*) FROM package") == [(0,)]

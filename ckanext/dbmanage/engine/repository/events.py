@@ -36,8 +36,8 @@ MOVES = {
     ),
     "exchanged": Event("that is over, done or turned back", ("done",)),
     "drop": Event(
-        "a scratch or undo database, or what an exchange replaced, is gone",
-        ("database", "exchange"),
+        "a scratch or undo database, folder, or what an exchange replaced, is gone",
+        ("database", "folder", "exchange"),
     ),
 }
 #: how something ended, or that somebody asked for it
@@ -104,6 +104,7 @@ FIELDS = {
     "exchange": "the tables and uploads that are exchanged; in `drop` their name",
     "done": "whether an exchange was done; else it was turned back",
     "database": "the name of the database that is gone",
+    "folder": "the path of the folder of uploads that is gone",
     "error": "why it failed or was refused, for people",
     "backup": "the id of the backup",
     "reason": "why a backup was taken, or was deleted",

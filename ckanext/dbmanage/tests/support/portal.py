@@ -294,7 +294,7 @@ class Portal:
             query(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
         entries = filter(None, map(parse_entry, self._signed()))
         odd = [(each, found) for each in entries if (found := unknown(each.fields))]
-        assert not odd, "not in engine/repository/events.py"
+        assert not odd, f"not in engine/repository/events.py: {odd}"
 
     def _signed(self) -> Iterator[bytes]:
         """The journal's lines, but for what a test put in there."""
