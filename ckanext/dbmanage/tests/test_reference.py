@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import subprocess
 import typing
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from types import UnionType
-from typing import Any
+from typing import Any, cast
 
 from ckanext.dbmanage import cli
 from ckanext.dbmanage.cli.codes import FAILS, MEANINGS
@@ -122,3 +125,23 @@ def test_the_page_of_messages_has_what_a_user_sees() -> None:
         "could not be dropped",
     ):
         assert said in page, said
+
+
+def test_each_picture_of_the_manual_is_made_by_docs_shots_and_is_shown() -> None:
+    """And is described, for who cannot see it."""
+    loader = SourceFileLoader("shots", str(DOCS / "shots"))
+    shots = module_from_spec(cast(ModuleSpec, spec_from_loader("shots", loader)))
+    loader.exec_module(shots)
+    shown = {}
+    for page in DOCS.glob("*.rst"):
+        found = re.findall(
+            r"\.\. image:: images/(\S+)\n   :alt: (\S.+)", page.read_text()
+        )
+        assert len(found) == page.read_text().count("images/"), page
+        shown |= dict(found)
+    there = {file.name: file for file in (DOCS / "images").iterdir()}
+    assert {*shown} == {*there} == shots.MADE
+    assert not [n for n, file in there.items() if file.stat().st_size > shots.MOST]
+    for name, words in shots.TERMINALS.items():
+        text = html.unescape((DOCS / "images" / f"{name}.svg").read_text())
+        assert f"ckan db {words.split()[0]}" in text.replace("\xa0", " ")
