@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -29,16 +30,24 @@ DOCS = ROOT / "docs"
 # ------------------------------------------------------------------- what is shown
 
 
+_HEAD = re.compile(r"( *)(?:\.\. code-block:: (\w+)|(?!\.\.).*::)")
+
+
 def blocks(page: Path) -> list[tuple[str, str]]:
     """The literal blocks of a page: the language, empty when none is said; the text."""
-    found = re.findall(
-        r"^( *)(?:\.\. code-block:: (\w+)|(?!\.\.)(?:.*)::)\n\n((?:\1 +.*\n|\n)+)",
-        page.read_text() + "\n",
-        re.MULTILINE,
-    )
-    return [
-        (language, textwrap.dedent(text).strip("\n")) for _, language, text in found
-    ]
+    lines, found = page.read_text().splitlines(), []
+    for number, line in enumerate(lines):
+        head = _HEAD.fullmatch(line)
+        first = "".join(lines[number + 2 : number + 3])
+        inside = len(first) - len(first.lstrip())
+        if not head or lines[number + 1] or inside <= len(head[1]):
+            continue
+        # what stands less far in, as in a list, is no part of it
+        text = itertools.takewhile(
+            lambda each, inside=inside: not each[:inside].strip(), lines[number + 2 :]
+        )
+        found.append((head[2] or "", textwrap.dedent("\n".join(text)).strip("\n")))
+    return found
 
 
 def commands(page: str, language: str = "sh") -> list[str]:
