@@ -22,6 +22,8 @@ _UNASKED = (
     "load --yes --no-backup -q", "clean --yes -q", "prune -q", "arm -q", "forget --yes",
     "undo --yes", "worker --burst", "dump --yes",
 )  # fmt: skip
+#: what the manual writes for the id of a backup
+_IDS = ("$BACKUP", "$ID", "20261123T045500Z")
 _THINGS = {"--dataset", "--organization", "--group", "--user", "--table", "--upload"}
 #: in this order, for the last leave nothing
 _ORDER = (
@@ -109,7 +111,7 @@ def test_the_commands_that_no_page_runs_as_a_script(
     (tmp_path / "datasets.refused.jsonl").touch()  # nothing was refused
     shutil.copytree(portal.repository, tmp_path / "copy")
     known = {
-        "$BACKUP": backup.name, "$ID": other.name, "20261123T045500Z": third.name,
+        **dict(zip(_IDS, (backup.name, other.name, third.name), strict=True)),
         "$RESOURCE": table, "$UPLOAD": "resources/upl/oad/-1",
         "$COPY": str(tmp_path / "copy" / backup.name), "$SOURCE": "./portal.dump",
         "/var/lib/node_exporter/ckan.prom": "ckan.prom",
@@ -126,8 +128,8 @@ def test_the_commands_that_no_page_runs_as_a_script(
         own = [words for words in lines if words[0] == name]
         assert own, name
         for words in own:
-            if name == "forget":  # each page that shows it takes one away
-                known["$BACKUP"] = portal.backup().name
+            if name == "forget":  # each line that shows it takes one away
+                known |= dict.fromkeys(_IDS, portal.backup().name)
             given = [known.get(word, word) for word in words]
             more = unasked.get(name, [])
             if name == "restore":
