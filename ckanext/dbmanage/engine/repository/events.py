@@ -87,6 +87,7 @@ COMMON = {
     "pid": "the process",
     "user": "who is signed in, for what the page or the API was asked",
     "address": "from where that was asked",
+    "job": "the job of the page or the API that did it",
     "forwarded": "what a proxy said of that, which anybody could say",
     "note": "the note why, as `--note` or the page has it",
     "operation": "what belongs together: an id of its own, a backup's, or a name",

@@ -301,7 +301,7 @@ def _drop(op: Operation, plan: Exchange, name: str) -> bool:
 
 
 def drop_kept(op: Operation, days: int, dry: bool = False) -> list[str]:
-    """Drops what exchanges replaced, more than `days` ago; the names of the things.
+    """Drops what exchanges replaced, `days` ago or more; the names of the things.
 
     With `dry` they are only named.
     """
@@ -310,7 +310,7 @@ def drop_kept(op: Operation, days: int, dry: bool = False) -> list[str]:
     limit, gone = stamp(now() - timedelta(days=days)), []
     for id, facts in operations_of(op.site, op.repository).items():
         plan: Exchange | None = facts["exchange"]
-        if plan is None or not facts["exchanged"] or facts["time"] >= limit:
+        if plan is None or not facts["exchanged"] or facts["time"] > limit:
             continue
         if plan.undo in facts["dropped"]:
             continue

@@ -190,12 +190,12 @@ def planned_moves(site: Site, repository: Repository, moves: list[Move]) -> list
 
 
 def outlived(site: Site, repository: Repository, days: int) -> dict[str, list[str]]:
-    """The parts by operation whose way back is older than `days`."""
+    """The parts by operation whose way back is `days` old; of 0 days each is."""
     limit = stamp(now() - timedelta(days=days))
     return {
         name: facts["switched"]
         for name, facts in operations_of(site, repository).items()
-        if facts["switched"] and facts["time"] < limit
+        if facts["switched"] and facts["time"] <= limit
     }
 
 

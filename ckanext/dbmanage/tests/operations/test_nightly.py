@@ -9,7 +9,7 @@ import shutil
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,8 @@ def test_a_second_night_is_skipped_and_a_killed_one_is_no_night(
     first.communicate()
     (killed, *_) = nights(repository)
     assert killed.ended is None and not killed.well
+    # a night is known by the second in which it began
+    wait_until(lambda: datetime.now(timezone.utc) - killed.begun > timedelta(seconds=1))
     portal.write(**{"ckanext.dbmanage.pg_bin": "/nonexistent"})
     told = portal.module("nightly", "--catch-up", code=1)
     assert "did not end" in told.stderr

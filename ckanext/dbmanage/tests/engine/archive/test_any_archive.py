@@ -8,7 +8,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ckanext.dbmanage.engine.archive import lint
@@ -90,6 +90,7 @@ def test_the_table_of_contents_is_read_or_refused_whatever_its_numbers(
 
 @given(st.binary(max_size=200))
 def test_what_is_no_archive_is_refused(archive: bytes, raw: bytes) -> None:
+    assume(not raw.startswith(MAGIC))
     assert read(raw) is None
     assert read(raw[: len(MAGIC)] + archive[len(MAGIC) :]) is None
 

@@ -85,8 +85,8 @@ def test_a_name_of_others_is_no_markup_in_the_evidence(tmp_path: Path) -> None:
     site = Site(hostile, hostile, "", {}, ("secret",), versions={"ckan": hostile})
     page = evidence(site, found, record).decode()
     assert "<script" not in page and "alert('x')" not in page and '&"' not in page
-    # as often as it is in what the page is made of
-    assert page.count(escape(hostile)) == 11
+    # as often as it is in what the page is made of; a part of this name there is none
+    assert page.count(escape(hostile)) == 10
     assert page.count("<h1>Not proven: backup") == 1 and "49" not in page
     proven = record | {"problems": [], "told": [], "uploads": None}
     page = evidence(site, found, proven).decode()
