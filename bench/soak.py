@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
@@ -22,15 +21,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any
 
 import psycopg2
-import requests
+from people import Lost, People
 from portals import Portal
 from shelves import opened
-from tools import BENCH, CKAN, ENV, psql, run, say
-from visitors import free_port, web
+from tools import BENCH, CKAN, ENV, say
+from visitors import web
 from world import Part, World, asked, left_half_made, observed
 
 from ckanext.dbmanage.engine.postgres.locks import lock_key
@@ -46,32 +44,24 @@ ckanext.dbmanage.keep_monthly = 0
 """
 
 
-class Lost(Exception):
-    """Something is not there that must be, or the reverse; one a line."""
-
-
-class Soak:
-    """The driver. `world` is what must be there now, `held` what each backup holds."""
+class Soak(People):
+    """The driver. `held` is what each backup holds."""
 
     def __init__(self, portal: Portal, seed: int) -> None:
-        self._portal, self._chance = portal, random.Random(seed)
+        super().__init__(portal, random.Random(seed))
         self._log = (BENCH / "soak.log").open("a")
         self.counts = Counter[str](cycles=0, kills=0)
-        self.world = World()
         self.held: dict[str, World] = {}
         self._kept: set[str] = set()
         #: what an undo brings back: all, or a dataset; and whether that was saved to
         self._other: World | Part | None = None
         self._seconds: dict[str, float] = {}
-        self._base = f"http://127.0.0.1:{free_port()}"
-        self._token = ""
         self._repository = opened(portal.ini)[2]
-        self._number = 0
 
     def run(self, cycles: int) -> None:
         """Raises Lost."""
-        with web(self._portal, int(self._base.rsplit(":")[-1])):
-            self._sign_in()
+        with web(self._portal, self.port):
+            self.sign_in()
             self.world = observed(self._portal)
             self._save()
             self._back_up()
@@ -102,155 +92,15 @@ class Soak:
 
     # ------------------------------------------------------------------ saving
 
-    def _sign_in(self) -> None:
-        name = "soak"
-        password, email = secrets.token_hex(8), f"{name}@example.com"
-        words = ("user", "add", name, f"password={password}", f"email={email}")
-        run(CKAN, "-c", self._portal.ini, *words)
-        psql(
-            self._portal.main,
-            f"UPDATE \"user\" SET sysadmin = true WHERE name = '{name}'",
-        )
-        made = run(CKAN, "-c", self._portal.ini, "user", "token", "add", name, "soak")
-        self._token = made.out.split()[-1]
-        self._served()
-
-    def _act(self, action: str, file: bytes | None = None, **data: Any) -> Any:
-        """What an action of the site gives."""
-        sent: dict[str, Any] = {"json": data}
-        if file is not None:
-            sent = {"data": data, "files": {"upload": ("data.bin", file)}}
-        answer = requests.post(
-            f"{self._base}/api/3/action/{action}", timeout=60,
-            headers={"Authorization": self._token}, **sent,
-        )  # fmt: skip
-        if answer.status_code != 200:
-            raise Lost(
-                f"{action} of {str(data)[:200]} answers {answer.status_code}: {answer.text[:500]}"
-            )
-        return answer.json()["result"]
-
     def _save(self) -> None:
-        """A few changes, as people make them."""
-        saves = [
-            self._new_dataset, self._retitle, self._upload, self._upload, self._replace,
-            self._table, self._rows, self._user, self._delete, self._purge,
-        ]  # fmt: skip
-        for save in self._chance.choices(saves, k=self._chance.randint(2, 5)):
-            save()
+        self.save()
         self._look("saving")
-
-    def _name(self, kind: str) -> str:
-        self._number += 1
-        return f"{kind}-{self._number}"
-
-    def _some(self, among: Any) -> Any:
-        found = sorted(among)
-        return self._chance.choice(found) if found else None
-
-    def _mine(self) -> list[str]:
-        """The datasets that may be saved to."""
-        return [
-            id for id, (name, _, state) in self.world.datasets.items()
-            if name.startswith("soaked-") and state == "active"
-        ]  # fmt: skip
-
-    def _dataset(self) -> str:
-        return self._touched(self._some(self._mine()) or self._new_dataset())
 
     def _touched(self, id: str) -> str:
         """A dataset that is saved to: what an undo of it alone leaves, nobody says."""
         if isinstance(self._other, Part) and self._other.id == id:
             self._other = None
         return id
-
-    def _new_dataset(self) -> str:
-        name = self._name("soaked")
-        title = f"Dataset {self._chance.random()} é"
-        made = self._act(
-            "package_create", name=name, title=title, owner_org="org-1", private=False
-        )
-        self.world.datasets[made["id"]] = [name, title, "active"]
-        return made["id"]
-
-    def _retitle(self) -> None:
-        id, title = self._dataset(), f"Another {self._chance.random()}"
-        self._act("package_patch", id=id, title=title)
-        self.world.datasets[id][1] = title
-
-    def _content(self) -> bytes:
-        return self._chance.randbytes(self._chance.choice((1, 100, 70_000, 300_000)))
-
-    def _upload(self) -> None:
-        id, content = self._dataset(), self._content()
-        made = self._act("resource_create", content, package_id=id, name="a file")
-        self.world.resources[made["id"]] = id
-        self.world.files[made["id"]] = sha256(content).hexdigest()
-
-    def _replace(self) -> None:
-        mine = self._mine()
-        id = self._some(r for r, d in self.world.resources.items()
-                        if d in mine and r in self.world.files)  # fmt: skip
-        if id is None:
-            return
-        self._touched(self.world.resources[id])
-        content = self._content()
-        self._act("resource_patch", content, id=id)
-        self.world.files[id] = sha256(content).hexdigest()
-
-    def _new_rows(self) -> list[dict[str, Any]]:
-        return [
-            {"k": self._chance.randrange(10**6), "v": f"välue\t{self._chance.random()}"}
-            for _ in range(self._chance.choice((1, 20, 400)))
-        ]
-
-    def _table(self) -> None:
-        id, rows = self._dataset(), self._new_rows()
-        fields = [{"id": "k", "type": "int"}, {"id": "v", "type": "text"}]
-        made = self._act(
-            "resource_create", package_id=id, name="a table", url="http://x.test"
-        )
-        self._act("datastore_create", resource_id=made["id"], force=True, fields=fields,
-                  records=rows)  # fmt: skip
-        self.world.resources[made["id"]] = id
-        self.world.tables[made["id"]] = rows
-
-    def _rows(self) -> None:
-        mine = self._mine()
-        id = self._some(r for r, d in self.world.resources.items()
-                        if d in mine and r in self.world.tables)  # fmt: skip
-        if id is None:
-            return
-        self._touched(self.world.resources[id])
-        rows = self._new_rows()
-        self._act(
-            "datastore_upsert",
-            resource_id=id,
-            method="insert",
-            force=True,
-            records=rows,
-        )
-        self.world.tables[id] += rows
-
-    def _user(self) -> None:
-        name, full = self._name("person"), f"Person {self._chance.random()}"
-        self._act(
-            "user_create", name=name, email=f"{name}@example.com", fullname=full,
-            password=secrets.token_hex(8),
-        )  # fmt: skip
-        self.world.users[name] = [full, "active"]
-
-    def _delete(self) -> None:
-        id = self._dataset()
-        self._act("package_delete", id=id)
-        self.world.datasets[id][2] = "deleted"
-
-    def _purge(self) -> None:
-        id = self._dataset()
-        self._act("dataset_purge", id=id)
-        del self.world.datasets[id]
-        for each in self.world.of(id):
-            del self.world.resources[each]
 
     # ---------------------------------------------------------------- commands
 
@@ -353,7 +203,7 @@ class Soak:
         self._look("verify")
 
     def _hold(self) -> None:
-        id = self._some(self.held)
+        id = self.some(self.held)
         if id in self._kept:
             self._command("keep", id, "--release")
         else:
@@ -361,7 +211,7 @@ class Soak:
         self._kept ^= {id}
 
     def _forget(self) -> None:
-        id = self._some(self.held.keys() - self._kept)
+        id = self.some(self.held.keys() - self._kept)
         if id is None or len(self.held) < 6:
             return
         if self._command("forget", id, "--yes", may_be_killed=True) is None:
@@ -398,7 +248,7 @@ class Soak:
         self._look("prune")
 
     def _restore(self) -> None:
-        id = self._some(self.held)
+        id = self.some(self.held)
         words = ["restore", id, "--yes"]
         words += ["--no-backup"] * (self._chance.random() < 0.5)
         self._change("restores", words, self.held[id].copy(), self.world.copy())
@@ -416,9 +266,9 @@ class Soak:
         self._change("undos", ["undo", "--yes"], after, back)
 
     def _bring_back(self) -> None:
-        id = self._some(self.held)
+        id = self.some(self.held)
         then = self.held[id]
-        dataset = self._some(
+        dataset = self.some(
             each for each, (name, _, state) in then.datasets.items()
             if name.startswith("soaked-") and state == "active"
         )  # fmt: skip
@@ -439,9 +289,9 @@ class Soak:
         lost += self._locks()
         if lost:
             raise Lost("\n".join([f"after {after}:", *lost]))
-        self._served()
-        if (id := self._some(self._mine())) is not None:
-            title = self._act("package_show", id=id)["title"]
+        self.served()
+        if (id := self.some(self.mine())) is not None:
+            title = self.act("package_show", id=id)["title"]
             if title != self.world.datasets[id][1]:
                 raise Lost(f"after {after}: visitors see {title!r} of {id}")
 
@@ -456,17 +306,6 @@ class Soak:
                 yield f"the lock is held by {found}"
                 return
             time.sleep(0.1)
-
-    def _served(self) -> None:
-        """Maintenance ends: by itself twelve seconds after a kill."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            with suppress(OSError):
-                url = f"{self._base}/api/3/action/status_show"
-                if requests.get(url, timeout=60).status_code == 200:
-                    return
-            time.sleep(0.1)
-        raise Lost("visitors are not served")
 
     def _end(self) -> None:
         """All that there is, once more: every backup is whole and comes back."""
